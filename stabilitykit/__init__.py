@@ -1,0 +1,76 @@
+"""Measure how far R trainings of one model differ, and let a test fail when they differ more than a budget allows.
+
+Summers & Dinneen, *Nondeterminism and Instability in Neural Network Optimization* (ICML 2021), as a pytest plugin and a
+library. Names are loaded when they are first used: importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from .asserts import assert_accuracy_sd as assert_accuracy_sd
+    from .asserts import assert_correlation as assert_correlation
+    from .asserts import assert_cross_entropy_sd as assert_cross_entropy_sd
+    from .asserts import assert_disagreement as assert_disagreement
+    from .asserts import assert_ensemble_delta as assert_ensemble_delta
+    from .asserts import assert_within as assert_within
+    from .budgets import Budget as Budget
+    from .budgets import Outcome as Outcome
+    from .budgets import Verdict as Verdict
+    from .data import RandomCropFlip as RandomCropFlip
+    from .errors import BudgetExceededError as BudgetExceededError
+    from .errors import IsolationError as IsolationError
+    from .errors import RunsFailedError as RunsFailedError
+    from .errors import StabilityError as StabilityError
+    from .errors import UsageError as UsageError
+    from .estimate import Estimate as Estimate
+    from .protocol import NoiseProtocol as NoiseProtocol
+    from .record import RunRecord as RunRecord
+    from .run import Run as Run
+    from .schedule import CosineCycles as CosineCycles
+    from .schedule import warmup_cosine as warmup_cosine
+    from .sources import Perturbation as Perturbation
+    from .sources import Source as Source
+    from .study import Reduction as Reduction
+    from .study import Study as Study
+    from .study import measure as measure
+    from .task import Recipe as Recipe
+
+_HOME = {
+    "asserts": (
+        "assert_accuracy_sd assert_correlation assert_cross_entropy_sd "
+        "assert_disagreement assert_ensemble_delta assert_within"
+    ),
+    "budgets": "Budget Outcome Verdict",
+    "data": "RandomCropFlip",
+    "errors": "BudgetExceededError IsolationError RunsFailedError StabilityError UsageError",
+    "estimate": "Estimate",
+    "protocol": "NoiseProtocol",
+    "record": "RunRecord",
+    "run": "Run",
+    "schedule": "CosineCycles warmup_cosine",
+    "sources": "Perturbation Source",
+    "study": "Reduction Study measure",
+    "task": "Recipe",
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+
+__all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604  # all strings, from the table above
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

@@ -1,0 +1,56 @@
+"""Assertions on a study, for a test."""
+
+from __future__ import annotations
+
+from .budgets import Budget, Outcome
+from .errors import BudgetExceededError
+from .render.terminal import study_table
+from .report import summarize
+from .study import Study
+
+
+def assert_within(study: Study, budget: Budget) -> None:
+    """Judge every limit of the budget, then fail unless all are kept; see `Budget`.
+
+    Raises `BudgetExceededError`, an AssertionError, with the table, the intervals and what to do next.
+    """
+    __tracebackhide__ = True
+    verdict = study.judge(budget)
+    study.verdicts.append(verdict)
+    if verdict.outcome is Outcome.PASS:
+        return
+    table = "\n".join(study_table([summarize(study, test=study.task)]))
+    message = f"{verdict.summary()}\n\n{table}"
+    if verdict.outcome is Outcome.FAIL:
+        raise BudgetExceededError(message)
+    study.on_undecided(message)
+
+
+def assert_accuracy_sd(study: Study, at_most: float) -> None:
+    """Fail where the SD of accuracy over runs exceeds ``at_most`` percentage points."""
+    __tracebackhide__ = True
+    assert_within(study, Budget(accuracy_sd=at_most))
+
+
+def assert_cross_entropy_sd(study: Study, at_most: float) -> None:
+    """Fail where the SD of cross-entropy over runs exceeds ``at_most`` nats."""
+    __tracebackhide__ = True
+    assert_within(study, Budget(cross_entropy_sd=at_most))
+
+
+def assert_disagreement(study: Study, at_most: float) -> None:
+    """Fail where two runs disagree on more than ``at_most`` percent of the test examples, on average over pairs."""
+    __tracebackhide__ = True
+    assert_within(study, Budget(disagreement=at_most))
+
+
+def assert_ensemble_delta(study: Study, at_most: float) -> None:
+    """Fail where averaging two runs changes the accuracy (or RMSE) by more than ``at_most``, on average over pairs."""
+    __tracebackhide__ = True
+    assert_within(study, Budget(ensemble_delta=at_most))
+
+
+def assert_correlation(study: Study, at_least: float) -> None:
+    """Fail where the outputs of two runs correlate by less than ``at_least`` (Spearman), on average over pairs."""
+    __tracebackhide__ = True
+    assert_within(study, Budget(correlation=at_least))

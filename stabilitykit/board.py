@@ -1,0 +1,77 @@
+"""Who does what in one session of several workers: files that every worker can read.
+
+::
+
+    .stabilitykit/sessions/<id>/owners.lock   a lock on byte 3: some worker runs test 3 now, its owner
+                               3.done         test 3 has ended
+                               3.studies      one line for each study that test 3 has asked for
+
+A test's number is its position in the collection, which xdist demands to be the same in all workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .locks import ByteLocks
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """One study that a test asked for: where its runs are kept, and how many it wants."""
+
+    call: int  #: the test's first study is 0
+    folder: str
+    runs: int
+
+
+class Board:
+    """The notice board of one session."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._owners = ByteLocks.at(folder / "owners.lock")
+
+    @contextlib.contextmanager
+    def owning(self, test: int) -> Iterator[None]:
+        """Be the owner of a test for a block, and mark it done after."""
+        acquired = self._owners.acquire(test)  # not so where every worker runs every test
+        try:
+            yield
+        finally:
+            self._done_file(test).touch()
+            if acquired:
+                self._owners.release(test)
+
+    def is_owned(self, test: int) -> bool:
+        """Whether a living worker runs the test now."""
+        return self._owners.is_held(test)
+
+    def is_done(self, test: int) -> bool:
+        """Whether the test has ended."""
+        return self._done_file(test).exists()
+
+    def announce(self, test: int, announcement: Announcement) -> None:
+        """Tell the other workers of a study; telling again changes nothing."""
+        if announcement not in self.announced(test):
+            with open(self._studies_file(test), "a", encoding="utf-8") as file:
+                file.write(json.dumps(vars(announcement)) + "\n")  # one write: lines of two workers do not mix
+
+    def announced(self, test: int) -> list[Announcement]:
+        """Return the studies that the test is known to want."""
+        try:
+            lines = self._studies_file(test).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        return list(dict.fromkeys(Announcement(**json.loads(line)) for line in lines))
+
+    def _done_file(self, test: int) -> Path:
+        return self.folder / f"{test}.done"
+
+    def _studies_file(self, test: int) -> Path:
+        return self.folder / f"{test}.studies"

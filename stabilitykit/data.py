@@ -1,0 +1,182 @@
+"""Training and test examples in batches, whole tensors or any map-style Dataset, under the streams of one run."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from .errors import TaskError
+from .protocol import derive_seed
+from .seeding import Stream
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+#: Inputs and labels with one row an example, or a map-style Dataset of such pairs.
+Data: TypeAlias = "tuple[Tensor, Tensor] | Dataset[Any]"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where and how tensors lie while they train."""
+
+    device: torch.device
+    dtype: torch.dtype | None = None  #: of floating-point inputs; None leaves them
+    memory_format: torch.memory_format | None = None  #: of 4-D inputs; None leaves them
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """Move inputs here."""
+        x = x.to(self.device, self.dtype if x.is_floating_point() else None)
+        return x.contiguous(memory_format=self.memory_format) if self.memory_format and x.dim() == 4 else x
+
+
+class Examples(ABC):
+    """Examples that can be drawn in a given order."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def batches(self, batches: Sequence[Tensor], item_seed: int) -> Iterator[Batch]:
+        """Yield the examples that each index tensor names, on the device.
+
+        ``item_seed`` seeds what a Dataset draws at random for an item: each item from its own seed and index, so that
+        the bits depend neither on the order nor on the number of loader processes.
+        """
+
+
+class TensorExamples(Examples):
+    """Examples held in memory; a batch is one gather."""
+
+    def __init__(self, x: Tensor, y: Tensor, layout: Layout) -> None:
+        self.x, self.y = layout.inputs(x), y.to(layout.device)
+        # index_select of a channels_last tensor would come back in the default layout; of its NHWC view it does not.
+        self._channels_last = layout.memory_format is torch.channels_last and x.dim() == 4
+        self._rows = self.x.permute(0, 2, 3, 1) if self._channels_last else self.x
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def batches(self, batches: Sequence[Tensor], item_seed: int) -> Iterator[Batch]:
+        for indices in batches:
+            indices = indices.to(self.x.device)
+            x = self._rows.index_select(0, indices)
+            yield x.permute(0, 3, 1, 2) if self._channels_last else x, self.y.index_select(0, indices)
+
+
+class DatasetExamples(Examples):
+    """Examples that a Dataset makes one by one, in this process or in loader processes."""
+
+    def __init__(self, dataset: Dataset[Any], layout: Layout, num_workers: int = 0) -> None:
+        self.dataset, self.layout, self.num_workers = dataset, layout, num_workers
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]  # checked by `check_data`
+
+    def batches(self, batches: Sequence[Tensor], item_seed: int) -> Iterator[Batch]:
+        loader: DataLoader[Any] = DataLoader(
+            _SeededItems(self.dataset, item_seed),
+            batch_sampler=[indices.tolist() for indices in batches],
+            num_workers=self.num_workers,
+            generator=torch.Generator(),  # else the loader would draw from the run's own stream
+        )
+        for x, y in loader:
+            yield self.layout.inputs(x), y.to(self.layout.device)
+
+
+class _SeededItems(Dataset[Any]):
+    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __getitem__(self, index: int) -> Any:
+        with Stream(derive_seed(self.seed, index)):
+            return self.dataset[index]
+
+
+def examples_of(data: Data, layout: Layout, num_workers: int = 0) -> Examples:
+    """Return ``data`` ready to be drawn from."""
+    if isinstance(data, tuple):
+        return TensorExamples(*data, layout)
+    return DatasetExamples(data, layout, num_workers)
+
+
+def split_indices(order: Tensor, batch_size: int, *, drop_last: bool = False) -> list[Tensor]:
+    """Cut an order of examples into batches.
+
+    >>> [batch.tolist() for batch in split_indices(torch.tensor([2, 0, 1]), 2)]
+    [[2, 0], [1]]
+    """
+    batches = list(order.split(batch_size))
+    return batches[:-1] if drop_last and len(batches[-1]) < batch_size else batches
+
+
+def check_data(name: str, data: object) -> None:
+    """Raise `TaskError` unless ``data`` is a pair of tensors of one length or a sized map-style Dataset."""
+    if isinstance(data, tuple):
+        if len(data) != 2 or not all(isinstance(part, Tensor) for part in data):
+            got = ", ".join(type(part).__name__ for part in data)
+            raise TaskError(f"Expected {name}= to be (inputs, labels), two tensors, or a Dataset but got ({got}).")
+        if len(data[0]) != len(data[1]) or len(data[0]) == 0:
+            raise TaskError(
+                f"Expected one label an example in {name}= but got {len(data[0])} inputs and {len(data[1])} labels."
+            )
+    elif not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        raise TaskError(
+            f"Expected {name}= to be (inputs, labels) or a map-style Dataset, with a length and items by index, but "
+            f"got {type(data).__name__}. An iterable dataset has no order that could be held or varied."
+        )
+    elif len(data) == 0:
+        raise TaskError(f"Expected {name}= to hold examples but its length is 0.")
+
+
+class Augment(ABC):
+    """A random change to a batch of inputs; any function of a batch will do in its place.
+
+    One with a parameter ``generator`` is given the augmentation stream's own; every other draws from the global
+    generators, which are swapped for the stream's while it runs.
+    """
+
+    @abstractmethod
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the changed batch, of any shape that the model takes."""
+
+
+@dataclass(frozen=True)
+class RandomCropFlip(Augment):
+    """Shift each image by up to ``padding`` pixels over a black border, and mirror half of them (the paper's augmentation).
+
+    ``[N, C, H, W]`` in and out; all images of a batch in one gather.
+
+    >>> x = torch.arange(8.0).reshape(2, 1, 2, 2)
+    >>> RandomCropFlip(padding=1)(x, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 1, 2, 2])
+    """
+
+    padding: int = 4  #: pixels on each side
+    flip: bool = True  #: mirror left and right with probability 1/2
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        count, _, height, width = x.shape
+        shifts = torch.randint(0, 2 * self.padding + 1, (2, count, 1), generator=generator)
+        rows = shifts[0] + torch.arange(height)
+        columns = shifts[1] + torch.arange(width)
+        if self.flip:
+            mirrored = torch.rand(count, 1, generator=generator) < 0.5
+            columns = torch.where(mirrored, columns.flip(1), columns)
+        padded = torch.nn.functional.pad(x, [self.padding] * 4).permute(0, 2, 3, 1)
+        rows, columns = rows.to(x.device), columns.to(x.device)
+        images = torch.arange(count, device=x.device)[:, None, None]
+        return padded[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def takes_generator(augment: Callable[..., Tensor]) -> bool:
+    """Whether ``augment`` has a parameter ``generator``."""
+    try:
+        return "generator" in inspect.signature(augment).parameters
+    except ValueError:  # a builtin without a signature
+        return False

@@ -1,0 +1,64 @@
+"""Everything that stabilitykit raises on purpose.
+
+::
+
+    StabilityError
+    ├── UsageError             the question is wrong; raised before anything trains
+    │   ├── ConfigError        an option, ini key or marker
+    │   ├── ProtocolError      what varies, how often, from which seed
+    │   ├── TaskError          the recipe, train function, data or labels
+    │   ├── PerturbationError  the weight that should move cannot
+    │   └── BudgetError        the budget, or a metric that the task does not have
+    ├── StoreError             the store cannot be read or written
+    ├── IsolationError         the control found that a held source is not held
+    ├── BudgetExceededError    the verdict of an assertion helper; also an AssertionError
+    └── RunsFailedError        one or more of the R runs did not produce a model
+
+Each message says what was expected, what came (by name and value), why it matters and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class StabilityError(Exception):
+    """Root of the tree above."""
+
+
+class UsageError(StabilityError):
+    """The question cannot be answered as it was asked."""
+
+
+class ConfigError(UsageError):
+    """A command-line option, an ini key or a marker has a value that means nothing."""
+
+
+class ProtocolError(UsageError):
+    """The protocol names an unknown source, too few runs, or a combination that cannot be isolated."""
+
+
+class TaskError(UsageError):
+    """The recipe, the train function, its data or its labels cannot be trained or scored."""
+
+
+class PerturbationError(UsageError):
+    """The weight to perturb does not exist, is not a float, or would keep its value."""
+
+
+class BudgetError(UsageError):
+    """The budget is empty, has an impossible value, or names a metric that the task does not have."""
+
+
+class StoreError(StabilityError):
+    """The run store cannot be written, or was written by a version with another format."""
+
+
+class IsolationError(StabilityError):
+    """The same plan, trained twice, gave different bits: some source is not under control."""
+
+
+class RunsFailedError(StabilityError):
+    """At least one run raised, gave a wrong output or a non-finite one; a study is never computed without it."""
+
+
+class BudgetExceededError(StabilityError, AssertionError):
+    """The models differ by more than the budget accepts, or nobody can tell yet that they do not."""

@@ -1,0 +1,84 @@
+"""A number with what is known about it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+#: The method of an estimate over runs that are all equal: there is no spread to make an interval of.
+IDENTICAL_RUNS = "identical runs"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic of R runs, with a bound on either side.
+
+    Each bound has an error rate of its own: ``low`` is above the truth in 5 % of studies, ``high`` is below it in 5 %.
+    Together they are a 90 % interval.
+
+    >>> print(Estimate(0.2213, 0.1672, 0.3341, runs=12, method="chi-square"))
+    0.22 [0.17, 0.33]
+    """
+
+    value: float  #: the point estimate; NaN says that the statistic is undefined
+    low: float  #: lower 5 % bound, in the unit of the value; -inf where the runs give none
+    high: float  #: upper 5 % bound, in the unit of the value; inf where the runs give none
+    runs: int  #: R, the independent runs behind it
+    method: str  #: how the bounds were made, for a report
+    confidence: float = 0.90  #: of the interval from low to high
+    sd_of_sd: float | None = None  #: the "±" of the paper's tables, for an SD; printed, never used to judge
+
+    def __post_init__(self) -> None:
+        """Keep plain floats, which JSON and ``repr`` show as numbers, whatever kind of scalar came."""
+        for name in ("value", "low", "high", "confidence"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if self.sd_of_sd is not None:
+            object.__setattr__(self, "sd_of_sd", float(self.sd_of_sd))
+        if not (self.is_undefined or (self.low <= self.value <= self.high and math.isfinite(self.value))):
+            raise ValueError(
+                f"Expected a finite value between low and high but got {self.low}, {self.value}, {self.high}."
+            )
+
+    @classmethod
+    def undefined(cls, runs: int, method: str) -> Estimate:
+        """Make the estimate of a statistic that has no value, such as the correlation of a constant model."""
+        return cls(math.nan, math.nan, math.nan, runs, method)
+
+    @property
+    def is_undefined(self) -> bool:
+        """Whether the statistic has no value."""
+        return math.isnan(self.value)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether all runs are equal, so that there is no spread to make an interval of."""
+        return self.method == IDENTICAL_RUNS
+
+    def to_json(self) -> dict[str, float | None]:
+        """Give the object of the report: value, low, high, and sd_of_sd for an SD.
+
+        None (JSON's null) stands for a bound that does not exist and for an undefined value: JSON has no NaN.
+        """
+        numbers = {"value": self.value, "low": self.low, "high": self.high}
+        if self.sd_of_sd is not None:
+            numbers["sd_of_sd"] = self.sd_of_sd
+        return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+
+    def __format__(self, spec: str) -> str:
+        """Format value and bounds by ``spec``; without one, by as many digits as the interval is worth."""
+        if self.is_undefined:
+            return "undefined"
+        spec = spec or self._spec()
+        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+    def __str__(self) -> str:
+        """Write it as ``0.22 [0.17, 0.33]``."""
+        return format(self)
+
+    def _spec(self) -> str:
+        width = self.high - self.low
+        scale = width if 0 < width < math.inf else abs(self.value)
+        if scale == 0:
+            return "g"
+        decimals = 1 - math.floor(math.log10(scale))  # two digits of the scale
+        return f".{max(decimals, 0)}f" if decimals <= 5 else ".3g"

@@ -1,0 +1,133 @@
+"""The numbers of a study by name, each computed when it is first asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from .errors import TaskError
+from .estimate import Estimate
+from .intervals import mean_estimate, pairwise_estimate, sd_estimate
+from .metrics import (
+    Score,
+    accuracy,
+    cross_entropy,
+    disagreement,
+    ensemble_delta,
+    flatten_examples,
+    pearson,
+    predictions,
+    rmse,
+    spearman,
+)
+
+#: A metric of the user's own: one run's outputs and the labels in, a number out.
+Metric: TypeAlias = Callable[[Tensor, Tensor], float]
+
+
+class Measures(Mapping[str, Estimate]):
+    """Estimates by name over R runs of one task.
+
+    ``accuracy`` is a mean over runs, ``accuracy_sd`` an SD, ``ensemble_delta`` a mean over pairs of runs. A metric of
+    the user's own, ``f1`` say, gives ``f1``, ``f1_sd`` and ``f1_ensemble_delta``.
+
+    >>> logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]])
+    >>> measures = Measures(logits, torch.tensor([0, 1]))
+    >>> measures["accuracy"].value, measures["disagreement"].value
+    (75.0, 50.0)
+    """
+
+    def __init__(self, outputs: Tensor, labels: Tensor, metrics: Mapping[str, Metric] | None = None) -> None:
+        """Take ``[R, N, ..., C]`` logits and ``[N, ...]`` classes, or ``[R, N, ...]`` outputs and float targets."""
+        self._classes = not labels.is_floating_point()
+        self._outputs, self._labels = flatten_examples(outputs, labels) if self._classes else (outputs, labels)
+        self._scores: dict[str, Score] = _built_in_scores(self._classes)
+        self._scores |= {name: _each_run(name, metric) for name, metric in (metrics or {}).items()}
+        self._known: dict[str, Estimate] = {}
+        self._compute = self._computations()
+
+    @classmethod
+    def names(cls, labels: Tensor, metrics: Mapping[str, Metric] | None = None) -> tuple[str, ...]:
+        """Return the names that a task with such labels will have, before anything is trained."""
+        outputs = torch.zeros((1, *labels.shape, 2) if not labels.is_floating_point() else (1, *labels.shape))
+        return tuple(cls(outputs, labels, metrics))
+
+    def __getitem__(self, name: str) -> Estimate:
+        """Return an estimate, computing it the first time."""
+        if name not in self._known:
+            self._known[name] = self._compute[name]()
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        return iter(self._compute)
+
+    def __len__(self) -> int:
+        """Count the names."""
+        return len(self._compute)
+
+    def of_runs(self, name: str) -> Tensor:
+        """Return a score of each run, ``[R]`` float64."""
+        if name not in self._per_run:
+            self._per_run[name] = self._scores[name](self._outputs, self._labels).double()
+        return self._per_run[name]
+
+    @cached_property
+    def _per_run(self) -> dict[str, Tensor]:
+        return {}
+
+    def _computations(self) -> dict[str, Callable[[], Estimate]]:
+        compute: dict[str, Callable[[], Estimate]] = {}
+        for name in self._scores:
+            compute[name] = lambda name=name: mean_estimate(self.of_runs(name).numpy())  # type: ignore[misc]  # mypy cannot see the default
+            compute[f"{name}_sd"] = lambda name=name: self._sd(name)  # type: ignore[misc]  # as above
+        if self._classes:
+            compute["disagreement"] = self._disagreement
+        compute["correlation"] = lambda: pairwise_estimate(spearman(self._outputs.flatten(1)).numpy())
+        compute["pearson"] = lambda: pairwise_estimate(pearson(self._outputs.flatten(1)).numpy())
+        main = next(iter(self._scores))
+        for name in self._scores:
+            key = "ensemble_delta" if name == main else f"{name}_ensemble_delta"
+            compute[key] = lambda name=name: self._ensemble_delta(name)  # type: ignore[misc]  # as above
+        return compute
+
+    def _sd(self, name: str) -> Estimate:
+        # Cross-entropy has heavier tails than accuracy, and so may a metric of which nothing is known.
+        return sd_estimate(self.of_runs(name).numpy(), robust=name not in ("accuracy", "rmse"))
+
+    def _disagreement(self) -> Estimate:
+        pairs = disagreement(predictions(self._outputs))
+        return pairwise_estimate(pairs.numpy(), percent_of=self._outputs.shape[1])
+
+    def _ensemble_delta(self, name: str) -> Estimate:
+        return pairwise_estimate(ensemble_delta(self._outputs, self._labels, self._scores[name]).numpy())
+
+
+def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:
+    """Raise `TaskError` unless ``metrics`` are named functions whose names are free."""
+    taken = Measures.names(labels)
+    for name, metric in metrics.items():
+        if not isinstance(name, str) or not name.isidentifier() or name in taken:
+            why = "is taken" if name in taken else "is no identifier, so no budget could name it"
+            raise TaskError(f"Expected each key of metrics= to name a new metric but got {name!r}, which {why}.")
+        if not callable(metric):
+            raise TaskError(f"Expected metrics[{name!r}] to be a function of logits and labels but got {metric!r}.")
+
+
+def _built_in_scores(classes: bool) -> dict[str, Score]:
+    return {"accuracy": accuracy, "cross_entropy": cross_entropy} if classes else {"rmse": rmse}
+
+
+def _each_run(name: str, metric: Metric) -> Score:
+    def scores(outputs: Tensor, labels: Tensor) -> Tensor:
+        values = [float(metric(run, labels)) for run in outputs]
+        if not all(map(math.isfinite, values)):
+            raise TaskError(f"Expected the metric {name!r} to return finite numbers but got {values}.")
+        return torch.tensor(values, dtype=torch.float64)
+
+    return scores

@@ -1,0 +1,36 @@
+"""Measures of performance and of diversity: pure functions of tensors.
+
+They know no store, study or budget. Everything is computed in float64. Accuracy, disagreement and the ensemble delta of
+accuracy are in percent, cross-entropy is in nats, correlation has no unit.
+"""
+
+from __future__ import annotations
+
+from .ensembles import Average, ensemble_delta, ensemble_of, vanilla_groups
+from .pairwise import disagreement, pearson, spearman
+from .scores import (
+    IGNORED_LABEL,
+    Score,
+    accuracy,
+    cross_entropy,
+    flatten_examples,
+    predictions,
+    rmse,
+)
+
+__all__ = [
+    "IGNORED_LABEL",
+    "Average",
+    "Score",
+    "accuracy",
+    "cross_entropy",
+    "disagreement",
+    "ensemble_delta",
+    "ensemble_of",
+    "flatten_examples",
+    "pearson",
+    "predictions",
+    "rmse",
+    "spearman",
+    "vanilla_groups",
+]

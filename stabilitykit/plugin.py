@@ -1,0 +1,295 @@
+"""The pytest plugin: options, the fixture ``stability``, progress, the table at the end, and the JSON report.
+
+Every session of every user loads this module, so whatever needs torch is imported where it is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from .config import OPTIONS, MarkerConfig, StabilityConfig
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from .fixture import Stability, TestContext
+    from .runner import Progress
+
+#: Seconds between two progress lines of a log.
+_BETWEEN_LINES = 5.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register every option on the command line and as an ini key."""
+    group = parser.getgroup("stability", "stability of training (stabilitykit)")
+    for option in OPTIONS:
+        more: dict[str, Any] = {"choices": option.choices} if option.choices else {"metavar": option.metavar}
+        group.addoption(option.flag, dest=option.key, type=option.parse, default=None, help=option.help, **more)
+        parser.addini(option.key, f"the same as {option.flag}", default=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Turn the options into one value, and register what needs it."""
+    config.addinivalue_line(
+        "markers",
+        "stability(runs=N, vary='init'): R and what varies, for the studies of this test that do not say so themselves",
+    )
+    given = {option.name: _given(config, option.key) for option in OPTIONS}
+    try:
+        values = StabilityConfig.from_values(given)
+    except UsageError as error:
+        raise pytest.UsageError(str(error)) from None
+    plugin = config.stash[_PLUGIN] = StabilityPlugin(config, values)
+    config.pluginmanager.register(plugin, "stabilitykit-session")
+    if config.pluginmanager.hasplugin("xdist"):
+        from .xdist import XdistBridge
+
+        config.pluginmanager.register(XdistBridge(config, plugin), "stabilitykit-xdist")
+
+
+@pytest.fixture(scope="session")
+def stability(pytestconfig: pytest.Config) -> Stability:
+    """Train a task R times and return what differs: ``stability.measure(recipe, vary="init")``, ``stability.check``."""
+    plugin: StabilityPlugin = pytestconfig.stash[_PLUGIN]
+    return plugin.fixture()
+
+
+def _given(config: pytest.Config, key: str) -> Any:
+    option = config.getoption(key)
+    return option if option is not None else config.getini(key) or None
+
+
+_PLUGIN = pytest.StashKey["StabilityPlugin"]()
+
+
+class StabilityPlugin:
+    """One session's stability tests."""
+
+    def __init__(self, config: pytest.Config, values: StabilityConfig) -> None:
+        self.config = config
+        self.values = values
+        worker = getattr(config, "workerinput", None)
+        self.is_worker = worker is not None
+        self.session_id: str = worker["stability_session"] if worker else secrets.token_hex(8)
+        self.tell: Callable[[dict[str, Any]], None] = ProgressLines(config).show
+        self.help_with: XdistHelp | None = None
+        self._summaries: list[dict[str, Any]] = []
+        self._tests: dict[str, TestContext] = {}
+        self._numbers: dict[str, int] = {}
+        self._current: pytest.Item | None = None
+        self._fixture: Stability | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where this session's own files lie, in the run store."""
+        return self.config.rootpath / ".stabilitykit" / "sessions" / self.session_id
+
+    def fixture(self) -> Stability:
+        """Return this session's one `Stability`, made when the first test asks for it."""
+        if self._fixture is None:
+            from .fixture import Stability
+
+            helps = self.help_with
+            self._fixture = Stability(
+                self.values,
+                self.config.rootpath,
+                self.session_id,
+                current_test=self._current_test,
+                on_progress=self._progress,
+                on_undecided=self._undecided,
+                board=helps.board if helps else None,
+                is_helping=lambda: bool(helps and helps.is_helping),
+            )
+        return self._fixture
+
+    def pytest_report_header(self) -> str:
+        """Name the settings that every number depends on."""
+        values = self.values
+        threads = f"{values.threads} thread{'s' * (values.threads > 1)} a run"
+        return f"stability: {values.runs} runs, seed {values.seed}, device {values.device}, {threads}, cache {values.cache}"
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Check every marker before anything runs, and number the tests as they were collected."""
+        for item in items:
+            try:
+                _marker_of(item)
+            except UsageError as error:
+                raise pytest.UsageError(str(error)) from None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Number the tests: the same numbers in every worker."""
+        self._numbers = {item.nodeid: number for number, item in enumerate(session.items)}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Know which test asks, even where the fixture that asks has a wider scope."""
+        self._current = item
+        self._tests.pop(item.nodeid, None)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Send the test's studies along with its report: as text, which is all that crosses from a worker."""
+        report = yield
+        test = self._tests.get(item.nodeid)
+        if (
+            test is None
+            or not test.studies
+            or not (report.when == "call" or (report.when == "setup" and report.failed))
+        ):
+            return report
+        from .report import summarize
+
+        summaries = [
+            summarize(study, item.nodeid) | {"position": test.number, "call": call}
+            for call, study in enumerate(test.studies)
+        ]
+        report.stability_summaries = json.dumps(summaries)
+        report.user_properties = [*report.user_properties, *_properties(summaries)]
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Collect the studies, in the one process that sees all reports."""
+        if not self.is_worker:
+            self._summaries += json.loads(getattr(report, "stability_summaries", "[]"))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print the table."""
+        if self._summaries:
+            from .render.terminal import study_table
+
+            terminalreporter.section("stability")
+            for line in study_table(self._in_order()):
+                terminalreporter.write_line(line)
+            if self.values.json:
+                terminalreporter.write_line(f"written: {self.values.json}")
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self) -> None:
+        """Write the report, and remove what only this session needed."""
+        if self.is_worker:
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.values.json:
+            from .report import document
+
+            path = Path(self.values.json)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(document(self._in_order()), indent=1) + "\n", encoding="utf-8")
+
+    def number_of(self, item: pytest.Item) -> int:
+        """Return the test's position in the collection."""
+        return self._numbers[item.nodeid]
+
+    def _in_order(self) -> list[dict[str, Any]]:
+        """The studies in the order of collection, whichever worker was first; a retried test counts once, the last."""
+        latest = {(s["position"], s["test"], s["call"]): s for s in self._summaries}
+        ordered = [latest[key] for key in sorted(latest)]
+        return [{name: value for name, value in s.items() if name not in ("position", "call")} for s in ordered]
+
+    def _current_test(self) -> TestContext:
+        item = self._current
+        if item is None:
+            raise UsageError("Expected stability.measure(...) to be called while a test runs.")
+        if item.nodeid not in self._tests:
+            from .fixture import TestContext
+            from .sourcecode import conftests_of
+
+            conftests = conftests_of(item.path, self.config.rootpath)
+            number = self._numbers.get(item.nodeid, 0)
+            self._tests[item.nodeid] = TestContext(item.nodeid, number, _marker_of(item), tuple(conftests))
+        return self._tests[item.nodeid]
+
+    def _progress(self, test: TestContext, progress: Progress) -> None:
+        self.tell({"test": test.name, **vars(progress), "seconds_left": progress.seconds_left})
+
+    def _undecided(self, message: str) -> None:
+        __tracebackhide__ = True
+        if self.values.undecided == "skip":
+            pytest.skip(message.splitlines()[1].strip() if "\n" in message else message)
+        if self.values.undecided == "fail":
+            from .study import fail_undecided
+
+            fail_undecided(message)
+
+
+class XdistHelp:
+    """What the fixture must know of the other workers; `stabilitykit.xdist` fills it in."""
+
+    board: Any
+    is_helping: bool
+
+
+class ProgressLines:
+    """Progress on the terminal: a line that changes on a TTY, and in a log one for each tenth of the runs.
+
+    A log gets no two lines within a few seconds, so studies that are done in less leave none.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._shown: dict[str, int] = {}
+        self._last = time.monotonic()
+
+    def show(self, progress: dict[str, Any]) -> None:
+        """Print how far a study is, if that is new and something had to be trained."""
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is None or self._config.get_verbosity() < 0 or progress["new"] == 0:
+            return
+        key, tenth = f"{progress['test']} {progress['study']}", 10 * progress["finished"] // progress["total"]
+        capture = self._config.pluginmanager.get_plugin("capturemanager")
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            if reporter.isatty:
+                reporter.currentfspath = None  # the next result starts a line with its file's name
+                reporter.rewrite(_progress_line(progress), erase=True)
+                if progress["finished"] == progress["total"]:
+                    reporter.write_line("")
+            elif tenth > self._shown.get(key, -1) and time.monotonic() - self._last > _BETWEEN_LINES:
+                self._shown[key], self._last = tenth, time.monotonic()
+                reporter.ensure_newline()
+                reporter.write_line(_progress_line(progress))
+
+
+def _progress_line(progress: dict[str, Any]) -> str:
+    failed = f", {progress['failed']} failed" if progress["failed"] else ""
+    left = progress["seconds_left"]
+    time_left = f", {_duration(left)} left" if left else ""
+    name = progress["test"].partition("::")[2] or progress["test"]
+    return f"stability: {name} ({progress['study']}) {progress['finished']}/{progress['total']} runs{failed}{time_left}"
+
+
+def _duration(seconds: float) -> str:
+    """Write a time as a person would.
+
+    >>> _duration(7.2), _duration(95), _duration(7300)
+    ('7 s', '1 min 35 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _marker_of(item: pytest.Item) -> MarkerConfig:
+    marker = item.get_closest_marker("stability")
+    return MarkerConfig.from_marker(marker.args, marker.kwargs, item.nodeid) if marker else MarkerConfig()
+
+
+def _properties(summaries: list[dict[str, Any]]) -> list[tuple[str, object]]:
+    """JUnit properties: every metric's value, numbered by study where a test has several."""
+    properties: list[tuple[str, object]] = []
+    for number, summary in enumerate(summaries, start=1):
+        prefix = "stability_" if len(summaries) == 1 else f"stability_{number}_"
+        properties.append((f"{prefix}runs", summary["runs"]))
+        properties.append((f"{prefix}verdict", summary["verdict"] or "none"))
+        properties += [(prefix + name, estimate["value"]) for name, estimate in summary["metrics"].items()]
+    return properties

@@ -1,0 +1,145 @@
+"""What varies and what is held: a protocol, and the plan of seeds that it gives each run. Pure data, no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .errors import ProtocolError
+from .sources import Perturbation, Source, Vary, parse_perturbation, parse_sources
+
+#: Seeds are 32 bits wide: the most that every generator takes (numpy's legacy one, and torch's on a CPU, use no more).
+_SEEDS = 2**32
+
+
+def derive_seed(*ingredients: int | str) -> int:
+    """Return a 32-bit seed that depends on every ingredient, equal on every machine.
+
+    >>> derive_seed(0, "init") == derive_seed(0, "init") != derive_seed(0, "shuffle")
+    True
+    """
+    text = "\x1f".join(map(str, ingredients))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big")
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The seed of each source for one run. Two equal plans train two bit-identical models."""
+
+    index: int  #: position in the study, from 0
+    init: int
+    shuffle: int
+    augment: int
+    stochastic: int
+    low_level: int | None  #: None holds low-level operations at their deterministic value
+    perturbation: Perturbation | None = None
+    perturbation_seed: int | None = None  #: draws the weight and direction that `perturbation` leaves open
+
+    def seed(self, source: Source) -> int | None:
+        """Return the seed of one source; None where it is held deterministic."""
+        seed: int | None = getattr(self, source.value)
+        return seed
+
+    @property
+    def seeds(self) -> dict[str, int | None]:
+        """Every seed by the name of its source, as reports show them."""
+        seeds = {source.value: self.seed(source) for source in Source}
+        return seeds | ({"perturbation": self.perturbation_seed} if self.perturbation else {})
+
+
+@dataclass(frozen=True)
+class NoiseProtocol:
+    """Which sources vary over how many runs, and which weight is moved (Summers & Dinneen, section 3.1).
+
+    A source that varies gets another seed in each run, one that is held the same seed in all. Seeds depend only on
+    ``seed``, the source and the run's index: a study of 30 runs extends one of 10, and studies are paired.
+
+    >>> protocol = NoiseProtocol(vary="init", runs=3)
+    >>> [plan.init != protocol.plans()[0].init for plan in protocol.plans()]
+    [False, True, True]
+    >>> {plan.shuffle for plan in protocol.plans()} == {protocol.plans()[0].shuffle}
+    True
+    """
+
+    vary: frozenset[Source]  #: given as `Vary`
+    perturb: Perturbation | None = None  #: given as "ulp", "bit" or a `Perturbation`
+    runs: int = 10  #: R, independent trainings
+    seed: int = 0  #: base seed; another one is another, independent study
+    constants: tuple[tuple[Source, int], ...] = ()  #: which constant a held source has; 0 where not named
+
+    def __init__(
+        self,
+        vary: Vary = "none",
+        perturb: str | Perturbation | None = None,
+        runs: int = 10,
+        seed: int = 0,
+        constants: Mapping[str | Source, int] | None = None,
+    ) -> None:
+        sources = parse_sources(vary)
+        held = {_only_source(name): constant for name, constant in (constants or {}).items()}
+        object.__setattr__(self, "vary", sources)
+        object.__setattr__(self, "perturb", parse_perturbation(perturb))
+        object.__setattr__(self, "runs", runs)
+        object.__setattr__(self, "seed", seed)
+        object.__setattr__(self, "constants", tuple(sorted(held.items(), key=lambda item: item[0].value)))
+        self._check()
+
+    def _check(self) -> None:
+        if isinstance(self.runs, bool) or not isinstance(self.runs, int) or self.runs < 2:
+            raise ProtocolError(
+                f"Expected runs >= 2 but got runs={self.runs!r}. "
+                f"A spread is between runs, so it needs two; ten is a usual start."
+            )
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ProtocolError(f"Expected the base seed to be an integer >= 0 but got seed={self.seed!r}.")
+        if self.perturb is not None and self.perturb.is_fixed and not self.vary:
+            raise ProtocolError(
+                f"Expected something to differ between runs, but vary names no source and {self.perturb} moves the "
+                f"same weight the same way in every run. Leave its index or direction open, or vary a source."
+            )
+        for source, constant in self.constants:
+            if source in self.vary or source is Source.LOW_LEVEL:
+                why = "it varies" if source in self.vary else "held, it is deterministic and has no seed"
+                raise ProtocolError(f"Expected constants= to name held sources, but got {source.value!r}: {why}.")
+            if isinstance(constant, bool) or not isinstance(constant, int):
+                raise ProtocolError(f"Expected constants[{source.value!r}] to be an integer but got {constant!r}.")
+
+    @property
+    def name(self) -> str:
+        """What differs between the runs, as tables name it: ``init+shuffle``, ``all``, ``none+ulp``."""
+        if self.vary == frozenset(Source):
+            names = ["all"]
+        else:
+            names = [source.value for source in Source if source in self.vary]
+        if self.perturb:
+            names.append(self.perturb.kind)
+        return "+".join(names) or "none"
+
+    def plans(self) -> tuple[RunPlan, ...]:
+        """Return the plans of runs 0 to R - 1."""
+        return tuple(self._plan(index) for index in range(self.runs))
+
+    def _plan(self, index: int) -> RunPlan:
+        seeds = {source.value: self._seed(source, index) for source in Source if source is not Source.LOW_LEVEL}
+        low_level = self._seed(Source.LOW_LEVEL, index) if Source.LOW_LEVEL in self.vary else None
+        perturbation_seed = None if self.perturb is None else self._numbered("perturbation", index)
+        return RunPlan(
+            index, **seeds, low_level=low_level, perturbation=self.perturb, perturbation_seed=perturbation_seed
+        )
+
+    def _seed(self, source: Source, index: int) -> int:
+        if source in self.vary:
+            return self._numbered(source.value, index)
+        return derive_seed(self.seed, source.value, "held", dict(self.constants).get(source, 0))
+
+    def _numbered(self, name: str, index: int) -> int:
+        # Counting on from a hashed offset, so that no two runs of a study can ever draw the same seed.
+        return (derive_seed(self.seed, name) + index) % _SEEDS
+
+
+def _only_source(name: str | Source) -> Source:
+    sources = parse_sources(name)
+    if len(sources) != 1:
+        raise ProtocolError(f"Expected each key of constants= to name one source but got {name!r}.")
+    return next(iter(sources))

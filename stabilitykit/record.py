@@ -1,0 +1,40 @@
+"""What one training left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+Status = Literal["ok", "failed", "crashed"]
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecord:
+    """The result of one `RunPlan`: outputs on the test set, or the reason why there are none."""
+
+    index: int  #: position in the study, from 0
+    seeds: Mapping[str, int | None]  #: of each source; None where low-level operations were held deterministic
+    status: Status  #: "crashed" is a process that died while it trained this run
+    seconds: float  #: of training and scoring
+    logits: Tensor | None = None  #: ``[N, ..., C]``, or regression outputs ``[N, ...]``; None unless status is "ok"
+    fingerprint: str = ""  #: sha256 of the final state dict; of the logits where the model is not known
+    trace: tuple[str, ...] = ()  #: sha256 of the state dict after each of the first epochs
+    curve: tuple[Mapping[str, float], ...] = ()  #: test metrics after each epoch
+    perturbation: Mapping[str, Any] | None = None  #: the weight that was moved, see `PerturbationRecord`
+    low_level: str = "deterministic"  #: or "gradient rounding" (the seeded stand-in), or "native"
+    error: str = ""  #: traceback of a failed run
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    trained_by: Mapping[str, Any] = field(default_factory=dict)  #: session, process, host, time, attempt
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every field but the logits, in JSON's types."""
+        values = {name: value for name, value in vars(self).items() if name != "logits"}
+        return values | {"seeds": dict(self.seeds), "trace": list(self.trace), "curve": [dict(c) for c in self.curve]}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], logits: Tensor | None) -> RunRecord:
+        """Return the record that `to_json` wrote."""
+        return cls(**{**values, "trace": tuple(values["trace"]), "curve": tuple(values["curve"])}, logits=logits)

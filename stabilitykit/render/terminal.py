@@ -1,0 +1,113 @@
+"""The paper's table, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Summary = Mapping[str, Any]
+
+#: Column titles and how to fill them, for classification and for regression.
+_CLASSES: tuple[tuple[str, str], ...] = (
+    ("accuracy %", "accuracy"),
+    ("acc. SD", "accuracy_sd"),
+    ("CE SD", "cross_entropy_sd"),
+    ("disagree %", "disagreement"),
+    ("corr.", "correlation"),
+    ("ens. delta", "ensemble_delta"),
+)
+_REGRESSION: tuple[tuple[str, str], ...] = (
+    ("RMSE", "rmse"),
+    ("RMSE SD", "rmse_sd"),
+    ("corr.", "correlation"),
+    ("ens. delta", "ensemble_delta"),
+)
+
+
+def study_table(summaries: Sequence[Summary]) -> list[str]:
+    """Return the lines of a table with one row a study, the paper's columns, and the notes below.
+
+    The ± is the SD of the SD (a bootstrap over runs), as in the paper's tables; verdicts go by the intervals instead.
+    """
+    lines: list[str] = []
+    for columns, rows in ((_CLASSES, _of_kind(summaries, regression=False)), (_REGRESSION, _of_kind(summaries, True))):
+        if rows:
+            lines += [""] * bool(lines) + _table(columns, rows)
+    return lines + _notes(summaries)
+
+
+def short_name(test: str) -> str:
+    """Return a node id without its file.
+
+    >>> short_name("tests/test_model.py::TestNet::test_stability[init]")
+    'TestNet::test_stability[init]'
+    """
+    return test.partition("::")[2] or test
+
+
+def _of_kind(summaries: Sequence[Summary], regression: bool) -> list[Summary]:
+    return [summary for summary in summaries if ("rmse" in summary["metrics"]) == regression]
+
+
+def _table(columns: Sequence[tuple[str, str]], summaries: Sequence[Summary]) -> list[str]:
+    extra = _custom(summaries)
+    titles = ["test", "varies", "runs", *(title for title, _ in columns), *extra, "verdict"]
+    rows = [titles] + [_row([*(key for _, key in columns), *extra], summary) for summary in summaries]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(titles))]
+    align: list[Callable[[str, int], str]] = [str.ljust, str.ljust] + [str.rjust] * (len(titles) - 3) + [str.ljust]
+    return ["  ".join(put(cell, w) for put, cell, w in zip(align, row, widths, strict=True)).rstrip() for row in rows]
+
+
+def _custom(summaries: Sequence[Summary]) -> list[str]:
+    """The SDs of the users' own metrics, which no column above has."""
+    known = {"accuracy_sd", "cross_entropy_sd", "rmse_sd"}
+    names = [name for summary in summaries for name in summary["metrics"] if name.endswith("_sd") and name not in known]
+    return list(dict.fromkeys(names))
+
+
+def _row(keys: Sequence[str], summary: Summary) -> list[str]:
+    failed = sum(record["status"] != "ok" for record in summary["records"])
+    runs = f"{summary['runs'] - failed}/{summary['runs']}" if failed else str(summary["runs"])
+    cells = [_cell(key, summary["metrics"].get(key)) for key in keys]
+    return [short_name(summary["test"]), summary["name"], runs, *cells, (summary["verdict"] or "-").upper()]
+
+
+def _cell(key: str, estimate: Mapping[str, float | None] | None) -> str:
+    if estimate is None:
+        return "-"
+    value = estimate["value"]
+    if value is None:
+        return "undefined"
+    sd = estimate.get("sd_of_sd")
+    if sd is None:
+        return (
+            f"{value:.3f}"
+            if key == "correlation"
+            else f"{value:.2f}"
+            if abs(value) >= 0.01 or not value
+            else f"{value:.1e}"
+        )
+    return _with_error(value, sd)
+
+
+def _with_error(value: float, error: float) -> str:
+    """Write both to two digits of the error, as the paper does.
+
+    >>> _with_error(0.2213, 0.0187), _with_error(0.00801, 0.00052), _with_error(2e-8, 1e-9), _with_error(0.0, 0.0)
+    ('0.221 ±0.019', '0.00801 ±0.00052', '2e-08 ±1e-09', '0 ±0')
+    """
+    if value == 0 and error == 0:
+        return "0 ±0"
+    if value < 1e-4:
+        return f"{value:.2g} ±{error:.1g}"
+    decimals = next((d for d in range(2, 6) if error >= 10**-d * 9.5), 5)
+    return f"{value:.{decimals}f} ±{error:.{decimals}f}"
+
+
+def _notes(summaries: Sequence[Summary]) -> list[str]:
+    """Each note once, with the studies that it is about."""
+    about: dict[str, list[str]] = {}
+    for summary in summaries:
+        for note in summary["notes"]:
+            about.setdefault(note, []).append(short_name(summary["test"]))
+    return [f"note: {note} ({', '.join(dict.fromkeys(tests))})" for note, tests in about.items()]

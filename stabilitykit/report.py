@@ -1,0 +1,88 @@
+"""A study as plain data: what `--stability-json` writes, and what tables are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .budgets import Outcome, Verdict
+from .measures import Measures
+from .record import RunRecord
+from .study import Study
+
+#: Of the document that `--stability-json` writes.
+FORMAT = 1
+
+
+def summarize(study: Study, test: str) -> dict[str, Any]:
+    """Return a study as JSON's types: its question, its numbers, its verdict and its runs.
+
+    ``test`` is the node id of the test that asked. Nothing in it depends on how many workers trained the runs, but for
+    the seconds.
+    """
+    whole = not study.failed
+    return {
+        "test": test,
+        "task": study.task,
+        "vary": sorted(source.value for source in study.protocol.vary),
+        "perturb": study.protocol.perturb.kind if study.protocol.perturb else None,
+        "name": study.protocol.name,
+        "seed": study.protocol.seed,
+        "runs": len(study.records),
+        "metrics": {name: study[name].to_json() for name in _shown(study.measures)} if whole else {},
+        "verdict": "fail" if not whole else verdict_of(study.verdicts),
+        "judgements": [_judgement(j) for verdict in study.verdicts for j in verdict.judgements],
+        "control": study.control.to_json(),
+        "notes": list(study.notes),
+        "environment": dict(study.records[0].environment),
+        "records": [_record(study, record) for record in study.records],
+    }
+
+
+def document(summaries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the one object of `--stability-json`."""
+    studies = [dict(summary) for summary in summaries]
+    environment = studies[0]["environment"] if studies else {}
+    for study in studies:
+        if study["environment"] == environment:
+            del study["environment"]  # said once, above
+    return {"format": FORMAT, "environment": environment, "studies": studies}
+
+
+def verdict_of(verdicts: Iterable[Verdict]) -> str | None:
+    """Return the outcome over several verdicts: the worst one; None where nothing was judged."""
+    outcomes = {verdict.outcome for verdict in verdicts}
+    worst = next((o for o in (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS) if o in outcomes), None)
+    return worst.value if worst else None
+
+
+def _shown(measures: Measures) -> list[str]:
+    """Every measure but the second correlation, which is on request."""
+    return [name for name in measures if name != "pearson"]
+
+
+def _judgement(judgement: Any) -> dict[str, Any]:
+    return {
+        "metric": judgement.metric,
+        "limit": judgement.limit,
+        "outcome": judgement.outcome.value,
+        "reason": judgement.reason,
+    }
+
+
+def _record(study: Study, record: RunRecord) -> dict[str, Any]:
+    scores = {}
+    if not study.failed:
+        names = ("accuracy", "cross_entropy") if "accuracy" in study.measures else ("rmse",)
+        scores = {name: float(study.measures.of_runs(name)[record.index]) for name in names}
+    return {
+        "index": record.index,
+        "seeds": dict(record.seeds),
+        **scores,
+        "fingerprint": record.fingerprint,
+        "seconds": record.seconds,
+        "status": record.status,
+        **({"perturbation": dict(record.perturbation)} if record.perturbation else {}),
+        **({"curve": [dict(point) for point in record.curve]} if record.curve else {}),
+        **({"error": record.error} if record.error else {}),
+    }

@@ -1,0 +1,359 @@
+"""The front door without pytest: `measure` trains the runs of a protocol and returns them as a `Study`."""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .budgets import Budget, Verdict
+from .control import Control, ControlMode, prove_isolation
+from .environment import resolve_device
+from .errors import BudgetExceededError, IsolationError, RunsFailedError, TaskError
+from .estimate import Estimate
+from .fingerprint import CannotFingerprint, fingerprint
+from .measures import Measures, Metric, check_metrics
+from .metrics import ensemble_of, vanilla_groups
+from .protocol import NoiseProtocol
+from .record import RunRecord
+from .runner import Progress, Runner
+from .store import Experiment, RunStore
+from .task import Task, as_task
+from .training import Trainer
+
+
+def fail_undecided(message: str) -> None:
+    """Raise `BudgetExceededError`: what cannot be shown to be within its budget is not."""
+    raise BudgetExceededError(message)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """R records of one protocol on one task, and every number that follows from them.
+
+    Units: accuracy, its SD, disagreement and ensemble delta in percent (points); cross-entropy in nats; correlation
+    without a unit. Each number is an `Estimate`: value, and a bound on either side.
+    """
+
+    task: str  #: name of what was trained
+    protocol: NoiseProtocol
+    records: tuple[RunRecord, ...]  #: in the order of their index
+    labels: Tensor
+    control: Control
+    metrics: Mapping[str, Metric] = field(default_factory=dict)  #: the user's own, by name
+    private: str = ""  #: why its runs are not kept for another test or session; empty if they are
+    on_undecided: Callable[[str], None] = fail_undecided  #: told what the interval leaves open; may raise, skip or pass
+    verdicts: list[Verdict] = field(default_factory=list)  #: every judgement that was asserted on this study
+
+    def __getitem__(self, name: str) -> Estimate:
+        """Return an estimate by name: ``study["f1_sd"]``, ``study["pearson"]``."""
+        if name not in self.measures:
+            raise TaskError(f"Expected a measure of this study but got {name!r}. It has {', '.join(self.measures)}.")
+        return self.measures[name]
+
+    @cached_property
+    def measures(self) -> Measures:
+        """Every estimate by name, computed when first asked for."""
+        return Measures(self.outputs, self.labels, self.metrics)
+
+    @property
+    def outputs(self) -> Tensor:
+        """Logits of all runs, ``[R, N, ..., C]``, or regression outputs ``[R, N, ...]``."""
+        check_runs(self)
+        return torch.stack([record.logits for record in self.records if record.logits is not None])
+
+    @property
+    def accuracy(self) -> Estimate:
+        """Mean accuracy over runs, percent."""
+        return self["accuracy"]
+
+    @property
+    def accuracy_sd(self) -> Estimate:
+        """SD of the accuracy over runs, percentage points (ddof=1)."""
+        return self["accuracy_sd"]
+
+    @property
+    def cross_entropy(self) -> Estimate:
+        """Mean cross-entropy over runs, nats."""
+        return self["cross_entropy"]
+
+    @property
+    def cross_entropy_sd(self) -> Estimate:
+        """SD of the cross-entropy over runs, nats (ddof=1)."""
+        return self["cross_entropy_sd"]
+
+    @property
+    def rmse(self) -> Estimate:
+        """Mean root mean squared error over runs, in the unit of the targets."""
+        return self["rmse"]
+
+    @property
+    def rmse_sd(self) -> Estimate:
+        """SD of the root mean squared error over runs, in the unit of the targets (ddof=1)."""
+        return self["rmse_sd"]
+
+    @property
+    def disagreement(self) -> Estimate:
+        """Test examples on which two runs predict different classes, percent, mean over pairs."""
+        return self["disagreement"]
+
+    @property
+    def correlation(self) -> Estimate:
+        """Spearman's rank correlation of the outputs of two runs, mean over pairs."""
+        return self["correlation"]
+
+    @property
+    def ensemble_delta(self) -> Estimate:
+        """Accuracy (or RMSE) that averaging the outputs of two runs gains, mean over pairs (the paper's equation 1)."""
+        return self["ensemble_delta"]
+
+    @property
+    def failed(self) -> tuple[RunRecord, ...]:
+        """The runs that left nothing to measure."""
+        return tuple(record for record in self.records if record.status != "ok")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know beside the numbers."""
+        notes = [] if self.control.proven else [f"isolation {self.control.scope}"]
+        if self.private:
+            notes.append(f"runs not kept: {self.private}")
+        kinds = {record.low_level for record in self.records} - {"deterministic"}
+        if kinds and self.control.proven:
+            notes.append(f"low-level source: {', '.join(sorted(kinds))}")
+        if self.protocol.name != "none" and len({record.fingerprint for record in self.records}) == 1 < len(
+            self.records
+        ):
+            notes.append(f"all runs are bit-identical: {self.protocol.name} never reaches the weights of this task")
+        return tuple(notes)
+
+    def judge(self, budget: Budget) -> Verdict:
+        """Hold every limit of the budget against its estimate."""
+        return budget.judge(self.measures)
+
+    def ensembles(self, size: int) -> Study:
+        """Return vanilla ensembles of ``size`` runs each as a study: disjoint groups of this one's, their mean logits.
+
+        Disjoint groups share no run, so the R // size ensembles are independent as runs are, and the intervals hold.
+        Source: Summers & Dinneen, section 5, table 5.
+        """
+        groups = vanilla_groups(len(self.records), size)
+        if len(groups) < 2:
+            raise TaskError(
+                f"Expected at least two ensembles but {len(self.records)} runs make {len(groups)} of size={size}. "
+                f"Train {2 * size} runs or more, or ask for smaller ensembles."
+            )
+        outputs = ensemble_of(self.outputs, groups)
+        records = tuple(self._ensemble(i, group, outputs[i]) for i, group in enumerate(groups))
+        return dataclasses.replace(self, task=f"{self.task}, ensembles of {size}", records=records)
+
+    def _ensemble(self, index: int, members: Iterable[int], logits: Tensor) -> RunRecord:
+        runs = [self.records[i] for i in members]
+        fingerprint = hashlib.sha256("".join(run.fingerprint for run in runs).encode()).hexdigest()
+        seconds = sum(run.seconds for run in runs)
+        return dataclasses.replace(runs[0], index=index, logits=logits, fingerprint=fingerprint, seconds=seconds)
+
+    def reduction_against(self, baseline: Study) -> Reduction:
+        """Return how much less this study varies than ``baseline``: the paper's variability reduction (section 5)."""
+        return Reduction.between(self.measures, baseline.measures)
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Relative drops of the five measures of variability, with correlation taken as 1 - rho, and their mean.
+
+    Source: Summers & Dinneen, ICML 2021, section 5.
+    """
+
+    drops: Mapping[str, float]  #: percent, by measure; negative where variability grew
+
+    @property
+    def value(self) -> float:
+        """Mean of the drops, percent."""
+        return sum(self.drops.values()) / len(self.drops)
+
+    @classmethod
+    def between(cls, measures: Measures, baseline: Measures) -> Reduction:
+        """Compare two studies of one task."""
+        names = ("accuracy_sd", "cross_entropy_sd", "disagreement", "correlation", "ensemble_delta")
+        pairs = {
+            n: (_variability(measures, n), _variability(baseline, n)) for n in names if n in measures and n in baseline
+        }
+        still = [name for name, (_, before) in pairs.items() if before == 0]
+        if still or not pairs:
+            raise TaskError(
+                f"Expected a baseline that varies, but its {', '.join(still) or 'measures'} "
+                f"{'is' if len(still) == 1 else 'are'} 0 or missing: there is nothing to reduce. Vary a source in it."
+            )
+        return cls({name: 100 * (1 - after / before) for name, (after, before) in pairs.items()})
+
+    def __str__(self) -> str:
+        """Write the mean with its parts."""
+        parts = ", ".join(f"{name} {drop:.0f}" for name, drop in self.drops.items())
+        return f"{self.value:.0f} % less variability ({parts})"
+
+
+def _variability(measures: Measures, name: str) -> float:
+    return 1 - measures[name].value if name == "correlation" else measures[name].value
+
+
+class Session:
+    """Where a study trains and whom it tells: the defaults are those of a script, the plugin brings its own."""
+
+    def __init__(
+        self,
+        store: RunStore,
+        rootdir: Path,
+        *,
+        device: str = "auto",
+        threads: int = 1,
+        also: Iterable[Path] = (),
+        scope: str = "",
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        on_study: Callable[[Study], None] = lambda study: None,
+        on_undecided: Callable[[str], None] = fail_undecided,
+    ) -> None:
+        self.store = store
+        self.rootdir = rootdir
+        self.device = device
+        self.threads = threads
+        self.also = tuple(also)  #: further source files that count for the key
+        self.scope = scope  #: whose the runs are where they cannot be shared
+        self.on_progress = on_progress
+        self.on_study = on_study
+        self.on_undecided = on_undecided
+        self._private = itertools.count()
+
+    def private_scope(self) -> str:
+        """Return a name for runs that nothing else may share: the session's, and which of its private studies it is."""
+        return f"{self.store.session} {self.scope} {next(self._private)}"
+
+    def gather(self, runner: Runner) -> list[RunRecord]:
+        """Return the records of a study; helpers of a test do it their own way."""
+        return runner.gather()
+
+    def control(self, experiment: Experiment, prove: Callable[[], Control]) -> Control | None:
+        """Return the control of an experiment: stored, or proven now."""
+        stored = experiment.read_control()
+        if stored is not None:
+            return Control(stored["proven"], stored["scope"], tuple(stored["trace"]))
+        control = prove()
+        experiment.write_control(control.to_json())
+        return control
+
+
+def measure(
+    task: Task | Callable[..., Any],
+    protocol: NoiseProtocol,
+    *,
+    labels: Any = None,
+    metrics: Mapping[str, Metric] | None = None,
+    control: ControlMode = "auto",
+    budget: Budget | None = None,
+    session: Session | None = None,
+) -> Study:
+    """Train ``task`` R times under ``protocol`` and return the runs as a `Study`.
+
+    ``task`` is a `Recipe`, a ``train(run)`` returning test logits ``[N, C]``, or a ``train(seed)``; the functions need
+    the test ``labels`` ``[N]`` beside them. ``metrics`` are functions of one run's logits and the labels, by name. A
+    ``budget`` is only checked here, before anything trains, to name measures that the task has.
+
+    Raises `UsageError` before anything trains, `IsolationError` if the control fails, and `RunsFailedError` if a run
+    leaves nothing to measure.
+    """
+    session = session or _script_session()
+    task, metrics = as_task(task, labels), dict(metrics or {})
+    device = resolve_device(session.device)
+    task.check(protocol, torch.device(device))
+    check_metrics(metrics, task.labels)
+    if budget is not None:
+        budget.check_names(Measures.names(task.labels, metrics))
+
+    trainer = Trainer(task, device, session.threads, session.rootdir)
+    experiment, private = _experiment(session, task, protocol, trainer, control)
+    shown = session.control(experiment, lambda: prove_isolation(trainer, protocol, control))
+    name = f"{task.name} {protocol.name}"
+    runner = Runner(experiment, protocol.plans(), trainer.train_once, study=name, on_progress=session.on_progress)
+    records = session.gather(runner)
+    if shown is None:  # a helper leaves the control to the owner of the test
+        shown = Control(False, "checked by the test's own worker")
+    study = Study(task.name, protocol, tuple(records), task.labels, shown, metrics, private, session.on_undecided)
+    session.on_study(study)
+    check_runs(study)
+    _check_trace(study)
+    return study
+
+
+def check_runs(study: Study) -> None:
+    """Raise `RunsFailedError` if a run of the study left nothing to measure."""
+    if not study.failed:
+        return
+    first = study.failed[0]
+    indices = ", ".join(str(record.index) for record in study.failed)
+    raise RunsFailedError(
+        f"Expected {len(study.records)} trained models but {len(study.failed)} of {study.task} [{study.protocol.name}] "
+        f"failed: run {indices}. A study is never computed without them, since runs that fail are part of the spread. "
+        f"Run {first.index} ({first.status}; seeds {dict(first.seeds)}) said:\n\n{first.error}"
+    )
+
+
+def _experiment(
+    session: Session, task: Task, protocol: NoiseProtocol, trainer: Trainer, control: ControlMode
+) -> tuple[Experiment, str]:
+    """Return the place in the store for these runs, and why it is private if it is."""
+    about = {
+        "task": task.name,
+        "protocol": _identity(protocol),
+        "environment": trainer.environment.must_match,
+        "control": control,
+    }
+    private = ""
+    try:
+        about["fingerprint"] = fingerprint(task.content(), session.rootdir, session.also)
+    except CannotFingerprint as error:
+        private = str(error)
+        about["fingerprint"] = session.private_scope()
+    key = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return session.store.experiment(key, about, private=bool(private)), private
+
+
+def _identity(protocol: NoiseProtocol) -> dict[str, Any]:
+    """What a run depends on; R is left out, so that 30 runs extend 10."""
+    return {
+        "vary": sorted(source.value for source in protocol.vary),
+        "perturb": dataclasses.asdict(protocol.perturb) if protocol.perturb else None,
+        "seed": protocol.seed,
+        "constants": {source.value: constant for source, constant in protocol.constants},
+    }
+
+
+def _check_trace(study: Study) -> None:
+    """The run that the control repeated must have trained to the same bits, in whichever process it was trained."""
+    first = study.records[0]
+    for epoch, (expected, got) in enumerate(zip(study.control.trace, first.trace, strict=False)):
+        if expected != got:
+            raise IsolationError(
+                f"Expected run 0, trained by process {first.trained_by.get('pid')}, to have the control's weights bit "
+                f"for bit, but they differ after epoch {epoch} (from 0). The two ran in different processes or at "
+                f"different times: look for the order of a set (PYTHONHASHSEED), files, or state kept between runs."
+            )
+
+
+@functools.cache
+def _script_session() -> Session:
+    rootdir = Path.cwd()
+    store = RunStore(rootdir / ".stabilitykit", secrets.token_hex(8))
+    atexit.register(store.end_session)
+    return Session(store, rootdir)

@@ -1,0 +1,183 @@
+"""Train a task once under one plan, in a process that is afterwards as it was before."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from .environment import Environment, current_environment
+from .errors import UsageError
+from .fingerprint import tensor_digest
+from .protocol import RunPlan
+from .record import RunRecord
+from .run import Run, combined_digest
+from .seeding import GeneratorStates, Stream
+from .task import Task, TrainingError, check_outputs
+
+
+class Trainer:
+    """Trains the plans of one task in this process, on one device, with one count of threads."""
+
+    def __init__(self, task: Task, device: str, threads: int, rootdir: Path) -> None:
+        self.task = task
+        self.device = torch.device(device)
+        self.threads = threads
+        self.environment: Environment = current_environment(device, threads, rootdir)
+
+    def train_once(self, plan: RunPlan) -> RunRecord:
+        """Train one run; an exception in the user's code becomes a record of status "failed"."""
+        run = Run(plan, self.device)
+        started = time.perf_counter()
+        outcome: dict[str, Any] = {"status": "ok"}
+        try:
+            with self.under(plan):
+                outcome["logits"] = self._outputs(run)
+        except UsageError:
+            raise
+        except (Exception, SystemExit) as error:  # whatever a train function may raise; Ctrl-C goes through
+            outcome = {"status": "failed", "error": _traceback_of(error)}
+        return RunRecord(
+            index=plan.index,
+            seeds=plan.seeds,
+            seconds=time.perf_counter() - started,
+            fingerprint=_fingerprint(run, outcome.get("logits")),
+            trace=tuple(combined_digest(digest) for digest in run.trace),
+            curve=tuple(run.curve),
+            perturbation=run.perturbation.to_json() if run.perturbation else None,
+            low_level=self.low_level(plan),
+            environment=self.environment.to_json(),
+            **outcome,
+        )
+
+    def rehearse(self, plan: RunPlan, epochs: int | None) -> Run:
+        """Train ``plan`` for its first epochs only (all where None, or where the loop is not ours) and return the run."""
+        run = Run(plan, self.device, stop_after=epochs)
+        with self.under(plan):
+            outputs = self.task.fit(run)
+            if epochs is None or not run.trace:
+                run.trace.append({"logits": tensor_digest(torch.as_tensor(outputs)).hex()})
+        return run
+
+    def low_level(self, plan: RunPlan) -> str:
+        """How the source ``low_level`` acts under ``plan`` on this device."""
+        if not self.task.isolates:
+            return "native"  # a black box sets its own flags, and may not even use torch
+        if plan.low_level is None:
+            return "deterministic"
+        return "native" if self.device.type == "cuda" else "gradient rounding"
+
+    @contextlib.contextmanager
+    def under(self, plan: RunPlan) -> Iterator[None]:
+        """Give a block the stochastic stream, threads and deterministic flags of ``plan``; put everything back."""
+        kind = self.low_level(plan)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_process_state(self.device))
+            torch.set_num_threads(self.threads)
+            _set_deterministic(kind != "native", self.device)
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(Stream(plan.stochastic, self.device))
+            if kind == "gradient rounding":
+                stack.enter_context(_rounded_gradients(plan.low_level or 0))
+            yield
+
+    def _outputs(self, run: Run) -> torch.Tensor:
+        outputs = check_outputs(self.task.fit(run), self.task.labels, self.task.labels)
+        if run.plan.perturbation is not None and run.perturbation is None:
+            raise TrainingError(
+                "the protocol perturbs a weight, but the train function never called run.perturb(model)"
+            )
+        if not torch.isfinite(outputs).all():
+            bad = int((~torch.isfinite(outputs)).sum())
+            raise TrainingError(f"{bad} of {outputs.numel()} test outputs are NaN or infinite")
+        return outputs
+
+
+@contextlib.contextmanager
+def _process_state(device: torch.device) -> Iterator[None]:
+    """Put back whatever a training may change in the process that it borrows."""
+    generators = GeneratorStates.now(device)
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # made by a metaclass
+    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    try:
+        yield
+    finally:
+        generators.put_back(device)
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]  # as above
+        if workspace is None:
+            os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+        else:
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = workspace
+
+
+def _set_deterministic(on: bool, device: torch.device) -> None:
+    # An operation without a deterministic kernel warns and runs: whether its bits are held, the control finds out.
+    torch.use_deterministic_algorithms(on, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made by a metaclass
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = on
+        torch.backends.cudnn.benchmark = not on
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+@contextlib.contextmanager
+def _rounded_gradients(seed: int) -> Iterator[None]:
+    """Move every gradient element to a neighbouring float, by coin toss, before each optimizer step.
+
+    The seeded stand-in for the summation order of kernels: its effect is of that size, and unlike theirs it can be
+    repeated. Zeros stay zero, as sums of nothing do in any order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    steps = 0
+
+    def round_gradients(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        nonlocal steps
+        steps += 1
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    _nudge(parameter.grad, generator)
+
+    handle = register_optimizer_step_pre_hook(round_gradients)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if steps == 0:
+        raise TrainingError("'low_level' varies, but no torch optimizer made a step: there were no gradients to round")
+
+
+def _nudge(gradient: torch.Tensor, generator: torch.Generator) -> None:
+    coins = torch.empty(gradient.shape, dtype=gradient.dtype).bernoulli_(0.5, generator=generator)
+    # Half of itself lies towards zero, twice itself away from it; zero is both, and stays.
+    towards = gradient * coins.mul_(1.5).add_(0.5).to(gradient.device)
+    gradient.copy_(torch.nextafter(gradient, towards))
+
+
+def _fingerprint(run: Run, logits: torch.Tensor | None) -> str:
+    if logits is None:
+        return ""
+    if run.model is not None:
+        return run.final_digest()
+    return hashlib.sha256(tensor_digest(logits)).hexdigest()
+
+
+def _traceback_of(error: BaseException) -> str:
+    # The first two frames are ours; what is below them is the user's.
+    return "".join(traceback.format_exception(error)).strip()
