@@ -59,7 +59,7 @@ class Board:
     def announce(self, test: int, announcement: Announcement) -> None:
         """Tell the other workers of a study; telling again changes nothing."""
         if announcement not in self.announced(test):
-            with open(self._studies_file(test), "a", encoding="utf-8") as file:
+            with self._studies_file(test).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(vars(announcement)) + "\n")  # one write: lines of two workers do not mix
 
     def announced(self, test: int) -> list[Announcement]:

@@ -111,7 +111,7 @@ def split_indices(order: Tensor, batch_size: int, *, drop_last: bool = False) ->
     >>> [batch.tolist() for batch in split_indices(torch.tensor([2, 0, 1]), 2)]
     [[2, 0], [1]]
     """
-    batches = list(order.split(batch_size))
+    batches = list(torch.split(order, batch_size))
     return batches[:-1] if drop_last and len(batches[-1]) < batch_size else batches
 
 
@@ -148,9 +148,9 @@ class Augment(ABC):
 
 @dataclass(frozen=True)
 class RandomCropFlip(Augment):
-    """Shift each image by up to ``padding`` pixels over a black border, and mirror half of them (the paper's augmentation).
+    """Shift each image by up to ``padding`` pixels over a border of zeros, and mirror half of them.
 
-    ``[N, C, H, W]`` in and out; all images of a batch in one gather.
+    ``[N, C, H, W]`` in and out; all images of a batch in one gather. Source: Summers & Dinneen, section 3.2.
 
     >>> x = torch.arange(8.0).reshape(2, 1, 2, 2)
     >>> RandomCropFlip(padding=1)(x, torch.Generator().manual_seed(0)).shape

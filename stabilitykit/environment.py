@@ -81,12 +81,12 @@ def current_environment(device: str, threads: int, rootdir: Path) -> Environment
         numpy=numpy.__version__,
         device=torch.cuda.get_device_name(device) if on_gpu else "cpu",
         cuda=torch.version.cuda if on_gpu else None,
-        cudnn=torch.backends.cudnn.version() if on_gpu else None,
+        cudnn=torch.backends.cudnn.version() if on_gpu else None,  # type: ignore[no-untyped-call]  # torch's own
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         threads=threads,
         default_dtype=str(torch.get_default_dtype()),
         matmul_precision=torch.get_float32_matmul_precision(),
-        mkldnn=torch.backends.mkldnn.enabled,
+        mkldnn=bool(torch.backends.mkldnn.enabled),
         commit=_commit(rootdir),
         host=socket.gethostname(),
     )

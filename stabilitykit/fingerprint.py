@@ -17,6 +17,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,7 @@ def tensor_digest(tensor: torch.Tensor) -> bytes:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
     if flat.numel():
-        digest.update(memoryview(flat.view(torch.uint8).numpy()))
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.digest()
 
 
@@ -107,7 +108,7 @@ class _Walk:
 
     def function(self, value: types.FunctionType, where: str) -> bytes:
         """Code, defaults and closure; for the user's own functions also the globals that the code names."""
-        parts = [value.__module__, value.__qualname__, value.__defaults__, value.__kwdefaults__]
+        parts: list[object] = [value.__module__, value.__qualname__, value.__defaults__, value.__kwdefaults__]
         cells = [_cell(cell) for cell in value.__closure__ or ()]
         parts += [self._code(value.__code__, where), cells]
         if self._note_file(value.__code__.co_filename) or value.__code__.co_filename.startswith("<"):
@@ -144,7 +145,7 @@ class _Walk:
         if not state and not hasattr(value, "__dict__"):
             try:
                 state["reduced"] = value.__reduce_ex__(2)
-            except Exception as error:  # each extension type refuses in its own way
+            except Exception as error:  # noqa: BLE001  # each extension type refuses in its own way
                 raise CannotFingerprint(f"{where} is a {type(value).__qualname__}: {error}") from None
         return _combine(
             "instance",
@@ -166,7 +167,7 @@ class _Walk:
         own = self._note_file(getattr(value, "__file__", None))
         return self.all("module", [value.__name__, None if own else _version_of(value.__name__)], where)
 
-    def array(self, value: np.ndarray, where: str) -> bytes:  # type: ignore[type-arg]  # any dtype
+    def array(self, value: np.ndarray[Any, Any], where: str) -> bytes:
         """Dtype, shape and bytes; the items of an object array one by one."""
         if value.dtype.hasobject:
             return self.all("objects", [value.shape, *value.reshape(-1)], where)
@@ -225,7 +226,7 @@ def _builtin(walk: _Walk, value: types.BuiltinFunctionType, where: str) -> bytes
 
 
 #: How to read each kind of object, the most special first.
-_READERS: tuple[tuple[type | tuple[type, ...], Callable[[_Walk, object, str], bytes]], ...] = (
+_READERS: tuple[tuple[Any, Callable[[_Walk, Any, str], bytes]], ...] = (
     (enum.Enum, lambda walk, v, at: walk.all("enum", [type(v).__qualname__, v.name], at)),
     (type, _Walk.class_),
     (types.FunctionType, _Walk.function),
@@ -247,4 +248,4 @@ _READERS: tuple[tuple[type | tuple[type, ...], Callable[[_Walk, object, str], by
     ((list, tuple), lambda walk, v, at: walk.container(v, at, walk.all(type(v).__name__, v, at))),
     ((dict, types.MappingProxyType), lambda walk, v, at: walk.container(v, at, walk.mapping("dict", v.items(), at))),
     ((set, frozenset), _Walk.set_),
-)  # type: ignore[assignment]  # each reader takes the kind beside it, which a tuple cannot say
+)

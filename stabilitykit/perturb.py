@@ -58,7 +58,7 @@ def perturb_model(model: nn.Module, perturbation: Perturbation, seed: int) -> Pe
         _set_bits(weight, old_bits)
         raise PerturbationError(
             f"Expected {perturbation} to leave {name}{list(index)} finite, but {old!r} would become {new!r}: "
-            f"the run could only diverge. Choose another weight{' or a lower bit' if perturbation.kind == 'bit' else ''}."
+            f"the run could only diverge. Choose another weight, or a lower bit to flip."
         )
     changed = old_bits ^ new_bits
     bits = tuple(position for position in range(changed.bit_length()) if changed >> position & 1)

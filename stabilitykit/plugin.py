@@ -113,16 +113,18 @@ class StabilityPlugin:
     def pytest_report_header(self) -> str:
         """Name the settings that every number depends on."""
         values = self.values
-        threads = f"{values.threads} thread{'s' * (values.threads > 1)} a run"
-        return f"stability: {values.runs} runs, seed {values.seed}, device {values.device}, {threads}, cache {values.cache}"
+        return (
+            f"stability: runs {values.runs}, seed {values.seed}, device {values.device}, threads {values.threads}, "
+            f"cache {values.cache}"
+        )
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Check every marker before anything runs, and number the tests as they were collected."""
-        for item in items:
-            try:
+        try:
+            for item in items:
                 _marker_of(item)
-            except UsageError as error:
-                raise pytest.UsageError(str(error)) from None
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Number the tests: the same numbers in every worker."""
@@ -153,7 +155,7 @@ class StabilityPlugin:
             summarize(study, item.nodeid) | {"position": test.number, "call": call}
             for call, study in enumerate(test.studies)
         ]
-        report.stability_summaries = json.dumps(summaries)
+        report.stability_summaries = json.dumps(summaries)  # type: ignore[attr-defined]  # a report carries what it is given
         report.user_properties = [*report.user_properties, *_properties(summaries)]
         return report
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 class GeneratorStates(NamedTuple):
@@ -15,8 +16,8 @@ class GeneratorStates(NamedTuple):
 
     python: object
     numpy: Any
-    torch: torch.Tensor
-    cuda: torch.Tensor | None
+    cpu: Tensor
+    cuda: Tensor | None
 
     @classmethod
     def now(cls, device: torch.device) -> GeneratorStates:
@@ -32,7 +33,7 @@ class GeneratorStates(NamedTuple):
         """Make this process draw from here on."""
         random.setstate(self.python)  # type: ignore[arg-type]  # typeshed asks for the tuple that getstate() returns
         np.random.set_state(self.numpy)
-        torch.set_rng_state(self.torch)
+        torch.set_rng_state(self.cpu)
         if self.cuda is not None:
             torch.cuda.set_rng_state(self.cuda, device)
 

@@ -107,8 +107,10 @@ def parse_perturbation(perturb: str | Perturbation | None) -> Perturbation | Non
     """Return ``perturb`` as a `Perturbation`; the strings ``"ulp"`` and ``"bit"`` take the defaults."""
     if perturb is None or isinstance(perturb, Perturbation):
         return perturb
-    if perturb == "ulp" or perturb == "bit":
-        return Perturbation(kind=perturb)
+    if perturb == "ulp":
+        return Perturbation("ulp")
+    if perturb == "bit":
+        return Perturbation("bit")
     raise PerturbationError(
         f"Expected perturb= to be 'ulp', 'bit', a Perturbation or None but got perturb={perturb!r}. "
         f"Perturbation('ulp', parameter='fc.weight') names a weight."

@@ -235,12 +235,12 @@ class Experiment:
         """Put ``content`` at ``path`` in one step; ``durable`` survives a power cut."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with open(temporary, "wb") as file:
+            with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
-            os.replace(temporary, path)
+            temporary.replace(path)
             if durable:
                 _sync_folder(path.parent)
         except OSError as error:
@@ -252,7 +252,7 @@ def _write_once(path: Path, content: str) -> None:
     if not path.exists():
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         temporary.write_text(content)
-        os.replace(temporary, path)
+        temporary.replace(path)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -221,7 +221,7 @@ class Recipe(Task):
         if next(model.parameters(), None) is None:
             raise TaskError(f"Expected a model with parameters to train but {type(model).__name__} has none.")
         model = model.to(run.device, self.dtype)
-        return model.to(memory_format=self.memory_format) if self.memory_format else model  # type: ignore[call-overload, no-any-return]  # torch's overload forgets memory_format alone
+        return model.to(memory_format=self.memory_format) if self.memory_format else model
 
     def _make_optimizer(self, model: nn.Module) -> Optimizer:
         optimizer = self.optimizer(model)
@@ -302,7 +302,7 @@ class BlackBoxTask(LoopTask):
 
 
 def as_task(task: object, labels: Any = None) -> Task:
-    """Return a `Recipe` as it is, and a function as the task that its one parameter's name tells: ``run`` or ``seed``."""
+    """Return a `Recipe` as it is, and a function as the task that its one parameter tells: ``run`` or ``seed``."""
     if isinstance(task, Task):
         if labels is not None:
             raise TaskError("Expected labels= only beside a train function; a Recipe has them in test=.")
@@ -339,12 +339,12 @@ def check_outputs(outputs: object, labels: Tensor, all_labels: Tensor) -> Tensor
         return outputs.reshape(wanted)
     if shape[:-1] != wanted or shape[-1] < 2:
         raise TaskError(
-            f"Expected logits of shape [{', '.join(map(str, wanted))}, C] with C >= 2 classes, one row a test label, but "
-            f"got {list(shape)}. Classes come last; a single output a row needs a second logit, or float labels."
+            f"Expected logits of shape [{', '.join(map(str, wanted))}, C] with C >= 2 classes, one row a test label, "
+            f"but got {list(shape)}. Classes come last; a single output a row needs a second logit, or float labels."
         )
     if int(all_labels.max()) >= shape[-1]:
         raise TaskError(
-            f"Expected class labels below {shape[-1]}, the number of logits, but the largest is {int(all_labels.max())}."
+            f"Expected class labels below {shape[-1]}, the number of logits, but got {int(all_labels.max())}."
         )
     return outputs
 

@@ -44,7 +44,7 @@ class Trainer:
                 outcome["logits"] = self._outputs(run)
         except UsageError:
             raise
-        except (Exception, SystemExit) as error:  # whatever a train function may raise; Ctrl-C goes through
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # a train function may raise anything; Ctrl-C goes on
             outcome = {"status": "failed", "error": _traceback_of(error)}
         return RunRecord(
             index=plan.index,
@@ -60,7 +60,7 @@ class Trainer:
         )
 
     def rehearse(self, plan: RunPlan, epochs: int | None) -> Run:
-        """Train ``plan`` for its first epochs only (all where None, or where the loop is not ours) and return the run."""
+        """Train ``plan`` for its first ``epochs`` (all where None, or where the loop cannot be stopped)."""
         run = Run(plan, self.device, stop_after=epochs)
         with self.under(plan):
             outputs = self.task.fit(run)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Summary = Mapping[str, Any]
@@ -54,8 +55,8 @@ def _table(columns: Sequence[tuple[str, str]], summaries: Sequence[Summary]) -> 
     titles = ["test", "varies", "runs", *(title for title, _ in columns), *extra, "verdict"]
     rows = [titles] + [_row([*(key for _, key in columns), *extra], summary) for summary in summaries]
     widths = [max(len(row[i]) for row in rows) for i in range(len(titles))]
-    align: list[Callable[[str, int], str]] = [str.ljust, str.ljust] + [str.rjust] * (len(titles) - 3) + [str.ljust]
-    return ["  ".join(put(cell, w) for put, cell, w in zip(align, row, widths, strict=True)).rstrip() for row in rows]
+    align = ["<", "<", *[">"] * (len(titles) - 3), "<"]
+    return ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths, strict=True)).rstrip() for row in rows]
 
 
 def _custom(summaries: Sequence[Summary]) -> list[str]:
@@ -75,32 +76,24 @@ def _row(keys: Sequence[str], summary: Summary) -> list[str]:
 def _cell(key: str, estimate: Mapping[str, float | None] | None) -> str:
     if estimate is None:
         return "-"
-    value = estimate["value"]
+    value, error = estimate["value"], estimate.get("sd_of_sd")
     if value is None:
         return "undefined"
-    sd = estimate.get("sd_of_sd")
-    if sd is None:
-        return (
-            f"{value:.3f}"
-            if key == "correlation"
-            else f"{value:.2f}"
-            if abs(value) >= 0.01 or not value
-            else f"{value:.1e}"
-        )
-    return _with_error(value, sd)
+    if error is not None:
+        return _with_error(value, error)
+    decimals = 3 if key == "correlation" else 2
+    return f"{value:.{decimals}f}" if value == 0 or abs(value) >= 0.01 else f"{value:.0e}"
 
 
 def _with_error(value: float, error: float) -> str:
-    """Write both to two digits of the error, as the paper does.
+    """Write both to the first digit of the error, and to two decimals at least, as the paper does.
 
     >>> _with_error(0.2213, 0.0187), _with_error(0.00801, 0.00052), _with_error(2e-8, 1e-9), _with_error(0.0, 0.0)
-    ('0.221 ±0.019', '0.00801 ±0.00052', '2e-08 ±1e-09', '0 ±0')
+    ('0.22 ±0.02', '0.0080 ±0.0005', '2e-08 ±1e-09', '0 ±0')
     """
-    if value == 0 and error == 0:
-        return "0 ±0"
-    if value < 1e-4:
+    if value < 1e-4 or error == 0:
         return f"{value:.2g} ±{error:.1g}"
-    decimals = next((d for d in range(2, 6) if error >= 10**-d * 9.5), 5)
+    decimals = max(2, -math.floor(math.log10(error)))
     return f"{value:.{decimals}f} ±{error:.{decimals}f}"
 
 
