@@ -47,7 +47,7 @@ def assert_disagreement(study: Study, at_most: float) -> None:
 def assert_ensemble_delta(study: Study, at_most: float) -> None:
     """Fail where averaging two runs changes the accuracy (or RMSE) by more than ``at_most``, on average over pairs."""
     __tracebackhide__ = True
-    assert_within(study, Budget(ensemble_delta=at_most))
+    assert_within(study, Budget(**{study.measures.main_delta: at_most}))
 
 
 def assert_correlation(study: Study, at_least: float) -> None:

@@ -138,6 +138,11 @@ class Budget:
     def check_names(self, available: Collection[str]) -> None:
         """Raise BudgetError for a limit on a metric that the task does not have; no run is needed to know that."""
         for name, _ in self._limits:
+            if f"{name}_sd" in available:
+                raise BudgetError(
+                    f"Expected a limit on a spread but got Budget({name}=...), the mean over runs, which a budget cannot "
+                    f"know to be better high or low. Write {name}_sd, or a plain assert on study[{name!r}].low or .high."
+                )
             if name not in available:
                 close = difflib.get_close_matches(name, available, n=1)
                 guess = f" Did you mean {close[0]}?" if close else ""

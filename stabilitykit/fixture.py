@@ -131,7 +131,7 @@ class _SharedSession(Session):
         announcement = Announcement(self._call, str(runner.experiment.folder), len(runner.plans))
         self._board.announce(self._test, announcement)
         if self._helping:
-            while runner.train_free():
+            while runner.train_free(is_wanted=lambda: not self._board.is_done(self._test)):
                 pass
             if all(known.call <= self._call for known in self._board.announced(self._test)):
                 raise HelperLeaves

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special  # and not scipy.stats, whose import costs a second
 
 from .errors import ProtocolError
 from .estimate import IDENTICAL_RUNS, Estimate
@@ -158,8 +158,12 @@ def _sd(values: Floats) -> float:
 
 
 def _kurtosis_df(values: Floats) -> float:
-    excess = stats.kurtosis(_deviations(values) / _sd(values), bias=False)  # scaled: fourth powers underflow
-    return float((len(values) - 1) / (1 + max(excess, 0) / 2))
+    count = len(values)
+    scaled = _deviations(values) / _sd(values)  # fourth powers of small numbers underflow
+    moments = [np.mean((scaled - scaled.mean()) ** power) for power in (2, 4)]
+    biased = moments[1] / moments[0] ** 2 - 3
+    excess = (count - 1) / ((count - 2) * (count - 3)) * ((count + 1) * biased + 6)  # Fisher's G2, unbiased
+    return float((count - 1) / (1 + max(excess, 0) / 2))
 
 
 def _sd_of_sd(values: Floats) -> float:
@@ -170,7 +174,7 @@ def _sd_of_sd(values: Floats) -> float:
 
 def _sd_factor(df: float | Floats, *, upper: bool) -> Floats:
     """What to multiply an SD with to get its bound."""
-    quantile = stats.chi2.ppf(_LEVEL, df) if upper else stats.chi2.isf(_LEVEL, df)
+    quantile = special.chdtri(df, 1 - _LEVEL if upper else _LEVEL)
     return np.asarray(np.sqrt(df / quantile))
 
 
@@ -186,7 +190,7 @@ def _error_floor(percent: float, runs: int, examples: int) -> float:
 
 
 def _t(df: float | Floats) -> Floats:
-    return np.asarray(stats.t.isf(_LEVEL, df))
+    return np.asarray(-special.stdtrit(df, _LEVEL))
 
 
 def _first(runs: Floats, settled: npt.NDArray[np.bool_]) -> int | None:

@@ -33,8 +33,9 @@ Metric: TypeAlias = Callable[[Tensor, Tensor], float]
 class Measures(Mapping[str, Estimate]):
     """Estimates by name over R runs of one task.
 
-    ``accuracy`` is a mean over runs, ``accuracy_sd`` an SD, ``ensemble_delta`` a mean over pairs of runs. A metric of
-    the user's own, ``f1`` say, gives ``f1``, ``f1_sd`` and ``f1_ensemble_delta``.
+    ``accuracy`` is a mean over runs, ``accuracy_sd`` an SD, ``disagreement`` a mean over pairs of runs. The ensemble
+    delta of accuracy is ``ensemble_delta``, that of any other score has its name: a metric of the user's own, ``f1``
+    say, gives ``f1``, ``f1_sd`` and ``f1_ensemble_delta``.
 
     >>> logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]])
     >>> measures = Measures(logits, torch.tensor([0, 1]))
@@ -81,6 +82,11 @@ class Measures(Mapping[str, Estimate]):
     def _per_run(self) -> dict[str, Tensor]:
         return {}
 
+    @property
+    def main_delta(self) -> str:
+        """The ensemble delta of accuracy, or of RMSE where the task is a regression."""
+        return _delta_name(next(iter(self._scores)))
+
     def _computations(self) -> dict[str, Callable[[], Estimate]]:
         compute: dict[str, Callable[[], Estimate]] = {}
         for name in self._scores:
@@ -90,10 +96,8 @@ class Measures(Mapping[str, Estimate]):
             compute["disagreement"] = self._disagreement
         compute["correlation"] = lambda: pairwise_estimate(spearman(self._outputs.flatten(1)).numpy())
         compute["pearson"] = lambda: pairwise_estimate(pearson(self._outputs.flatten(1)).numpy())
-        main = next(iter(self._scores))
         for name in self._scores:
-            key = "ensemble_delta" if name == main else f"{name}_ensemble_delta"
-            compute[key] = lambda name=name: self._ensemble_delta(name)  # type: ignore[misc]  # as above
+            compute[_delta_name(name)] = lambda name=name: self._ensemble_delta(name)  # type: ignore[misc]  # as above
         return compute
 
     def _sd(self, name: str) -> Estimate:
@@ -117,6 +121,10 @@ def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:
             raise TaskError(f"Expected each key of metrics= to name a new metric but got {name!r}, which {why}.")
         if not callable(metric):
             raise TaskError(f"Expected metrics[{name!r}] to be a function of logits and labels but got {metric!r}.")
+
+
+def _delta_name(score: str) -> str:
+    return "ensemble_delta" if score == "accuracy" else f"{score}_ensemble_delta"
 
 
 def _built_in_scores(classes: bool) -> dict[str, Score]:

@@ -49,10 +49,15 @@ class Runner:
         self._known = sum(experiment.is_finished(plan.index) for plan in plans)
         self._reported = -1
 
-    def train_free(self) -> int:
-        """Train every run that nobody has trained or trains, the lowest index first; return how many that were."""
+    def train_free(self, is_wanted: Callable[[], bool] = lambda: True) -> int:
+        """Train every run that nobody has trained or trains, the lowest index first; return how many that were.
+
+        ``is_wanted`` is asked before each run: whether anybody still waits for this study.
+        """
         trained = 0
         for plan in self.plans:
+            if not is_wanted():
+                break
             with self.experiment.claimed(plan.index) as claim:
                 if claim is not None:
                     self.experiment.publish(claim, self.train(plan))

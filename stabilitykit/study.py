@@ -117,7 +117,7 @@ class Study:
     @property
     def ensemble_delta(self) -> Estimate:
         """Accuracy (or RMSE) that averaging the outputs of two runs gains, mean over pairs (the paper's equation 1)."""
-        return self["ensemble_delta"]
+        return self[self.measures.main_delta]
 
     @property
     def failed(self) -> tuple[RunRecord, ...]:
@@ -187,15 +187,16 @@ class Reduction:
     @classmethod
     def between(cls, measures: Measures, baseline: Measures) -> Reduction:
         """Compare two studies of one task."""
-        names = ("accuracy_sd", "cross_entropy_sd", "disagreement", "correlation", "ensemble_delta")
-        pairs = {
-            n: (_variability(measures, n), _variability(baseline, n)) for n in names if n in measures and n in baseline
-        }
+        of_scores = ("accuracy_sd", "cross_entropy_sd", "rmse_sd")
+        names = [n for n in (*of_scores, "disagreement", "correlation", baseline.main_delta) if n in baseline]
+        if measures.main_delta != baseline.main_delta:
+            raise TaskError("Expected two studies of one task, but one is a classification and the other is not.")
+        pairs = {name: (_variability(measures, name), _variability(baseline, name)) for name in names}
         still = [name for name, (_, before) in pairs.items() if before == 0]
-        if still or not pairs:
+        if still:
             raise TaskError(
-                f"Expected a baseline that varies, but its {', '.join(still) or 'measures'} "
-                f"{'is' if len(still) == 1 else 'are'} 0 or missing: there is nothing to reduce. Vary a source in it."
+                f"Expected a baseline that varies, but it has no variability of {', '.join(still)} that could be "
+                f"reduced. Vary a source in it, or train more runs."
             )
         return cls({name: 100 * (1 - after / before) for name, (after, before) in pairs.items()})
 
@@ -206,7 +207,7 @@ class Reduction:
 
 
 def _variability(measures: Measures, name: str) -> float:
-    return 1 - measures[name].value if name == "correlation" else measures[name].value
+    return 1 - measures[name].value if name == "correlation" else abs(measures[name].value)
 
 
 class Session:

@@ -21,7 +21,7 @@ _REGRESSION: tuple[tuple[str, str], ...] = (
     ("RMSE", "rmse"),
     ("RMSE SD", "rmse_sd"),
     ("corr.", "correlation"),
-    ("ens. delta", "ensemble_delta"),
+    ("ens. delta", "rmse_ensemble_delta"),
 )
 
 
