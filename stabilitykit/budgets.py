@@ -140,8 +140,8 @@ class Budget:
         for name, _ in self._limits:
             if f"{name}_sd" in available:
                 raise BudgetError(
-                    f"Expected a limit on a spread but got Budget({name}=...), the mean over runs, which a budget cannot "
-                    f"know to be better high or low. Write {name}_sd, or a plain assert on study[{name!r}].low or .high."
+                    f"Expected a limit on a spread but got Budget({name}=...), a mean over runs, and a budget does not "
+                    f"know whether more is better. Write {name}_sd, or a plain assert on study[{name!r}].low or .high."
                 )
             if name not in available:
                 close = difflib.get_close_matches(name, available, n=1)
