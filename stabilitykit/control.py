@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 
-from .errors import IsolationError
+from .errors import IsolationError, UsageError
 from .protocol import NoiseProtocol
 from .run import TRACED_EPOCHS, StateDigest, combined_digest
 from .seeding import GeneratorStates, seed_generators
-from .training import Trainer
+from .training import UNSEEDED, Trainer
 
 #: "auto": the first epochs twice, one full repeat where the loop cannot be stopped, nothing for a black box;
 #: "full": one full repeat in any case.
@@ -43,13 +43,18 @@ def prove_isolation(trainer: Trainer, protocol: NoiseProtocol, mode: ControlMode
     if not trainer.task.isolates and mode == "auto":
         return Control(False, "not proven: a black box varies everything; control='full' trains one seed twice")
     plan = protocol.plans()[0]
-    native = trainer.low_level(plan) == "native"
+    native = trainer.low_level(plan) in UNSEEDED
     if native:  # it has no seed to repeat: held for the control, so that everything else is proven
         plan = replace(plan, low_level=None)
     epochs = TRACED_EPOCHS if mode == "auto" else None
-    first = trainer.rehearse(plan, epochs)
-    with _scrambled_generators(trainer.device):
-        second = trainer.rehearse(plan, epochs)
+    try:
+        first = trainer.rehearse(plan, epochs)
+        with _scrambled_generators(trainer.device):
+            second = trainer.rehearse(plan, epochs)
+    except UsageError:
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # the run of this plan will say it, with its traceback
+        return Control(False, f"not proven: the training raised {type(error).__name__}")
     _compare(first.trace, second.trace)
     stopped = epochs is not None and first.used_epochs and first.model is not None
     scope = f"the first {len(first.trace)} epochs twice, bit-identical" if stopped else "one run twice, bit-identical"
@@ -74,11 +79,13 @@ def _compare(first: list[StateDigest], second: list[StateDigest]) -> None:
             name for name in other if name not in one
         ]
         if differing:
-            place = "the test logits" if differing == ["logits"] else f"{differing[0]!r} after epoch {epoch} (from 0)"
-            more = f", and {len(differing) - 1} more tensors" if len(differing) > 1 else ""
+            place = f"in {differing[0]!r} after epoch {epoch} (from 0)"
+            if differing == ["logits"]:
+                place = "in the test logits"
+            more = f" and {len(differing) - 1} more tensors" if len(differing) > 1 else ""
             raise IsolationError(
-                f"Expected two trainings under one plan to be bit-identical, but {place} differs{more}. Something that "
-                f"is held is not: a generator of its own (np.random.default_rng(), torch.Generator(), torch.seed()), "
+                f"Expected two trainings under one plan to be bit-identical, but they differ {place}{more}. Something "
+                f"that is held is not: a generator of its own (np.random.default_rng(), torch.Generator(), torch.seed()), "
                 f"state kept between runs, time, or threads. Take its seed from run.stream(...) or make it anew inside "
                 f"the model or dataset."
             )

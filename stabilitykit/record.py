@@ -24,7 +24,7 @@ class RunRecord:
     trace: tuple[str, ...] = ()  #: sha256 of the state dict after each of the first epochs
     curve: tuple[Mapping[str, float], ...] = ()  #: test metrics after each epoch
     perturbation: Mapping[str, Any] | None = None  #: the weight that was moved, see `PerturbationRecord`
-    low_level: str = "deterministic"  #: or "gradient rounding" (the seeded stand-in), or "native"
+    low_level: str = "deterministic"  #: or "gradient rounding" (the seeded stand-in), "native", "not isolated"
     error: str = ""  #: traceback of a failed run
     environment: Mapping[str, Any] = field(default_factory=dict)
     trained_by: Mapping[str, Any] = field(default_factory=dict)  #: session, process, host, time, attempt

@@ -130,8 +130,8 @@ class Study:
         notes = [] if self.control.proven else [f"isolation {self.control.scope}"]
         if self.private:
             notes.append(f"runs not kept: {self.private}")
-        kinds = {record.low_level for record in self.records} - {"deterministic"}
-        if kinds and self.control.proven:
+        kinds = {record.low_level for record in self.records} - {"deterministic", "not isolated"}
+        if kinds:
             notes.append(f"low-level source: {', '.join(sorted(kinds))}")
         if self.protocol.name != "none" and len({record.fingerprint for record in self.records}) == 1 < len(
             self.records
@@ -251,7 +251,8 @@ class Session:
         if stored is not None:
             return Control(stored["proven"], stored["scope"], tuple(stored["trace"]))
         control = prove()
-        experiment.write_control(control.to_json())
+        if control.proven:
+            experiment.write_control(control.to_json())
         return control
 
 

@@ -24,6 +24,9 @@ from .run import Run, combined_digest
 from .seeding import GeneratorStates, Stream
 from .task import Task, TrainingError, check_outputs
 
+#: Ways in which low-level operations may vary without a seed: the kernels' own, and whatever a black box does.
+UNSEEDED = frozenset({"native", "not isolated"})
+
 
 class Trainer:
     """Trains the plans of one task in this process, on one device, with one count of threads."""
@@ -71,7 +74,7 @@ class Trainer:
     def low_level(self, plan: RunPlan) -> str:
         """How the source ``low_level`` acts under ``plan`` on this device."""
         if not self.task.isolates:
-            return "native"  # a black box sets its own flags, and may not even use torch
+            return "not isolated"
         if plan.low_level is None:
             return "deterministic"
         return "native" if self.device.type == "cuda" else "gradient rounding"
@@ -83,7 +86,7 @@ class Trainer:
         with contextlib.ExitStack() as stack:
             stack.enter_context(_process_state(self.device))
             torch.set_num_threads(self.threads)
-            _set_deterministic(kind != "native", self.device)
+            _set_deterministic(kind not in UNSEEDED, self.device)
             stack.enter_context(torch.enable_grad())
             stack.enter_context(Stream(plan.stochastic, self.device))
             if kind == "gradient rounding":
