@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .errors import StoreError
 from .locks import ByteLocks
 
 
@@ -34,8 +35,14 @@ class Board:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
-        self._owners = ByteLocks.at(folder / "owners.lock")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._owners = ByteLocks.at(folder / "owners.lock")
+        except OSError as error:
+            raise StoreError(
+                f"Expected to write {folder} but got: {error}. The workers of a session find each other there; make "
+                f"the folder writable, or free space."
+            ) from error
 
     @contextlib.contextmanager
     def owning(self, test: int) -> Iterator[None]:

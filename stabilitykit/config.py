@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError
@@ -73,6 +75,10 @@ class StabilityConfig:
             raise ConfigError(f"Expected --stability-seed >= 0 but got {self.seed}.")
         if self.threads < 1:
             raise ConfigError(f"Expected --stability-threads >= 1 but got {self.threads}.")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise ConfigError(f"Expected --stability-device to be auto, cpu, cuda or cuda:N but got {self.device!r}.")
+        if self.json is not None and Path(self.json).is_dir():
+            raise ConfigError(f"Expected --stability-json to name a file but {self.json!r} is a folder.")
         for option in OPTIONS:
             value = getattr(self, option.name)
             if option.choices and value not in option.choices:

@@ -85,7 +85,7 @@ def _compare(first: list[StateDigest], second: list[StateDigest]) -> None:
             more = f" and {len(differing) - 1} more tensors" if len(differing) > 1 else ""
             raise IsolationError(
                 f"Expected two trainings under one plan to be bit-identical, but they differ {place}{more}. Something "
-                f"that is held is not: a generator of its own (np.random.default_rng(), torch.Generator(), torch.seed()), "
-                f"state kept between runs, time, or threads. Take its seed from run.stream(...) or make it anew inside "
-                f"the model or dataset."
+                f"that is held is not: a generator of its own (np.random.default_rng(), torch.Generator()), a call of "
+                f"torch.seed(), state kept between runs, time, or threads. Take its seed from run.stream(...), or make "
+                f"it anew inside the model or dataset."
             )

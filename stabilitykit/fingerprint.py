@@ -7,6 +7,7 @@ keeps its runs to itself.
 
 from __future__ import annotations
 
+import copyreg
 import enum
 import functools
 import hashlib
@@ -24,10 +25,10 @@ import torch
 
 from .sourcecode import is_own, source_digest
 
-#: Values whose `repr` says all that there is to know.
+#: Values whose `repr` says all that there is to know; a subclass may say more.
 _ATOMS = (
-    type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range, slice, PurePath,
-    torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Size, np.dtype,
+    type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range,
+    torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Size,
 )  # fmt: skip
 
 #: Entries of a class's dict that Python makes for itself, and that do not change what the class does.
@@ -46,7 +47,9 @@ def fingerprint(value: object, rootdir: Path, also: Iterable[Path] = ()) -> str:
 
     ``also`` names further files that count, such as the conftests of a test.
     """
+    rootdir = rootdir.resolve()
     walk = _Walk(rootdir)
+    also = [path.resolve() for path in also]
     try:
         content = walk.digest(value, type(value).__name__)
     except RecursionError:
@@ -74,7 +77,7 @@ class _Walk:
 
     def digest(self, value: object, where: str) -> bytes:
         """Return the hash of ``value``; ``where`` is its path, for the message if it cannot be read."""
-        if isinstance(value, _ATOMS):
+        if type(value) in _ATOMS or isinstance(value, (PurePath, np.dtype)):
             return _combine(type(value).__qualname__, [repr(value).encode()])
         key = id(value)
         if key in self._done:
@@ -110,13 +113,22 @@ class _Walk:
         """Code, defaults and closure; for the user's own functions also the globals that the code names."""
         parts: list[object] = [value.__module__, value.__qualname__, value.__defaults__, value.__kwdefaults__]
         cells = [_cell(cell) for cell in value.__closure__ or ()]
-        parts += [self._code(value.__code__, where), cells]
+        parts += [self._code(value.__code__, where), cells, value.__dict__]
         if self._note_file(value.__code__.co_filename) or value.__code__.co_filename.startswith("<"):
-            names = [name for name in sorted(_names(value.__code__)) if name in value.__globals__]
-            parts.append([(name, value.__globals__[name]) for name in names])
+            parts.append(self._named(_names(value.__code__), value.__globals__))
         else:
             parts.append(_version_of(value.__module__))
         return self.all("function", parts, f"{where}:{value.__qualname__}")
+
+    def _named(self, names: set[str], scope: dict[str, object]) -> list[tuple[str, object]]:
+        """What ``names`` mean in ``scope``, and in each own module that one of them means: ``settings.RATE``."""
+        found: list[tuple[str, object]] = []
+        for name in sorted(names & scope.keys()):
+            value = scope[name]
+            found.append((name, value))
+            if isinstance(value, types.ModuleType) and self._note_file(getattr(value, "__file__", None)):
+                found += self._named(names - {name}, vars(value))
+        return found
 
     def _code(self, code: types.CodeType, where: str) -> bytes:
         constants = [
@@ -136,21 +148,16 @@ class _Walk:
         return self.all("class", parts, f"{where}:{value.__qualname__}")
 
     def _instance(self, value: object, where: str) -> bytes:
-        state: dict[str, object] = dict(getattr(value, "__dict__", {}))
-        for kind in type(value).__mro__:
-            slots = vars(kind).get("__slots__", ())
-            for name in (slots,) if isinstance(slots, str) else slots:
-                if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                    state[name] = getattr(value, name)
-        if not state and not hasattr(value, "__dict__"):
-            try:
-                state["reduced"] = value.__reduce_ex__(2)
-            except Exception as error:  # noqa: BLE001  # each extension type refuses in its own way
-                raise CannotFingerprint(f"{where} is a {type(value).__qualname__}: {error}") from None
-        return _combine(
-            "instance",
-            [self.digest(type(value), where), self.mapping("state", state.items(), where)],
-        )
+        try:
+            state = _state_of(value)
+        except Exception as error:  # noqa: BLE001  # each extension type refuses in its own way
+            raise CannotFingerprint(f"{where} is a {type(value).__qualname__}: {error}") from None
+        parts = [self.digest(type(value), where)]
+        parts += [
+            self.mapping("state", part.items(), where) if type(part) is dict else self.digest(part, where)
+            for part in state
+        ]
+        return _combine("instance", parts)
 
     def _note_file(self, file: str | None) -> bool:
         """Remember an own source file; say whether it is one."""
@@ -171,18 +178,28 @@ class _Walk:
         """Dtype, shape and bytes; the items of an object array one by one."""
         if value.dtype.hasobject:
             return self.all("objects", [value.shape, *value.reshape(-1)], where)
-        content = hashlib.sha256(np.ascontiguousarray(value).data.cast("B") if value.size else b"").digest()
-        return self.all("array", [str(value.dtype), value.shape, content], where)
+        content = hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data if value.nbytes else b"")
+        mask = getattr(value, "mask", None)  # of a masked array
+        return self.all("array", [str(value.dtype), value.shape, content.digest(), mask], where)
 
     def tensor(self, value: torch.Tensor, where: str) -> bytes:
-        """Class, whether it is trained, and content."""
-        if value.layout is not torch.strided or value.is_quantized:
-            raise CannotFingerprint(f"{where} is a tensor of layout {value.layout}; only dense ones can be hashed")
-        return self.all("tensor", [type(value).__name__, value.requires_grad, tensor_digest(value)], where)
+        """Class, whether it is trained, memory format and content."""
+        try:
+            content = tensor_digest(value)
+            stride = value.stride()
+        except RuntimeError as error:  # sparse, nested, without content
+            raise CannotFingerprint(f"{where} is a tensor that is not dense: {error}") from None
+        return self.all("tensor", [type(value).__name__, value.requires_grad, stride, content], where)
 
     def set_(self, value: set[object] | frozenset[object], where: str) -> bytes:
         """Members in the order of their hashes, since a set has none of its own."""
-        return _combine(type(value).__name__, sorted(self.digest(member, where) for member in value))
+        digests: list[bytes] = []
+        known = len(self._done)
+        for member in value:
+            digests.append(self.digest(member, where))
+            while len(self._done) > known:  # else a hash would depend on which member in a circle came first
+                self._done.popitem()
+        return _combine(type(value).__name__, sorted(digests))
 
     def container(self, value: object, where: str, items: bytes) -> bytes:
         """A list, tuple or dict; a subclass of one also counts with its class and attributes."""
@@ -196,6 +213,24 @@ def _combine(tag: str, parts: Iterable[bytes]) -> bytes:
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.digest()
+
+
+def _state_of(value: object) -> list[object]:
+    """All that an object holds: as pickle would read it, which also finds, or refuses, what C code keeps out of sight.
+
+    A Python class that tells pickle what to read may leave out what it can make anew; its dict and slots are read.
+    """
+    kind = type(value)
+    hooks = (getattr(kind, name, None) for name in ("__reduce_ex__", "__reduce__", "__getstate__"))
+    if kind not in copyreg.dispatch_table and any(isinstance(hook, types.FunctionType) for hook in hooks):
+        # copyreg's own account of slots, private names included; untyped because it is undocumented.
+        slots = [name for name in copyreg._slotnames(kind) if hasattr(value, name)]  # type: ignore[attr-defined]
+        return [dict(getattr(value, "__dict__", {})), {name: getattr(value, name) for name in slots}]
+    reduced = copyreg.dispatch_table[kind](value) if kind in copyreg.dispatch_table else value.__reduce_ex__(2)
+    if isinstance(reduced, str):  # the name of a global, such as a function under lru_cache
+        return [reduced, dict(getattr(value, "__dict__", {}))]
+    # The fourth and fifth are iterators over the items of a list or dict.
+    return [list(part) if i in (3, 4) and part is not None else part for i, part in enumerate(reduced)]
 
 
 def _cell(cell: types.CellType) -> object:
@@ -227,7 +262,7 @@ def _builtin(walk: _Walk, value: types.BuiltinFunctionType, where: str) -> bytes
 
 #: How to read each kind of object, the most special first.
 _READERS: tuple[tuple[Any, Callable[[_Walk, Any, str], bytes]], ...] = (
-    (enum.Enum, lambda walk, v, at: walk.all("enum", [type(v).__qualname__, v.name], at)),
+    (enum.Enum, lambda walk, v, at: walk.all("enum", [type(v), v.name, v.value], at)),
     (type, _Walk.class_),
     (types.FunctionType, _Walk.function),
     (types.MethodType, lambda walk, v, at: walk.all("method", [v.__func__, v.__self__], at)),
@@ -235,6 +270,7 @@ _READERS: tuple[tuple[Any, Callable[[_Walk, Any, str], bytes]], ...] = (
     (types.ModuleType, _Walk.module),
     (functools.partial, lambda walk, v, at: walk.all("partial", [v.func, v.args, v.keywords], at)),
     ((classmethod, staticmethod), lambda walk, v, at: walk.all(type(v).__name__, [v.__func__], at)),
+    (functools.cached_property, lambda walk, v, at: walk.all("property", [v.func], at)),  # before 3.12 it holds a lock
     (property, lambda walk, v, at: walk.all("property", [v.fget, v.fset, v.fdel], at)),
     (torch.Tensor, _Walk.tensor),
     (np.ndarray, _Walk.array),

@@ -11,6 +11,7 @@ from .board import Announcement, Board
 from .budgets import Budget
 from .config import MarkerConfig, StabilityConfig
 from .control import Control, ControlMode
+from .errors import StabilityError
 from .measures import Metric
 from .protocol import NoiseProtocol
 from .record import RunRecord
@@ -87,13 +88,18 @@ class Stability:
         are further functions of logits and labels, by name; ``constants`` chooses other seeds for held sources;
         ``control="full"`` repeats a whole run where the first epochs would do.
         """
+        __tracebackhide__ = True
         test = self._current_test()
         if vary is None:
             vary = test.marker.vary if test.marker.vary is not None else "all" if perturb is None else "none"
         wanted = runs if runs is not None else test.marker.runs or self._config.runs
-        protocol = NoiseProtocol(vary, perturb, wanted, self._config.seed, constants)
-        session = self._session(test)
-        return measure(task, protocol, labels=labels, metrics=metrics, control=control, budget=budget, session=session)
+        try:
+            protocol = NoiseProtocol(vary, perturb, wanted, self._config.seed, constants)
+            more = {"labels": labels, "metrics": metrics, "control": control, "budget": budget}
+            return measure(task, protocol, **more, session=self._session(test))
+        except StabilityError as error:
+            # Its message says everything; the frames between the test and here would only push it out of sight.
+            raise error.with_traceback(None) from None
 
     def check(self, task: Task | Callable[..., Any], *, budget: Budget, **question: Any) -> Study:
         """Measure as `measure` does, with the same arguments, and fail unless every limit of ``budget`` is kept."""

@@ -114,11 +114,17 @@ class Measures(Mapping[str, Estimate]):
 
 def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:
     """Raise `TaskError` unless ``metrics`` are named functions whose names are free."""
-    taken = Measures.names(labels)
+    # Names of either kind of task: reports tell the two apart by them.
+    taken = {name for kind in (torch.zeros(1), torch.zeros(1, dtype=torch.long)) for name in Measures.names(kind)}
     for name, metric in metrics.items():
-        if not isinstance(name, str) or not name.isidentifier() or name in taken:
-            why = "is taken" if name in taken else "is no identifier, so no budget could name it"
+        if not isinstance(name, str) or not name.isidentifier():
+            why = "is no identifier, so no budget could name it"
             raise TaskError(f"Expected each key of metrics= to name a new metric but got {name!r}, which {why}.")
+        measures = {name, f"{name}_sd", _delta_name(name)}
+        if measures & taken:
+            why = f"would measure {', '.join(sorted(measures & taken))} a second time"
+            raise TaskError(f"Expected each key of metrics= to name a new metric but got {name!r}, which {why}.")
+        taken |= measures
         if not callable(metric):
             raise TaskError(f"Expected metrics[{name!r}] to be a function of logits and labels but got {metric!r}.")
 

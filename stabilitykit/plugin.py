@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .config import OPTIONS, MarkerConfig, StabilityConfig
-from .errors import UsageError
+from .errors import StabilityError, UsageError
 
 if TYPE_CHECKING:
     from .fixture import Stability, TestContext
     from .runner import Progress
+
+_PACKAGE = Path(__file__).parent
 
 #: Seconds between two progress lines of a log.
 _BETWEEN_LINES = 5.0
@@ -79,7 +81,8 @@ class StabilityPlugin:
         worker = getattr(config, "workerinput", None)
         self.is_worker = worker is not None
         self.session_id: str = worker["stability_session"] if worker else secrets.token_hex(8)
-        self.tell: Callable[[dict[str, Any]], None] = ProgressLines(config).show
+        self.progress = ProgressLines(config)
+        self.tell: Callable[[dict[str, Any]], None] = self.progress.show
         self.help_with: XdistHelp | None = None
         self._summaries: list[dict[str, Any]] = []
         self._tests: dict[str, TestContext] = {}
@@ -118,13 +121,18 @@ class StabilityPlugin:
             f"cache {values.cache}"
         )
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Check every marker before anything runs, and number the tests as they were collected."""
-        try:
-            for item in items:
-                _marker_of(item)
-        except UsageError as error:
-            raise pytest.UsageError(str(error)) from None
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Check every marker before anything runs: as an error of collection, the one that xdist's workers can tell."""
+        report = yield
+        errors = [
+            error for item in report.result or () if isinstance(item, pytest.Item) for error in _marker_errors(item)
+        ]
+        if errors:
+            report.outcome, report.longrepr, report.result = "failed", "\n".join(errors), []
+        return report
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Number the tests: the same numbers in every worker."""
@@ -141,12 +149,14 @@ class StabilityPlugin:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Send the test's studies along with its report: as text, which is all that crosses from a worker."""
+        if call.excinfo is not None and not self.config.getoption("fulltrace", False):
+            _leave_out_own_frames(call.excinfo)
         report = yield
         test = self._tests.get(item.nodeid)
         if (
             test is None
             or not test.studies
-            or not (report.when == "call" or (report.when == "setup" and report.failed))
+            or not (report.when == "call" or (report.when == "setup" and not report.passed))
         ):
             return report
         from .report import summarize
@@ -159,8 +169,15 @@ class StabilityPlugin:
         report.user_properties = [*report.user_properties, *_properties(summaries)]
         return report
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logstart(self) -> None:
+        """Make room on the terminal."""
+        self.progress.clear()
+
+    @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect the studies, in the one process that sees all reports."""
+        self.progress.clear()
         if not self.is_worker:
             self._summaries += json.loads(getattr(report, "stability_summaries", "[]"))
 
@@ -178,6 +195,7 @@ class StabilityPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
         """Write the report, and remove what only this session needed."""
+        self.progress.clear()
         if self.is_worker:
             return
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -212,12 +230,13 @@ class StabilityPlugin:
         return self._tests[item.nodeid]
 
     def _progress(self, test: TestContext, progress: Progress) -> None:
-        self.tell({"test": test.name, **vars(progress), "seconds_left": progress.seconds_left})
+        self.tell({"test": test.name, "call": test.calls, **vars(progress), "seconds_left": progress.seconds_left})
 
     def _undecided(self, message: str) -> None:
         __tracebackhide__ = True
         if self.values.undecided == "skip":
-            pytest.skip(message.splitlines()[1].strip() if "\n" in message else message)
+            reasons = [line.strip() for line in message.splitlines() if line.startswith("  UNDECIDED")]
+            pytest.skip(" ".join(reasons or [message]))
         if self.values.undecided == "fail":
             from .study import fail_undecided
 
@@ -232,33 +251,58 @@ class XdistHelp:
 
 
 class ProgressLines:
-    """Progress on the terminal: a line that changes on a TTY, and in a log one for each tenth of the runs.
+    """Progress on the terminal: on a TTY written over the line of results, in a log a line for each tenth of the runs.
 
-    A log gets no two lines within a few seconds, so studies that are done in less leave none.
+    A log gets no two lines within a few seconds, and none about a study that takes less.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
-        self._shown: dict[str, int] = {}
-        self._last = time.monotonic()
+        self._finished: dict[str, int] = {}
+        self._covered: str | None = None
+        self._last = 0.0
 
     def show(self, progress: dict[str, Any]) -> None:
-        """Print how far a study is, if that is new and something had to be trained."""
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if reporter is None or self._config.get_verbosity() < 0 or progress["new"] == 0:
+        """Print how far a study is, if that is news and something had to be trained."""
+        reporter = self._reporter
+        study, finished, total = f"{progress['test']} {progress['call']}", progress["finished"], progress["total"]
+        before = self._finished.get(study, 0)
+        if reporter is None or progress["new"] == 0 or finished <= before:  # another worker may have told it first
             return
-        key, tenth = f"{progress['test']} {progress['study']}", 10 * progress["finished"] // progress["total"]
         capture = self._config.pluginmanager.get_plugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             if reporter.isatty:
-                reporter.currentfspath = None  # the next result starts a line with its file's name
-                reporter.rewrite(_progress_line(progress), erase=True)
-                if progress["finished"] == progress["total"]:
-                    reporter.write_line("")
-            elif tenth > self._shown.get(key, -1) and time.monotonic() - self._last > _BETWEEN_LINES:
-                self._shown[key], self._last = tenth, time.monotonic()
-                reporter.ensure_newline()
+                self._finished[study] = finished
+                self._cover(reporter, _progress_line(progress))
+            elif 10 * finished // total > 10 * before // total and self._is_time(progress["elapsed"]):
+                self._finished[study], self._last = finished, time.monotonic()
+                if reporter._tw.width_of_current_line:
+                    reporter.write("\n")
+                reporter.currentfspath = None  # the next test starts a line with its file's name
                 reporter.write_line(_progress_line(progress))
+
+    def clear(self) -> None:
+        """Put back what the progress was written over, before anything else is written."""
+        reporter = self._reporter
+        if reporter is not None and self._covered is not None:
+            self._cover(reporter, self._covered)
+            reporter.write_raw("\r" + self._covered, flush=True)
+            self._covered = None
+
+    @property
+    def _reporter(self) -> Any:
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        return reporter if reporter is not None and self._config.get_verbosity() >= 0 else None
+
+    def _cover(self, reporter: Any, line: str) -> None:
+        # Written raw, so that pytest goes on to know its own line.
+        if self._covered is None:
+            self._covered = reporter._tw._current_line
+        width = reporter._tw.fullwidth - 1
+        reporter.write_raw("\r" + line[:width].ljust(width), flush=True)
+
+    def _is_time(self, elapsed: float) -> bool:
+        return elapsed > _BETWEEN_LINES < time.monotonic() - self._last
 
 
 def _progress_line(progress: dict[str, Any]) -> str:
@@ -284,6 +328,24 @@ def _duration(seconds: float) -> str:
 def _marker_of(item: pytest.Item) -> MarkerConfig:
     marker = item.get_closest_marker("stability")
     return MarkerConfig.from_marker(marker.args, marker.kwargs, item.nodeid) if marker else MarkerConfig()
+
+
+def _marker_errors(item: pytest.Item) -> list[str]:
+    try:
+        _marker_of(item)
+    except UsageError as error:
+        return [str(error)]
+    return []
+
+
+def _leave_out_own_frames(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    """Let a failure show the user's code, unless it is a bug in ours."""
+    theirs = excinfo.traceback.filter(lambda entry: Path(entry.path).parent != _PACKAGE)
+    if excinfo.errisinstance(StabilityError):
+        excinfo.value.__cause__, excinfo.value.__suppress_context__ = None, True  # the message says what it was
+        excinfo.traceback = theirs
+    elif theirs and theirs[-1] == excinfo.traceback[-1]:
+        excinfo.traceback = theirs
 
 
 def _properties(summaries: list[dict[str, Any]]) -> list[tuple[str, object]]:

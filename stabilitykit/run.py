@@ -76,7 +76,10 @@ class Run:
 
         It goes on where the last block of that source left off. ``low_level`` has no generators to enter.
         """
-        (source,) = parse_sources(source)
+        sources = parse_sources(source)
+        if len(sources) != 1:
+            raise TaskError(f"Expected run.stream(source) to name one source but got {source!r}; nest two blocks.")
+        (source,) = sources
         if source is Source.LOW_LEVEL:
             raise TaskError("Expected a source with generators, but 'low_level' acts inside the kernels of every step.")
         return self._streams[source]

@@ -92,10 +92,13 @@ class Perturbation:
             raise PerturbationError(f"Expected direction='up', 'down' or None but got direction={self.direction!r}.")
         if isinstance(self.bit, bool) or not isinstance(self.bit, int) or self.bit < 0:
             raise PerturbationError(f"Expected bit= to be a number from 0 (least significant) but got {self.bit!r}.")
-        if self.index is not None and not all(isinstance(i, int) for i in self.index):
+        if self.index is None:
+            return
+        if not isinstance(self.index, (tuple, list)) or not all(isinstance(i, int) for i in self.index):
             raise PerturbationError(
                 f"Expected index= to be a tuple of integers, one a dimension of the parameter, but got {self.index!r}."
             )
+        object.__setattr__(self, "index", tuple(self.index))
 
     @property
     def is_fixed(self) -> bool:

@@ -25,7 +25,7 @@ import socket
 import time
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -40,6 +40,9 @@ FORMAT = "1"
 
 #: auto: reuse finished runs; refresh: train them again, once a session; off: keep nothing after the session.
 CacheMode: TypeAlias = Literal["auto", "refresh", "off"]
+
+#: What a run file says of its run.
+_RECORD_FIELDS = {field.name for field in fields(RunRecord)} - {"logits"}
 
 #: Deaths of a process over one run, within one session, after which the run counts as crashed.
 _MOST_DEATHS = 2
@@ -191,22 +194,27 @@ class Experiment:
     def _header(self, index: int) -> Mapping[str, Any] | None:
         if index not in self._seen:
             header = _read_json(self._run_file(index))
-            if header is None or not self._is_acceptable(header) or not self._is_whole(header):
+            if header is None or not self._is_whole(header, index) or not self._is_acceptable(header):
                 return None
             self._seen[index] = header
         return self._seen[index]
 
     def _is_acceptable(self, header: Mapping[str, Any]) -> bool:
         # A failure is a result for the session that saw it; the next one tries again.
-        record = header.get("record", {})
-        ours = record.get("trained_by", {}).get("session") == self.session
-        return ours or (self.reuse and record.get("status") == "ok")
+        record = header["record"]
+        ours = record["trained_by"].get("session") == self.session
+        return ours or (self.reuse and record["status"] == "ok")
 
-    def _is_whole(self, header: Mapping[str, Any]) -> bool:
-        if header["arrays"] is None:
+    def _is_whole(self, header: Mapping[str, Any], index: int) -> bool:
+        record, arrays = header.get("record"), header.get("arrays")
+        if header.get("format") != FORMAT or not isinstance(record, dict) or record.keys() != _RECORD_FIELDS:
+            return False
+        if record["index"] != index or (arrays is None) != (record["status"] != "ok"):
+            return False
+        if arrays is None:
             return True
         try:
-            content = (self.folder / "runs" / header["arrays"]).read_bytes()
+            content = (self.folder / "runs" / arrays).read_bytes()
         except OSError:
             return False
         return hashlib.sha256(content).hexdigest() == header["sha256"] and zipfile.is_zipfile(io.BytesIO(content))

@@ -64,6 +64,8 @@ class Task(ABC):
                 f"Expected class labels from 0, or {IGNORED_LABEL} for examples to leave out, but the smallest is "
                 f"{int(labels.min())}."
             )
+        if (labels == IGNORED_LABEL).all():
+            raise TaskError(f"Expected some labels to score but all {labels.numel()} are {IGNORED_LABEL}, left out.")
 
     @property
     def is_classification(self) -> bool:
@@ -71,7 +73,7 @@ class Task(ABC):
         return not self.labels.is_floating_point()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recipe(Task):
     """A model, its data and its settings: the loop is ours, so every source can be isolated.
 
@@ -131,6 +133,12 @@ class Recipe(Task):
         if isinstance(self.schedule, CosineCycles):
             self.schedule.check(self.epochs)
 
+    def __repr__(self) -> str:
+        """Name what it trains and how long, without its data: test failures show it."""
+        snapshots = f", snapshots={self.snapshots}" if self.snapshots else ""
+        model = getattr(self.model, "__name__", repr(self.model))
+        return f"Recipe({self.name!r}, model={model}, epochs={self.epochs}, batch_size={self.batch_size}{snapshots})"
+
     def with_snapshots(self, cycles: int = 5, *, warmup_epochs: float | None = None) -> Recipe:
         """Return this recipe as a snapshot ensemble: same epochs, several cycles, the mean logits of their last models.
 
@@ -147,11 +155,12 @@ class Recipe(Task):
     def labels(self) -> Tensor:
         """The labels of ``test``; a Dataset is read once for them."""
         if isinstance(self.test, tuple):
-            return self.test[1].cpu()
-        if "labels" not in self._prepared:
+            return _as_labels(self.test[1])
+        key = "labels", id(self.test)
+        if key not in self._prepared:
             examples = self._examples(self.test, torch.device("cpu"))
-            self._prepared["labels"] = torch.cat([y for _, y in self._in_order(examples)])
-        labels: Tensor = self._prepared["labels"]
+            self._prepared[key] = _as_labels(torch.cat([y for _, y in self._in_order(examples)]))
+        labels: Tensor = self._prepared[key]
         return labels
 
     def content(self) -> object:
@@ -174,7 +183,7 @@ class Recipe(Task):
             examples = self._examples(self.test, device)
             few = [torch.arange(min(2, len(examples)))]
             (x, y) = next(iter(examples.batches(few, item_seed=0)))
-            with torch.inference_mode():
+            with torch.no_grad():  # not inference_mode: a tensor that the model caches here must serve its training
                 outputs = model.eval()(x)
         check_outputs(outputs, y.cpu(), self.labels)
 
@@ -198,7 +207,7 @@ class Recipe(Task):
 
     def _train_epoch(self, run: Run, model: nn.Module, optimizer: Optimizer, train: Examples, epoch: int) -> None:
         model.train()
-        loss_of = self.loss or (functional.cross_entropy if self.is_classification else functional.mse_loss)
+        loss_of = self.loss or (_class_loss if self.is_classification else _squared_error)
         steps = len(train) // self.batch_size if self.drop_last else -(-len(train) // self.batch_size)
         total = torch.zeros((), device=run.device)
         batches = run.batches(train, self.batch_size, augment=self.augment, drop_last=self.drop_last)
@@ -237,7 +246,7 @@ class Recipe(Task):
         """Convert data once, for all runs of this recipe and of those derived from it."""
         layout = Layout(device, self.dtype, self.memory_format)
         versions = tuple(part._version for part in data) if isinstance(data, tuple) else ()
-        key = (id(data), versions, layout)
+        key = (id(data), versions, layout, self.num_workers)
         if key not in self._prepared:
             self._prepared[key] = data, examples_of(data, layout, self.num_workers)  # data kept, so its id stays taken
         examples: Examples = self._prepared[key][1]
@@ -248,7 +257,7 @@ class Recipe(Task):
 
     def _predict(self, run: Run, model: nn.Module, test: Examples) -> Tensor:
         # In a stream of its own, so that scoring an epoch more or less never changes the training.
-        with Stream(0, run.device), torch.inference_mode():
+        with Stream(0, run.device), torch.no_grad():
             model.eval()
             return torch.cat([model(x).cpu() for x, _ in self._in_order(test)])
 
@@ -354,7 +363,8 @@ def _as_labels(labels: Any) -> Tensor:
         tensor = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
     except (TypeError, ValueError, RuntimeError) as error:
         raise TaskError(f"Expected labels= to be a tensor or array but got {type(labels).__name__}.") from error
-    return tensor.detach().cpu()
+    tensor = tensor.detach().cpu()
+    return tensor if tensor.is_floating_point() else tensor.long()  # in uint8, 156 would equal -100
 
 
 def _name_of(function: object) -> str:
@@ -366,6 +376,17 @@ def _sample(data: Any) -> list[Any]:
     step = max(1, len(data) // _SAMPLED_ITEMS)
     with Stream(0):
         return [data[index] for index in range(0, len(data), step)]
+
+
+def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    # Our classes come last, torch's second; and it takes no int32. Floating-point labels are probabilities of classes.
+    labels = labels.movedim(-1, 1) if labels.is_floating_point() else labels.long()
+    return functional.cross_entropy(logits.movedim(-1, 1), labels)
+
+
+def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    # [N, 1] against [N] would be broadcast to all pairs.
+    return functional.mse_loss(outputs.reshape(targets.shape), targets.to(outputs.dtype))
 
 
 def _set_rate(optimizer: Optimizer, factor: float) -> None:
@@ -381,6 +402,6 @@ def _check_rate_is_zero(optimizer: Optimizer, epochs: int) -> None:
 
 def _scores(outputs: Tensor, labels: Tensor) -> dict[str, float]:
     if labels.is_floating_point():
-        return {"rmse": float(rmse(outputs[None], labels))}
+        return {"rmse": float(rmse(outputs.reshape(1, *labels.shape), labels))}
     logits, classes = flatten_examples(outputs[None], labels)
     return {"accuracy": float(accuracy(logits, classes)), "cross_entropy": float(cross_entropy(logits, classes))}

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from .environment import Environment, current_environment
-from .errors import UsageError
+from .errors import TaskError, UsageError
 from .fingerprint import tensor_digest
 from .protocol import RunPlan
 from .record import RunRecord
@@ -66,9 +67,9 @@ class Trainer:
         """Train ``plan`` for its first ``epochs`` (all where None, or where the loop cannot be stopped)."""
         run = Run(plan, self.device, stop_after=epochs)
         with self.under(plan):
-            outputs = self.task.fit(run)
+            outputs = check_outputs(self.task.fit(run), self.task.labels, self.task.labels)
             if epochs is None or not run.trace:
-                run.trace.append({"logits": tensor_digest(torch.as_tensor(outputs)).hex()})
+                run.trace.append({"logits": tensor_digest(outputs).hex()})
         return run
 
     def low_level(self, plan: RunPlan) -> str:
@@ -93,8 +94,12 @@ class Trainer:
                 stack.enter_context(_rounded_gradients(plan.low_level or 0))
             yield
 
-    def _outputs(self, run: Run) -> torch.Tensor:
-        outputs = check_outputs(self.task.fit(run), self.task.labels, self.task.labels)
+    def _outputs(self, run: Run) -> Tensor:
+        returned = self.task.fit(run)
+        try:
+            outputs = check_outputs(returned, self.task.labels, self.task.labels)
+        except TaskError as error:
+            raise TrainingError(str(error)) from None
         if run.plan.perturbation is not None and run.perturbation is None:
             raise TrainingError(
                 "the protocol perturbs a weight, but the train function never called run.perturb(model)"
@@ -155,7 +160,7 @@ def _rounded_gradients(seed: int) -> Iterator[None]:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    _nudge(parameter.grad, generator)
+                    _nudge(parameter.grad._values() if parameter.grad.is_sparse else parameter.grad, generator)
 
     handle = register_optimizer_step_pre_hook(round_gradients)
     try:
@@ -166,14 +171,14 @@ def _rounded_gradients(seed: int) -> Iterator[None]:
         raise TrainingError("'low_level' varies, but no torch optimizer made a step: there were no gradients to round")
 
 
-def _nudge(gradient: torch.Tensor, generator: torch.Generator) -> None:
+def _nudge(gradient: Tensor, generator: torch.Generator) -> None:
     coins = torch.empty(gradient.shape, dtype=gradient.dtype).bernoulli_(0.5, generator=generator)
     # Half of itself lies towards zero, twice itself away from it; zero is both, and stays.
     towards = gradient * coins.mul_(1.5).add_(0.5).to(gradient.device)
     gradient.copy_(torch.nextafter(gradient, towards))
 
 
-def _fingerprint(run: Run, logits: torch.Tensor | None) -> str:
+def _fingerprint(run: Run, logits: Tensor | None) -> str:
     if logits is None:
         return ""
     if run.model is not None:

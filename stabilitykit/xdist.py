@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from _pytest.runner import runtestprotocol  # the one way to run an item without reporting it
+from _pytest.warnings import catch_warnings_for_item  # what pytest puts around an item that it reports
 
+from .errors import StoreError
 from .plugin import StabilityPlugin, XdistHelp
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ class XdistBridge(XdistHelp):
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """In a worker, own the test while it runs."""
-        if not self.plugin.is_worker or not _asks(item):
+        if not self.plugin.is_worker or not _asks(item) or not self._can_share():
             return (yield)
         with self.board.owning(self.plugin.number_of(item)):
             return (yield)
@@ -81,17 +83,26 @@ class XdistBridge(XdistHelp):
         result = yield
         if self.plugin.is_worker:
             tests = {self.plugin.number_of(item): item for item in session.items if _asks(item)}
-            if tests:
+            if tests and self._can_share():
                 self._help(session, tests)
         return result
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
+    def _can_share(self) -> bool:
+        """Whether the store can be written; where it cannot, the fixture says so in its test's name."""
+        try:
+            return self.board is not None
+        except StoreError:
+            return False
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, object, object]:
         """Notice that a helper's pass through a test came as far as training."""
+        report = yield
         if self.is_helping and call.excinfo is not None:
             from .fixture import HelperLeaves
 
             self._came_to_training |= call.excinfo.errisinstance(HelperLeaves)
+        return report
 
     def _help(self, session: pytest.Session, tests: dict[int, pytest.Item]) -> None:
         self.is_helping = True
@@ -104,7 +115,7 @@ class XdistBridge(XdistHelp):
             enter = [number for number in waiting if number not in entered or self._has_free_run(number)]
             for number in enter:
                 entered.add(number)
-                if not self._enter(waiting[number]):
+                if not self.board.is_done(number) and not self._enter(waiting[number]):
                     del tests[number]  # it fails or skips before it trains; its owner will report that
             if enter or any(map(self.board.is_owned, waiting)):
                 last_alive = time.monotonic()
@@ -131,9 +142,17 @@ class XdistBridge(XdistHelp):
     def _enter(self, item: pytest.Item) -> bool:
         """Run a test as its helper, reported to nobody; say whether it came as far as training."""
         self._came_to_training = False
-        runtestprotocol(item, log=False, nextitem=None)
+        with catch_warnings_for_item(self.config, _Nobody(), when="runtest", item=item):
+            runtestprotocol(item, log=False, nextitem=None)
         return self._came_to_training
 
 
 def _asks(item: pytest.Item) -> bool:
     return "stability" in getattr(item, "fixturenames", ())
+
+
+class _Nobody:
+    """Stands for the hooks that hear of warnings: the owner of the test reports its own."""
+
+    class pytest_warning_recorded:  # noqa: N801  # the hook's name
+        call_historic = staticmethod(lambda **warning: None)
