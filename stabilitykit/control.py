@@ -56,8 +56,9 @@ def prove_isolation(trainer: Trainer, protocol: NoiseProtocol, mode: ControlMode
     except (Exception, SystemExit) as error:  # noqa: BLE001  # the run of this plan will say it, with its traceback
         return Control(False, f"not proven: the training raised {type(error).__name__}")
     _compare(first.trace, second.trace)
-    stopped = epochs is not None and first.used_epochs and first.model is not None
-    scope = f"the first {len(first.trace)} epochs twice, bit-identical" if stopped else "one run twice, bit-identical"
+    stopped = epochs is not None and first.trained_epochs
+    trained = f"the first {first.trained_epochs} epoch{'s' * (first.trained_epochs > 1)}" if stopped else "one run"
+    scope = f"{trained} twice, bit-identical"
     # The runs of the study vary natively from the first step on, and the logits of a rehearsal are not in a trace.
     comparable = [] if native else [digest for digest in first.trace if "logits" not in digest]
     return Control(True, scope, tuple(map(combined_digest, comparable)))

@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,7 +62,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def stability(pytestconfig: pytest.Config) -> Stability:
     """Train a task R times and return what differs: ``stability.measure(recipe, vary="init")``, ``stability.check``."""
     plugin: StabilityPlugin = pytestconfig.stash[_PLUGIN]
-    return plugin.fixture()
+    try:
+        return plugin.fixture()
+    except StabilityError as error:  # no line of the test is to blame
+        pytest.fail(f"{type(error).__name__}: {error}", pytrace=False)
 
 
 def _given(config: pytest.Config, key: str) -> Any:
@@ -150,7 +154,7 @@ class StabilityPlugin:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Send the test's studies along with its report: as text, which is all that crosses from a worker."""
         if call.excinfo is not None and not self.config.getoption("fulltrace", False):
-            _leave_out_own_frames(call.excinfo)
+            call.excinfo = pytest.ExceptionInfo.from_exception(_without_own_frames(call.excinfo.value))
         report = yield
         test = self._tests.get(item.nodeid)
         if (
@@ -338,14 +342,22 @@ def _marker_errors(item: pytest.Item) -> list[str]:
     return []
 
 
-def _leave_out_own_frames(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+def _without_own_frames(error: BaseException) -> BaseException:
     """Let a failure show the user's code, unless it is a bug in ours."""
-    theirs = excinfo.traceback.filter(lambda entry: Path(entry.path).parent != _PACKAGE)
-    if excinfo.errisinstance(StabilityError):
-        excinfo.value.__cause__, excinfo.value.__suppress_context__ = None, True  # the message says what it was
-        excinfo.traceback = theirs
-    elif theirs and theirs[-1] == excinfo.traceback[-1]:
-        excinfo.traceback = theirs
+    ours = isinstance(error, StabilityError)
+    entries, entry = [], error.__traceback__
+    while entry is not None:
+        entries.append(entry)
+        entry = entry.tb_next
+    theirs = [entry for entry in entries if _PACKAGE not in Path(entry.tb_frame.f_code.co_filename).parents]
+    if not theirs or not (ours or theirs[-1] is entries[-1]):
+        return error
+    if ours:
+        error.__cause__, error.__suppress_context__ = None, True  # the message says what it was
+    following = None
+    for entry in reversed(theirs):
+        following = TracebackType(following, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
+    return error.with_traceback(following)
 
 
 def _properties(summaries: list[dict[str, Any]]) -> list[tuple[str, object]]:

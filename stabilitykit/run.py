@@ -53,7 +53,7 @@ class Run:
         self.perturbation: PerturbationRecord | None = None
         self.trace: list[StateDigest] = []  #: of the model after each of the first epochs
         self.curve: list[dict[str, float]] = []  #: test metrics after each epoch, where the task was asked for them
-        self.used_epochs = False  #: whether the training can be stopped after its first epochs
+        self.trained_epochs = 0  #: taken from `epochs`; 0 in a training that cannot be stopped after its first
         self._stop_after = stop_after
         seeds = {source: plan.seed(source) for source in Source if source is not Source.LOW_LEVEL}
         self._streams = {source: Stream(seed or 0, device) for source, seed in seeds.items()}
@@ -107,9 +107,9 @@ class Run:
         """Yield 0 to ``count`` - 1; the control stops here after the first epochs."""
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise TaskError(f"Expected run.epochs(count) with count >= 1 but got {count!r}.")
-        self.used_epochs = True
         for epoch in range(count if self._stop_after is None else min(count, self._stop_after)):
             yield epoch
+            self.trained_epochs += 1
             if epoch < TRACED_EPOCHS and self.model is not None:
                 self.trace.append(state_digest(self.model))
 

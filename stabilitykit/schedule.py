@@ -48,7 +48,7 @@ class CosineCycles:
             below, above = epochs // self.cycles * self.cycles, -(-epochs // self.cycles) * self.cycles
             raise TaskError(
                 f"Expected epochs to be a multiple of cycles but got epochs={epochs} and cycles={self.cycles}: "
-                f"the last cycle would stop before its rate is 0. Train {below or above} or {above} epochs."
+                f"the last cycle would stop before its rate is 0. Train {f'{below} or ' * bool(below)}{above} epochs."
             )
         if epochs // self.cycles <= self.warmup_epochs:
             raise TaskError(

@@ -1,0 +1,89 @@
+"""Studies and tasks without a training, to try your own budgets and metrics on; our tests are made of them too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .control import Control
+from .fingerprint import tensor_digest
+from .measures import Metric
+from .protocol import NoiseProtocol
+from .record import RunRecord
+from .run import Run
+from .sources import Vary
+from .study import Study
+from .task import Task, check_outputs
+
+
+def fake_study(
+    logits: Any,
+    labels: Any,
+    *,
+    vary: Vary = "all",
+    metrics: Mapping[str, Metric] | None = None,
+    task: str = "fake",
+) -> Study:
+    """Return the study of R models that gave ``logits`` ``[R, N, ..., C]`` for the ``labels`` ``[N, ...]``.
+
+    With floating-point labels the task is a regression, and ``logits`` are its outputs ``[R, N, ...]``.
+
+    >>> study = fake_study([[[2.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]], labels=[0, 1])
+    >>> study.accuracy.value, study.disagreement.value
+    (75.0, 50.0)
+    """
+    labels = torch.as_tensor(labels)
+    outputs = [check_outputs(torch.as_tensor(run), labels, labels) for run in logits]
+    protocol = NoiseProtocol(vary, runs=len(outputs))
+    records = tuple(
+        RunRecord(plan.index, plan.seeds, "ok", seconds=0.0, logits=run, fingerprint=tensor_digest(run).hex())
+        for plan, run in zip(protocol.plans(), outputs, strict=True)
+    )
+    return Study(task, protocol, records, labels, Control(True, "nothing was trained"), dict(metrics or {}))
+
+
+@dataclass(frozen=True, eq=False)
+class FakeTask(Task):
+    """A linear model that makes a random step for each source, so that every source moves its weights.
+
+    >>> from stabilitykit import NoiseProtocol
+    >>> plan = NoiseProtocol("init", runs=2).plans()[0]
+    >>> FakeTask().fit(Run(plan, torch.device("cpu"))).shape
+    torch.Size([20, 3])
+    """
+
+    examples: int = 20  #: N
+    classes: int = 3  #: C
+    noise: float = 1.0  #: SD of each logit if everything varies; the right class leads by 2 without it
+    name: str = "fake"
+
+    @property
+    def labels(self) -> Tensor:
+        """Class i mod C for example i."""
+        return torch.arange(self.examples) % self.classes
+
+    def content(self) -> object:
+        """The class and its numbers, but for the name."""
+        return type(self), self.examples, self.classes, self.noise
+
+    def fit(self, run: Run) -> Tensor:
+        """Return ``[N, C]`` logits."""
+        shape = self.examples, self.classes
+        with run.stream("init"):
+            model = run.perturb(nn.Embedding(*shape, device=run.device))  # its weights are standard normal
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        for _ in run.epochs(1):
+            for source in ("shuffle", "augment", "stochastic"):
+                with run.stream(source):
+                    step = torch.randn(shape, device=run.device)
+                for weight in model.parameters():
+                    weight.grad = step
+                optimizer.step()
+        (weight,) = model.parameters()
+        sure = 2.0 * functional.one_hot(self.labels, self.classes)
+        return sure + self.noise / 2 * weight.detach().cpu()  # the SD of four standard normal numbers is 2

@@ -1,0 +1,88 @@
+"""What several tests share: a session in a folder of its own, and models that train in milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.store import RunStore
+from stabilitykit.study import Session, Study, measure
+from stabilitykit.task import Recipe
+
+
+@pytest.fixture
+def make_session(tmp_path: Path) -> Callable[..., Session]:
+    """A session by name: two of one name are two workers of one session, two names come one after the other."""
+
+    def make(name: str = "one", *, cache: Any = "auto", folder: str = "store", **options: Any) -> Session:
+        return Session(RunStore(tmp_path / folder, name, cache), tmp_path, device="cpu", **options)
+
+    return make
+
+
+@pytest.fixture
+def ask(make_session: Callable[..., Session]) -> Callable[..., Study]:
+    """Measure in a session of this test: ``ask(task, "init", runs=3)``."""
+    session = make_session()
+
+    def ask(task: Any, vary: Any = "none", perturb: Any = None, runs: int = 3, **options: Any) -> Study:
+        constants, seed = options.pop("constants", None), options.pop("seed", 0)
+        protocol = NoiseProtocol(vary, perturb, runs, seed, constants)
+        return measure(task, protocol, **{"session": session, **options})
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def blobs() -> tuple[Tensor, Tensor]:
+    """48 points of 6 numbers in 3 classes that a line can separate."""
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(48) % 3
+    x = torch.randn(48, 6, generator=generator) * 0.1
+    x[torch.arange(48), y] += 1.0
+    return x, y
+
+
+@pytest.fixture
+def linear(blobs: tuple[Tensor, Tensor]) -> Recipe:
+    return recipe_of(lambda: nn.Linear(6, 3), blobs, lr=0.1)
+
+
+@pytest.fixture
+def dropout_net(blobs: tuple[Tensor, Tensor]) -> Recipe:
+    """Has something to draw from every source."""
+
+    def model() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
+
+    return recipe_of(model, blobs, lr=0.1, augment=lambda x: x + 0.1 * torch.randn_like(x))
+
+
+@pytest.fixture
+def conv_net() -> Recipe:
+    """Convolution and batch normalisation: what an ulp grows in, and what has buffers beside its parameters."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(24, 1, 6, 6, generator=generator)
+
+    def model() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+
+    return recipe_of(model, (images, torch.arange(24) % 3), lr=0.5)
+
+
+def recipe_of(model: Callable[[], nn.Module], data: tuple[Tensor, Tensor], lr: float, **options: Any) -> Recipe:
+    return Recipe(
+        model=model,
+        train=data,
+        test=data,
+        epochs=3,
+        batch_size=16,
+        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9),
+        **options,
+    )

@@ -1,0 +1,176 @@
+"""A project of a user, in which real pytest processes train a toy that keeps a ledger of its trainings."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import Any, NamedTuple
+
+import pytest
+
+TOY = """
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from stabilitykit import *
+
+X = torch.randn(64, 4, generator=torch.Generator().manual_seed(7))
+Y = (X.sum(1) > 0).long()
+
+
+def train(run, lr=0.1):
+    started = time.time()
+    with run.stream("init"):
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).to(run.device)
+    run.perturb(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    for epoch in run.epochs(3):
+        if epoch == 2:  # the control stops before
+            time.sleep(float(os.environ.get("TOY_SECONDS", "0")))
+        for x, y in run.batches((X, Y), 16):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+    if epoch == 2:
+        note(run, started)
+    with torch.inference_mode():
+        return model(X)
+
+
+def note(run, started):
+    with open("ledger.txt", "a") as ledger:
+        ledger.write(f"{os.getpid()} {run.index} {sum(seed or 0 for seed in run.seeds.values())} {started} {time.time()}\\n")
+"""
+
+#: What the toy's processes need not load: it saves a second each.
+_WITHOUT = ["-p", "no:hypothesispytest", "-p", "no:timeout", "-p", "no:cacheprovider"]
+
+WAYS = {"plain": ["-p", "no:xdist"], "n0": ["-n", "0"], "n2": ["-n", "2"]}
+
+
+class Training(NamedTuple):
+    """One line of the ledger: a training that came to its end, in whichever process."""
+
+    pid: int
+    index: int
+    seeds: int  #: their sum, to tell one study's runs from another's
+    started: float
+    ended: float
+
+
+class Project:
+    """A folder of tests, and the processes that run them."""
+
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._pytester = pytester
+        self._monkeypatch = monkeypatch
+        self.path = pytester.path
+        pytester.makeini("[pytest]\nfilterwarnings = error\nxfail_strict = true\n")
+        self.write("toy.py", TOY)
+        for name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
+            monkeypatch.delenv(name)  # of the session that runs this very test
+
+    def write(self, name: str, content: str) -> None:
+        """Make a file."""
+        (self.path / name).write_text(dedent(content))
+
+    def tests(self, content: str, name: str = "test_toy.py") -> None:
+        """Make a test file with the toy at hand."""
+        self.write(name, "import pytest\nfrom toy import *\n\n" + dedent(content))
+
+    def ini(self, lines: str) -> None:
+        """Add lines to the ini file."""
+        with open(self.path / "tox.ini", "a") as file:
+            file.write(dedent(lines))
+
+    def run(self, *args: object, way: str = "plain") -> pytest.RunResult:
+        """Run pytest in a process of its own, in one of `WAYS`."""
+        return self._pytester.runpytest_subprocess(*_WITHOUT, *WAYS[way], *map(str, args), timeout=120)
+
+    def study(self, *args: object, way: str = "plain") -> tuple[pytest.RunResult, dict[str, Any]]:
+        """Run pytest, and return its `--stability-json` as well."""
+        result = self.run("--stability-json", "report.json", *args, way=way)
+        return result, json.loads((self.path / "report.json").read_text(), parse_constant=_no_nan)
+
+    def start(self, *args: object, way: str = "plain", **options: Any) -> subprocess.Popen[bytes]:
+        """Start pytest at the head of a process group of its own."""
+        command = [sys.executable, "-m", "pytest", *_WITHOUT, *WAYS[way], *map(str, args)]
+        options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | options
+        return subprocess.Popen(command, cwd=self.path, start_new_session=True, **options)
+
+    def sleep_in_runs(self, seconds: float) -> None:
+        """Let each run of the toy take that long."""
+        self._monkeypatch.setenv("TOY_SECONDS", str(seconds))
+
+    def ledger(self) -> list[Training]:
+        """Return the trainings that ended since the last call."""
+        file = self.path / "ledger.txt"
+        if not file.exists():
+            return []
+        lines = [line.split() for line in file.read_text().splitlines()]
+        file.unlink()
+        return [Training(int(a), int(b), int(c), float(d), float(e)) for a, b, c, d, e in lines]
+
+    def trained(self) -> list[int]:
+        """Return the sorted indices of the runs that were trained since the last call."""
+        return sorted(training.index for training in self.ledger())
+
+    def stored(self) -> list[int]:
+        """Return the sorted indices of the runs in the store."""
+        return sorted(int(path.stem) for path in self.path.glob(".stabilitykit/v1/*/runs/*.json"))
+
+    def claims(self) -> list[str]:
+        """Return the names of the claims that somebody has left or holds."""
+        return sorted(path.name for path in self.path.glob(".stabilitykit/**/claims/*.json"))
+
+    @staticmethod
+    def timeless(report: dict[str, Any]) -> dict[str, Any]:
+        """Return a report without what differs between two equal sessions: seconds."""
+        for study in report["studies"]:
+            for record in study["records"]:
+                assert record.pop("seconds") >= 0
+        return report
+
+    def forget(self) -> None:
+        """Remove the store."""
+        shutil.rmtree(self.path / ".stabilitykit", ignore_errors=True)
+
+
+def _no_nan(constant: str) -> float:
+    raise AssertionError(f"{constant} is not JSON")
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    return Project(pytester, monkeypatch)
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    """Each of the ways to run pytest: without xdist, without workers, with two."""
+    return str(request.param)
+
+
+@pytest.fixture
+def wait_for() -> Iterator[Callable[[Callable[[], Any]], Any]]:
+    """Wait until a condition holds, and return what it returned."""
+
+    def wait(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+        until = time.monotonic() + seconds
+        while not (found := condition()):
+            assert time.monotonic() < until, "waited in vain"
+            time.sleep(0.02)
+        return found
+
+    return wait

@@ -1,0 +1,61 @@
+"""--stability-cache: auto, refresh, off."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .conftest import Project
+
+#: The second test asks what the first one did.
+TWICE = """
+    @pytest.mark.parametrize("time", ["first", "second"])
+    def test_twice(stability, time):
+        stability.measure(train, labels=Y, vary="init", runs=3)
+"""
+
+
+def run_and_count(project: Project, *args: object, way: str) -> list[int]:
+    result = project.run(*args, way=way)
+    result.assert_outcomes(passed=2)
+    return project.trained()
+
+
+@pytest.mark.parametrize("way", ["plain", "n2"])
+def test_runs_are_kept_unless_the_cache_is_off_and_trained_again_where_it_is_refreshed(
+    project: Project, way: str
+) -> None:
+    project.tests(TWICE)
+    assert run_and_count(project, "--stability-cache", "off", way=way) == [0, 1, 2]
+    assert project.stored() == []
+    assert run_and_count(project, way=way) == [0, 1, 2]
+    assert project.stored() == [0, 1, 2]
+    assert run_and_count(project, "--stability-cache", "refresh", way=way) == [0, 1, 2]
+    assert project.stored() == [0, 1, 2]
+    assert run_and_count(project, way=way) == []
+    assert not list((project.path / ".stabilitykit" / "sessions").iterdir())
+
+
+def test_an_ini_key_turns_it_off(project: Project) -> None:
+    project.tests(TWICE)
+    project.ini("stability_cache = off")
+    assert run_and_count(project, way="plain") == [0, 1, 2]
+    assert project.stored() == []
+
+
+def test_clearing_pytests_cache_keeps_the_runs(project: Project) -> None:
+    project.tests(TWICE)
+    run_and_count(project, way="plain")
+    assert run_and_count(project, "-p", "cacheprovider", "--cache-clear", way="plain") == []
+
+
+def test_an_unknown_mode_is_refused(project: Project) -> None:
+    result = project.run("--stability-cache", "on")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*argument --stability-cache: invalid choice: 'on' (choose from *auto*refresh*off*"])
+    project.ini("stability_cache = on")
+    result = project.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert result.stderr.lines[0] == "ERROR: Expected --stability-cache to be one of auto, refresh, off but got 'on'."

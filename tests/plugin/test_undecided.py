@@ -1,0 +1,60 @@
+"""--stability-undecided: fail, pass, skip."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .conftest import Project
+
+#: The limit lies between the lower bound and the estimate, so the runs cannot tell.
+UNDECIDED = """
+    def test_undecided(stability):
+        study = stability.measure(train, labels=Y, vary="init", runs=4)
+        assert_within(study, Budget(disagreement=100, accuracy_sd=0.99 * study.accuracy_sd.value))
+"""
+
+
+def test_undecided_fails_by_default_and_says_how_many_runs_would_settle_it(project: Project) -> None:
+    project.tests(UNDECIDED)
+    result = project.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "E *UNDECIDED  accuracy_sd * points is beyond the budget of * points, but its interval is not; *",
+            "test_undecided *UNDECIDED",
+        ]
+    )
+
+
+@pytest.mark.parametrize("way", ["plain", "n2"])
+def test_undecided_can_skip_with_the_reason_at_the_users_line(project: Project, way: str) -> None:
+    project.tests(UNDECIDED)
+    result = project.run("--stability-undecided", "skip", "-rs", way=way)
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(
+        [
+            "test_undecided *UNDECIDED",
+            "SKIPPED [[]1[]] test_toy.py:*: UNDECIDED  accuracy_sd * is beyond the budget of *, but its interval is not*",
+        ]
+    )
+
+
+def test_undecided_can_pass_and_the_table_still_tells(project: Project) -> None:
+    project.tests(UNDECIDED)
+    project.ini("stability_undecided = pass")
+    result = project.run()
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["test_undecided *UNDECIDED"])
+
+
+def test_what_fails_is_not_excused(project: Project) -> None:
+    project.tests("""
+        def test_fails(stability):
+            assert_disagreement(stability.measure(train, labels=Y, vary="init", runs=4), at_most=1)
+    """)
+    result = project.run("--stability-undecided", "pass")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E *FAIL *disagreement * %*", "test_fails *FAIL"])
