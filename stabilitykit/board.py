@@ -5,6 +5,7 @@
     .stabilitykit/sessions/<id>/owners.lock   a lock on byte 3: some worker runs test 3 now, its owner
                                3.done         test 3 has ended
                                3.studies      one line for each study that test 3 has asked for
+                               3.disputed     some helper's studies are not the owner's
 
 A test's number is its position in the collection, which xdist demands to be the same in all workers.
 """
@@ -62,6 +63,14 @@ class Board:
     def is_done(self, test: int) -> bool:
         """Whether the test has ended."""
         return self._done_file(test).exists()
+
+    def dispute(self, test: int) -> None:
+        """Tell the owner of a test that another worker made a different task of it."""
+        (self.folder / f"{test}.disputed").touch()
+
+    def is_disputed(self, test: int) -> bool:
+        """Whether some worker made a different task of the test."""
+        return (self.folder / f"{test}.disputed").exists()
 
     def announce(self, test: int, announcement: Announcement) -> None:
         """Tell the other workers of a study; telling again changes nothing."""

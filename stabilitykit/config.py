@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, ProtocolError
 
 
 @dataclass(frozen=True)
@@ -130,5 +130,8 @@ class MarkerConfig:
         if marker.vary is not None:
             from .sources import parse_sources
 
-            parse_sources(marker.vary)
+            try:
+                parse_sources(marker.vary)
+            except ProtocolError as error:
+                raise ConfigError(f"In the stability marker of {test}: {error}") from None
         return marker

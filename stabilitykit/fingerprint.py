@@ -203,7 +203,7 @@ class _Walk:
 
     def container(self, value: object, where: str, items: bytes) -> bytes:
         """A list, tuple or dict; a subclass of one also counts with its class and attributes."""
-        if type(value) in (list, tuple, dict):
+        if type(value) in (list, tuple, dict, types.MappingProxyType):
             return items
         return _combine("subclass", [items, self._instance(value, where)])
 

@@ -7,26 +7,19 @@ from pathlib import Path
 from typing import Any, cast
 
 from .asserts import assert_within
-from .board import Announcement, Board
+from .board import Board
 from .budgets import Budget
 from .config import MarkerConfig, StabilityConfig
-from .control import Control, ControlMode
+from .control import ControlMode
 from .errors import StabilityError
 from .measures import Metric
 from .protocol import NoiseProtocol
-from .record import RunRecord
-from .runner import Progress, Runner
+from .runner import Progress
+from .sharing import HelperSession, OwnerSession
 from .sources import Perturbation, Source, Vary
-from .store import CacheMode, Experiment, RunStore
+from .store import CacheMode, RunStore
 from .study import Session, Study, measure
 from .task import Task
-
-
-class HelperLeaves(BaseException):
-    """A helper has trained what was free in the test that it entered, and ends its pass through the test.
-
-    Not an Exception, so that a test's own ``except Exception`` lets it through.
-    """
 
 
 class TestContext:
@@ -110,40 +103,18 @@ class Stability:
 
     def _session(self, test: TestContext) -> Session:
         call, test.calls = test.calls, test.calls + 1
-        kind = _SharedSession if self._board is not None else Session
-        session = kind(
-            self._store,
-            self._rootdir,
-            device=self._config.device,
-            threads=self._config.threads,
-            also=test.conftests,
-            scope=f"{test.name} {call}",
-            on_progress=lambda progress: self._on_progress(test, progress),
-            on_study=test.studies.append,
-            on_undecided=self._on_undecided,
-        )
-        if isinstance(session, _SharedSession) and self._board is not None:
-            session.share(self._board, test.number, call, helping=self._is_helping())
-        return session
-
-
-class _SharedSession(Session):
-    """A study under xdist: announced to the other workers, and gathered as owner or as helper of its test."""
-
-    def share(self, board: Board, test: int, call: int, *, helping: bool) -> None:
-        self._board, self._test, self._call, self._helping = board, test, call, helping
-
-    def gather(self, runner: Runner) -> list[RunRecord]:
-        announcement = Announcement(self._call, str(runner.experiment.folder), len(runner.plans))
-        self._board.announce(self._test, announcement)
-        if self._helping:
-            while runner.train_free(is_wanted=lambda: not self._board.is_done(self._test)):
-                pass
-            if all(known.call <= self._call for known in self._board.announced(self._test)):
-                raise HelperLeaves
-            # The test is known to go on to another study: wait for this one, and go along.
-        return super().gather(runner)
-
-    def control(self, experiment: Experiment, prove: Callable[[], Control]) -> Control | None:
-        # The owner proves it while the helpers already train; if it fails, so does the test.
-        return None if self._helping else super().control(experiment, prove)
+        settings: dict[str, Any] = {
+            "store": self._store,
+            "rootdir": self._rootdir,
+            "device": self._config.device,
+            "threads": self._config.threads,
+            "also": test.conftests,
+            "scope": f"{test.name} {call}",
+            "on_progress": lambda progress: self._on_progress(test, progress),
+            "on_study": test.studies.append,
+            "on_undecided": self._on_undecided,
+        }
+        if self._board is None:
+            return Session(**settings)
+        kind = HelperSession if self._is_helping() else OwnerSession
+        return kind(self._board, test.number, call, **settings)

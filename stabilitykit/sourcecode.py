@@ -82,8 +82,12 @@ def _imports(path: Path, mtime_ns: int, size: int) -> tuple[tuple[int, str], ...
 def _search_path(path: Path, level: int, rootdir: Path) -> list[Path]:
     if level:
         return [path.parents[level - 1]]
-    entries = [Path(entry).resolve() for entry in sys.path if entry]
-    return [*dict.fromkeys([path.parent, rootdir, rootdir / "src", *entries])]
+    return [*dict.fromkeys([path.parent, rootdir, rootdir / "src", *_resolved(tuple(sys.path))])]
+
+
+@functools.lru_cache(maxsize=4)
+def _resolved(entries: tuple[str, ...]) -> tuple[Path, ...]:
+    return tuple(Path(entry).resolve() for entry in entries if entry)
 
 
 def _files_of(name: str, folders: Iterable[Path]) -> Iterator[Path]:

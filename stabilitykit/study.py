@@ -55,6 +55,7 @@ class Study:
     metrics: Mapping[str, Metric] = field(default_factory=dict)  #: the user's own, by name
     private: str = ""  #: why its runs are not kept for another test or session; empty if they are
     on_undecided: Callable[[str], None] = fail_undecided  #: told what the interval leaves open; may raise, skip or pass
+    remarks: tuple[str, ...] = ()  #: what was seen while its runs were gathered
     verdicts: list[Verdict] = field(default_factory=list)  #: every judgement that was asserted on this study
 
     def __getitem__(self, name: str) -> Estimate:
@@ -137,7 +138,7 @@ class Study:
             self.records
         ):
             notes.append(f"all runs are bit-identical: {self.protocol.name} never reaches the weights of this task")
-        return tuple(notes)
+        return (*notes, *self.remarks)
 
     def judge(self, budget: Budget) -> Verdict:
         """Hold every limit of the budget against its estimate."""
@@ -235,6 +236,7 @@ class Session:
         self.on_progress = on_progress
         self.on_study = on_study
         self.on_undecided = on_undecided
+        self.remarks: list[str] = []  #: what was seen while the runs were gathered, for the report
         self._private = itertools.count()
 
     def private_scope(self) -> str:
@@ -291,7 +293,17 @@ def measure(
     records = session.gather(runner)
     if shown is None:  # a helper leaves the control to the owner of the test
         shown = Control(False, "checked by the test's own worker")
-    study = Study(task.name, protocol, tuple(records), task.labels, shown, metrics, private, session.on_undecided)
+    study = Study(
+        task=task.name,
+        protocol=protocol,
+        records=tuple(records),
+        labels=task.labels,
+        control=shown,
+        metrics=metrics,
+        private=private,
+        remarks=tuple(session.remarks),
+        on_undecided=session.on_undecided,
+    )
     session.on_study(study)
     check_runs(study)
     _check_trace(study)

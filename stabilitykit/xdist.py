@@ -99,7 +99,7 @@ class XdistBridge(XdistHelp):
         """Notice that a helper's pass through a test came as far as training."""
         report = yield
         if self.is_helping and call.excinfo is not None:
-            from .fixture import HelperLeaves
+            from .sharing import HelperLeaves
 
             self._came_to_training |= call.excinfo.errisinstance(HelperLeaves)
         return report

@@ -57,6 +57,7 @@ ORDER = (
     "asserts",
     "testing",
     "board",
+    "sharing",
     "fixture",
     FRONT_PAGE,
     "plugin",

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from textwrap import dedent
 from typing import Any, NamedTuple
 
@@ -49,8 +48,9 @@ def train(run, lr=0.1):
 
 
 def note(run, started):
+    seeds = sum(seed or 0 for seed in run.seeds.values())
     with open("ledger.txt", "a") as ledger:
-        ledger.write(f"{os.getpid()} {run.index} {sum(seed or 0 for seed in run.seeds.values())} {started} {time.time()}\\n")
+        ledger.write(f"{os.getpid()} {run.index} {seeds} {started} {time.time()}\\n")
 """
 
 #: What the toy's processes need not load: it saves a second each.
@@ -91,8 +91,8 @@ class Project:
 
     def ini(self, lines: str) -> None:
         """Add lines to the ini file."""
-        with open(self.path / "tox.ini", "a") as file:
-            file.write(dedent(lines))
+        ini = self.path / "tox.ini"
+        ini.write_text(f"{ini.read_text()}\n{dedent(lines)}\n")
 
     def run(self, *args: object, way: str = "plain") -> pytest.RunResult:
         """Run pytest in a process of its own, in one of `WAYS`."""

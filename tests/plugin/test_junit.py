@@ -26,7 +26,7 @@ def test_each_metric_is_a_property_of_its_test(project: Project, way: str) -> No
     """)
     result, report = project.study("--junitxml=junit.xml", way=way)
     result.assert_outcomes(passed=3)
-    cases = ElementTree.parse(project.path / "junit.xml").iter("testcase")  # noqa: S314  # pytest wrote it
+    cases = ElementTree.parse(project.path / "junit.xml").iter("testcase")
     properties = {case.get("name"): {p.get("name"): p.get("value") for p in case.iter("property")} for case in cases}
     init = report["studies"][0]["metrics"]
     assert properties["test_one"]["stability_runs"] == "3"

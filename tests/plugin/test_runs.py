@@ -26,6 +26,7 @@ COUNTS = """
 """
 
 
+@pytest.mark.parametrize("way", ["plain", "n2"])
 def test_argument_goes_before_marker_before_command_line_before_ini(project: Project, way: str) -> None:
     project.tests(COUNTS)
     project.ini("stability_runs = 3")
