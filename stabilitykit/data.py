@@ -85,7 +85,13 @@ class DatasetExamples(Examples):
             num_workers=self.num_workers,
             generator=torch.Generator(),  # else the loader would draw from the run's own stream
         )
-        for x, y in loader:
+        for batch in loader:
+            if not isinstance(batch, (tuple, list)) or [isinstance(part, Tensor) for part in batch] != [True, True]:
+                raise TaskError(
+                    f"Expected every item of {type(self.dataset).__name__} to be (input, label), numbers or arrays of "
+                    f"one shape, but a batch of them is {_kinds(batch)}. Wrap it in a Dataset that returns such pairs."
+                )
+            x, y = batch
             yield self.layout.inputs(x), y.to(self.layout.device)
 
 
@@ -103,6 +109,11 @@ def examples_of(data: Data, layout: Layout, num_workers: int = 0) -> Examples:
     if isinstance(data, tuple):
         return TensorExamples(*data, layout)
     return DatasetExamples(data, layout, num_workers)
+
+
+def _kinds(batch: object) -> str:
+    parts = f" of {', '.join(type(part).__name__ for part in batch)}" if isinstance(batch, (tuple, list)) else ""
+    return f"a {type(batch).__name__}{parts}"
 
 
 def split_indices(order: Tensor, batch_size: int, *, drop_last: bool = False) -> list[Tensor]:
@@ -125,7 +136,7 @@ def check_data(name: str, data: object) -> None:
             raise TaskError(
                 f"Expected one label an example in {name}= but got {len(data[0])} inputs and {len(data[1])} labels."
             )
-    elif not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+    elif isinstance(data, Tensor) or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         raise TaskError(
             f"Expected {name}= to be (inputs, labels) or a map-style Dataset, with a length and items by index, but "
             f"got {type(data).__name__}. An iterable dataset has no order that could be held or varied."

@@ -11,7 +11,6 @@ from .board import Board
 from .budgets import Budget
 from .config import MarkerConfig, StabilityConfig
 from .control import ControlMode
-from .errors import StabilityError
 from .measures import Metric
 from .protocol import NoiseProtocol
 from .runner import Progress
@@ -86,13 +85,9 @@ class Stability:
         if vary is None:
             vary = test.marker.vary if test.marker.vary is not None else "all" if perturb is None else "none"
         wanted = runs if runs is not None else test.marker.runs or self._config.runs
-        try:
-            protocol = NoiseProtocol(vary, perturb, wanted, self._config.seed, constants)
-            more = {"labels": labels, "metrics": metrics, "control": control, "budget": budget}
-            return measure(task, protocol, **more, session=self._session(test))
-        except StabilityError as error:
-            # Its message says everything; the frames between the test and here would only push it out of sight.
-            raise error.with_traceback(None) from None
+        protocol = NoiseProtocol(vary, perturb, wanted, self._config.seed, constants)
+        more = {"labels": labels, "metrics": metrics, "control": control, "budget": budget}
+        return measure(task, protocol, **more, session=self._session(test))
 
     def check(self, task: Task | Callable[..., Any], *, budget: Budget, **question: Any) -> Study:
         """Measure as `measure` does, with the same arguments, and fail unless every limit of ``budget`` is kept."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TypeAlias
 
@@ -16,7 +16,9 @@ from .intervals import mean_estimate, pairwise_estimate, sd_estimate
 from .metrics import (
     Score,
     accuracy,
+    accuracy_ensemble_delta,
     cross_entropy,
+    cross_entropy_ensemble_delta,
     disagreement,
     ensemble_delta,
     flatten_examples,
@@ -64,6 +66,10 @@ class Measures(Mapping[str, Estimate]):
             self._known[name] = self._compute[name]()
         return self._known[name]
 
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a measure, without computing it."""
+        return name in self._compute
+
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names."""
         return iter(self._compute)
@@ -71,6 +77,11 @@ class Measures(Mapping[str, Estimate]):
     def __len__(self) -> int:
         """Count the names."""
         return len(self._compute)
+
+    def compute(self, names: Iterable[str]) -> None:
+        """Compute estimates now, so that what a metric of the user's own raises is raised here."""
+        for name in names:
+            self[name]
 
     def of_runs(self, name: str) -> Tensor:
         """Return a score of each run, ``[R]`` float64."""
@@ -109,7 +120,13 @@ class Measures(Mapping[str, Estimate]):
         return pairwise_estimate(pairs.numpy(), percent_of=self._outputs.shape[1])
 
     def _ensemble_delta(self, name: str) -> Estimate:
-        return pairwise_estimate(ensemble_delta(self._outputs, self._labels, self._scores[name]).numpy())
+        if name == "accuracy":
+            pairs = accuracy_ensemble_delta(self._outputs, self._labels)
+        elif name == "cross_entropy":
+            pairs = cross_entropy_ensemble_delta(self._outputs)
+        else:
+            pairs = ensemble_delta(self._outputs, self._labels, self._scores[name])
+        return pairwise_estimate(pairs.numpy())
 
 
 def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:

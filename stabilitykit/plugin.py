@@ -170,7 +170,10 @@ class StabilityPlugin:
             for call, study in enumerate(test.studies)
         ]
         report.stability_summaries = json.dumps(summaries)  # type: ignore[attr-defined]  # a report carries what it is given
-        report.user_properties = [*report.user_properties, *_properties(summaries)]
+        # JUnit's reporter reads them from the teardown's report, which takes them from the item.
+        others = [(name, value) for name, value in item.user_properties if not name.startswith("stability_")]
+        item.user_properties = [*others, *_properties(summaries)]
+        report.user_properties = list(item.user_properties)
         return report
 
     @pytest.hookimpl(tryfirst=True)
@@ -367,5 +370,6 @@ def _properties(summaries: list[dict[str, Any]]) -> list[tuple[str, object]]:
         prefix = "stability_" if len(summaries) == 1 else f"stability_{number}_"
         properties.append((f"{prefix}runs", summary["runs"]))
         properties.append((f"{prefix}verdict", summary["verdict"] or "none"))
-        properties += [(prefix + name, estimate["value"]) for name, estimate in summary["metrics"].items()]
+        values = {name: estimate["value"] for name, estimate in summary["metrics"].items()}
+        properties += [(prefix + name, "undefined" if value is None else value) for name, value in values.items()]
     return properties

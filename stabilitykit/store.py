@@ -209,7 +209,9 @@ class Experiment:
         record, arrays = header.get("record"), header.get("arrays")
         if header.get("format") != FORMAT or not isinstance(record, dict) or record.keys() != _RECORD_FIELDS:
             return False
-        if record["index"] != index or (arrays is None) != (record["status"] != "ok"):
+        if record["index"] != index or not isinstance(record["trained_by"], dict):
+            return False
+        if (arrays is None) != (record["status"] != "ok"):
             return False
         if arrays is None:
             return True
@@ -217,7 +219,7 @@ class Experiment:
             content = (self.folder / "runs" / arrays).read_bytes()
         except OSError:
             return False
-        return hashlib.sha256(content).hexdigest() == header["sha256"] and zipfile.is_zipfile(io.BytesIO(content))
+        return hashlib.sha256(content).hexdigest() == header.get("sha256") and zipfile.is_zipfile(io.BytesIO(content))
 
     def _deaths(self, index: int) -> list[dict[str, Any]]:
         """Who died over this run in this session: a claim file whose lock we could take has lost its owner."""

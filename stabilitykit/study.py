@@ -304,6 +304,9 @@ def measure(
         remarks=tuple(session.remarks),
         on_undecided=session.on_undecided,
     )
+    if not study.failed:
+        built_in = Measures.names(task.labels)
+        study.measures.compute(name for name in study.measures if name not in built_in)
     session.on_study(study)
     check_runs(study)
     _check_trace(study)

@@ -280,8 +280,8 @@ class LoopTask(Task):
         return self.targets
 
     def content(self) -> object:
-        """The function with all that it captures."""
-        return type(self).__name__, self.function
+        """The function with all that it captures, and the labels that its outputs were checked against."""
+        return type(self).__name__, self.function, self.targets
 
     def fit(self, run: Run) -> Any:
         """Call the function."""

@@ -6,7 +6,14 @@ accuracy are in percent, cross-entropy is in nats, correlation has no unit.
 
 from __future__ import annotations
 
-from .ensembles import Average, ensemble_delta, ensemble_of, vanilla_groups
+from .ensembles import (
+    Average,
+    accuracy_ensemble_delta,
+    cross_entropy_ensemble_delta,
+    ensemble_delta,
+    ensemble_of,
+    vanilla_groups,
+)
 from .pairwise import disagreement, pearson, spearman
 from .scores import (
     IGNORED_LABEL,
@@ -23,7 +30,9 @@ __all__ = [
     "Average",
     "Score",
     "accuracy",
+    "accuracy_ensemble_delta",
     "cross_entropy",
+    "cross_entropy_ensemble_delta",
     "disagreement",
     "ensemble_delta",
     "ensemble_of",

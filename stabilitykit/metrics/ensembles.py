@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
+from .pairwise import first_copies
 from .scores import Score
 
 #: What an ensemble averages. The paper averages logits.
@@ -16,6 +17,9 @@ Average: TypeAlias = Literal["logits", "probabilities"]
 
 #: Of averaged outputs held at once. Averaging probabilities takes about six times as much for a moment.
 _CHUNK_BYTES = 8 * 2**20
+
+#: Below this a float64 has lost digits.
+_UNDERFLOW = 1e-290
 
 
 def ensemble_delta(outputs: Tensor, labels: Tensor, score: Score, *, average: Average = "logits") -> Tensor:
@@ -50,6 +54,74 @@ def ensemble_delta(outputs: Tensor, labels: Tensor, score: Score, *, average: Av
             together = score(mean_of_two(outputs[i].double(), outputs[others].double()), labels)
             delta[i, others] = together - (alone[i] + alone[others]) / 2
     return delta + delta.T
+
+
+def accuracy_ensemble_delta(logits: Tensor, labels: Tensor) -> Tensor:
+    """`ensemble_delta` of accuracy, many times faster: percentage points, for every pair.
+
+    Logits ``[R, N, C]`` and classes ``[N]`` in, float64 ``[R, R]`` out. The sum of two models is right where no class
+    leads the label, and leads add up: so the label's logit is subtracted once a model, and not once a pair.
+
+    >>> logits = torch.tensor([[[3.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 3.0]]])
+    >>> accuracy_ensemble_delta(logits, torch.tensor([0, 1]))
+    tensor([[ 0., 50.],
+            [50.,  0.]], dtype=torch.float64)
+
+    Source: Summers & Dinneen, ICML 2021, equation (1), before its mean over pairs.
+    """
+    runs, examples, classes = logits.shape
+    right = logits.new_zeros(runs, runs, dtype=torch.float64)
+    size = max(1, _CHUNK_BYTES // (8 * runs * classes))
+    for some, label in zip(torch.split(logits, size, dim=1), torch.split(labels, size), strict=True):
+        leads, wins_ties = _leads(some.double().permute(2, 0, 1), label)
+        for i in range(runs):
+            of_pairs = leads[:, i, None] + leads[:, i:]
+            best = of_pairs.amax(dim=0)
+            label_wins = best < 0
+            if (best == 0).any():
+                label_wins |= (best == 0) & ~((of_pairs == 0) & wins_ties).any(dim=0)
+            right[i, i:] += label_wins.sum(dim=1)
+    percent = 100 * right / examples
+    alone = percent.diagonal()
+    delta = (percent - (alone[:, None] + alone) / 2).triu(diagonal=1)
+    return delta + delta.T
+
+
+def _leads(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """How far each class leads the label, ``[C, R, N]``, and whether it would win a tie: the lower class does."""
+    own = label.expand(1, *logits.shape[1:])
+    leads = (logits - logits.gather(0, own)).scatter_(0, own, -torch.inf)
+    wins_ties = (torch.arange(len(logits), device=label.device)[:, None] < label)[:, None]
+    return leads, wins_ties
+
+
+def cross_entropy_ensemble_delta(logits: Tensor) -> Tensor:
+    r"""`ensemble_delta` of cross-entropy, many times faster: nats, for every pair; labels cancel out of it.
+
+    .. math:: \frac{1}{N} \sum_n \log \sum_c \sqrt{p_{nc} \, q_{nc}}
+
+    which is minus the mean Bhattacharyya distance between the two models' probabilities, and so never above 0. Logits
+    ``[R, N, C]`` in, float64 ``[R, R]`` out; a matrix product for each example, in bounded memory.
+
+    >>> cross_entropy_ensemble_delta(torch.tensor([[[0.0, 0.0]], [[0.0, 2.0]]]))
+    tensor([[ 0.0000, -0.0968],
+            [-0.0968,  0.0000]], dtype=torch.float64)
+
+    Source: Summers & Dinneen, ICML 2021, equation (1), before its mean over pairs.
+    """
+    runs, examples, _ = logits.shape
+    total = logits.new_zeros(runs, runs, dtype=torch.float64)
+    for some in torch.split(logits, max(1, _CHUNK_BYTES // (8 * runs * runs)), dim=1):
+        halves = some.double().transpose(0, 1).log_softmax(dim=-1) / 2
+        roots = halves.exp()
+        overlap = torch.bmm(roots, roots.mT)
+        if overlap.min() > _UNDERFLOW:
+            total += overlap.clamp_(max=1.0).log_().sum(dim=0)
+        else:  # two models have nothing in common, hundreds of nats apart
+            total += torch.stack([torch.logsumexp(halves + one[:, None], dim=-1).sum(0) for one in halves.unbind(1)])
+    delta = (total / examples).triu(diagonal=1)
+    same = first_copies(logits)  # equal models gain exactly nothing, whatever a matrix product rounds
+    return (delta + delta.T)[same][:, same]
 
 
 def ensemble_of(outputs: Tensor, members: Sequence[Sequence[int]]) -> Tensor:

@@ -72,10 +72,15 @@ def _correlation(centred: Tensor) -> Tensor:
     upper = (gram / torch.outer(norms, norms)).clamp(-1.0, 1.0).triu(diagonal=1)
     matrix = upper + upper.T + torch.diag(norms / norms)  # 1, and NaN for a constant row
     # A matrix product rounds differently from block to block; models with the same bits must correlate by exactly 1.
-    same = _first_copies(centred)
+    same = first_copies(centred)
     return matrix[same][:, same]
 
 
-def _first_copies(rows: Tensor) -> list[int]:
+def first_copies(rows: Tensor) -> list[int]:
+    """Index of the first row that is equal bit for bit, for each row.
+
+    >>> first_copies(torch.tensor([[1], [2], [1]]))
+    [0, 1, 0]
+    """
     singly = rows.unbind()
     return [next((j for j in range(i) if torch.equal(singly[j], row)), i) for i, row in enumerate(singly)]

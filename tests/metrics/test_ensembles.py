@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stabilitykit.errors import UsageError
-from stabilitykit.metrics import accuracy, cross_entropy, ensemble_delta, ensemble_of, rmse, vanilla_groups
+from stabilitykit.metrics import (
+    accuracy,
+    accuracy_ensemble_delta,
+    cross_entropy,
+    cross_entropy_ensemble_delta,
+    ensemble_delta,
+    ensemble_of,
+    rmse,
+    vanilla_groups,
+)
 from stabilitykit.metrics import ensembles as module
 
 RUNS = range(2, 13)
@@ -161,3 +170,39 @@ def test_vanilla_groups_are_disjoint_full_and_as_many_as_fit(runs, size):
 def test_an_ensemble_without_members_is_refused():
     with pytest.raises(UsageError, match="Expected size >= 1 but got size=0"):
         vanilla_groups(10, 0)
+
+
+@pytest.mark.parametrize("runs", RUNS)
+def test_the_fast_ways_agree_with_plain_loops_and_with_ties(runs):
+    logits, labels = logits_with_ties(runs, seed=runs)
+    fast = {
+        "accuracy": accuracy_ensemble_delta(logits, labels),
+        "cross_entropy": cross_entropy_ensemble_delta(logits),
+    }
+    for (name, got), (i, j) in itertools.product(fast.items(), itertools.combinations(range(runs), 2)):
+        expected = naive_delta(logits[i].tolist(), logits[j].tolist(), labels.tolist(), name, "logits")
+        assert got[i, j].item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
+        assert got[j, i] == got[i, j]
+
+
+def test_the_fast_ways_give_equal_models_exactly_nothing():
+    logits, labels = logits_with_ties(3)
+    twice = torch.cat([logits * 1.37, logits * 1.37])
+    for delta in (accuracy_ensemble_delta(twice, labels), cross_entropy_ensemble_delta(twice)):
+        assert delta.diagonal(3).tolist() == [0, 0, 0]
+        assert delta.diagonal().tolist() == [0] * 6
+
+
+def test_cross_entropy_of_models_with_nothing_in_common_does_not_underflow():
+    logits = 1000 * torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(0))
+    slow = ensemble_delta(logits, torch.zeros(6, dtype=torch.long), cross_entropy)
+    assert slow.min() < -400
+    torch.testing.assert_close(cross_entropy_ensemble_delta(logits), slow, rtol=1e-10, atol=0)
+
+
+def test_the_fast_ways_agree_whatever_the_chunks_of_examples(monkeypatch):
+    logits, labels = logits_with_ties(5)
+    whole = accuracy_ensemble_delta(logits, labels), cross_entropy_ensemble_delta(logits)
+    monkeypatch.setattr(module, "_CHUNK_BYTES", 8 * 5 * 5 * 7)
+    torch.testing.assert_close(accuracy_ensemble_delta(logits, labels), whole[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(cross_entropy_ensemble_delta(logits), whole[1], rtol=1e-12, atol=1e-15)
