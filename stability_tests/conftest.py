@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import os
 from pathlib import Path
@@ -23,41 +22,42 @@ FASHION_MNIST_FOLDERS = (
 
 
 class Images(NamedTuple):
-    """A training and a test set: ``[N, 1, H, W]`` images of mean 0 and SD 1, and their classes ``[N]``."""
+    """``[N, 1, H, W]`` images of mean 0 and SD 1 and their classes ``[N]``, and how long they are trained on."""
 
     name: str
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
+    epochs: int
+    batch_size: int
 
 
 def fashion_mnist_folder() -> Path | None:
-    folders = (folder for folder in FASHION_MNIST_FOLDERS if (folder / "train-images-idx3-ubyte.gz").is_file())
-    return next(folders, None)
+    found = (folder for folder in FASHION_MNIST_FOLDERS if (folder / "train-images-idx3-ubyte.gz").is_file())
+    return next(found, None)
 
 
 def fashion_mnist(folder: Path) -> Images:
-    """The first 5,000 images for training and the first 2,000 for testing; about a tenth of each is of each class."""
+    """The first 5,000 training and the first 2,000 test images; about a tenth of each is of each class."""
 
-    def read(name: str, header: int, count: int) -> Tensor:
-        content = gzip.decompress((folder / name).read_bytes())
-        return torch.tensor(np.frombuffer(content, np.uint8, offset=header).reshape(count, -1))
+    def read(name: str, header: int, *shape: int) -> Tensor:
+        content = gzip.decompress((folder / f"{name}-ubyte.gz").read_bytes())
+        return torch.tensor(np.frombuffer(content, np.uint8, offset=header).reshape(shape))
 
-    def split(name: str, total: int, count: int) -> tuple[Tensor, Tensor]:
-        x = read(f"{name}-images-idx3-ubyte.gz", 16, total)[:count].reshape(-1, 1, 28, 28)
-        y = read(f"{name}-labels-idx1-ubyte.gz", 8, total)[:count].flatten()
-        return (x / 255 - 0.286) / 0.353, y.long()
+    def split(name: str, count: int) -> tuple[Tensor, Tensor]:
+        x = read(f"{name}-images-idx3", 16, -1, 1, 28, 28)[:count]
+        return (x / 255 - 0.286) / 0.353, read(f"{name}-labels-idx1", 8, -1)[:count].long()
 
-    return Images("Fashion-MNIST", split("train", 60_000, 5_000), split("t10k", 10_000, 2_000))
+    return Images("Fashion-MNIST", split("train", 5_000), split("t10k", 2_000), epochs=10, batch_size=64)
 
 
 def digits() -> Images:
-    """The 1,797 images of 8 x 8 pixels that come with scikit-learn: two of three for training, the third for testing."""
+    """The 1,797 images of 8 x 8 pixels that come with scikit-learn: every third for testing."""
     from sklearn.datasets import load_digits
 
     data = load_digits()
     x, y = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1), torch.tensor(data.target)
     x, for_test = (x / 16 - 0.305) / 0.376, torch.arange(len(y)) % 3 == 2
-    return Images("digits", (x[~for_test], y[~for_test]), (x[for_test], y[for_test]))
+    return Images("digits", (x[~for_test], y[~for_test]), (x[for_test], y[for_test]), epochs=40, batch_size=32)
 
 
 def pytest_report_header() -> str:
@@ -71,33 +71,31 @@ def images() -> Images:
     return fashion_mnist(folder) if folder else digits()
 
 
-def block(channels_in: int, channels_out: int) -> nn.Sequential:
-    convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
-    return nn.Sequential(convolution, nn.MaxPool2d(2), nn.BatchNorm2d(channels_out), nn.ReLU())
-
-
 class ConvNet(nn.Sequential):
-    """Three blocks, each halving the image. Dropout is there so that the source ``stochastic`` has something to vary."""
+    """Three blocks, each halving the image; the dropout is what the source ``stochastic`` varies."""
 
     def __init__(self) -> None:
-        classifier = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.1), nn.Linear(32, 10)]
-        super().__init__(block(1, 8), block(8, 16), block(16, 32), *classifier)
+        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.1), nn.Linear(32, 10)]
+        super().__init__(*self.block(1, 8), *self.block(8, 16), *self.block(16, 32), *head)
+
+    @staticmethod
+    def block(ins: int, outs: int) -> list[nn.Module]:
+        return [nn.Conv2d(ins, outs, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(outs), nn.ReLU()]
 
 
 @pytest.fixture(scope="session")
 def cnn(images: Images) -> Recipe:
-    """The paper's optimizer and schedule (section 3.2), with a batch size and epochs for small data."""
-    on_digits = images.name == "digits"
+    """The paper's rate, momentum, weight decay and schedule (section 3.2), with smaller batches for less data."""
     return Recipe(
         name=f"CNN, {images.name}",
         model=ConvNet,
         train=images.train,
         test=images.test,
-        epochs=10,
-        batch_size=64,
+        epochs=images.epochs,
+        batch_size=images.batch_size,
         optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.4, momentum=0.9, weight_decay=5e-4),
         schedule=warmup_cosine(warmup_epochs=1),
-        augment=RandomCropFlip(padding=1, flip=not on_digits),  # a mirrored 2 is no 2
+        augment=RandomCropFlip(padding=1, flip=images.name != "digits"),  # a mirrored 2 is no 2
         memory_format=torch.channels_last,
     )
 
@@ -110,19 +108,23 @@ def linear(images: Images) -> Recipe:
         model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(pixels, 10)),
         train=images.train,
         test=images.test,
-        epochs=10,
-        batch_size=64,
+        epochs=images.epochs,
+        batch_size=images.batch_size,
         optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9),
         schedule=warmup_cosine(warmup_epochs=1),
     )
 
 
 @pytest.fixture(scope="session")
-def one_hidden_layer(images: Images, linear: Recipe) -> Recipe:
-    """The linear model's training, with 512 hidden units between."""
-    pixels = images.train[0][0].numel()
-    return dataclasses.replace(
-        linear,
+def one_hidden_layer(images: Images) -> Recipe:
+    pixels, lr = images.train[0][0].numel(), 0.2 if images.name == "digits" else 0.1
+    return Recipe(
         name=f"one hidden layer, {images.name}",
         model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(pixels, 512), nn.ReLU(), nn.Linear(512, 10)),
+        train=images.train,
+        test=images.test,
+        epochs=2 * images.epochs,
+        batch_size=images.batch_size,
+        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9),
+        schedule=warmup_cosine(warmup_epochs=1),
     )

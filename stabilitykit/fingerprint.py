@@ -111,14 +111,21 @@ class _Walk:
 
     def function(self, value: types.FunctionType, where: str) -> bytes:
         """Code, defaults and closure; for the user's own functions also the globals that the code names."""
-        parts: list[object] = [value.__module__, value.__qualname__, value.__defaults__, value.__kwdefaults__]
-        cells = [_cell(cell) for cell in value.__closure__ or ()]
-        parts += [self._code(value.__code__, where), cells, value.__dict__]
-        if self._note_file(value.__code__.co_filename) or value.__code__.co_filename.startswith("<"):
-            parts.append(self._named(_names(value.__code__), value.__globals__))
+        code = value.__code__
+        parts: list[tuple[str, object]] = [
+            ("__module__", value.__module__),
+            ("__qualname__", value.__qualname__),
+            ("__defaults__", value.__defaults__),
+            ("__kwdefaults__", value.__kwdefaults__),
+            ("__dict__", value.__dict__),
+            ("__code__", self._code(code, where)),
+        ]
+        parts += zip(code.co_freevars, map(_cell, value.__closure__ or ()), strict=True)
+        if self._note_file(code.co_filename) or code.co_filename.startswith("<"):
+            parts += self._named(_names(code), value.__globals__)
         else:
-            parts.append(_version_of(value.__module__))
-        return self.all("function", parts, f"{where}:{value.__qualname__}")
+            parts.append(("__version__", _version_of(value.__module__)))
+        return self.mapping("function", parts, f"{where}:{value.__qualname__}")
 
     def _named(self, names: set[str], scope: dict[str, object]) -> list[tuple[str, object]]:
         """What ``names`` mean in ``scope``, and in each own module that one of them means: ``settings.RATE``."""
@@ -144,8 +151,8 @@ class _Walk:
         if not own and value.__module__ != "__main__":
             return self.all("class", [value.__module__, value.__qualname__, _version_of(value.__module__)], where)
         members = {name: member for name, member in vars(value).items() if name not in _NOT_MEMBERS}
-        parts: list[object] = [value.__module__, value.__qualname__, value.__bases__, members]
-        return self.all("class", parts, f"{where}:{value.__qualname__}")
+        parts = {"__module__": value.__module__, "__qualname__": value.__qualname__, "__bases__": value.__bases__}
+        return self.mapping("class", [*parts.items(), *members.items()], f"{where}:{value.__qualname__}")
 
     def _instance(self, value: object, where: str) -> bytes:
         try:

@@ -47,7 +47,7 @@ class TestSplitting:
         batches = split_indices(order, size, drop_last=drop_last)
         whole, rest = divmod(count, size)
         assert [len(batch) for batch in batches] == [size] * whole + [rest] * (rest > 0 and not drop_last)
-        assert sum((batch.tolist() for batch in batches), []) == order.tolist()[: sum(map(len, batches))]
+        assert [index for batch in batches for index in batch.tolist()] == order.tolist()[: sum(map(len, batches))]
 
 
 class TestTensors:
@@ -126,6 +126,22 @@ class TestDatasets:
         self.rows(workers=workers)
         assert (random.random(), np.random.rand(), torch.rand(1)) == expected
 
+    @pytest.mark.parametrize(
+        ("items", "got"),
+        [
+            ([{"x": 1.0, "y": 2}], "a dict"),
+            ([(1.0, 2, 3)], "a list of Tensor, Tensor, Tensor"),
+            ([((1.0, 2.0), 3)], "a list of list, Tensor"),
+            ([("text", 1)], "a list of tuple, Tensor"),
+            ([1.0], "a Tensor"),
+        ],
+    )
+    def test_items_that_are_no_pairs_are_refused(self, items, got):
+        with pytest.raises(TaskError) as refusal:
+            list(examples_of(items, CPU).batches([torch.tensor([0])], item_seed=0))
+        assert str(refusal.value).startswith("Expected every item of list to be (input, label)")
+        assert f"but a batch of them is {got}." in str(refusal.value)
+
     def test_items_become_tensors(self):
         ((x, y),) = examples_of(Noisy(2), CPU).batches([torch.tensor([1, 0])], item_seed=0)
         assert x.shape == (2, 4)
@@ -162,7 +178,7 @@ class TestChecking:
             check_data("train", data)
         assert str(refusal.value) == message
 
-    @pytest.mark.parametrize("data", [Stream(), 3, None, torch.utils.data.DataLoader(Noisy())])
+    @pytest.mark.parametrize("data", [Stream(), 3, None, torch.zeros(3, 2), torch.utils.data.DataLoader(Noisy())])
     def test_data_without_items_by_index_is_refused(self, data):
         with pytest.raises(TaskError) as refusal:
             check_data("test", data)

@@ -151,8 +151,8 @@ HOLDERS = [
     lambda value: collections.Counter([value]),
     lambda value: Tuned(a=value),
     lambda value: types.SimpleNamespace(a=value),
-    lambda value: slice(value),
-    lambda value: ValueError(value),
+    slice,
+    ValueError,
     lambda value: enum.Enum("Mode", {"FAST": value}).FAST,
     lambda value: np.array([None, value], dtype=object),
     lambda value: closing_over(closing_over(value)),
@@ -290,7 +290,7 @@ def test_equal_content_in_other_objects_is_equal():
 def test_code_counts():
     assert of(lambda x: x + 1) != of(lambda x: x + 2)
     assert of(lambda x: x + 1) != of(lambda x: x - 1)
-    assert of(lambda x: torch.sin(x)) != of(lambda x: torch.cos(x))
+    assert of(lambda x: torch.sin(x + 1)) != of(lambda x: torch.cos(x + 1))
     nested = [lambda: [y for y in range(3) if y > 1], lambda: [y for y in range(3) if y > 2]]
     assert of(nested[0]) != of(nested[1])
 
@@ -312,7 +312,8 @@ def test_a_circle_is_read_and_still_counts():
 def test_the_order_of_a_dict_counts_and_that_of_a_set_does_not():
     assert of({"a": 1, "b": 2}) != of({"b": 2, "a": 1})
     words = [f"word {i}" for i in range(50)]
-    assert of(set(words)) == of(set(reversed(words)))
+    backwards = words[::-1]
+    assert of(set(words)) == of(set(backwards))
     assert of(frozenset(words)) != of(set(words))
 
 
@@ -347,7 +348,7 @@ def generator():
         generator,
         lambda: open(__file__),  # noqa: SIM115, PTH123  # closed by the test
         lambda: memoryview(b"a"),
-        lambda: sys._getframe(),
+        sys._getframe,
         lambda: torch.ones(2, 2).to_sparse(),
         lambda: torch.ones(2, device="meta"),
     ],
@@ -357,7 +358,7 @@ def test_what_has_no_content_to_read_is_refused_by_its_path(make):
     task = closing_over(Holder({"inner": [value]}))
     with pytest.raises(CannotFingerprint) as refusal:
         of(task)
-    assert "value.inner[0] is a" in str(refusal.value)
+    assert str(refusal.value).startswith("function:closing_over.<locals>.train.value.value.inner[0] is a")
     if hasattr(value, "close"):
         value.close()
 
@@ -548,7 +549,7 @@ print(fingerprint(test_a.train, Path({str(project.root)!r})))
             check=True,
             env={**os.environ, "PYTHONHASHSEED": seed},
         ).stdout
-        for seed in ("0", "1", "2")
+        for seed in ("0", "1")
     }
     assert len(prints) == 1
     assert len(prints.pop().strip()) == 64

@@ -156,9 +156,9 @@ class TestChoice:
     def test_integer_weights_are_refused(self):
         model = nn.Module()
         model.codes = nn.Parameter(torch.ones(2, dtype=torch.int8), requires_grad=False)
-        with pytest.raises(PerturbationError, match="but Module has only torch.int8 parameters"):
+        with pytest.raises(PerturbationError, match=r"but Module has only torch\.int8 parameters"):
             perturb_model(model, Perturbation(), seed=0)
-        with pytest.raises(PerturbationError, match="but 'codes' is torch.int8: integers have no neighbouring float"):
+        with pytest.raises(PerturbationError, match=r"but 'codes' is torch\.int8: integers have no neighbouring float"):
             perturb_model(model, Perturbation(parameter="codes"), seed=0)
 
     def test_a_model_without_parameters_or_with_an_empty_one_is_refused(self):

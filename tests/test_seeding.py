@@ -68,14 +68,20 @@ def test_an_exception_puts_the_generators_back_and_the_stream_goes_on():
     expected = draw()
     seed_generators(5, CPU)
     stream = Stream(7)
-    with pytest.raises(KeyboardInterrupt), stream:
-        one = draw()
-        raise KeyboardInterrupt
+    drawn = []
+
+    def interrupted():
+        with stream:
+            drawn.append(draw())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert draw() == expected
     with stream:
-        two = draw()
+        drawn.append(draw())
     with Stream(7):
-        assert [draw(), draw()] == [one, two]
+        assert [draw(), draw()] == drawn
 
 
 def test_a_stream_inside_itself_changes_nothing():

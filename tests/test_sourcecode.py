@@ -151,8 +151,8 @@ def test_the_digest_changes_with_each_reached_file_and_with_no_other(write):
     digests = [source_digest([root / "test_a.py"], root)]
     write({"unrelated.py": "import os"})
     assert source_digest([root / "test_a.py"], root) == digests[0]
-    for name in files:
-        write({name: files[name] + "\n"})
+    for name, text in files.items():
+        write({name: text + "\n"})
         digests.append(source_digest([root / "test_a.py"], root))
         assert digests[-1] not in digests[:-1], name
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 MEASURES = """
     def test_device(stability):
-        study = stability.measure(train, labels=Y, runs=2)
+        study = stability.measure(train, labels=Y, vary="init", runs=2)
         print("trained on", study.records[0].environment["device"])
 """
 

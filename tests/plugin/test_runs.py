@@ -14,15 +14,15 @@ ONE_RUN_IS_NO_SPREAD = (
 )
 COUNTS = """
     def test_default(stability):
-        print("default", len(stability.measure(train, labels=Y).records))
+        print("default", len(stability.measure(train, labels=Y, vary="init").records))
 
     @pytest.mark.stability(runs=5)
     def test_marker(stability):
-        print("marker", len(stability.measure(train, labels=Y).records))
+        print("marker", len(stability.measure(train, labels=Y, vary="init").records))
 
     @pytest.mark.stability(runs=5)
     def test_argument(stability):
-        print("argument", len(stability.measure(train, labels=Y, runs=6).records))
+        print("argument", len(stability.measure(train, labels=Y, runs=6, vary="init").records))
 """
 
 

@@ -20,7 +20,7 @@ def test_a_run_has_that_many_threads_and_the_process_its_own_again(project: Proj
 
         def test_threads(stability):
             torch.set_num_threads(1)
-            study = stability.measure(counting, labels=Y, runs=2)
+            study = stability.measure(counting, labels=Y, vary="init", runs=2)
             print("in runs", set(threads), "recorded", study.records[1].environment["threads"])
             print("after", torch.get_num_threads())
     """)

@@ -1,0 +1,80 @@
+"""A session that was interrupted, or that asks for more or fewer runs, trains only what is missing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .conftest import Project
+
+STUDY = """
+    def test_study(stability):
+        stability.measure(train, labels=Y, vary="init+shuffle")
+"""
+
+
+def fingerprints(report: dict) -> list[str]:
+    (study,) = report["studies"]
+    return [record["fingerprint"] for record in study["records"]]
+
+
+@pytest.mark.parametrize("way", ["plain", "n2"])
+def test_after_kill_9_only_the_missing_runs_are_trained_to_the_same_bits(
+    project: Project, way: str, wait_for: Callable
+) -> None:
+    project.tests(STUDY)
+    project.sleep_in_runs(0.3)
+    process = project.start("--stability-runs", 10, way=way)
+    wait_for(lambda: len(project.stored()) >= 3)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(10)
+    project.ledger()
+    kept = project.stored()
+    assert 3 <= len(kept) < 10
+    assert project.claims(), "a process that is killed cannot tidy up"
+    project.sleep_in_runs(0)
+    result, resumed = project.study("--stability-runs", 10, way=way)
+    result.assert_outcomes(passed=1)
+    assert project.trained() == [index for index in range(10) if index not in kept]
+    assert project.claims() == []
+    project.forget()
+    _, whole = project.study("--stability-runs", 10)
+    assert fingerprints(resumed) == fingerprints(whole)
+    assert len(set(fingerprints(whole))) == 10
+
+
+@pytest.mark.parametrize("way", ["plain", "n2"])
+def test_ctrl_c_gives_the_claims_back_and_the_next_session_goes_on(
+    project: Project, way: str, wait_for: Callable
+) -> None:
+    project.tests(STUDY)
+    project.sleep_in_runs(0.3)
+    process = project.start("--stability-runs", 10, way=way)
+    wait_for(lambda: len(project.stored()) >= 3 and project.claims())
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(20) == pytest.ExitCode.INTERRUPTED
+    kept = project.stored()
+    assert len(kept) < 10
+    assert project.claims() == []
+    assert not list((project.path / ".stabilitykit" / "sessions").iterdir())
+    project.ledger()
+    project.sleep_in_runs(0)
+    project.run("--stability-runs", 10, way=way).assert_outcomes(passed=1)
+    assert project.trained() == [index for index in range(10) if index not in kept]
+
+
+def test_more_runs_train_the_new_ones_and_fewer_none(project: Project) -> None:
+    project.tests(STUDY)
+    _, three = project.study("--stability-runs", 3)
+    assert project.trained() == [0, 1, 2]
+    _, five = project.study("--stability-runs", 5, way="n2")
+    assert project.trained() == [3, 4]
+    _, two = project.study("--stability-runs", 2)
+    assert project.trained() == []
+    assert fingerprints(five)[:3] == fingerprints(three)
+    assert fingerprints(five)[:2] == fingerprints(two)

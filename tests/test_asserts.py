@@ -1,0 +1,112 @@
+"""The helpers: each judges its own measure, fails with everything a reader needs, and leaves its verdict behind."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+
+from stabilitykit.asserts import (
+    assert_accuracy_sd,
+    assert_correlation,
+    assert_cross_entropy_sd,
+    assert_disagreement,
+    assert_ensemble_delta,
+    assert_within,
+)
+from stabilitykit.budgets import Budget, Outcome
+from stabilitykit.errors import BudgetError, BudgetExceededError, StabilityError
+from stabilitykit.testing import fake_study
+
+LABELS = torch.arange(60) % 3
+NOISE = torch.randn(8, 60, 3, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def study():
+    return fake_study(1.5 * nn.functional.one_hot(LABELS, 3) + NOISE, LABELS, vary="init")
+
+
+HELPERS = [
+    (assert_accuracy_sd, "accuracy_sd"),
+    (assert_cross_entropy_sd, "cross_entropy_sd"),
+    (assert_disagreement, "disagreement"),
+    (assert_ensemble_delta, "ensemble_delta"),
+]
+
+
+@pytest.mark.parametrize(("helper", "metric"), HELPERS)
+def test_each_helper_judges_its_own_measure(study, helper, metric):
+    estimate = study[metric]
+    helper(study, at_most=estimate.value)
+    with pytest.raises(BudgetExceededError, match=f"FAIL +{metric} "):
+        helper(study, at_most=estimate.low * 0.99)
+    with pytest.raises(BudgetExceededError, match=f"UNDECIDED +{metric} "):
+        helper(study, at_most=(estimate.low + estimate.value) / 2)
+    judged = [(v.outcome, v.judgements[0].metric) for v in study.verdicts]
+    assert judged == [(outcome, metric) for outcome in (Outcome.PASS, Outcome.FAIL, Outcome.UNDECIDED)]
+
+
+def test_a_correlation_is_limited_from_below(study):
+    estimate = study.correlation
+    assert_correlation(study, at_least=estimate.value)
+    with pytest.raises(BudgetExceededError, match=r"FAIL +correlation "):
+        assert_correlation(study, at_least=estimate.high * 1.01)
+
+
+def test_the_ensemble_delta_of_a_regression_is_that_of_its_error():
+    study = fake_study(NOISE[..., 0] + LABELS, LABELS.float())
+    size = abs(study["rmse_ensemble_delta"].value)
+    assert size > 0
+    assert_ensemble_delta(study, at_most=size)
+    with pytest.raises(BudgetExceededError, match=r"FAIL +rmse_ensemble_delta"):
+        assert_ensemble_delta(study, at_most=size / 100)
+
+
+def test_a_failure_is_an_assertion_error_and_one_of_ours(study):
+    with pytest.raises(AssertionError) as failure:
+        assert_disagreement(study, at_most=0)
+    assert isinstance(failure.value, StabilityError)
+
+
+def test_a_failure_shows_every_judgement_the_interval_and_the_table(study):
+    accuracy = study.accuracy_sd
+    budget = Budget(accuracy_sd=(accuracy.low + accuracy.value) / 2, disagreement=0.5, correlation=-1)
+    with pytest.raises(BudgetExceededError) as failure:
+        assert_within(study, budget)
+    first, *lines = str(failure.value).splitlines()
+    assert first == "FAIL"
+    assert lines[0].startswith(f"  UNDECIDED  accuracy_sd {accuracy} points is beyond the budget of ")
+    assert lines[0].endswith(f"--stability-runs {study.verdicts[0].judgements[0].runs_to_settle}.")
+    assert lines[1].startswith(f"  FAIL       disagreement {study.disagreement} % is beyond the budget of 0.5 %")
+    assert lines[2].startswith("  PASS       correlation ")
+    assert lines[3] == ""
+    assert " ".join(lines[4].split()) == "test varies runs accuracy % acc. SD CE SD disagree % corr. ens. delta verdict"
+    assert lines[5].split()[:3] == ["fake", "init", "8"]
+    assert lines[5].split()[-1] == "FAIL"
+
+
+def test_what_is_undecided_is_left_to_the_policy_of_the_study(study):
+    told = []
+    lenient = dataclasses.replace(study, on_undecided=told.append, verdicts=[])
+    accuracy = study.accuracy_sd
+    assert_within(lenient, Budget(accuracy_sd=(accuracy.low + accuracy.value) / 2))
+    (message,) = told
+    assert message.startswith("UNDECIDED\n  UNDECIDED  accuracy_sd")
+    assert lenient.verdicts[0].outcome is Outcome.UNDECIDED
+    with pytest.raises(BudgetExceededError, match=r"FAIL +accuracy_sd"):
+        assert_accuracy_sd(lenient, at_most=0)  # a failure is no matter of policy
+    assert len(told) == 1
+
+
+def test_a_limit_on_a_measure_that_the_task_does_not_have_is_no_verdict(study):
+    with pytest.raises(BudgetError, match=r"but got Budget\(rmse_sd=\.\.\.\)"):
+        assert_within(study, Budget(rmse_sd=1))
+    assert study.verdicts == []
+
+
+def test_equal_runs_keep_a_budget_of_nothing():
+    study = fake_study(NOISE[:1].expand(8, -1, -1), LABELS)
+    assert_within(study, Budget(accuracy_sd=0, disagreement=0, correlation=1, ensemble_delta=0, cross_entropy_sd=0))

@@ -1,0 +1,445 @@
+"""The run store: exact, whole or missing, claimed by one, and never the reason for a wrong answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from stabilitykit.errors import StoreError
+from stabilitykit.record import RunRecord
+from stabilitykit.store import FORMAT, RunStore
+
+LOGITS = torch.tensor([[0.25, -1.5], [2.0, 0.0]])
+
+
+def record(index=0, **values):
+    values = {"status": "ok", "seconds": 0.5, "logits": LOGITS, "seeds": {"init": 3, "low_level": None}} | values
+    if values["status"] != "ok":
+        values["logits"] = None
+    return RunRecord(index=index, **values)
+
+
+@pytest.fixture
+def open_store(tmp_path):
+    """The experiment "key" as a session by name sees it."""
+
+    def open_store(session="one", cache="auto", key="key", **options):
+        return RunStore(tmp_path / "store", session, cache).experiment(key, {"task": "a"}, **options)
+
+    return open_store
+
+
+def publish(experiment, *records):
+    for made in records:
+        with experiment.claimed(made.index) as claim:
+            assert claim is not None
+            experiment.publish(claim, made)
+
+
+sessions = itertools.count()
+finite = st.floats(allow_nan=False, allow_infinity=False)
+names = st.text(min_size=1, max_size=5)
+
+
+class TestRoundTrip:
+    @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        index=st.integers(0, 20_000),
+        shape=st.lists(st.integers(0, 4), min_size=1, max_size=4),
+        dtype=st.sampled_from([torch.float32, torch.float64]),
+        seed=st.integers(0, 2**32),
+        values=st.fixed_dictionaries(
+            {
+                "seeds": st.dictionaries(names, st.none() | st.integers(0, 2**32 - 1)),
+                "seconds": st.floats(0, 1e9),
+                "fingerprint": st.text("0123456789abcdef", max_size=64),
+                "trace": st.lists(names, max_size=2).map(tuple),
+                "curve": st.lists(st.dictionaries(names, finite, max_size=2), max_size=3).map(tuple),
+                "perturbation": st.none() | st.dictionaries(names, finite | names, max_size=3),
+                "low_level": st.sampled_from(["deterministic", "gradient rounding"]),
+                "environment": st.dictionaries(names, names | st.integers() | st.none(), max_size=3),
+            }
+        ),
+    )
+    def test_a_record_comes_back_bit_for_bit(self, tmp_path, index, shape, dtype, seed, values):
+        generator = torch.Generator().manual_seed(seed)
+        # Any bits: denormal numbers, infinities and NaN with payloads among them.
+        integers = {torch.float32: torch.int32, torch.float64: torch.int64}[dtype]
+        limits = torch.iinfo(integers)
+        bits = torch.randint(limits.min, limits.max, shape, generator=generator, dtype=integers)
+        made = RunRecord(
+            index=index, status="ok", logits=bits.view(dtype) if bits.numel() else bits.to(dtype), **values
+        )
+        session = str(next(sessions))
+        experiment = RunStore(tmp_path, session).experiment("key", {}, private=True)
+        publish(experiment, made)
+        again = RunStore(tmp_path, session).experiment("key", {}, private=True)
+        for got in (experiment.load(index), again.load(index)):
+            assert got.logits.dtype == dtype
+            assert got.logits.shape == made.logits.shape
+            assert got.logits.numpy().tobytes() == made.logits.numpy().tobytes()
+            ours = {f.name for f in dataclasses.fields(RunRecord)} - {"logits", "trained_by"}
+            assert {name: getattr(got, name) for name in ours} == {name: getattr(made, name) for name in ours}
+            assert got.trained_by["pid"] == os.getpid()
+            assert got.trained_by["attempt"] == 1
+
+    def test_logits_that_are_a_view_come_back_as_they_looked(self, open_store):
+        view = torch.arange(12.0).reshape(3, 4).T[1:]
+        publish(open_store(), record(logits=view))
+        assert torch.equal(open_store("two").load(0).logits, view)
+
+    def test_a_failed_record_comes_back_with_its_error(self, open_store):
+        publish(open_store(), record(status="failed", error="Traceback: boom"))
+        got = open_store().load(0)
+        assert (got.status, got.error, got.logits) == ("failed", "Traceback: boom", None)
+
+
+class TestWholeOrMissing:
+    """A run file that is not exactly what was written counts as not there, and is trained again."""
+
+    @pytest.fixture
+    def files(self, open_store, tmp_path):
+        publish(open_store(), record(0), record(1))
+        runs = tmp_path / "store" / f"v{FORMAT}" / "key" / "runs"
+        (arrays,) = runs.glob("0000.*.npz")
+        return runs / "0000.json", arrays
+
+    def missing(self, open_store):
+        experiment = open_store("two")
+        assert not experiment.is_finished(0)
+        assert experiment.status(0) is None
+        assert experiment.is_finished(1)
+        with pytest.raises(StoreError, match=r"Expected run 0 in .* but it is not there, or not whole"):
+            experiment.load(0)
+        publish(experiment, record(0))
+        assert torch.equal(open_store("three").load(0).logits, LOGITS)
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"null", b"[]", b"3", b"\xff\xfe", b"{}", b'{"record": 3}'])
+    def test_a_torn_header_is_trained_again(self, open_store, files, content):
+        files[0].write_bytes(content)
+        self.missing(open_store)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"format": "2"},
+            {"format": None},
+            {"arrays": None},
+            {"arrays": "0000.missing.npz"},
+            {"arrays": "../../../FORMAT"},
+            {"sha256": "0" * 64},
+            {"sha256": None},
+            {"record": {}},
+            {"record.index": 1},
+            {"record.status": "failed"},
+            {"record.trained_by": None},
+            {"record.extra": 1},
+        ],
+    )
+    def test_a_header_that_says_something_else_is_trained_again(self, open_store, files, change):
+        header = json.loads(files[0].read_text())
+        for path, value in change.items():
+            *outer, name = path.split(".")
+            (header[outer[0]] if outer else header)[name] = value
+        files[0].write_text(json.dumps(header))
+        self.missing(open_store)
+
+    @pytest.mark.parametrize("key", ["format", "arrays", "sha256", "record"])
+    def test_a_header_that_lacks_something_is_trained_again(self, open_store, files, key):
+        header = json.loads(files[0].read_text())
+        del header[key]
+        files[0].write_text(json.dumps(header))
+        self.missing(open_store)
+
+    @pytest.mark.parametrize(
+        "change", [lambda c: b"", lambda c: c[:-1], lambda c: c + b"x", lambda c: c[:90] + b"?" + c[91:]]
+    )
+    def test_arrays_with_other_bytes_are_trained_again(self, open_store, files, change):
+        files[1].write_bytes(change(files[1].read_bytes()))
+        self.missing(open_store)
+
+    def test_missing_arrays_are_trained_again(self, open_store, files):
+        files[1].unlink()
+        self.missing(open_store)
+
+    def test_another_runs_file_is_not_taken_for_it(self, open_store, files):
+        files[0].write_bytes((files[0].parent / "0001.json").read_bytes())
+        self.missing(open_store)
+
+    def test_a_pickle_is_never_executed(self, open_store, files, tmp_path):
+        class Harm:
+            def __reduce__(self):
+                return (Path.touch, (tmp_path / "harmed",))
+
+        np.savez(files[1], logits=np.array([Harm()], dtype=object))
+        header = json.loads(files[0].read_text())
+        header["sha256"] = hashlib.sha256(files[1].read_bytes()).hexdigest()
+        files[0].write_text(json.dumps(header))
+        with pytest.raises(ValueError, match="allow_pickle=False"):
+            open_store("two").load(0)
+        assert not (tmp_path / "harmed").exists()
+
+    def test_a_retrained_run_leaves_no_old_arrays_behind(self, open_store, files):
+        files[0].write_text("")
+        publish(open_store("two"), record(0, logits=LOGITS + 1))
+        assert len(list(files[0].parent.glob("0000.*.npz"))) == 1
+        assert len(list(files[0].parent.glob("0001.*.npz"))) == 1
+        assert not list(files[0].parent.glob("*.tmp"))
+
+
+class TestFolder:
+    def test_a_store_keeps_itself_out_of_git_and_names_its_format(self, tmp_path):
+        RunStore(tmp_path / "store", "one")
+        assert (tmp_path / "store" / ".gitignore").read_text() == "*\n"
+        assert (tmp_path / "store" / "FORMAT").read_text() == FORMAT
+
+    @pytest.mark.parametrize("found", ["2", "", "one"])
+    def test_a_store_of_another_format_is_refused(self, tmp_path, found):
+        (tmp_path / "FORMAT").write_text(found)
+        with pytest.raises(StoreError) as refusal:
+            RunStore(tmp_path, "one")
+        assert str(refusal.value) == (
+            f"Expected the run store {tmp_path} to have format {FORMAT} but it has {found!r}: another version of "
+            "stabilitykit wrote it. Use that version, or move the folder away to start a new store."
+        )
+
+    def test_a_file_in_place_of_the_folder_is_refused(self, tmp_path):
+        (tmp_path / "store").write_text("")
+        with pytest.raises(
+            StoreError, match=r"^Expected to write the run store .*store but got: .* make the folder writable"
+        ):
+            RunStore(tmp_path / "store", "one")
+
+    @pytest.mark.parametrize("name", ["v1", "v1/key", "v1/key/runs"])
+    def test_a_file_in_place_of_a_folder_inside_is_refused(self, open_store, tmp_path, name):
+        path = tmp_path / "store" / name
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+        with pytest.raises(
+            StoreError, match=r"^Expected to write .* but got: .* Runs that cannot be kept are not trained"
+        ):
+            open_store()
+
+    def test_a_run_that_cannot_be_written_is_an_error_and_gives_its_claim_back(self, open_store, tmp_path):
+        experiment = open_store()
+        claim = experiment.claim(0)
+        (tmp_path / "store/v1/key/runs/0000.json").mkdir()
+        with pytest.raises(StoreError, match=r"Expected to write .*0000\.json but got:"):
+            experiment.publish(claim, record(0))
+        experiment.release(claim)
+        assert experiment.is_free(0)
+        assert not list((tmp_path / "store").rglob("*.tmp"))
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_a_folder_without_write_permission_is_refused(self, tmp_path):
+        tmp_path.chmod(0o500)
+        try:
+            with pytest.raises(StoreError, match="Expected to write the run store"):
+                RunStore(tmp_path / "store", "one")
+        finally:
+            tmp_path.chmod(0o700)
+
+    def test_an_experiment_says_what_its_key_was_made_of(self, open_store, tmp_path):
+        open_store()
+        assert json.loads((tmp_path / "store/v1/key/experiment.json").read_text()) == {"task": "a"}
+
+
+class TestReuse:
+    def test_a_finished_run_serves_every_later_session(self, open_store):
+        publish(open_store(), record())
+        assert open_store("two").is_finished(0)
+        assert open_store("two").claim(0) is None
+        assert open_store("two").status(0) == "ok"
+
+    def test_experiments_do_not_share_runs(self, open_store):
+        publish(open_store(), record())
+        assert not open_store(key="other").is_finished(0)
+
+    @pytest.mark.parametrize("status", ["failed", "crashed"])
+    def test_a_failed_run_is_an_answer_in_its_session_and_tried_again_in_the_next(self, open_store, status):
+        publish(open_store(), record(status=status, error="x"))
+        assert open_store("one").is_finished(0)
+        assert open_store("one").status(0) == status
+        assert not open_store("two").is_finished(0)
+        publish(open_store("two"), record())
+        assert open_store("two").status(0) == "ok"
+
+    def test_refresh_trains_again_once_a_session(self, open_store):
+        publish(open_store(), record(logits=LOGITS))
+        refreshed = open_store("two", "refresh")
+        assert not refreshed.is_finished(0)
+        publish(refreshed, record(logits=LOGITS + 1))
+        for experiment in (refreshed, open_store("two", "refresh"), open_store("three")):
+            assert torch.equal(experiment.load(0).logits, LOGITS + 1)
+
+    def test_off_keeps_nothing_after_the_session(self, tmp_path):
+        store = RunStore(tmp_path, "one", "off")
+        publish(store.experiment("key", {}), record())
+        assert store.experiment("key", {}).is_finished(0)
+        store.end_session()
+        assert not RunStore(tmp_path, "one", "off").experiment("key", {}).is_finished(0)
+        assert not RunStore(tmp_path, "two").experiment("key", {}).is_finished(0)
+        assert not list(tmp_path.rglob("*.npz"))
+
+    def test_a_private_experiment_is_seen_by_its_session_alone(self, open_store, tmp_path):
+        publish(open_store(private=True), record())
+        assert open_store(private=True).is_finished(0)
+        assert not open_store().is_finished(0)
+        assert not open_store("two", private=True).is_finished(0)
+        RunStore(tmp_path / "store", "one").end_session()
+        assert not open_store(private=True).is_finished(0)
+
+    def test_the_end_of_a_session_leaves_what_is_shared(self, open_store, tmp_path):
+        publish(open_store(), record())
+        RunStore(tmp_path / "store", "one").end_session()
+        assert open_store("two").is_finished(0)
+        assert not (tmp_path / "store" / "sessions" / "one").exists()
+
+    def test_a_control_serves_later_sessions_but_not_one_that_refreshes(self, open_store):
+        assert open_store().read_control() is None
+        open_store().write_control({"proven": True})
+        assert open_store("two").read_control()["proven"] is True
+        assert open_store("three", "refresh").read_control() is None
+        open_store("three", "refresh").write_control({"proven": True})
+        assert open_store("three", "refresh").read_control()["session"] == "three"
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from stabilitykit.store import RunStore
+claim = RunStore(Path(sys.argv[1]), sys.argv[2]).experiment("key", {}).claim(0)
+print("none" if claim is None else claim.attempt, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def claim_elsewhere(tmp_path):
+    """Start a process that claims run 0 in a session and trains for ever; give it and its attempt."""
+    children = []
+
+    def start(session="one"):
+        command = [sys.executable, "-c", HOLD, str(tmp_path / "store"), session]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        children.append(child)
+        return child, child.stdout.readline().strip()
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+def kill(child):
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+
+
+class TestClaims:
+    def test_a_run_is_claimed_by_one(self, open_store, tmp_path):
+        one, other = open_store(), open_store()
+        claim = one.claim(0)
+        assert (claim.index, claim.attempt) == (0, 1)
+        assert one.claim(0) is None
+        assert other.claim(0) is None
+        assert not other.is_free(0)
+        assert other.is_free(1)
+        one.release(claim)
+        assert other.is_free(0)
+        assert not list((tmp_path / "store/v1/key/claims").iterdir())
+
+    def test_another_process_holds_its_claim_until_it_is_killed_and_then_the_run_is_free(
+        self, open_store, claim_elsewhere
+    ):
+        child, attempt = claim_elsewhere()
+        experiment = open_store()
+        assert attempt == "1"
+        assert experiment.claim(0) is None
+        assert not experiment.is_finished(0)
+        kill(child)
+        claim = experiment.claim(0)
+        assert (claim.index, claim.attempt) == (0, 2)
+        experiment.publish(claim, record())
+        experiment.release(claim)
+        assert experiment.load(0).trained_by["attempt"] == 2
+
+    def test_two_deaths_in_one_session_make_a_crash(self, open_store, claim_elsewhere):
+        pids = []
+        for attempt in ("1", "2"):
+            child, got = claim_elsewhere()
+            assert got == attempt
+            pids.append(child.pid)
+            kill(child)
+        experiment = open_store()
+        assert experiment.claim(0) is None
+        crashed = experiment.load(0)
+        assert crashed.status == "crashed"
+        assert crashed.error.startswith("2 processes died while they trained this run: ")
+        assert all(f"process {pid} on " in crashed.error for pid in pids)
+        # Nothing stays claimed, and the next session tries again from the start.
+        later = open_store("two")
+        assert not later.is_finished(0)
+        claim = later.claim(0)
+        assert claim.attempt == 1
+        later.release(claim)
+
+    def test_a_death_in_an_earlier_session_does_not_count(self, open_store, claim_elsewhere):
+        child, _ = claim_elsewhere("yesterday")
+        kill(child)
+        claim = open_store().claim(0)
+        assert claim.attempt == 1
+        open_store().release(claim)
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
+    def test_an_interrupted_training_gives_its_claim_back_and_is_no_death(self, open_store, error):
+        experiment = open_store()
+
+        def interrupted():
+            with experiment.claimed(0):
+                raise error
+
+        for _ in range(3):
+            with pytest.raises(error):
+                interrupted()
+        claim = experiment.claim(0)
+        assert claim.attempt == 1
+        experiment.release(claim)
+
+    def test_there_is_no_claim_on_a_finished_run(self, open_store):
+        experiment = open_store()
+        publish(experiment, record())
+        with experiment.claimed(0) as claim:
+            assert claim is None
+        assert not experiment.is_free(0)
+
+    def test_a_run_that_is_finished_while_its_lock_is_taken_is_not_trained_again(self, open_store, monkeypatch):
+        experiment, other = open_store(), open_store()
+        acquire = experiment._locks.acquire
+
+        def late(index):
+            with other.claimed(index) as claim:
+                other.publish(claim, record(index))
+            monkeypatch.setattr(experiment._locks, "acquire", acquire)
+            return acquire(index)
+
+        monkeypatch.setattr(experiment._locks, "acquire", late)
+        monkeypatch.setattr(
+            other, "_locks", type("Free", (), {"acquire": lambda *_: True, "release": lambda *_: None})()
+        )
+        assert experiment.claim(0) is None
+        monkeypatch.undo()
+        assert not experiment._locks.is_held(0)
