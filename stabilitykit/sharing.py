@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .board import Announcement, Board
-from .control import Control
+from .control import Control, ControlMode
 from .record import RunRecord
 from .runner import Runner
 from .store import Experiment
@@ -50,7 +50,9 @@ class OwnerSession(SharedSession):
 class HelperSession(SharedSession):
     """The study in a worker that has nothing else to do."""
 
-    def control(self, experiment: Experiment, prove: Callable[[], Control]) -> Control | None:
+    def control(
+        self, experiment: Experiment, mode: ControlMode, prove: Callable[[ControlMode], Control]
+    ) -> Control | None:
         """Leave it to the owner, who proves it while the helpers already train; if it fails, so does the test."""
         return None
 

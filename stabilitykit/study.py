@@ -247,14 +247,16 @@ class Session:
         """Return the records of a study; helpers of a test do it their own way."""
         return runner.gather()
 
-    def control(self, experiment: Experiment, prove: Callable[[], Control]) -> Control | None:
+    def control(
+        self, experiment: Experiment, mode: ControlMode, prove: Callable[[ControlMode], Control]
+    ) -> Control | None:
         """Return the control of an experiment: stored, or proven now."""
         stored = experiment.read_control()
-        if stored is not None:
+        if stored is not None and stored.get("mode") in (mode, "full"):
             return Control(stored["proven"], stored["scope"], tuple(stored["trace"]))
-        control = prove()
+        control = prove(mode)
         if control.proven:
-            experiment.write_control(control.to_json())
+            experiment.write_control(control.to_json() | {"mode": mode})
         return control
 
 
@@ -286,8 +288,8 @@ def measure(
         budget.check_names(Measures.names(task.labels, metrics))
 
     trainer = Trainer(task, device, session.threads, session.rootdir)
-    experiment, private = _experiment(session, task, protocol, trainer, control)
-    shown = session.control(experiment, lambda: prove_isolation(trainer, protocol, control))
+    experiment, private = _experiment(session, task, protocol, trainer)
+    shown = session.control(experiment, control, lambda mode: prove_isolation(trainer, protocol, mode))
     name = f"{task.name} {protocol.name}"
     runner = Runner(experiment, protocol.plans(), trainer.train_once, study=name, on_progress=session.on_progress)
     records = session.gather(runner)
@@ -326,15 +328,11 @@ def check_runs(study: Study) -> None:
     )
 
 
-def _experiment(
-    session: Session, task: Task, protocol: NoiseProtocol, trainer: Trainer, control: ControlMode
-) -> tuple[Experiment, str]:
+def _experiment(session: Session, task: Task, protocol: NoiseProtocol, trainer: Trainer) -> tuple[Experiment, str]:
     """Return the place in the store for these runs, and why it is private if it is."""
-    about = {
-        "task": task.name,
+    about: dict[str, Any] = {
         "protocol": _identity(protocol),
         "environment": trainer.environment.must_match,
-        "control": control,
     }
     private = ""
     try:
@@ -343,7 +341,7 @@ def _experiment(
         private = str(error)
         about["fingerprint"] = session.private_scope()
     key = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:32]
-    return session.store.experiment(key, about, private=bool(private)), private
+    return session.store.experiment(key, {"task": task.name, **about}, private=bool(private)), private
 
 
 def _identity(protocol: NoiseProtocol) -> dict[str, Any]:
