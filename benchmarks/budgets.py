@@ -1,7 +1,7 @@
 """Propose budgets from measured studies: 1.25 times the largest upper 95 % bound, per task and measure.
 
-    pytest stability_tests --stability-runs 10 --stability-undecided pass -n 2 --stability-json measured.json
-    python benchmarks/budgets.py measured.json
+pytest stability_tests --stability-runs 10 --stability-undecided pass -n 2 --stability-json measured.json
+python benchmarks/budgets.py measured.json
 """
 
 import json

@@ -5,11 +5,9 @@ Every session of every user loads this module, so whatever needs torch is import
 
 from __future__ import annotations
 
-import contextlib
 import json
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
@@ -19,15 +17,14 @@ import pytest
 
 from .config import OPTIONS, MarkerConfig, StabilityConfig
 from .errors import StabilityError, UsageError
+from .progress import ProgressLines
 
 if TYPE_CHECKING:
     from .fixture import Stability, TestContext
     from .runner import Progress
+    from .xdist import XdistBridge
 
 _PACKAGE = Path(__file__).parent
-
-#: Seconds between two progress lines of a log.
-_BETWEEN_LINES = 5.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -55,7 +52,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.pluginmanager.hasplugin("xdist"):
         from .xdist import XdistBridge
 
-        config.pluginmanager.register(XdistBridge(config, plugin), "stabilitykit-xdist")
+        plugin.xdist = XdistBridge(config, plugin)
+        config.pluginmanager.register(plugin.xdist, "stabilitykit-xdist")
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +85,7 @@ class StabilityPlugin:
         self.session_id: str = worker["stability_session"] if worker else secrets.token_hex(8)
         self.progress = ProgressLines(config)
         self.tell: Callable[[dict[str, Any]], None] = self.progress.show
-        self.help_with: XdistHelp | None = None
+        self.xdist: XdistBridge | None = None
         self._summaries: list[dict[str, Any]] = []
         self._tests: dict[str, TestContext] = {}
         self._numbers: dict[str, int] = {}
@@ -104,7 +102,7 @@ class StabilityPlugin:
         if self._fixture is None:
             from .fixture import Stability
 
-            helps = self.help_with
+            others = self.xdist if self.is_worker else None
             self._fixture = Stability(
                 self.values,
                 self.config.rootpath,
@@ -112,8 +110,8 @@ class StabilityPlugin:
                 current_test=self._current_test,
                 on_progress=self._progress,
                 on_undecided=self._undecided,
-                board=helps.board if helps else None,
-                is_helping=lambda: bool(helps and helps.is_helping),
+                board=others.board if others else None,
+                is_helping=lambda: bool(others and others.is_helping),
             )
         return self._fixture
 
@@ -248,88 +246,6 @@ class StabilityPlugin:
             from .study import fail_undecided
 
             fail_undecided(message)
-
-
-class XdistHelp:
-    """What the fixture must know of the other workers; `stabilitykit.xdist` fills it in."""
-
-    board: Any
-    is_helping: bool
-
-
-class ProgressLines:
-    """Progress on the terminal: on a TTY written over the line of results, in a log a line for each tenth of the runs.
-
-    A log gets no two lines within a few seconds, and none about a study that takes less.
-    """
-
-    def __init__(self, config: pytest.Config) -> None:
-        self._config = config
-        self._finished: dict[str, int] = {}
-        self._covered: str | None = None
-        self._last = 0.0
-
-    def show(self, progress: dict[str, Any]) -> None:
-        """Print how far a study is, if that is news and something had to be trained."""
-        reporter = self._reporter
-        study, finished, total = f"{progress['test']} {progress['call']}", progress["finished"], progress["total"]
-        before = self._finished.get(study, 0)
-        if reporter is None or progress["new"] == 0 or finished <= before:  # another worker may have told it first
-            return
-        capture = self._config.pluginmanager.get_plugin("capturemanager")
-        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-            if reporter.isatty:
-                self._finished[study] = finished
-                self._cover(reporter, _progress_line(progress))
-            elif 10 * finished // total > 10 * before // total and self._is_time(progress["elapsed"]):
-                self._finished[study], self._last = finished, time.monotonic()
-                if reporter._tw.width_of_current_line:
-                    reporter.write("\n")
-                reporter.currentfspath = None  # the next test starts a line with its file's name
-                reporter.write_line(_progress_line(progress))
-
-    def clear(self) -> None:
-        """Put back what the progress was written over, before anything else is written."""
-        reporter = self._reporter
-        if reporter is not None and self._covered is not None:
-            self._cover(reporter, self._covered)
-            reporter.write_raw("\r" + self._covered, flush=True)
-            self._covered = None
-
-    @property
-    def _reporter(self) -> Any:
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        return reporter if reporter is not None and self._config.get_verbosity() >= 0 else None
-
-    def _cover(self, reporter: Any, line: str) -> None:
-        # Written raw, so that pytest goes on to know its own line.
-        if self._covered is None:
-            self._covered = reporter._tw._current_line
-        width = reporter._tw.fullwidth - 1
-        reporter.write_raw("\r" + line[:width].ljust(width), flush=True)
-
-    def _is_time(self, elapsed: float) -> bool:
-        return elapsed > _BETWEEN_LINES < time.monotonic() - self._last
-
-
-def _progress_line(progress: dict[str, Any]) -> str:
-    failed = f", {progress['failed']} failed" if progress["failed"] else ""
-    left = progress["seconds_left"]
-    time_left = f", {_duration(left)} left" if left else ""
-    name = progress["test"].partition("::")[2] or progress["test"]
-    return f"stability: {name} ({progress['study']}) {progress['finished']}/{progress['total']} runs{failed}{time_left}"
-
-
-def _duration(seconds: float) -> str:
-    """Write a time as a person would.
-
-    >>> _duration(7.2), _duration(95), _duration(7300)
-    ('7 s', '1 min 35 s', '2 h 1 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _marker_of(item: pytest.Item) -> MarkerConfig:

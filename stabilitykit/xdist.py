@@ -7,16 +7,16 @@ runs that nobody has trained or trains, and leaves. It needs no extra test items
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 from _pytest.runner import runtestprotocol  # the one way to run an item without reporting it
 from _pytest.warnings import catch_warnings_for_item  # what pytest puts around an item that it reports
 
+from .config import StabilityConfig
 from .errors import StoreError
-from .plugin import StabilityPlugin, XdistHelp
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -27,17 +27,35 @@ _GRACE = 10.0
 _POLL = 0.1
 
 
-class XdistBridge(XdistHelp):
+class SessionPlugin(Protocol):
+    """What the plugin of one session shows of itself."""
+
+    session_id: str
+    is_worker: bool
+    values: StabilityConfig
+
+    @property
+    def folder(self) -> Path:
+        """Where the session keeps its own files."""
+        ...
+
+    tell: Callable[[dict[str, Any]], None]  #: of progress
+
+    def number_of(self, item: pytest.Item) -> int:
+        """Return the test's position in the collection."""
+        ...
+
+
+class XdistBridge:
     """Both ends: in the controller it names the session and hears of progress, in a worker it owns and helps."""
 
-    def __init__(self, config: pytest.Config, plugin: StabilityPlugin) -> None:
+    def __init__(self, config: pytest.Config, plugin: SessionPlugin) -> None:
         self.config, self.plugin = config, plugin
-        self.is_helping = False
+        self.is_helping = False  #: whether this worker's own tests are done
         self._board: Any = None
         self._experiments: dict[str, Any] = {}
         self._came_to_training = False
         if plugin.is_worker:
-            plugin.help_with = self
             channel = config.workerinput.get("stability_channel")  # type: ignore[attr-defined]  # xdist's
             if channel is not None:
                 plugin.tell = channel.send  # plain numbers and text, which is what a channel takes

@@ -60,16 +60,17 @@ ORDER = (
     "sharing",
     "fixture",
     FRONT_PAGE,
-    "plugin",
+    "progress",
     "xdist",
+    "plugin",
 )
 
 #: Loaded by every pytest run of every user, so these load none of HEAVY, themselves or through one another.
-LIGHT = (FRONT_PAGE, "_version", "errors", "sources", "protocol", "config", "plugin", "xdist")
+LIGHT = (FRONT_PAGE, "_version", "errors", "sources", "protocol", "config", "progress", "plugin", "xdist")
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "matplotlib"}
 
 #: Only these know that pytest exists.
-PYTEST_MODULES = {"plugin", "xdist"}
+PYTEST_MODULES = {"plugin", "progress", "xdist"}
 PYTEST_PACKAGES = {"pytest", "_pytest", "pluggy", "xdist", "execnet"}
 
 

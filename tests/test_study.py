@@ -182,12 +182,18 @@ class TestSharing:
         assert count(self.counting(count.trained, 2.0)) == 2
         assert count(self.counting(count.trained, 1)) == 2
 
-    def test_other_seeds_and_labels_and_controls_share_nothing(self, count):
+    def test_other_seeds_and_labels_share_nothing(self, count):
         train = self.counting(count.trained, 1.0)
         assert count(train) == 2
         assert count(train, seed=1) == 2
         assert count(train, labels=LABELS.flip(0)) == 2
-        assert count(train, control="full") == 4
+        assert count(train) == 0
+
+    def test_a_fuller_control_is_proven_beside_the_same_runs(self, count):
+        train = self.counting(count.trained, 1.0)
+        assert count(train) == 2
+        assert count(train, control="full") == 2  # one seed twice, and no run again
+        assert count(train, control="full") == 0
         assert count(train) == 0
 
     def test_more_runs_train_only_the_new_ones_and_fewer_train_none(self, count):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import random
@@ -209,6 +210,22 @@ def test_scoring_every_epoch_does_not_change_the_training(train, dropout_net, co
         assert torch.equal(plain.logits, scored.logits)
         assert len(scored.curve) == 3
         assert plain.curve == ()
+
+
+def test_a_model_that_draws_while_it_is_scored_trains_the_same(train, dropout_net):
+    class Always(nn.Dropout):
+        """Monte Carlo dropout."""
+
+        def forward(self, x):
+            return nn.functional.dropout(x, self.p, training=True) + random.random() + np.random.rand()
+
+    def model():
+        return nn.Sequential(nn.Linear(6, 8), Always(0.5), nn.Linear(8, 3))
+
+    plain = dataclasses.replace(dropout_net, model=model)
+    one, scored = train(plain), train(dataclasses.replace(plain, curve=True))
+    assert one.fingerprint == scored.fingerprint
+    assert torch.equal(one.logits, scored.logits)
 
 
 # Same plan, same bits

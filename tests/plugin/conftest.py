@@ -61,7 +61,7 @@ def note(run, started):
 """
 
 #: What the toy's processes need not load: it saves a second each.
-_WITHOUT = ["-p", "no:hypothesispytest", "-p", "no:timeout", "-p", "no:cacheprovider"]
+_WITHOUT = ["-p", "no:hypothesispytest", "-p", "no:timeout"]
 
 WAYS = {"plain": ["-p", "no:xdist"], "n0": ["-n", "0"], "n2": ["-n", "2"]}
 

@@ -37,7 +37,7 @@ def test_ids_that_differ_in_a_captured_value_never_share_and_an_edited_helper_re
     assert project.trained() == [0] * 4 + [1] * 4
     shown = {line for line in result.stdout.lines if line.startswith("closure")}
     assert len({line.split()[2] for line in shown}) == 2
-    project.run("-k", "partial and 0.3", way="n2").assert_outcomes(passed=1)
+    project.run("-k", "partial and 0.3").assert_outcomes(passed=1)
     assert project.trained() == [], "the selection of tests is no part of the key"
     project.write("helper.py", "FACTOR = 2\n")
     project.run().assert_outcomes(passed=4)

@@ -41,7 +41,8 @@ def test_after_kill_9_only_the_missing_runs_are_trained_to_the_same_bits(
     result, resumed = project.study("--stability-runs", 10, way=way)
     result.assert_outcomes(passed=1)
     assert project.trained() == [index for index in range(10) if index not in kept]
-    assert project.claims() == []
+    # It may have been killed between a run's last two steps: the claim of a run that is kept means nothing.
+    assert not set(project.claims()) - {f"{index:04d}.json" for index in kept}
     project.forget()
     _, whole = project.study("--stability-runs", 10)
     assert fingerprints(resumed) == fingerprints(whole)
@@ -72,7 +73,7 @@ def test_more_runs_train_the_new_ones_and_fewer_none(project: Project) -> None:
     project.tests(STUDY)
     _, three = project.study("--stability-runs", 3)
     assert project.trained() == [0, 1, 2]
-    _, five = project.study("--stability-runs", 5, way="n2")
+    _, five = project.study("--stability-runs", 5)
     assert project.trained() == [3, 4]
     _, two = project.study("--stability-runs", 2)
     assert project.trained() == []

@@ -93,29 +93,30 @@ def test_both_workers_train_the_runs_of_one_test_at_almost_twice_the_speed(proje
     assert min(map(len, by_process)) >= 3
 
 
-@pytest.mark.parametrize("dist", ["load", "loadfile", "worksteal"])
-def test_any_distribution_trains_each_run_once_to_the_same_numbers(project: Project, dist: str) -> None:
+@pytest.mark.slow
+def test_any_distribution_trains_each_run_once_to_the_same_numbers(project: Project) -> None:
     project.tests(PLACES)
-    project.sleep_in_runs(0.05)
     result, alone = project.study()
     result.assert_outcomes(passed=9, xfailed=1, skipped=1)
-    expected = sorted((training.index, training.seeds) for training in project.ledger())
-    project.forget()
-    result, shared = project.study("--dist", dist, way="n2")
-    result.assert_outcomes(passed=9, xfailed=1, skipped=1)
-    assert result.ret == pytest.ExitCode.OK
-    trainings = project.ledger()
-    assert sorted((training.index, training.seeds) for training in trainings) == expected
-    assert len({training.pid for training in trainings}) == 2
+    project.timeless(alone)
+    trainings = sorted((training.index, training.seeds) for training in project.ledger())
+    project.sleep_in_runs(0.05)
+    for dist in ("load", "loadscope", "loadfile", "worksteal"):
+        project.forget()
+        result, shared = project.study("--dist", dist, way="n2")
+        result.assert_outcomes(passed=9, xfailed=1, skipped=1)
+        assert result.ret == pytest.ExitCode.OK
+        ledger = project.ledger()
+        assert sorted((training.index, training.seeds) for training in ledger) == trainings
+        assert len({training.pid for training in ledger}) == 2
+        assert by_question(project.timeless(shared)) == by_question(alone)
+        assert project.claims() == []
+        assert not list((project.path / ".stabilitykit" / "sessions").iterdir())
 
-    def by_question(report: dict) -> dict:
-        # Which test is the first to ask a wider fixture depends on the worker.
-        studies = project.timeless(report)["studies"]
-        return {(study["name"], study["runs"], study["task"]): study["records"] for study in studies}
 
-    assert by_question(shared) == by_question(alone)
-    assert project.claims() == []
-    assert not list((project.path / ".stabilitykit" / "sessions").iterdir())
+def by_question(report: dict) -> dict:
+    """The records of each study; which test is the first to ask a wider fixture depends on the worker."""
+    return {(study["name"], study["runs"], study["task"]): study["records"] for study in report["studies"]}
 
 
 def test_what_a_helper_prints_and_warns_is_not_seen(project: Project) -> None:
