@@ -151,7 +151,7 @@ class StabilityPlugin:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Send the test's studies along with its report: as text, which is all that crosses from a worker."""
-        if call.excinfo is not None and not self.config.getoption("fulltrace", False):
+        if call.excinfo is not None and item.nodeid in self._tests and not self.config.getoption("fulltrace", False):
             call.excinfo = pytest.ExceptionInfo.from_exception(_without_own_frames(call.excinfo.value))
         report = yield
         test = self._tests.get(item.nodeid)
@@ -269,7 +269,7 @@ def _without_own_frames(error: BaseException) -> BaseException:
         entries.append(entry)
         entry = entry.tb_next
     theirs = [entry for entry in entries if _PACKAGE not in Path(entry.tb_frame.f_code.co_filename).parents]
-    if not theirs or not (ours or theirs[-1] is entries[-1]):
+    if not theirs or len(theirs) == len(entries) or not (ours or theirs[-1] is entries[-1]):
         return error
     if ours:
         error.__cause__, error.__suppress_context__ = None, True  # the message says what it was

@@ -185,7 +185,9 @@ class Experiment:
     def read_control(self) -> Mapping[str, Any] | None:
         """Return the control that was stored for this experiment, if it may be reused."""
         found = _read_json(self.folder / "control.json")
-        return found if found and (self.reuse or found.get("session") == self.session) else None
+        if not found or not {"proven", "scope", "trace", "mode", "session"} <= found.keys():
+            return None
+        return found if self.reuse or found["session"] == self.session else None
 
     def write_control(self, control: Mapping[str, Any]) -> None:
         """Keep the outcome of the control, so that a resumed study does not repeat it."""

@@ -309,12 +309,19 @@ class TestReuse:
         assert not (tmp_path / "store" / "sessions" / "one").exists()
 
     def test_a_control_serves_later_sessions_but_not_one_that_refreshes(self, open_store):
+        control = {"proven": True, "scope": "x", "trace": [], "mode": "auto"}
         assert open_store().read_control() is None
-        open_store().write_control({"proven": True})
+        open_store().write_control(control)
         assert open_store("two").read_control()["proven"] is True
         assert open_store("three", "refresh").read_control() is None
-        open_store("three", "refresh").write_control({"proven": True})
+        open_store("three", "refresh").write_control(control)
         assert open_store("three", "refresh").read_control()["session"] == "three"
+
+    @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"proven": true, "session": "one"}'])
+    def test_a_control_that_is_not_whole_is_proven_again(self, open_store, tmp_path, content):
+        experiment = open_store()
+        (tmp_path / "store/v1/key/control.json").write_text(content)
+        assert experiment.read_control() is None
 
 
 HOLD = """
