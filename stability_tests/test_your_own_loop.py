@@ -19,9 +19,9 @@ def test_a_loop_of_your_own(stability, images, source):
         with run.stream("init"):
             model = nn.Sequential(nn.Flatten(), nn.Dropout(0.1), nn.Linear(inputs[0].numel(), 10)).to(run.device)
         run.perturb(model)
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-        for _ in run.epochs(5):
-            for x, y in run.batches((inputs, labels), batch_size=64):
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        for _ in run.epochs(images.epochs):
+            for x, y in run.batches((inputs, labels), images.batch_size):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(model(x), y).backward()
                 optimizer.step()
@@ -33,10 +33,10 @@ def test_a_loop_of_your_own(stability, images, source):
 def test_a_black_box(stability):
     """A train function of a seed, in any framework: the seed is all that can vary."""
     x, y = load_digits(return_X_y=True)
-    x, x_test, y, y_test = x[:1200], x[1200:], y[:1200], y[1200:]
+    x, x_test, y, y_test = x[:600], x[600:], y[:600], y[600:]
 
     def train(seed):
-        model = MLPClassifier(hidden_layer_sizes=50, random_state=seed, max_iter=500, tol=1e-2)
+        model = MLPClassifier(hidden_layer_sizes=50, max_iter=1000, random_state=seed)
         return model.fit(x, y).predict_log_proba(x_test)
 
     def f1(logits, labels):

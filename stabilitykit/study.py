@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -368,7 +369,9 @@ def _check_trace(study: Study) -> None:
 
 @functools.cache
 def _script_session() -> Session:
-    rootdir = Path.cwd()
-    store = RunStore(rootdir / ".stabilitykit", secrets.token_hex(8))
+    """The session of a script: its store is here, and its own code lies here too, or where the script does."""
+    here = Path.cwd()
+    script = Path(getattr(sys.modules["__main__"], "__file__", None) or here / "none").resolve()
+    store = RunStore(here / ".stabilitykit", secrets.token_hex(8))
     atexit.register(store.end_session)
-    return Session(store, rootdir)
+    return Session(store, here if here in script.parents else script.parent)
