@@ -9,9 +9,10 @@ STEPS = {
     "bit": Perturbation("bit", parameter="0.weight", bit=0),
 }
 
-ACCURACY_SD = {"Fashion-MNIST": 5, "digits": 5}
-DISAGREEMENT = {"Fashion-MNIST": 90, "digits": 90}
-ENSEMBLE_DELTA = {"Fashion-MNIST": 50, "digits": 50}
+# Those of test_sources.py, where it is said how they were obtained: one step may do what a source does, and no more.
+ACCURACY_SD = {"Fashion-MNIST": 1.4, "digits": 1.8}
+DISAGREEMENT = {"Fashion-MNIST": 14, "digits": 7.6}
+ENSEMBLE_DELTA = {"Fashion-MNIST": 1.3, "digits": 2.2}
 
 
 @pytest.mark.parametrize("step", STEPS.values(), ids=STEPS.keys())
@@ -22,6 +23,8 @@ def test_one_weight_keeps_the_budget(stability, cnn, images, step):
     assert_ensemble_delta(study, at_most=ENSEMBLE_DELTA[images.name])
 
 
+# Measured over 10 runs (as in test_sources.py): 5.8 of 8.3 % on Fashion-MNIST, 3.6 of 4.4 % on digits. The ratio of two
+# means over 5 runs is off by 7 % (one standard error), so its distance from 1/2 is several of them; over 2 it is not.
 @pytest.mark.stability(runs=5)
 def test_one_ulp_does_what_a_new_initialisation_does(stability, cnn):
     ulp, init = stability.measure(cnn, perturb="ulp"), stability.measure(cnn, vary="init")

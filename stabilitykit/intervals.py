@@ -1,7 +1,7 @@
 """Intervals for what R runs show: a mean, an SD, and the mean of a measure over all pairs of runs.
 
 Bounds are one-sided 5 % bounds each. Which interval for which statistic, and the error rates that were measured for
-each, is STATISTICS.md sections 0, 2 and 3.
+each, is docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def sd_estimate(values: npt.ArrayLike, *, robust: bool = False) -> Estimate:
     Values ``[R]`` in; the estimate has their unit. The SD of R equal numbers is exactly 0.
 
     ``robust`` is for scores with heavy tails, such as cross-entropy: from four runs on, it lets the sample's excess
-    kurtosis take away degrees of freedom, which widens the interval (Shoemaker 2003; STATISTICS.md section 2).
+    kurtosis take away degrees of freedom, which widens the interval (Shoemaker, 2003; docs/statistics.md).
     ``sd_of_sd`` is the bootstrap figure that the paper prints. It is too small for a gate when R is 30 or less.
 
     >>> print(sd_estimate([90.1, 90.4, 89.9, 90.0, 90.3]))
@@ -77,11 +77,11 @@ def pairwise_estimate(pairs: npt.ArrayLike, *, percent_of: int | None = None) ->
     """Estimate the mean of a measure over all pairs of runs, with a jackknife over runs.
 
     Symmetric ``[R, R]`` in, whose diagonal is what a run scores with itself; the estimate has the unit of the entries.
-    Pairs share runs, so they are not independent: each run in turn is left out, never a pair (STATISTICS.md section 0,
-    item 3). Two runs are one pair, which shows no spread between pairs: the bounds are then -inf and inf.
+    Pairs share runs, so they are not independent: each run in turn is left out, never a pair
+    (docs/statistics.md). Two runs are one pair, which shows no spread between pairs: the bounds are then -inf and inf.
 
     ``percent_of`` is N where an entry is a percentage of N test examples, as disagreement is. It keeps the standard
-    error above what so coarse a measure can show when few runs happen to tie (section 3).
+    error above what so coarse a measure can show when few runs happen to tie.
 
     >>> print(pairwise_estimate([[0, 10, 12, 9], [10, 0, 11, 10], [12, 11, 0, 13], [9, 10, 13, 0]]))
     10.8 [8.0, 13.6]

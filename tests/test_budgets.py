@@ -197,7 +197,7 @@ class TestRule:
             == f"{metric} is undefined (a pair's value is not finite), and what cannot be measured cannot pass."
         )
 
-    @pytest.mark.parametrize(("runs", "share"), [(10, "28.3%"), (30, "9.8%")])  # STATISTICS.md section 3
+    @pytest.mark.parametrize(("runs", "share"), [(10, "28.3%"), (30, "9.8%")])
     def test_identical_runs_pass_with_what_they_prove(self, runs, share):
         got = judge("accuracy_sd", 0.0, sd_estimate([90.3] * runs))
         assert got.outcome is Outcome.PASS

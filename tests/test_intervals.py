@@ -1,4 +1,4 @@
-"""The intervals against known quantiles, explicit formulas, and the error rates of STATISTICS.md by simulation."""
+"""The intervals against known quantiles, explicit formulas, and the error rates of docs/statistics.md by simulation."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from stabilitykit.intervals import (
     sd_estimate,
 )
 
-#: Studies a simulated rate rests on. The rates of STATISTICS.md rest on 3,000 or more.
+#: Studies a simulated rate rests on. The rates of docs/statistics.md rest on 3,000 or more.
 STUDIES = 2000
 
 
 def rate_tolerance(rate: float) -> float:
-    """Three Monte-Carlo errors of the difference between a rate of ours and one of STATISTICS.md."""
+    """Three Monte-Carlo errors of the difference between a rate of ours and one of docs/statistics.md."""
     return 3 * math.sqrt(rate * (1 - rate) * (1 / STUDIES + 1 / 3000))
 
 
@@ -82,7 +82,7 @@ class TestSD:
         assert (estimate.value, estimate.low, estimate.high, estimate.sd_of_sd) == (0, 0, 0, 0)
         assert estimate.method == IDENTICAL_RUNS
 
-    # The factors of STATISTICS.md section 8.
+    # The factors of docs/statistics.md.
     @pytest.mark.parametrize(("runs", "upper"), [(5, 2.37), (10, 1.65), (20, 1.37), (30, 1.28), (50, 1.20)])
     def test_the_upper_bound_has_the_known_factor(self, runs, upper):
         estimate = sd_estimate(np.arange(runs))
@@ -147,7 +147,7 @@ class TestSD:
         error = expected / math.sqrt(2 * 10_000)  # of an SD over 10,000 resamples
         assert sd_estimate(sample).sd_of_sd == pytest.approx(expected, abs=4 * error)
 
-    # Bootstrap "SD of the SD" as a share of the true standard error, STATISTICS.md section 2.
+    # Bootstrap "SD of the SD" as a share of the true standard error.
     @pytest.mark.parametrize(("runs", "share"), [(5, 0.78), (10, 0.83), (20, 0.89), (30, 0.93)])
     def test_the_sd_of_the_sd_is_as_much_too_small_as_statistics_md_says(self, monkeypatch, runs, share):
         resamples, studies = 4000, 300

@@ -25,9 +25,9 @@ SLOW = """
 """
 #: A line of progress of each study needs that it took some seconds; for this test a tenth of one.
 HURRY = """
-    import stabilitykit.plugin
+    import stabilitykit.progress
 
-    stabilitykit.plugin._BETWEEN_LINES = 0.1
+    stabilitykit.progress._BETWEEN_LINES = 0.1
 """
 LINE = r"stability: test_slow \(train init\) ([1-8])/8 runs(, \d+ s left)?"
 
