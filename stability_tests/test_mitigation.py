@@ -4,15 +4,15 @@ import pytest
 
 from stabilitykit import Budget, assert_within
 
-# Eight runs make four ensembles of two, and are enough for a comparison. Both tests share those without mitigation.
-pytestmark = pytest.mark.stability(vary="all", runs=8)
+# This model has no augmentation and no dropout to vary. Eight runs make four ensembles of two.
+pytestmark = pytest.mark.stability(vary="init+shuffle", runs=8)
 
 # 1.5 times the upper bounds over 8 runs, measured as those of test_sources.py:
-#   Fashion-MNIST  accuracy SD 0.35 [0.24, 0.62], disagreement 4.9 [4.4, 5.5], ensemble delta 0.22 [0.02, 0.42]
-#   digits         accuracy SD 0.44 [0.31, 0.79], disagreement 2.7 [2.5, 2.9], ensemble delta 0.41 [0.21, 0.62]
+#   Fashion-MNIST  accuracy SD 0.38 [0.27, 0.68], disagreement 4.8 [4.4, 5.1]
+#   digits         accuracy SD 0.45 [0.32, 0.82], disagreement 2.7 [2.5, 3.0]
 BUDGETS = {
-    "Fashion-MNIST": Budget(accuracy_sd=0.93, disagreement=8.2, ensemble_delta=0.63),
-    "digits": Budget(accuracy_sd=1.2, disagreement=4.3, ensemble_delta=0.93),
+    "Fashion-MNIST": Budget(accuracy_sd=1.0, disagreement=7.6),
+    "digits": Budget(accuracy_sd=1.2, disagreement=4.4),
 }
 
 
@@ -20,10 +20,10 @@ def test_snapshots_of_one_training_differ_less(stability, one_hidden_layer, imag
     plain = stability.measure(one_hidden_layer)
     snapshots = stability.measure(one_hidden_layer.with_snapshots(cycles=5, warmup_epochs=0.5))
     assert_within(snapshots, BUDGETS[images.name])
-    # Measured: 33 % less on both data sets, five standard errors and more. A drop of the SDs would take more runs to see.
+    # Measured: 38 % less on Fashion-MNIST, 30 % on digits. Whether an SD has dropped, so few runs cannot show.
     assert snapshots.reduction_against(plain).drops["disagreement"] > 0
 
 
 def test_ensembles_of_two_trainings_differ_less(stability, one_hidden_layer):
     plain = stability.measure(one_hidden_layer)
-    assert plain.ensembles(2).reduction_against(plain).drops["disagreement"] > 0  # measured: about 30 %
+    assert plain.ensembles(2).reduction_against(plain).drops["disagreement"] > 0

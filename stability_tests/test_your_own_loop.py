@@ -51,6 +51,6 @@ def test_a_black_box(stability):
     def f1(logits, labels):
         return 100 * f1_score(labels, logits.argmax(1), average="macro")
 
-    # 1.5 times the upper bounds over 10 runs: accuracy SD 1.1 [0.8, 1.8], macro F1 likewise, disagreement 10.3 [9.6, 11.0]
+    # 1.5 times the upper bounds over 10 runs: accuracy SD 1.1 [0.8, 1.8], F1 the same, disagreement 10.3 [9.6, 11.0].
     budget = Budget(accuracy_sd=2.7, f1_sd=2.7, disagreement=16)
     stability.check(train, labels=y[600:], metrics={"f1": f1}, budget=budget)

@@ -8,6 +8,11 @@ from .render.terminal import study_table
 from .report import summarize
 from .study import Study
 
+_NEXT = (
+    "next: vary one source at a time to see which matters, try recipe.with_snapshots(...), or, if the model may "
+    "vary this much, take the upper bound above as its budget."
+)
+
 
 def assert_within(study: Study, budget: Budget) -> None:
     """Judge every limit of the budget, then fail unless all are kept; see `Budget`.
@@ -22,7 +27,7 @@ def assert_within(study: Study, budget: Budget) -> None:
     table = "\n".join(study_table([summarize(study, test=study.task)]))
     message = f"{verdict.summary()}\n\n{table}"
     if verdict.outcome is Outcome.FAIL:
-        raise BudgetExceededError(message)
+        raise BudgetExceededError(f"{message}\n\n{_NEXT}")
     study.on_undecided(message)
 
 

@@ -25,6 +25,9 @@ class Outcome(Enum):
     UNDECIDED = "undecided"
 
 
+_WORST_FIRST = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS)
+
+
 @dataclass(frozen=True)
 class _Scale:
     """Where the values of a metric can lie, and in what unit."""
@@ -73,13 +76,12 @@ class Verdict:
     @property
     def outcome(self) -> Outcome:
         """FAIL if any judgement is FAIL, else UNDECIDED if any is, else PASS."""
-        outcomes = {judgement.outcome for judgement in self.judgements}
-        return next((worst for worst in (Outcome.FAIL, Outcome.UNDECIDED) if worst in outcomes), Outcome.PASS)
+        return min((judgement.outcome for judgement in self.judgements), key=_WORST_FIRST.index)
 
     def summary(self) -> str:
-        """Write the outcome, and the reason of each judgement on a line of its own."""
-        lines = [f"  {judgement.outcome.name:<9}  {judgement.reason}" for judgement in self.judgements]
-        return "\n".join([self.outcome.name, *lines])
+        """Write each judgement with its reason on a line of its own, the worst first."""
+        worst_first = sorted(self.judgements, key=lambda judgement: _WORST_FIRST.index(judgement.outcome))
+        return "\n".join(f"{judgement.outcome.name:<9}  {judgement.reason}" for judgement in worst_first)
 
 
 @dataclass(frozen=True, init=False, repr=False)
@@ -94,8 +96,7 @@ class Budget:
     Budget(accuracy_sd=0.3, disagreement=11.0)
     >>> spread = Estimate(0.35, 0.26, 0.54, runs=10, method="chi-square")
     >>> print(Budget(accuracy_sd=0.30).judge({"accuracy_sd": spread}).summary())  # doctest: +NORMALIZE_WHITESPACE
-    UNDECIDED
-      UNDECIDED  accuracy_sd 0.35 [0.26, 0.54] points is beyond the budget of 0.3 points, but its interval is not;
+    UNDECIDED  accuracy_sd 0.35 [0.26, 0.54] points is beyond the budget of 0.3 points, but its interval is not;
       about 49 runs would settle it: --stability-runs 49.
     """
 

@@ -132,7 +132,9 @@ def runs_to_settle_pairwise(estimate: Estimate, budget: float) -> int | None:
     """
     if math.isinf(estimate.low):
         return 3
-    spread = (estimate.value - estimate.low) / _t(estimate.runs - 1) * math.sqrt(estimate.runs)
+    # The wider side: the other may have been cut at the end of the measure's range.
+    margin = max(estimate.value - estimate.low, estimate.high - estimate.value)
+    spread = margin / _t(estimate.runs - 1) * math.sqrt(estimate.runs)
     runs = np.arange(3.0, _MOST_RUNS + 1)
     return _first(runs, _t(runs - 1) * spread / np.sqrt(runs) < abs(estimate.value - budget))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -105,8 +106,8 @@ class Measures(Mapping[str, Estimate]):
             compute[f"{name}_sd"] = lambda name=name: self._sd(name)  # type: ignore[misc]  # as above
         if self._classes:
             compute["disagreement"] = self._disagreement
-        compute["correlation"] = lambda: pairwise_estimate(spearman(self._outputs.flatten(1)).numpy())
-        compute["pearson"] = lambda: pairwise_estimate(pearson(self._outputs.flatten(1)).numpy())
+        compute["correlation"] = lambda: self._correlation(spearman)
+        compute["pearson"] = lambda: self._correlation(pearson)
         for name in self._scores:
             compute[_delta_name(name)] = lambda name=name: self._ensemble_delta(name)  # type: ignore[misc]  # as above
         return compute
@@ -117,7 +118,11 @@ class Measures(Mapping[str, Estimate]):
 
     def _disagreement(self) -> Estimate:
         pairs = disagreement(predictions(self._outputs))
-        return pairwise_estimate(pairs.numpy(), percent_of=self._outputs.shape[1])
+        estimate = pairwise_estimate(pairs.numpy(), percent_of=self._outputs.shape[1])
+        return _within(estimate, 0, 100)
+
+    def _correlation(self, coefficient: Callable[[Tensor], Tensor]) -> Estimate:
+        return _within(pairwise_estimate(coefficient(self._outputs.flatten(1)).numpy()), -1, 1)
 
     def _ensemble_delta(self, name: str) -> Estimate:
         if name == "accuracy":
@@ -144,6 +149,13 @@ def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:
         taken |= measures
         if not callable(metric):
             raise TaskError(f"Expected metrics[{name!r}] to be a function of logits and labels but got {metric!r}.")
+
+
+def _within(estimate: Estimate, least: float, most: float) -> Estimate:
+    """Cut bounds that lie where the measure cannot; those that are infinite say that there is no interval."""
+    low = max(estimate.low, least) if math.isfinite(estimate.low) else estimate.low
+    high = min(estimate.high, most) if math.isfinite(estimate.high) else estimate.high
+    return replace(estimate, low=low, high=high)
 
 
 def _delta_name(score: str) -> str:

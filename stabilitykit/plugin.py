@@ -240,7 +240,7 @@ class StabilityPlugin:
     def _undecided(self, message: str) -> None:
         __tracebackhide__ = True
         if self.values.undecided == "skip":
-            reasons = [line.strip() for line in message.splitlines() if line.startswith("  UNDECIDED")]
+            reasons = [line.strip() for line in message.splitlines() if line.startswith("UNDECIDED")]
             pytest.skip(" ".join(reasons or [message]))
         if self.values.undecided == "fail":
             from .study import fail_undecided

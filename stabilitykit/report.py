@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .budgets import Outcome, Verdict
-from .measures import Measures
-from .record import RunRecord
-from .study import Study
+
+if TYPE_CHECKING:  # the process that writes a report may not have needed torch
+    from .measures import Measures
+    from .record import RunRecord
+    from .study import Study
 
 #: Of the document that `--stability-json` writes.
 FORMAT = 1

@@ -40,7 +40,7 @@ def fail_undecided(message: str) -> None:
     raise BudgetExceededError(message)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Study:
     """R records of one protocol on one task, and every number that follows from them.
 
@@ -58,6 +58,10 @@ class Study:
     on_undecided: Callable[[str], None] = fail_undecided  #: told what the interval leaves open; may raise, skip or pass
     remarks: tuple[str, ...] = ()  #: what was seen while its runs were gathered
     verdicts: list[Verdict] = field(default_factory=list)  #: every judgement that was asserted on this study
+
+    def __repr__(self) -> str:
+        """Name the question, as tables do: test failures show it."""
+        return f"Study({self.task!r}, vary={self.protocol.name!r}, runs={len(self.records)})"
 
     def __getitem__(self, name: str) -> Estimate:
         """Return an estimate by name: ``study["f1_sd"]``, ``study["pearson"]``."""
@@ -135,8 +139,10 @@ class Study:
         kinds = {record.low_level for record in self.records} - {"deterministic", "not isolated"}
         if kinds:
             notes.append(f"low-level source: {', '.join(sorted(kinds))}")
-        if self.protocol.name != "none" and len({record.fingerprint for record in self.records}) == 1 < len(
-            self.records
+        if (
+            not self.failed
+            and self.protocol.name != "none"
+            and len({record.fingerprint for record in self.records}) == 1 < len(self.records)
         ):
             notes.append(f"all runs are bit-identical: {self.protocol.name} never reaches the weights of this task")
         return (*notes, *self.remarks)

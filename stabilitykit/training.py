@@ -115,7 +115,7 @@ def _process_state(device: torch.device) -> Iterator[None]:
     """Put back whatever a training may change in the process that it borrows."""
     generators = GeneratorStates.now(device)
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic = torch.get_deterministic_debug_mode()
     cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # made by a metaclass
     workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
@@ -125,7 +125,7 @@ def _process_state(device: torch.device) -> Iterator[None]:
         generators.put_back(device)
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
-        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        torch.set_deterministic_debug_mode(deterministic)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]  # as above
         if workspace is None:
@@ -136,7 +136,8 @@ def _process_state(device: torch.device) -> Iterator[None]:
 
 def _set_deterministic(on: bool, device: torch.device) -> None:
     # An operation without a deterministic kernel warns and runs: whether its bits are held, the control finds out.
-    torch.use_deterministic_algorithms(on, warn_only=True)
+    # (Not use_deterministic_algorithms, which sets the same flag, but imports the compiler: a second and more.)
+    torch.set_deterministic_debug_mode("warn" if on else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made by a metaclass
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = on
@@ -187,5 +188,10 @@ def _fingerprint(run: Run, logits: Tensor | None) -> str:
 
 
 def _traceback_of(error: BaseException) -> str:
-    # The first two frames are ours; what is below them is the user's.
-    return "".join(traceback.format_exception(error)).strip()
+    """Format the traceback of a failed run: the user's frames, or all where the fault is ours."""
+    formatted = traceback.TracebackException.from_exception(error)
+    package = Path(__file__).parent
+    theirs = [frame for frame in formatted.stack if package not in Path(frame.filename).parents]
+    if theirs:
+        formatted.stack = traceback.StackSummary.from_list(theirs)
+    return "".join(formatted.format()).strip()
