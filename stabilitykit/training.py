@@ -189,6 +189,8 @@ def _fingerprint(run: Run, logits: Tensor | None) -> str:
 
 def _traceback_of(error: BaseException) -> str:
     """Format the traceback of a failed run: the user's frames, or all where the fault is ours."""
+    if isinstance(error, TrainingError):
+        return str(error)  # which needs no place in the code: it says what the training left behind
     formatted = traceback.TracebackException.from_exception(error)
     package = Path(__file__).parent
     theirs = [frame for frame in formatted.stack if package not in Path(frame.filename).parents]
