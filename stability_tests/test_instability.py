@@ -23,8 +23,8 @@ def test_one_weight_keeps_the_budget(stability, cnn, images, step):
     assert_ensemble_delta(study, at_most=ENSEMBLE_DELTA[images.name])
 
 
-# Measured over 10 runs (as in test_sources.py): 5.8 of 8.3 % on Fashion-MNIST, 3.6 of 4.4 % on digits. The ratio of two
-# means over 5 runs is off by 7 % (one standard error), so its distance from 1/2 is several of them; over 2 it is not.
+# Measured over 10 runs (as in test_sources.py): 5.8 of 8.3 % on Fashion-MNIST, 3.6 of 4.4 % on digits. Over 5 runs, one
+# standard error of such a ratio is 0.04 and 0.12, so 1/2 is far off. Over 2 runs it would not be.
 @pytest.mark.stability(runs=5)
 def test_one_ulp_does_what_a_new_initialisation_does(stability, cnn):
     ulp, init = stability.measure(cnn, perturb="ulp"), stability.measure(cnn, vary="init")
