@@ -289,13 +289,14 @@ def measure(
     session = session or _script_session()
     task, metrics = as_task(task, labels), dict(metrics or {})
     device = resolve_device(session.device)
-    task.check(protocol, torch.device(device))
     check_metrics(metrics, task.labels)
     if budget is not None:
         budget.check_names(Measures.names(task.labels, metrics))
 
     trainer = Trainer(task, device, session.threads, session.rootdir)
     experiment, private = _experiment(session, task, protocol, trainer)
+    if not all(experiment.is_finished(plan.index) for plan in protocol.plans()):
+        task.check(protocol, torch.device(device))  # costs a model; one whose runs are there has passed it
     shown = session.control(experiment, control, lambda mode: prove_isolation(trainer, protocol, mode))
     name = f"{task.name} {protocol.name}"
     runner = Runner(experiment, protocol.plans(), trainer.train_once, study=name, on_progress=session.on_progress)
