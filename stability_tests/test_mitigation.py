@@ -20,10 +20,11 @@ def test_snapshots_of_one_training_differ_less(stability, one_hidden_layer, imag
     plain = stability.measure(one_hidden_layer)
     snapshots = stability.measure(one_hidden_layer.with_snapshots(cycles=5, warmup_epochs=0.5))
     assert_within(snapshots, BUDGETS[images.name])
-    # Measured: 38 % less on Fashion-MNIST, 30 % on digits. Whether an SD has dropped, so few runs cannot show.
-    assert snapshots.reduction_against(plain).drops["disagreement"] > 0
+    # Measured: 1 - correlation is 47 % less on Fashion-MNIST, 28 % on digits, and much the same from another seed;
+    # disagreement is 38 % and 30 % less. Whether an SD has dropped, eight runs cannot show.
+    assert snapshots.reduction_against(plain).drops["correlation"] > 0
 
 
 def test_ensembles_of_two_trainings_differ_less(stability, one_hidden_layer):
     plain = stability.measure(one_hidden_layer)
-    assert plain.ensembles(2).reduction_against(plain).drops["disagreement"] > 0
+    assert plain.ensembles(2).reduction_against(plain).drops["correlation"] > 0  # measured: 39 %, 42 %
