@@ -80,9 +80,8 @@ def _compare(first: list[StateDigest], second: list[StateDigest]) -> None:
             name for name in other if name not in one
         ]
         if differing:
-            place = f"in {differing[0]!r} after epoch {epoch} (from 0)"
-            if differing == ["logits"]:
-                place = "in the test logits"
+            in_logits = differing == ["logits"]
+            place = "in the test logits" if in_logits else f"in {differing[0]!r} after epoch {epoch} (from 0)"
             more = f" and {len(differing) - 1} more tensors" if len(differing) > 1 else ""
             raise IsolationError(
                 f"Expected two trainings under one plan to be bit-identical, but they differ {place}{more}. Something "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cached_property
 from typing import TypeAlias
 
 import torch
@@ -53,6 +52,7 @@ class Measures(Mapping[str, Estimate]):
         self._scores: dict[str, Score] = _built_in_scores(self._classes)
         self._scores |= {name: _each_run(name, metric) for name, metric in (metrics or {}).items()}
         self._known: dict[str, Estimate] = {}
+        self._per_run: dict[str, Tensor] = {}
         self._compute = self._computations()
 
     @classmethod
@@ -89,10 +89,6 @@ class Measures(Mapping[str, Estimate]):
         if name not in self._per_run:
             self._per_run[name] = self._scores[name](self._outputs, self._labels).double()
         return self._per_run[name]
-
-    @cached_property
-    def _per_run(self) -> dict[str, Tensor]:
-        return {}
 
     @property
     def main_delta(self) -> str:

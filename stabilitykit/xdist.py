@@ -33,13 +33,12 @@ class SessionPlugin(Protocol):
     session_id: str
     is_worker: bool
     values: StabilityConfig
+    tell: Callable[[dict[str, Any]], None]  #: of progress
 
     @property
     def folder(self) -> Path:
         """Where the session keeps its own files."""
         ...
-
-    tell: Callable[[dict[str, Any]], None]  #: of progress
 
     def number_of(self, item: pytest.Item) -> int:
         """Return the test's position in the collection."""
