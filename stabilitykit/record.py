@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-Status = Literal["ok", "failed", "crashed"]
+Status = Literal["ok", "failed", "crashed", "timeout"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,13 +45,13 @@ CacheMode: TypeAlias = Literal["auto", "refresh", "off"]
 _RECORD_FIELDS = {field.name for field in fields(RunRecord)} - {"logits"}
 
 #: Deaths of a process over one run, within one session, after which the run counts as crashed.
-_MOST_DEATHS = 2
+MOST_DEATHS = 2
 
 
 class RunStore:
     """All experiments below one folder, as one session sees them."""
 
-    def __init__(self, folder: Path, session: str, cache: CacheMode = "auto") -> None:
+    def __init__(self, folder: Path, session: str, cache: CacheMode = "auto", worker: str = "main") -> None:
         self.folder, self.session, self.cache = folder, session, cache
         self.session_folder = folder / "sessions" / session
         try:
@@ -78,6 +78,18 @@ class RunStore:
     def end_session(self) -> None:
         """Remove what only this session needed."""
         shutil.rmtree(self.session_folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Running:
+    """Stub."""
+
+    index: int
+    worker: str
+    pid: int
+    host: str
+    started: float
+    attempt: int
 
 
 @dataclass(frozen=True)
@@ -137,7 +149,7 @@ class Experiment:
             self._locks.release(index)
             return None
         deaths = self._deaths(index)
-        if len(deaths) >= _MOST_DEATHS:
+        if len(deaths) >= MOST_DEATHS:
             self._publish_crash(index, deaths)
             return None
         claim = {"session": self.session, "pid": os.getpid(), "host": socket.gethostname(), "deaths": deaths}
@@ -181,6 +193,27 @@ class Experiment:
         finally:
             if claim is not None:
                 self.release(claim)
+
+    def log_file(self, index: int) -> Path:
+        """Return where a process that trains run ``index`` alone writes what it prints."""
+        return self.folder / "logs" / f"{index:04d}.log"
+
+    def note_death(self, claim: Claim, reason: str) -> Claim:
+        """Stub."""
+        return Claim(claim.index, claim.attempt + 1)
+
+    def running(self) -> dict[int, Running]:
+        """Stub."""
+        return {}
+
+    def trainer_of(self, index: int) -> str | None:
+        """Stub."""
+        return "main"
+
+    def seconds(self, index: int) -> float | None:
+        """Stub."""
+        header = self._header(index)
+        return header and header["record"]["seconds"]
 
     def read_control(self) -> Mapping[str, Any] | None:
         """Return the control that was stored for this experiment, if it may be reused."""

@@ -27,6 +27,8 @@ ORDER = (
     "sources",
     "protocol",
     "config",
+    "devices",
+    "stopping",
     "environment",
     "seeding",
     "perturb",
@@ -49,6 +51,8 @@ ORDER = (
     "control",
     "locks",
     "store",
+    "executor",
+    "children",
     "runner",
     "study",
     "report",
@@ -66,7 +70,19 @@ ORDER = (
 )
 
 #: Loaded by every pytest run of every user, so these load none of HEAVY, themselves or through one another.
-LIGHT = (FRONT_PAGE, "_version", "errors", "sources", "protocol", "config", "progress", "plugin", "xdist")
+LIGHT = (
+    FRONT_PAGE,
+    "_version",
+    "errors",
+    "sources",
+    "protocol",
+    "config",
+    "devices",
+    "stopping",
+    "progress",
+    "plugin",
+    "xdist",
+)
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "matplotlib"}
 
 #: Only these know that pytest exists.
