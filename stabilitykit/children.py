@@ -222,7 +222,7 @@ class _Process:
         try:
             record: RunRecord = self.result()
         except ProcessDied as death:
-            return Died(str(death))
+            return Died(str(death), self._pid)
         self._process.join(_TIDY_SECONDS)
         self.kill()
         if record.status != "ok":

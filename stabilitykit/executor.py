@@ -20,6 +20,7 @@ class Died(NamedTuple):
     """A process that ended before the training in it did."""
 
     reason: str  #: ``exit code -9 (SIGKILL)``
+    pid: int
 
 
 #: What became of a training.

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
+import sys
+import threading
 from pathlib import Path
+
+#: The fields of ``struct flock`` as the system lays them out, so that it can be asked who holds a byte (F_GETLK).
+#: Elsewhere a byte is looked at by locking it for an instant.
+_LAYOUTS = {
+    "linux": ("hhqqi0q", ("type", "whence", "start", "length", "pid")),
+    "darwin": ("qqihh", ("start", "length", "pid", "type", "whence")),
+}
+_LAYOUT = _LAYOUTS.get(sys.platform) if sys.maxsize > 2**32 else None
 
 
 class ByteLocks:
@@ -21,6 +32,7 @@ class ByteLocks:
         self._path = path
         self._handle = -1
         self._held: set[int] = set()
+        self._mutex = threading.RLock()  # threads share the handle
         self._open()  # a path that cannot be locked is known at once
         self._close_if_idle()
 
@@ -34,31 +46,51 @@ class ByteLocks:
 
     def acquire(self, byte: int) -> bool:
         """Lock a byte; False where it is held, by another process or by this one."""
-        if byte in self._held:
-            return False
-        self._open()
-        try:
-            fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-        except (BlockingIOError, PermissionError):
-            return False
-        else:
-            self._held.add(byte)
-            return True
-        finally:
-            self._close_if_idle()
+        with self._mutex:
+            if byte in self._held:
+                return False
+            self._open()
+            try:
+                fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
+            except (BlockingIOError, PermissionError):
+                return False
+            else:
+                self._held.add(byte)
+                return True
+            finally:
+                self._close_if_idle()
 
     def release(self, byte: int) -> None:
         """Unlock a byte that this process holds."""
-        fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, byte)
-        self._held.discard(byte)
-        self._close_if_idle()
+        with self._mutex:
+            fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, byte)
+            self._held.discard(byte)
+            self._close_if_idle()
 
     def is_held(self, byte: int) -> bool:
-        """Whether some process holds a byte."""
+        """Whether some process holds a byte; to look is not in the way of who wants it."""
+        with self._mutex:
+            if byte in self._held:
+                return True
+            if _LAYOUT is None:
+                return self._is_busy(byte)
+            self._open()
+            try:
+                return self._is_locked_elsewhere(byte, *_LAYOUT)
+            finally:
+                self._close_if_idle()
+
+    def _is_busy(self, byte: int) -> bool:
         if not self.acquire(byte):
             return True
         self.release(byte)
         return False
+
+    def _is_locked_elsewhere(self, byte: int, layout: str, names: tuple[str, ...]) -> bool:
+        question = {"type": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": byte, "length": 1, "pid": 0}
+        asked = struct.pack(layout, *(question[name] for name in names))
+        answer = dict(zip(names, struct.unpack(layout, fcntl.fcntl(self._handle, fcntl.F_GETLK, asked)), strict=True))
+        return bool(answer["type"] != fcntl.F_UNLCK)
 
     def _open(self) -> None:
         if not self._held:

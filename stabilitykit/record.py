@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor  # who only reads what a run says of itself needs no torch
 
 Status = Literal["ok", "failed", "crashed", "timeout"]
 
@@ -17,7 +18,7 @@ class RunRecord:
 
     index: int  #: position in the study, from 0
     seeds: Mapping[str, int | None]  #: of each source; None where low-level operations were held deterministic
-    status: Status  #: "crashed" is a process that died while it trained this run
+    status: Status  #: "crashed" is a process that died while it trained this run; "timeout" one that took too long
     seconds: float  #: of training and scoring
     logits: Tensor | None = None  #: ``[N, ..., C]``, or regression outputs ``[N, ...]``; None unless status is "ok"
     fingerprint: str = ""  #: sha256 of the final state dict; of the logits where the model is not known
@@ -27,7 +28,7 @@ class RunRecord:
     low_level: str = "deterministic"  #: or "gradient rounding" (the seeded stand-in), "native", "not isolated"
     error: str = ""  #: traceback of a failed run
     environment: Mapping[str, Any] = field(default_factory=dict)
-    trained_by: Mapping[str, Any] = field(default_factory=dict)  #: session, process, host, time, attempt
+    trained_by: Mapping[str, Any] = field(default_factory=dict)  #: session, worker, process, host, time, attempt
 
     def to_json(self) -> dict[str, Any]:
         """Return every field but the logits, in JSON's types."""

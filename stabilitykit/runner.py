@@ -161,16 +161,16 @@ class Runner:
         """Keep what became of a training; where its process died, try once more. Say whether the run has a result."""
         outcome, plan, claim = training.outcome, training.plan, running[training]
         if isinstance(outcome, Died):
-            claim = self.experiment.note_death(claim, outcome.reason)
+            claim = self.experiment.note_death(claim, outcome.reason, outcome.pid)
             if claim.attempt <= MOST_DEATHS:
                 del running[training]
                 running[self._start(plan, claim)] = claim
                 return False
-            error = f"{MOST_DEATHS} processes died while they trained this run, the last one by {outcome.reason}"
-            outcome = RunRecord(index=plan.index, seeds=plan.seeds, status="crashed", seconds=0.0, error=error)
-        assert outcome is not None, "executors return a training when it has ended"
-        self._longest = max(self._longest, outcome.seconds)
-        self.experiment.publish(claim, outcome)
+            self.experiment.publish_crash(claim, seeds=plan.seeds)
+        else:
+            assert outcome is not None, "executors return a training when it has ended"
+            self._longest = max(self._longest, outcome.seconds)
+            self.experiment.publish(claim, outcome)
         self.experiment.release(running.pop(training))
         return True
 

@@ -52,7 +52,7 @@ class RunStore:
     """All experiments below one folder, as one session sees them."""
 
     def __init__(self, folder: Path, session: str, cache: CacheMode = "auto", worker: str = "main") -> None:
-        self.folder, self.session, self.cache = folder, session, cache
+        self.folder, self.session, self.cache, self.worker = folder, session, cache, worker
         self.session_folder = folder / "sessions" / session
         try:
             self.session_folder.mkdir(parents=True, exist_ok=True)
@@ -73,23 +73,11 @@ class RunStore:
     def experiment(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Experiment:
         """Return the place of one experiment; a private one ends with the session."""
         base = self.session_folder / "private" if private or self.cache == "off" else self.folder / f"v{FORMAT}"
-        return Experiment(base / key, self.session, about, reuse=self.cache != "refresh")
+        return Experiment(base / key, self.session, about, reuse=self.cache != "refresh", worker=self.worker)
 
     def end_session(self) -> None:
         """Remove what only this session needed."""
         shutil.rmtree(self.session_folder, ignore_errors=True)
-
-
-@dataclass(frozen=True)
-class Running:
-    """Stub."""
-
-    index: int
-    worker: str
-    pid: int
-    host: str
-    started: float
-    attempt: int
 
 
 @dataclass(frozen=True)
@@ -100,11 +88,25 @@ class Claim:
     attempt: int  #: 2 where one process has died over this run in this session
 
 
+@dataclass(frozen=True)
+class Running:
+    """A run that a living process trains now."""
+
+    index: int
+    worker: str  #: "gw1" of xdist, "main" where there is one process
+    pid: int  #: of the process that holds the claim
+    host: str
+    started: float  #: seconds since the epoch
+    attempt: int
+
+
 class Experiment:
     """The runs of one protocol on one task: finished, claimed or free."""
 
-    def __init__(self, folder: Path, session: str, about: Mapping[str, Any], *, reuse: bool = True) -> None:
-        self.folder, self.session, self.reuse = folder, session, reuse
+    def __init__(
+        self, folder: Path, session: str, about: Mapping[str, Any], *, reuse: bool = True, worker: str = "main"
+    ) -> None:
+        self.folder, self.session, self.reuse, self.worker = folder, session, reuse, worker
         self._seen: dict[int, Mapping[str, Any]] = {}
         try:
             for part in ("runs", "claims"):
@@ -120,15 +122,31 @@ class Experiment:
 
     def is_free(self, index: int) -> bool:
         """Whether run ``index`` is neither finished nor being trained."""
-        if self.is_finished(index) or not self._locks.acquire(index):
-            return False
-        self._locks.release(index)
-        return True
+        return not self.is_finished(index) and not self._locks.is_held(index)
+
+    def running(self) -> dict[int, Running]:
+        """Return the runs that living processes train now, this process among them."""
+        found = map(_running, sorted((self.folder / "claims").glob("*.json")))
+        return {run.index: run for run in found if run is not None and self._locks.is_held(run.index)}
 
     def status(self, index: int) -> str | None:
         """Return the status of a finished run; None if it is not finished."""
         header = self._header(index)
         return None if header is None else header["record"]["status"]
+
+    def trainer_of(self, index: int) -> str | None:
+        """Return the name of the worker that trained a finished run; None if it is not finished."""
+        header = self._header(index)
+        return None if header is None else str(header["record"]["trained_by"].get("worker", "main"))
+
+    def seconds(self, index: int) -> float | None:
+        """Return how long a finished run took; None if it is not finished."""
+        header = self._header(index)
+        return None if header is None else float(header["record"]["seconds"])
+
+    def log_file(self, index: int) -> Path:
+        """Return where a process of its own that trains run ``index`` writes what it prints."""
+        return self.folder / "logs" / f"{index:04d}.log"
 
     def load(self, index: int) -> RunRecord:
         """Return a finished run with its arrays."""
@@ -148,20 +166,40 @@ class Experiment:
         if self.is_finished(index):  # while we asked for the lock
             self._locks.release(index)
             return None
-        deaths = self._deaths(index)
-        if len(deaths) >= MOST_DEATHS:
-            self._publish_crash(index, deaths)
-            return None
-        claim = {"session": self.session, "pid": os.getpid(), "host": socket.gethostname(), "deaths": deaths}
-        self._write(self._claim_file(index), json.dumps(claim).encode(), durable=False)
-        return Claim(index, attempt=len(deaths) + 1)
+        try:
+            deaths = self._deaths(index)
+            if len(deaths) < MOST_DEATHS:
+                return self._write_claim(index, deaths)
+            self._publish_crash(Claim(index, attempt=len(deaths)), deaths)
+        except BaseException:
+            self._locks.release(index)  # the claim file stays: it names who died
+            raise
+        self.release(Claim(index, attempt=len(deaths)))
+        return None
+
+    def note_death(self, claim: Claim, reason: str, pid: int | None = None) -> Claim:
+        """Remember that the process that trained this run for us has died, and return the claim on the next attempt.
+
+        This process holds the claim, and goes on holding it. Where the attempt returned is greater than `MOST_DEATHS`,
+        the run has had its chances: `publish_crash` says so.
+        """
+        death = {"pid": pid, "host": socket.gethostname(), "worker": self.worker, "reason": reason}
+        return self._write_claim(claim.index, [*self._past_deaths(claim.index), death])
+
+    def publish_crash(
+        self, claim: Claim, *, seeds: Mapping[str, int | None] | None = None, seconds: float = 0.0
+    ) -> None:
+        """Publish that this run's processes died, each with the reason that is known."""
+        self._publish_crash(claim, self._past_deaths(claim.index), seeds, seconds)
 
     def publish(self, claim: Claim, record: RunRecord) -> None:
         """Make a result visible for good; the claim stays until released."""
         trained_by = {
-            "session": self.session,
             "pid": os.getpid(),
             "host": socket.gethostname(),
+            **record.trained_by,  # a child knows better
+            "session": self.session,
+            "worker": self.worker,
             "attempt": claim.attempt,
             "time": time.time(),
         }
@@ -193,27 +231,6 @@ class Experiment:
         finally:
             if claim is not None:
                 self.release(claim)
-
-    def log_file(self, index: int) -> Path:
-        """Return where a process that trains run ``index`` alone writes what it prints."""
-        return self.folder / "logs" / f"{index:04d}.log"
-
-    def note_death(self, claim: Claim, reason: str) -> Claim:
-        """Stub."""
-        return Claim(claim.index, claim.attempt + 1)
-
-    def running(self) -> dict[int, Running]:
-        """Stub."""
-        return {}
-
-    def trainer_of(self, index: int) -> str | None:
-        """Stub."""
-        return "main"
-
-    def seconds(self, index: int) -> float | None:
-        """Stub."""
-        header = self._header(index)
-        return header and header["record"]["seconds"]
 
     def read_control(self) -> Mapping[str, Any] | None:
         """Return the control that was stored for this experiment, if it may be reused."""
@@ -256,19 +273,41 @@ class Experiment:
             return False
         return hashlib.sha256(content).hexdigest() == header.get("sha256") and zipfile.is_zipfile(io.BytesIO(content))
 
+    def _write_claim(self, index: int, deaths: list[dict[str, Any]]) -> Claim:
+        claim = {
+            "session": self.session,
+            "worker": self.worker,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": time.time(),
+            "deaths": deaths,
+        }
+        self._write(self._claim_file(index), json.dumps(claim).encode(), durable=False)
+        return Claim(index, attempt=len(deaths) + 1)
+
+    def _past_deaths(self, index: int) -> list[dict[str, Any]]:
+        """Who died over this run in this session, as far as its claim tells."""
+        left = _read_json(self._claim_file(index))
+        return list(left.get("deaths", [])) if left and left.get("session") == self.session else []
+
     def _deaths(self, index: int) -> list[dict[str, Any]]:
-        """Who died over this run in this session: a claim file whose lock we could take has lost its owner."""
+        """Likewise, with the owner of the claim: who leaves it behind, with its lock free for us, is dead."""
         left = _read_json(self._claim_file(index))
         if not left or left.get("session") != self.session:
             return []
-        return [*left.get("deaths", []), {"pid": left.get("pid"), "host": left.get("host")}]
+        owner = {name: left.get(name) for name in ("pid", "host", "worker")}
+        return [*self._past_deaths(index), owner | {"reason": "gone without a word"}]
 
-    def _publish_crash(self, index: int, deaths: list[dict[str, Any]]) -> None:
-        who = ", ".join(f"process {death['pid']} on {death['host']}" for death in deaths)
-        error = f"{len(deaths)} processes died while they trained this run: {who}"
-        claim = Claim(index, len(deaths))
-        self.publish(claim, RunRecord(index=index, seeds={}, status="crashed", seconds=0.0, error=error))
-        self.release(claim)
+    def _publish_crash(
+        self,
+        claim: Claim,
+        deaths: list[dict[str, Any]],
+        seeds: Mapping[str, int | None] | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        died = f"{len(deaths)} processes died" if len(deaths) > 1 else "1 process died"
+        error = f"{died} while they trained this run: {'; '.join(map(_obituary, deaths))}"
+        self.publish(claim, RunRecord(claim.index, seeds or {}, status="crashed", seconds=seconds, error=error))
 
     def _run_file(self, index: int) -> Path:
         return self.folder / "runs" / f"{index:04d}.json"
@@ -291,6 +330,31 @@ class Experiment:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _unwritable(path, error) from error
+
+
+def _running(path: Path) -> Running | None:
+    """Return what a claim file says; None if it is torn, or of another version."""
+    left = _read_json(path)
+    try:
+        return (
+            None
+            if left is None
+            else Running(
+                index=int(path.stem),
+                worker=str(left["worker"]),
+                pid=int(left["pid"]),
+                host=str(left["host"]),
+                started=float(left["started"]),
+                attempt=len(left["deaths"]) + 1,
+            )
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _obituary(death: Mapping[str, Any]) -> str:
+    who = "a process" if death.get("pid") is None else f"process {death['pid']}"
+    return f"{who} on {death.get('host')} (worker {death.get('worker')}), {death.get('reason')}"
 
 
 def _write_once(path: Path, content: str) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -121,3 +122,44 @@ def test_no_file_stays_open_while_nothing_is_held(tmp_path):
 def test_a_path_that_cannot_be_locked_is_known_at_once(tmp_path):
     with pytest.raises(OSError, match="No such file or directory"):
         ByteLocks.at(tmp_path / "missing" / "file.lock")
+
+
+def test_looking_at_a_byte_is_not_in_the_way_of_who_wants_it(locks, tmp_path):
+    """While one process looks again and again, another gets the byte each time it asks."""
+    look = "import sys; from pathlib import Path; from stabilitykit.locks import ByteLocks; print(1, flush=True)\n"
+    look += "locks = ByteLocks.at(Path(sys.argv[1]))\nwhile True: locks.is_held(0)"
+    with subprocess.Popen([sys.executable, "-c", look, str(tmp_path / "file.lock")], stdout=subprocess.PIPE) as child:
+        child.stdout.read(1)
+        got = []
+        for _ in range(3000):
+            got.append(locks.acquire(0))
+            if got[-1]:
+                locks.release(0)
+        child.kill()
+    assert all(got)
+
+
+def test_a_byte_can_be_looked_at_where_the_layout_of_the_question_is_not_known(locks, hold, monkeypatch):
+    monkeypatch.setattr("stabilitykit.locks._LAYOUT", None)
+    child, _ = hold(2)
+    assert (locks.is_held(2), locks.is_held(3)) == (True, False)
+    child.kill()
+    child.wait()
+    assert not locks.is_held(2)
+
+
+def test_threads_share_the_bytes_of_their_process(locks):
+    """One handle is opened and closed by all: without order among them, some would close another's."""
+    got = []
+
+    def work(byte):
+        for _ in range(300):
+            got.append(locks.acquire(byte) and locks.is_held(byte))
+            locks.release(byte)
+
+    threads = [threading.Thread(target=work, args=(byte,)) for byte in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert got == [True] * 1200

@@ -8,8 +8,10 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from hypothesis import strategies as st
 
 from stabilitykit.errors import StoreError
 from stabilitykit.record import RunRecord
-from stabilitykit.store import FORMAT, RunStore
+from stabilitykit.store import FORMAT, MOST_DEATHS, RunStore
 
 LOGITS = torch.tensor([[0.25, -1.5], [2.0, 0.0]])
 
@@ -36,8 +38,8 @@ def record(index=0, **values):
 def open_store(tmp_path):
     """The experiment "key" as a session by name sees it."""
 
-    def open_store(session="one", cache="auto", key="key", **options):
-        return RunStore(tmp_path / "store", session, cache).experiment(key, {"task": "a"}, **options)
+    def open_store(session="one", cache="auto", key="key", worker="main", **options):
+        return RunStore(tmp_path / "store", session, cache, worker).experiment(key, {"task": "a"}, **options)
 
     return open_store
 
@@ -268,7 +270,7 @@ class TestReuse:
         publish(open_store(), record())
         assert not open_store(key="other").is_finished(0)
 
-    @pytest.mark.parametrize("status", ["failed", "crashed"])
+    @pytest.mark.parametrize("status", ["failed", "crashed", "timeout"])
     def test_a_failed_run_is_an_answer_in_its_session_and_tried_again_in_the_next(self, open_store, status):
         publish(open_store(), record(status=status, error="x"))
         assert open_store("one").is_finished(0)
@@ -403,6 +405,87 @@ class TestClaims:
         claim = later.claim(0)
         assert claim.attempt == 1
         later.release(claim)
+
+    def test_a_child_that_dies_twice_makes_a_crash_that_says_why(self, open_store):
+        experiment = open_store(worker="gw1")
+        claim = experiment.claim(0)
+        claim = experiment.note_death(claim, "exit code -9 (SIGKILL)", pid=4711)
+        assert (claim.index, claim.attempt) == (0, 2)
+        assert not open_store().is_free(0)
+        claim = experiment.note_death(claim, "exit code 3")
+        assert claim.attempt == 3 > MOST_DEATHS
+        experiment.publish_crash(claim, seeds={"init": 3}, seconds=2.5)
+        experiment.release(claim)
+        crashed = open_store().load(0)
+        host = socket.gethostname()
+        assert crashed.error == (
+            f"2 processes died while they trained this run: process 4711 on {host} (worker gw1), exit code -9 "
+            f"(SIGKILL); a process on {host} (worker gw1), exit code 3"
+        )
+        assert (crashed.status, crashed.seeds, crashed.seconds) == ("crashed", {"init": 3}, 2.5)
+
+    def test_a_child_that_dies_once_is_forgotten_when_its_claim_is_given_back(self, open_store):
+        experiment = open_store()
+        claim = experiment.note_death(experiment.claim(0), "exit code 3")
+        experiment.release(claim)
+        assert experiment.claim(0).attempt == 1
+
+    def test_the_deaths_of_children_and_of_their_parent_add_up(self, open_store, claim_elsewhere):
+        child, _ = claim_elsewhere()
+        kill(child)
+        experiment = open_store()
+        claim = experiment.claim(0)
+        assert claim.attempt == 2
+        claim = experiment.note_death(claim, "exit code 3")
+        assert claim.attempt == 3
+        experiment.publish_crash(claim)
+        experiment.release(claim)
+        assert f"process {child.pid} on " in experiment.load(0).error
+        assert "gone without a word; a process on" in experiment.load(0).error
+
+    def test_a_claim_that_cannot_be_written_is_an_error_and_is_not_held(self, open_store, tmp_path):
+        experiment = open_store()
+        (tmp_path / f"store/v{FORMAT}/key/claims/0000.json").mkdir()
+        with pytest.raises(StoreError, match=r"Expected to write .*claims/0000\.json but got:"):
+            experiment.claim(0)
+        assert experiment.is_free(0)
+
+    def test_who_trains_what_is_known_to_all(self, open_store, claim_elsewhere):
+        experiment = open_store(worker="gw1")
+        assert experiment.running() == {}
+        child, _ = claim_elsewhere("two")
+        before = time.time()
+        claim = experiment.claim(3)
+        running = experiment.running()
+        assert list(running) == [0, 3]
+        assert (running[0].worker, running[0].pid, running[0].host) == ("main", child.pid, socket.gethostname())
+        assert (running[3].worker, running[3].pid, running[3].attempt) == ("gw1", os.getpid(), 1)
+        assert before <= running[3].started <= time.time()
+        kill(child)
+        assert list(open_store().running()) == [3]
+        experiment.note_death(claim, "exit code 3")
+        assert experiment.running()[3].attempt == 2
+        experiment.release(claim)
+        assert experiment.running() == {}
+
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": "x"}'])
+    def test_a_claim_that_nobody_can_read_is_nobody_s(self, open_store, tmp_path, content):
+        experiment = open_store()
+        claim = experiment.claim(0)
+        (tmp_path / f"store/v{FORMAT}/key/claims/0000.json").write_text(content)
+        assert experiment.running() == {}
+        experiment.release(claim)
+
+    def test_a_finished_run_names_its_trainer_and_its_seconds(self, open_store):
+        experiment = open_store(worker="gw1")
+        assert (experiment.trainer_of(0), experiment.seconds(0)) == (None, None)
+        publish(experiment, record(seconds=1.5))
+        assert (open_store("two").trainer_of(0), open_store("two").seconds(0)) == ("gw1", 1.5)
+
+    def test_a_child_s_word_on_where_it_trained_goes_before_its_parent_s(self, open_store):
+        publish(open_store(worker="gw1"), record(trained_by={"pid": 4711, "session": "x", "isolation": "process"}))
+        trained_by = open_store("two").load(0).trained_by
+        assert (trained_by["pid"], trained_by["session"], trained_by["isolation"]) == (4711, "one", "process")
 
     def test_a_death_in_an_earlier_session_does_not_count(self, open_store, claim_elsewhere):
         child, _ = claim_elsewhere("yesterday")
