@@ -3,7 +3,7 @@
     python benchmarks/makespan.py [--pairs 5]
 
 A run sleeps, so nothing but the distribution is measured. ``one`` is a test of 30 runs of 0.2 s, ideally 3.0 s on two
-workers; ``three`` are tests of 30 runs of 0.05, 0.1 and 0.4 s, ideally 8.25 s. Each session is new, with nothing stored.
+workers; ``three`` are tests of 30 runs of 0.05, 0.1 and 0.4 s, ideally 8.25 s. Each session begins with an empty store.
 """
 
 from __future__ import annotations
