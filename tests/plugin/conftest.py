@@ -84,7 +84,7 @@ def note(run, started):
 """
 
 #: What the toy's processes need not load: it saves a second each.
-_WITHOUT = ["hypothesispytest", "timeout", "randomly", "rerunfailures", "cov", "html"]
+_WITHOUT = ["hypothesispytest", "timeout", "randomly", "rerunfailures", "pytest_cov", "html"]
 
 WAYS = {"plain": ["-p", "no:xdist"], "n0": ["-n", "0"], "n2": ["-n", "2"]}
 
@@ -146,10 +146,6 @@ class Project:
     def suffer(self, fault: str) -> None:
         """Let a run of the toy come to grief: `exit`, `kill`, `raise`, `leave` or `hang`, its index, and `once`."""
         self._monkeypatch.setenv("TOY_FAULT", fault)
-
-    def set(self, name: str, value: str) -> None:
-        """Set a variable of the environment."""
-        self._monkeypatch.setenv(name, value)
 
     def ledger(self) -> list[Training]:
         """Return the trainings that ended since the last call."""
