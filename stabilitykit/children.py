@@ -313,7 +313,7 @@ def _exit_code(code: int | None) -> str:
 def _context_of(method: StartMethod) -> context.BaseContext:
     made = get_context(method)
     if method == "forkserver":
-        made.set_forkserver_preload(["torch", __name__])
+        made.set_forkserver_preload([f"{__package__}.server"])
     return made
 
 

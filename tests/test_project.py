@@ -55,6 +55,7 @@ ORDER = (
     "children",
     "runner",
     "study",
+    "server",
     "report",
     "render",
     "render.terminal",
