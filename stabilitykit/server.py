@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from . import children as children
-from . import study as study
+from . import children  # noqa: F401  # loaded to be there
+from . import study  # noqa: F401  # as above
 
 # Both import much on first use: reading tensors, and making an optimizer, torch's compiler.
 with tempfile.TemporaryDirectory() as _folder:
