@@ -161,7 +161,8 @@ class Augment(ABC):
 class RandomCropFlip(Augment):
     """Shift each image by up to ``padding`` pixels over a border of zeros, and mirror half of them.
 
-    ``[N, C, H, W]`` in and out; all images of a batch in one gather. Source: Summers & Dinneen, section 3.2.
+    ``[N, C, H, W]`` in and out; all images of a batch in one gather, which leaves them in ``torch.channels_last``
+    whatever they came in, as convolutions take them fastest. Source: Summers & Dinneen, section 3.2.
 
     >>> x = torch.arange(8.0).reshape(2, 1, 2, 2)
     >>> RandomCropFlip(padding=1)(x, torch.Generator().manual_seed(0)).shape
@@ -172,17 +173,20 @@ class RandomCropFlip(Augment):
     flip: bool = True  #: mirror left and right with probability 1/2
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        count, _, height, width = x.shape
+        count, channels, height, width = x.shape
         shifts = torch.randint(0, 2 * self.padding + 1, (2, count, 1), generator=generator)
         rows = shifts[0] + torch.arange(height)
         columns = shifts[1] + torch.arange(width)
         if self.flip:
             mirrored = torch.rand(count, 1, generator=generator) < 0.5
             columns = torch.where(mirrored, columns.flip(1), columns)
-        padded = torch.nn.functional.pad(x, [self.padding] * 4).permute(0, 2, 3, 1)
-        rows, columns = rows.to(x.device), columns.to(x.device)
-        images = torch.arange(count, device=x.device)[:, None, None]
-        return padded[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        # A pixel is a row of channels in one long table, since one index a pixel is gathered fastest.
+        border = [0, 0, *[self.padding] * 4]
+        padded = torch.nn.functional.pad(x.permute(0, 2, 3, 1), border)
+        starts = (torch.arange(count)[:, None] * padded.shape[1] + rows) * padded.shape[2]
+        pixels = (starts[:, :, None] + columns[:, None, :]).reshape(-1).to(x.device)
+        table = padded.reshape(-1, channels)
+        return table.index_select(0, pixels).view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def takes_generator(augment: Callable[..., Tensor]) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +159,8 @@ def _rounded_gradients(seed: int) -> Iterator[None]:
     def round_gradients(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
         nonlocal steps
         steps += 1
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    _nudge(parameter.grad._values() if parameter.grad.is_sparse else parameter.grad, generator)
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        _nudge([gradient._values() if gradient.is_sparse else gradient for gradient in gradients], generator)
 
     handle = register_optimizer_step_pre_hook(round_gradients)
     try:
@@ -172,11 +171,33 @@ def _rounded_gradients(seed: int) -> Iterator[None]:
         raise TrainingError("'low_level' varies, but no torch optimizer made a step: there were no gradients to round")
 
 
-def _nudge(gradient: Tensor, generator: torch.Generator) -> None:
-    coins = torch.empty(gradient.shape, dtype=gradient.dtype).bernoulli_(0.5, generator=generator)
-    # Half of itself lies towards zero, twice itself away from it; zero is both, and stays.
-    towards = gradient * coins.mul_(1.5).add_(0.5).to(gradient.device)
-    gradient.copy_(torch.nextafter(gradient, towards))
+def _nudge(gradients: Sequence[Tensor], generator: torch.Generator) -> None:
+    for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):
+        alike = [gradient for gradient in gradients if gradient.dtype is dtype]
+        sizes = [gradient.numel() for gradient in alike]
+        for gradient, factors in zip(alike, _halves_and_doubles(sum(sizes), dtype, generator).split(sizes), strict=True):
+            # Half of itself lies towards zero, twice itself away from it; zero is both, and stays.
+            gradient.nextafter_(gradient * factors.view(gradient.shape).to(gradient.device))
+
+
+def _halves_and_doubles(count: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """Toss ``count`` fair coins for 0.5 or 2.0, 32 from one draw: one draw each takes longer than many a step."""
+    integer, half, to_double = _half_and_double(dtype)
+    words = torch.randint(-(2**31), 2**31, (-(-count // 32), 1), dtype=torch.int32, generator=generator)
+    coins = (words >> _POSITIONS).bitwise_and_(1).to(integer)
+    return coins.mul_(to_double).add_(half).view(dtype).view(-1)[:count]
+
+
+#: Of the bits in a word.
+_POSITIONS = torch.arange(32, dtype=torch.int32)
+
+
+@functools.cache
+def _half_and_double(dtype: torch.dtype) -> tuple[torch.dtype, int, int]:
+    """The integers of a float's width, the bits of 0.5 as one of them, and what makes them the bits of 2.0."""
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    half, double = torch.tensor([0.5, 2.0], dtype=dtype).view(integer).tolist()
+    return integer, half, double - half
 
 
 def _fingerprint(run: Run, logits: Tensor | None) -> str:

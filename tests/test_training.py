@@ -281,7 +281,7 @@ def test_the_standin_moves_each_gradient_element_to_a_neighbour(train):
 def test_a_nudge_is_one_ulp_and_zero_stays_zero(values):
     old = torch.tensor(values)
     new = old.clone()
-    _nudge(new, torch.Generator().manual_seed(0))
+    _nudge([new], torch.Generator().manual_seed(0))
     up, down = (torch.nextafter(old, torch.full_like(old, to)) for to in (torch.inf, -torch.inf))
     assert torch.equal(new == 0, (old == 0) | ((old.abs() == 2**-149) & (new == 0)))
     assert ((new == up) | (new == down) | (old == 0)).all()
@@ -292,11 +292,39 @@ def test_a_nudge_is_a_fair_coin_in_every_float(dtype):
     old = torch.linspace(-3, 3, 2000, dtype=torch.float64).to(dtype)
     old = old[old != 0]
     new = old.clone()
-    _nudge(new, torch.Generator().manual_seed(0))
+    _nudge([new], torch.Generator().manual_seed(0))
     assert (new != old).all()
     assert ((new - old).abs().double() <= torch.finfo(dtype).eps * old.abs().double()).all()
     assert 0.45 < (new > old).double().mean() < 0.55
     assert 0.45 < (new.abs() > old.abs()).double().mean() < 0.55
+
+
+def test_the_coins_of_a_step_are_independent_of_one_another():
+    gradients = [torch.ones(64, 100), torch.ones(3, dtype=torch.float64), torch.ones(64, 100)]
+    _nudge(gradients, torch.Generator().manual_seed(0))
+    coins = [(gradients[i] > 1).double() for i in (0, 2)]
+    assert (coins[0] != coins[1]).double().mean() == pytest.approx(0.5, abs=0.03)
+    # A row of 64 is two words: neither a bit of them all nor a word of its own may stand still.
+    flat = coins[0].view(-1)
+    assert flat.view(-1, 32).mean(0) == pytest.approx([0.5] * 32, abs=0.2)
+    for lag in (1, 2, 31, 32, 33):
+        assert (flat[lag:] != flat[:-lag]).double().mean() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33])
+def test_a_gradient_of_any_size_and_layout_is_rounded(count):
+    new = torch.ones(count, 2, 3, 2).contiguous(memory_format=torch.channels_last)
+    plain = torch.ones(count, 2, 3, 2)
+    for gradient in (new, plain):
+        _nudge([gradient], torch.Generator().manual_seed(0))
+    assert torch.equal(new, plain)
+    assert (new != 1).all()
+
+
+def test_gradients_that_are_not_finite_stay_what_they_are():
+    new = torch.tensor([torch.inf, -torch.inf, torch.nan] * 20)
+    _nudge([new], torch.Generator().manual_seed(0))
+    assert torch.equal(new.nan_to_num(7), torch.tensor([torch.inf, -torch.inf, torch.nan] * 20).nan_to_num(7))
 
 
 def test_the_standin_varies_by_its_seed_alone(train, linear):
