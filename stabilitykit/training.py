@@ -20,6 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from .environment import Environment, current_environment
 from .errors import TaskError, UsageError
 from .fingerprint import tensor_digest
+from .heap import kept_memory
 from .protocol import RunPlan
 from .record import RunRecord
 from .run import Run, combined_digest
@@ -87,6 +88,7 @@ class Trainer:
         kind = self.low_level(plan)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_process_state(self.device))
+            stack.enter_context(kept_memory())
             torch.set_num_threads(self.threads)
             _set_deterministic(kind not in UNSEEDED, self.device)
             stack.enter_context(torch.enable_grad())
@@ -175,7 +177,8 @@ def _nudge(gradients: Sequence[Tensor], generator: torch.Generator) -> None:
     for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):
         alike = [gradient for gradient in gradients if gradient.dtype is dtype]
         sizes = [gradient.numel() for gradient in alike]
-        for gradient, factors in zip(alike, _halves_and_doubles(sum(sizes), dtype, generator).split(sizes), strict=True):
+        factors_of_all = _halves_and_doubles(sum(sizes), dtype, generator)
+        for gradient, factors in zip(alike, torch.split(factors_of_all, sizes), strict=True):
             # Half of itself lies towards zero, twice itself away from it; zero is both, and stays.
             gradient.nextafter_(gradient * factors.view(gradient.shape).to(gradient.device))
 

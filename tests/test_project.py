@@ -28,6 +28,7 @@ ORDER = (
     "protocol",
     "config",
     "environment",
+    "heap",
     "seeding",
     "perturb",
     "sourcecode",
