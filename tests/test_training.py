@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import os
 import random
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -472,6 +474,66 @@ def test_a_recipe_trains_where_gradients_are_switched_off(train, linear):
 
 
 # What a run leaves
+
+
+class Circle(nn.Linear):
+    """A hook that closes over its model: only the collector frees it."""
+
+    def __init__(self, made):
+        super().__init__(6, 3)
+        made.append(weakref.ref(self))
+        self.register_forward_hook(lambda *_: self.calls())
+
+    def calls(self):
+        return None
+
+
+def watched_linear(made):
+    model = nn.Linear(6, 3)
+    made.append(weakref.ref(model))
+    return model
+
+
+@pytest.fixture
+def without_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("make", [Circle, watched_linear])
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_model_outlives_its_run(tmp_path, linear, without_collector, make, fails):
+    made, alive = [], []
+
+    def model():
+        alive.append([ref for ref in made if ref() is not None])
+        return make(made)
+
+    def loss(logits, labels):
+        if fails:
+            raise RuntimeError("out of memory")
+        return nn.functional.cross_entropy(logits, labels)
+
+    recipe = dataclasses.replace(linear, model=model, loss=loss)
+    trainer = Trainer(recipe, "cpu", 1, tmp_path)
+    for plan in NoiseProtocol("init", runs=3).plans():
+        assert trainer.train_once(plan).status == ("failed" if fails else "ok")
+    if not fails:
+        assert trainer.rehearse(plan, 2).model is None
+        assert len(trainer.rehearse(plan, 2).trace) == 2
+    assert alive == [[]] * len(made)
+    assert [ref() for ref in made] == [None] * len(made)
+
+
+def test_the_collector_is_called_only_where_it_is_needed(train, linear, monkeypatch):
+    called = []
+    monkeypatch.setattr("stabilitykit.training.gc.collect", lambda: called.append(1))
+    train(linear)
+    assert called == []
+    train(dataclasses.replace(linear, model=lambda: Circle([])))
+    assert called == [1]
 
 
 def test_a_record_holds_what_was_trained_under_which_seeds_and_where(train, linear):
