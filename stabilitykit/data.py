@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.weak import WeakIdKeyDictionary
 
 from .errors import TaskError
 from .protocol import derive_seed
@@ -104,11 +106,34 @@ class _SeededItems(Dataset[Any]):
             return self.dataset[index]
 
 
+#: What was made of a tensor of inputs, by layout, and no longer than that tensor lives.
+_converted: MutableMapping[Tensor, dict[Layout, tuple[weakref.ref[Tensor], tuple[int, int], TensorExamples]]]
+_converted = WeakIdKeyDictionary()  # a WeakKeyDictionary would compare tensors
+
+
 def examples_of(data: Data, layout: Layout, num_workers: int = 0) -> Examples:
-    """Return ``data`` ready to be drawn from."""
-    if isinstance(data, tuple):
-        return TensorExamples(*data, layout)
-    return DatasetExamples(data, layout, num_workers)
+    """Return ``data`` ready to be drawn from: tensors that must be converted are so once for every pass of every run.
+
+    A change in place is seen where torch sees it, and otherwise only in tensors that torch did not allocate.
+    """
+    if not isinstance(data, tuple):
+        return DatasetExamples(data, layout, num_workers)
+    x, y = data
+    # Memory that is not torch's own, such as an array's, may change without a new version.
+    if x.is_inference() or y.is_inference() or not (_is_own(x) and _is_own(y)):
+        return TensorExamples(x, y, layout)
+    version = x._version, y._version
+    kept = _converted.get(x, {}).get(layout)
+    if kept is not None and kept[0]() is y and kept[1] == version:
+        return kept[2]
+    examples = TensorExamples(x, y, layout)
+    if examples.x is not x:  # else there was nothing to do, and the entry would keep its own key alive
+        _converted.setdefault(x, {})[layout] = weakref.ref(y), version, examples
+    return examples
+
+
+def _is_own(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and tensor.untyped_storage().resizable()
 
 
 def _kinds(batch: object) -> str:

@@ -193,17 +193,20 @@ class Recipe(Task):
         model = run.perturb(self._build(run))
         optimizer = self._make_optimizer(model)
         snapshots: list[Tensor] = []
+        outputs: Tensor | None = None
         for epoch in run.epochs(self.epochs):
             self._train_epoch(run, model, optimizer, train, epoch)
             done = epoch + 1
             at_snapshot = bool(self.snapshots) and done % (self.epochs // self.snapshots) == 0
             if at_snapshot:
                 _check_rate_is_zero(optimizer, done)
-            if self.curve or at_snapshot:
-                outputs = self._predict(run, model, test)
+            outputs = self._predict(run, model, test) if self.curve or at_snapshot else None
+            if outputs is not None:
                 run.curve += [_scores(outputs, self.labels)] if self.curve else []
                 snapshots += [outputs] if at_snapshot else []
-        return torch.stack(snapshots).mean(0) if snapshots else self._predict(run, model, test)
+        if snapshots:
+            return torch.stack(snapshots).mean(0)
+        return self._predict(run, model, test) if outputs is None else outputs
 
     def _train_epoch(self, run: Run, model: nn.Module, optimizer: Optimizer, train: Examples, epoch: int) -> None:
         model.train()

@@ -418,6 +418,23 @@ def test_the_curve_scores_the_test_set_after_every_epoch():
         assert point["cross_entropy"] == pytest.approx(nn.functional.cross_entropy(outputs.double(), Y).item())
 
 
+def test_the_last_model_is_scored_once():
+    scored = []
+
+    class Net(nn.Linear):
+        def forward(self, x):
+            scored.extend([] if self.training else [len(x)])
+            return super().forward(x)
+
+    for options, times in (({}, 1), ({"curve": True}, 4)):
+        scored.clear()
+        fit(recipe_of(model=lambda: Net(4, 3), epochs=4, **options))
+        assert scored == [20] * times
+    scored.clear()
+    fit(recipe_of(model=lambda: Net(4, 3), epochs=4, curve=True).with_snapshots(2))
+    assert scored == [20] * 4
+
+
 def test_the_size_of_scoring_batches_changes_no_prediction():
     torch.testing.assert_close(fit(recipe_of(eval_batch_size=3))[0], fit(recipe_of())[0])
 
