@@ -30,6 +30,7 @@ ORDER = (
     "devices",
     "stopping",
     "environment",
+    "heap",
     "seeding",
     "perturb",
     "sourcecode",
