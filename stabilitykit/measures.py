@@ -14,7 +14,7 @@ from .errors import TaskError
 from .estimate import Estimate
 from .intervals import mean_estimate, pairwise_estimate, sd_estimate
 from .metrics import (
-    Score,
+    Runs,
     accuracy,
     accuracy_ensemble_delta,
     cross_entropy,
@@ -31,6 +31,9 @@ from .metrics import (
 #: A metric of the user's own: one run's outputs and the labels in, a number out.
 Metric: TypeAlias = Callable[[Tensor, Tensor], float]
 
+#: R runs' outputs and the labels in, float64 ``[R]`` out.
+_Score: TypeAlias = Callable[[Runs, Tensor], Tensor]
+
 
 class Measures(Mapping[str, Estimate]):
     """Estimates by name over R runs of one task.
@@ -45,11 +48,13 @@ class Measures(Mapping[str, Estimate]):
     (75.0, 50.0)
     """
 
-    def __init__(self, outputs: Tensor, labels: Tensor, metrics: Mapping[str, Metric] | None = None) -> None:
-        """Take ``[R, N, ..., C]`` logits and ``[N, ...]`` classes, or ``[R, N, ...]`` outputs and float targets."""
+    def __init__(self, outputs: Runs, labels: Tensor, metrics: Mapping[str, Metric] | None = None) -> None:
+        """Take R times ``[N, ..., C]`` logits and ``[N, ...]`` classes, or ``[N, ...]`` outputs and float targets."""
         self._classes = not labels.is_floating_point()
+        # R tensors, so that no measure needs a second copy of all outputs.
+        outputs = list(outputs)
         self._outputs, self._labels = flatten_examples(outputs, labels) if self._classes else (outputs, labels)
-        self._scores: dict[str, Score] = _built_in_scores(self._classes)
+        self._scores: dict[str, _Score] = _built_in_scores(self._classes)
         self._scores |= {name: _each_run(name, metric) for name, metric in (metrics or {}).items()}
         self._known: dict[str, Estimate] = {}
         self._per_run: dict[str, Tensor] = {}
@@ -113,12 +118,12 @@ class Measures(Mapping[str, Estimate]):
         return sd_estimate(self.of_runs(name).numpy(), robust=name not in ("accuracy", "rmse"))
 
     def _disagreement(self) -> Estimate:
-        pairs = disagreement(predictions(self._outputs))
-        estimate = pairwise_estimate(pairs.numpy(), percent_of=self._outputs.shape[1])
+        pairs = disagreement(predictions(run[None])[0] for run in self._outputs)
+        estimate = pairwise_estimate(pairs.numpy(), percent_of=len(self._labels))
         return _within(estimate, 0, 100)
 
-    def _correlation(self, coefficient: Callable[[Tensor], Tensor]) -> Estimate:
-        return _within(pairwise_estimate(coefficient(self._outputs.flatten(1)).numpy()), -1, 1)
+    def _correlation(self, coefficient: Callable[[Runs], Tensor]) -> Estimate:
+        return _within(pairwise_estimate(coefficient(self._outputs).numpy()), -1, 1)
 
     def _ensemble_delta(self, name: str) -> Estimate:
         if name == "accuracy":
@@ -158,12 +163,12 @@ def _delta_name(score: str) -> str:
     return "ensemble_delta" if score == "accuracy" else f"{score}_ensemble_delta"
 
 
-def _built_in_scores(classes: bool) -> dict[str, Score]:
+def _built_in_scores(classes: bool) -> dict[str, _Score]:
     return {"accuracy": accuracy, "cross_entropy": cross_entropy} if classes else {"rmse": rmse}
 
 
-def _each_run(name: str, metric: Metric) -> Score:
-    def scores(outputs: Tensor, labels: Tensor) -> Tensor:
+def _each_run(name: str, metric: Metric) -> _Score:
+    def scores(outputs: Runs, labels: Tensor) -> Tensor:
         values = [float(metric(run, labels)) for run in outputs]
         if not all(map(math.isfinite, values)):
             raise TaskError(f"Expected the metric {name!r} to return finite numbers but got {values}.")
