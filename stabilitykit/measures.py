@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
@@ -23,6 +24,7 @@ from .metrics import (
     ensemble_delta,
     flatten_examples,
     pearson,
+    percent_right,
     predictions,
     rmse,
     spearman,
@@ -55,6 +57,8 @@ class Measures(Mapping[str, Estimate]):
         outputs = list(outputs)
         self._outputs, self._labels = flatten_examples(outputs, labels) if self._classes else (outputs, labels)
         self._scores: dict[str, _Score] = _built_in_scores(self._classes)
+        if self._classes:
+            self._scores["accuracy"] = lambda outputs, labels: percent_right(self._predicted, labels)
         self._scores |= {name: _each_run(name, metric) for name, metric in (metrics or {}).items()}
         self._known: dict[str, Estimate] = {}
         self._per_run: dict[str, Tensor] = {}
@@ -100,6 +104,13 @@ class Measures(Mapping[str, Estimate]):
         """The ensemble delta of accuracy, or of RMSE where the task is a regression."""
         return _delta_name(next(iter(self._scores)))
 
+    @cached_property
+    def _predicted(self) -> Tensor:
+        """Classes ``[R, N]``, which three measures need, in as few bytes as they fit into."""
+        types = (torch.uint8, torch.int16, torch.int32, torch.int64)
+        classes = self._outputs[0].shape[-1]
+        return predictions(self._outputs, dtype=next(kind for kind in types if classes <= torch.iinfo(kind).max))
+
     def _computations(self) -> dict[str, Callable[[], Estimate]]:
         compute: dict[str, Callable[[], Estimate]] = {}
         for name in self._scores:
@@ -118,7 +129,7 @@ class Measures(Mapping[str, Estimate]):
         return sd_estimate(self.of_runs(name).numpy(), robust=name not in ("accuracy", "rmse"))
 
     def _disagreement(self) -> Estimate:
-        pairs = disagreement(predictions(run[None])[0] for run in self._outputs)
+        pairs = disagreement(self._predicted)
         estimate = pairwise_estimate(pairs.numpy(), percent_of=len(self._labels))
         return _within(estimate, 0, 100)
 
@@ -127,7 +138,7 @@ class Measures(Mapping[str, Estimate]):
 
     def _ensemble_delta(self, name: str) -> Estimate:
         if name == "accuracy":
-            pairs = accuracy_ensemble_delta(self._outputs, self._labels)
+            pairs = accuracy_ensemble_delta(self._outputs, self._labels, self._predicted)
         elif name == "cross_entropy":
             pairs = cross_entropy_ensemble_delta(self._outputs)
         else:

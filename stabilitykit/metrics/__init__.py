@@ -24,6 +24,7 @@ from .scores import (
     accuracy,
     cross_entropy,
     flatten_examples,
+    percent_right,
     predictions,
     rmse,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "ensemble_of",
     "flatten_examples",
     "pearson",
+    "percent_right",
     "predictions",
     "rmse",
     "spearman",

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .runs import Array, Runs, as_array, blocks, first_copies
-from .scores import Score
+from .runs import Array, KeptExamples, Runs, as_array, blocks, first_copies
+from .scores import Score, predictions
 
 #: What an ensemble averages. The paper averages logits.
 Average: TypeAlias = Literal["logits", "probabilities"]
@@ -64,11 +64,13 @@ def ensemble_delta(outputs: Runs, labels: Tensor, score: Score, *, average: Aver
     return delta + delta.T
 
 
-def accuracy_ensemble_delta(logits: Runs, labels: Tensor) -> Tensor:
+def accuracy_ensemble_delta(logits: Runs, labels: Tensor, predicted: Tensor | None = None) -> Tensor:
     """`ensemble_delta` of accuracy, many times faster: percentage points, for every pair.
 
-    Logits ``[R, N, C]`` and classes ``[N]`` in, float64 ``[R, R]`` out. The sum of two models is right where no class
-    leads the label, and leads add up: so the label's logit is subtracted once a model, and not once a pair.
+    Logits ``[R, N, C]`` and classes ``[N]`` in, float64 ``[R, R]`` out; ``predicted`` are the models' `predictions`
+    ``[R, N]``, if they are known. Where all models predict one class, their sums do too and nothing is gained: those
+    examples are left out. The sum of two models is right where no class leads the label, and leads add up: so the
+    label's logit is subtracted once a model, and not once a pair.
 
     >>> logits = torch.tensor([[[3.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 3.0]]])
     >>> accuracy_ensemble_delta(logits, torch.tensor([0, 1]))
@@ -78,14 +80,16 @@ def accuracy_ensemble_delta(logits: Runs, labels: Tensor) -> Tensor:
     Source: Summers & Dinneen, ICML 2021, equation (1), before its mean over pairs.
     """
     runs, (examples, classes) = len(logits), logits[0].shape
+    predicted = predictions(logits) if predicted is None else predicted
+    disputed = (predicted != predicted[0]).any(dim=0)
     right = np.zeros((runs, runs))
     size = max(1, min(_CACHE_BYTES // (4 * runs), _LEADS_BYTES // (4 * runs * classes)))
-    for some, label in zip(blocks(logits, size), torch.split(labels, size), strict=True):
-        right += _right_together(as_array(some), label.cpu().numpy())
-    percent = torch.from_numpy(100 * right / examples).to(labels.device)
-    alone = percent.diagonal()
-    delta = (percent - (alone[:, None] + alone) / 2).triu(diagonal=1)
-    return delta + delta.T
+    some = blocks(KeptExamples(logits, disputed), size)
+    for block, label in zip(some, torch.split(labels[disputed], size), strict=False):  # no block, but an empty split
+        right += _right_together(as_array(block), label.cpu().numpy())
+    alone = right.diagonal()
+    delta = torch.from_numpy(np.triu(right - (alone[:, None] + alone) / 2, k=1) * 100 / examples)
+    return (delta + delta.T).to(labels.device)
 
 
 def _right_together(logits: Array, labels: Array) -> Array:
@@ -142,7 +146,7 @@ def cross_entropy_ensemble_delta(logits: Runs) -> Tensor:
     runs, (examples, classes) = len(logits), logits[0].shape
     total = logits[0].new_zeros(runs, runs, dtype=torch.float64)
     examples_a_product = max(1, _CHUNK_BYTES // (4 * 8 * runs * runs))
-    for some in blocks(logits, max(1, _CHUNK_BYTES // (2 * 8 * runs * classes))):
+    for some in blocks(logits, max(1, _CHUNK_BYTES // (4 * 8 * runs * classes))):
         halves = some.transpose(0, 1).to(torch.float64, memory_format=torch.contiguous_format)
         halves -= halves.amax(dim=-1, keepdim=True)
         for few in torch.split(halves.div_(2), examples_a_product):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .ranks import doubled_ranks
+from .ranks import Ranker
 from .runs import Array, Runs, blocks, first_copies
 
 #: Of the float64 block that a matrix product takes at once.
@@ -48,10 +48,13 @@ def spearman(outputs: Runs) -> Tensor:
     Source: Summers & Dinneen, ICML 2021, section 3.1 ("correlation of predictions, calculated across examples and
     classes").
     """
-    ranks = [torch.from_numpy(doubled_ranks(run.flatten())) for run in outputs]
+    ranker = Ranker(outputs[0].numel())
+    ranks = [torch.from_numpy(ranker.doubled(run.flatten())) for run in outputs]
+    del ranker
     gram = torch.zeros(len(ranks), len(ranks), dtype=torch.float64)
     for block in blocks(ranks, _numbers_a_block(len(ranks))):
-        gram.addmm_(block.double(), block.double().T)
+        exact = block.double()
+        gram.addmm_(exact, exact.T)
     return _correlation(gram, first_copies(ranks)).to(outputs[0].device)
 
 

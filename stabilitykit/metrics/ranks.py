@@ -1,57 +1,73 @@
-"""The ranks of one model's outputs, in integers: what is summed over them is exact."""
+"""The ranks of a model's outputs, in integers: what is summed over them is exact."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from .runs import Array, as_array
 
-#: More outputs than this cannot be told apart by the lower half of a 64-bit integer, nor ranked in 32 bits.
+#: More outputs than this have ranks beyond 32 bits, and places that do not fit into the lower half of an int64.
 _MOST_IN_32_BITS = 2**31 - 1
 
 
-def rank_type(outputs: int) -> type[np.signedinteger[Any]]:
-    """Return the smallest integer type that holds the doubled ranks of so many outputs."""
-    return np.int32 if outputs <= _MOST_IN_32_BITS else np.int64
-
-
-def doubled_ranks(row: Tensor) -> Array:
-    """Twice the distance of each output's rank from the mean rank; equal outputs share their mean rank.
-
-    Outputs ``[M]`` in; integers ``[M]`` between 1 - M and M - 1 out, whose sum is 0. Twice, because a mean rank may
-    end on a half. A row that has no order, because a NaN is in it, gets zeros as a constant one does.
+class Ranker:
+    """Ranks the outputs of one model after another, in memory that is taken once.
 
     >>> import torch
-    >>> doubled_ranks(torch.tensor([0.5, 7.0, 0.5, 9.0])).tolist()  # ranks 1.5, 3, 1.5, 4, and their mean is 2.5
+    >>> Ranker(4).doubled(torch.tensor([0.5, 7.0, 0.5, 9.0])).tolist()  # ranks 1.5, 3, 1.5, 4, and their mean is 2.5
     [-2, 1, -2, 3]
     """
-    values = as_array(row)
-    ranks = np.zeros(len(values), rank_type(len(values)))
-    if np.isnan(values).any():
+
+    def __init__(self, outputs: int) -> None:
+        """Take the number of outputs of a model, M."""
+        self._small = outputs <= _MOST_IN_32_BITS
+        self._untied = np.arange(1 - outputs, outputs, 2, dtype=np.int32 if self._small else np.int64)
+        self._ranks = np.empty_like(self._untied)
+        self._both, self._order, self._place = np.empty((3, outputs), np.int64)
+        self._place[:] = np.arange(outputs)
+        self._level = np.zeros(outputs + 1, bool)  # with the one before; the first and the one after the last are not
+
+    def doubled(self, row: Tensor) -> Array:
+        """Return twice the distance of each rank from the mean rank; equal outputs share their mean rank.
+
+        Outputs ``[M]`` in; integers ``[M]`` between 1 - M and M - 1 out, whose sum is 0. Twice, because a mean rank
+        may end on a half. A row with a NaN has no order: it gets zeros, as a constant one does.
+        """
+        values = as_array(row)
+        if np.isnan(values.max()):
+            return np.zeros_like(self._untied)
+        by_bits = self._small and values.dtype == np.float32
+        order, ascending = self._sort_bits(values) if by_bits else _argsort(values)
+        np.equal(ascending[1:], ascending[:-1], out=self._level[1:-1])
+        np.copyto(self._ranks, self._untied)
+        self._share_ranks()
+        ranks = np.empty_like(self._ranks)
+        ranks[order] = self._ranks
         return ranks
-    fits = values.dtype == np.float32 and len(values) <= _MOST_IN_32_BITS
-    order, ascending = _sort_with_place(values) if fits else _argsort(values)
-    starts = np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]]))  # of those equal
-    ends = np.append(starts[1:], len(values))
-    ranks[order] = np.repeat((starts + ends - len(values)).astype(ranks.dtype), ends - starts)
-    return ranks
 
+    def _share_ranks(self) -> None:
+        before, after = self._level[:-1], self._level[1:]
+        if after.any():
+            first, last = np.flatnonzero(after & ~before), np.flatnonzero(before & ~after)
+            self._ranks[before | after] = np.repeat(first + last + 1 - len(self._ranks), last - first + 1)
 
-def _sort_with_place(values: Array) -> tuple[Array, Array]:
-    """Where each value stood, and the values in order as integers; half the time of an argsort.
+    def _sort_bits(self, values: Array) -> tuple[Array, Array]:
+        """Where each value stood, and the values in order as integers, in half the time of an argsort.
 
-    The bits of a float32, as an integer, are in the order of the floats once those of negative numbers are turned
-    round. They become the upper half of an int64 and the place its lower half, and NumPy sorts plain integers fast.
-    """
-    bits = (values + np.float32(0)).view(np.int32)  # -0.0 + 0 is 0.0, which it is equal to
-    both = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
-    both <<= 32
-    both |= np.arange(len(values))
-    both.sort()
-    return both & 0xFFFFFFFF, both >> 32
+        The bits of a float32, read as an integer, are in the order of the floats once those of negative numbers are
+        turned round. They become the upper half of an int64 and the place its lower half; NumPy sorts integers fast.
+        """
+        bits = (values + np.float32(0)).view(np.int32)  # -0.0 + 0 is 0.0, which it is equal to
+        turn = np.right_shift(bits, 31, out=self._ranks)
+        turn &= 0x7FFFFFFF
+        bits ^= turn
+        np.left_shift(bits, 32, out=self._both, dtype=np.int64)
+        self._both |= self._place
+        self._both.sort()
+        np.bitwise_and(self._both, 0xFFFFFFFF, out=self._order)
+        self._both >>= 32
+        return self._order, self._both
 
 
 def _argsort(values: Array) -> tuple[Array, Array]:

@@ -23,10 +23,14 @@ class KeptExamples(Sequence[Tensor]):
             [3.]])
     """
 
-    def __init__(self, runs: Sequence[Tensor], kept: Tensor) -> None:
+    def __init__(self, runs: Runs, kept: Tensor) -> None:
         """Take R tensors ``[N, ..., C]`` and a mask ``[N, ...]``."""
-        self._runs = [run.flatten(0, -2) for run in runs]
+        self._runs: list[Tensor]
         self._kept = kept.flatten().nonzero().flatten()
+        if isinstance(runs, KeptExamples):
+            self._runs, self._kept = runs._runs, runs._kept[self._kept]
+        else:
+            self._runs = [run.flatten(0, -2) for run in runs]
 
     def __getitem__(self, index: Any) -> Any:
         """Return the kept examples ``[M, C]`` of a run, or a list of them for a slice."""
