@@ -145,7 +145,7 @@ def cross_entropy_ensemble_delta(logits: Runs) -> Tensor:
     """
     runs, (examples, classes) = len(logits), logits[0].shape
     total = logits[0].new_zeros(runs, runs, dtype=torch.float64)
-    examples_a_product = max(1, _CHUNK_BYTES // (4 * 8 * runs * runs))
+    examples_a_product = max(1, _CHUNK_BYTES // (2 * 8 * runs * runs))
     for some in blocks(logits, max(1, _CHUNK_BYTES // (4 * 8 * runs * classes))):
         halves = some.transpose(0, 1).to(torch.float64, memory_format=torch.contiguous_format)
         halves -= halves.amax(dim=-1, keepdim=True)

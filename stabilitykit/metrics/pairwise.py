@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .ranks import Ranker
+from .ranks import doubled_ranks
 from .runs import Array, Runs, blocks, first_copies
 
 #: Of the float64 block that a matrix product takes at once.
@@ -48,9 +48,7 @@ def spearman(outputs: Runs) -> Tensor:
     Source: Summers & Dinneen, ICML 2021, section 3.1 ("correlation of predictions, calculated across examples and
     classes").
     """
-    ranker = Ranker(outputs[0].numel())
-    ranks = [torch.from_numpy(ranker.doubled(run.flatten())) for run in outputs]
-    del ranker
+    ranks = doubled_ranks(outputs)
     gram = torch.zeros(len(ranks), len(ranks), dtype=torch.float64)
     for block in blocks(ranks, _numbers_a_block(len(ranks))):
         exact = block.double()
