@@ -78,13 +78,18 @@ class Study:
     @cached_property
     def measures(self) -> Measures:
         """Every estimate by name, computed when first asked for."""
-        return Measures(self.outputs, self.labels, self.metrics)
+        return Measures(self._outputs, self.labels, self.metrics)
 
     @property
     def outputs(self) -> Tensor:
-        """Logits of all runs, ``[R, N, ..., C]``, or regression outputs ``[R, N, ...]``."""
+        """Logits of all runs, ``[R, N, ..., C]``, or regression outputs ``[R, N, ...]``; a copy each time."""
+        return torch.stack(self._outputs)
+
+    @property
+    def _outputs(self) -> list[Tensor]:
+        """Those of each run as its record has them, mapped from a file it may be: what is computed copies no more."""
         check_runs(self)
-        return torch.stack([record.logits for record in self.records if record.logits is not None])
+        return [record.logits for record in self.records if record.logits is not None]
 
     @property
     def accuracy(self) -> Estimate:
@@ -169,7 +174,7 @@ class Study:
                 f"Expected at least two ensembles but {len(self.records)} runs make {len(groups)} of size={size}. "
                 f"Train {2 * size} runs or more, or ask for smaller ensembles."
             )
-        outputs = ensemble_of(self.outputs, groups)
+        outputs = ensemble_of(self._outputs, groups)
         records = tuple(self._ensemble(i, group, outputs[i]) for i, group in enumerate(groups))
         return dataclasses.replace(self, task=f"{self.task}, ensembles of {size}", records=records)
 
