@@ -220,17 +220,17 @@ class TestManyMachines:
     def test_the_same_number_is_never_made_twice(self, locks, hold, folder):
         """Who judged a lease dead a while ago must not take what was taken and given back since."""
         slow = Leases(folder)
-        newest = leases._newest
-        seen = []
+        newest, looks = leases._newest, []
 
         def look(place):
-            seen.append(newest(place))
-            if len(seen) == 1:  # meanwhile, twice
+            found = newest(place)
+            looks.append(found)
+            if len(looks) == 1:  # meanwhile, others
                 for _ in range(2):
                     assert locks._take("0")
                     locks._give("0")
                 assert locks._take("0")
-            return seen[-1] if len(seen) == 1 else newest(place)
+            return found
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(leases, "_newest", look)
