@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -16,6 +17,9 @@ _LAYOUTS = {
     "darwin": ("qqihh", ("start", "length", "pid", "type", "whence")),
 }
 _LAYOUT = _LAYOUTS.get(sys.platform) if sys.maxsize > 2**32 else None
+
+#: A byte that nobody asks for, and all bytes as one.
+_NOBODYS, _ALL = 2**30, -1
 
 
 class ByteLocks:
@@ -34,7 +38,11 @@ class ByteLocks:
         self._held: set[int] = set()
         self._mutex = threading.RLock()  # threads share the handle
         self._open()  # a path that cannot be locked is known at once
-        self._close_if_idle()
+        try:
+            with contextlib.suppress(BlockingIOError, PermissionError):
+                fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _NOBODYS)
+        finally:
+            self._close_if_idle()
 
     @classmethod
     def at(cls, path: Path) -> ByteLocks:
@@ -46,31 +54,31 @@ class ByteLocks:
 
     def acquire(self, byte: int) -> bool:
         """Lock a byte; False where it is held, by another process or by this one."""
+        return self._lock(byte, byte, 1)
+
+    def acquire_all(self) -> bool:
+        """Lock every byte; False where one is held."""
         with self._mutex:
-            if byte in self._held:
-                return False
-            self._open()
-            try:
-                fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, byte)
-            except (BlockingIOError, PermissionError):
-                return False
-            else:
-                self._held.add(byte)
-                return True
-            finally:
-                self._close_if_idle()
+            return not self._held and self._lock(_ALL, 0, 0)
+
+    def release_all(self) -> None:
+        """Unlock after `acquire_all`."""
+        with self._mutex:
+            self._held.discard(_ALL)
+            self._close_if_idle()  # which unlocks
 
     def release(self, byte: int) -> None:
         """Unlock a byte that this process holds."""
         with self._mutex:
-            fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, byte)
-            self._held.discard(byte)
-            self._close_if_idle()
+            if byte in self._held:
+                fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, byte)
+                self._held.discard(byte)
+                self._close_if_idle()
 
     def is_held(self, byte: int) -> bool:
         """Whether some process holds a byte; to look is not in the way of who wants it."""
         with self._mutex:
-            if byte in self._held:
+            if self._held & {byte, _ALL}:
                 return True
             if _LAYOUT is None:
                 return self._is_busy(byte)
@@ -92,6 +100,38 @@ class ByteLocks:
         answer = dict(zip(names, struct.unpack(layout, fcntl.fcntl(self._handle, fcntl.F_GETLK, asked)), strict=True))
         return bool(answer["type"] != fcntl.F_UNLCK)
 
+    def _lock(self, name: int, start: int, length: int) -> bool:
+        with self._mutex:
+            if self._held & {name, _ALL}:
+                return False
+            while True:
+                self._open()
+                try:
+                    fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+                except (BlockingIOError, PermissionError):
+                    return False
+                else:
+                    if self._held or self._is_in_place():
+                        self._held.add(name)
+                        return True
+                finally:
+                    self._close_if_idle()
+
+    def _is_in_place(self) -> bool:
+        """Whether the open file is still the one at the path: it may be removed until a byte of it is held."""
+        try:
+            return os.path.samestat(os.fstat(self._handle), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    @classmethod
+    def _forget(cls) -> None:
+        """In a fork: hold nothing, whichever instance is asked. The parent keeps its locks."""
+        for locks in cls._of_process.values():
+            if locks._held:
+                os.close(locks._handle)
+            locks._held, locks._mutex = set(), threading.RLock()
+
     def _open(self) -> None:
         if not self._held:
             self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -99,3 +139,6 @@ class ByteLocks:
     def _close_if_idle(self) -> None:
         if not self._held:
             os.close(self._handle)
+
+
+os.register_at_fork(after_in_child=ByteLocks._forget)

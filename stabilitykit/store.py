@@ -2,47 +2,39 @@
 
 ::
 
-    .stabilitykit/FORMAT                     what wrote this store
-    .stabilitykit/v1/<key>/experiment.json   what the key was made of, for people
-                           runs/0007.json    exists exactly when run 7 is finished; names and hashes its arrays
-                           runs/0007.<sha>.npz
+    .stabilitykit/FORMAT                     the newest format that was written here
+    .stabilitykit/v2/<key>/experiment.json   what the key was made of, for people; touched when it is used
+                           runs/ old/        see `RunFiles`
                            claims.lock       a lock on byte 7 means that somebody trains run 7 now
-                           claims/0007.json  who; left behind only by a process that died
+                           claims/0007.json  who, since when, who died; left behind only by a process that died
+                           control.json      the proof that what is held is held
 
-The kernel frees the locks of a dead process, so no heartbeat has to be guessed. A run is published by renaming a
-complete file into place while its byte is locked: a reader sees all of it or none.
+The kernel frees the locks of a dead process, so no heartbeat has to be guessed (`locks_at` says where it cannot). A run
+is published by linking a complete file into place while its byte is locked: a reader sees all of it or none, and the
+first result stays. Other formats live in folders of their own, and are left alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import io
 import json
 import os
 import shutil
 import socket
 import time
-import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import numpy as np
-import torch
-
+from .drafts import Draft, read_json, unwritable, write_json, write_once
 from .errors import StoreError
-from .locks import ByteLocks
+from .leases import locks_at
 from .record import RunRecord
-
-FORMAT = "1"
+from .runfiles import FORMAT, RunFiles
 
 #: auto: reuse finished runs; refresh: train them again, once a session; off: keep nothing after the session.
 CacheMode: TypeAlias = Literal["auto", "refresh", "off"]
-
-#: What a run file says of its run.
-_RECORD_FIELDS = {field.name for field in fields(RunRecord)} - {"logits"}
 
 #: Deaths of a process over one run, within one session, after which the run counts as crashed.
 MOST_DEATHS = 2
@@ -56,19 +48,21 @@ class RunStore:
         self.session_folder = folder / "sessions" / session
         try:
             self.session_folder.mkdir(parents=True, exist_ok=True)
-            _write_once(folder / ".gitignore", "*\n")
-            _write_once(folder / "FORMAT", FORMAT)
+            write_once(folder / ".gitignore", "*\n")
+            write_once(folder / "FORMAT", FORMAT)
             found = (folder / "FORMAT").read_text().strip()
         except OSError as error:
+            raise unwritable(f"the run store {folder}", error) from error
+        if not found.isdecimal():
             raise StoreError(
-                f"Expected to write the run store {folder} but got: {error}. Runs that cannot be kept are not trained; "
-                f"make the folder writable, or free space."
-            ) from error
-        if found != FORMAT:
-            raise StoreError(
-                f"Expected the run store {folder} to have format {FORMAT} but it has {found!r}: another version of "
-                f"stabilitykit wrote it. Use that version, or move the folder away to start a new store."
+                f"Expected {folder / 'FORMAT'} to name the format of a run store but it says {found!r}. Is this a "
+                f"folder of stabilitykit? Move it away to start a new store."
             )
+        if int(found) < int(FORMAT):
+            # Runs of that format stay where they are, for who goes back to it, until they are pruned.
+            with Draft(folder, "FORMAT") as draft:
+                draft.write(FORMAT.encode())
+                draft.put(durable=False)
 
     def experiment(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Experiment:
         """Return the place of one experiment; a private one ends with the session."""
@@ -107,14 +101,23 @@ class Experiment:
         self, folder: Path, session: str, about: Mapping[str, Any], *, reuse: bool = True, worker: str = "main"
     ) -> None:
         self.folder, self.session, self.reuse, self.worker = folder, session, reuse, worker
-        self._seen: dict[int, Mapping[str, Any]] = {}
+        self._about = about
+        self._files = RunFiles(folder)
+        self._seen: dict[int, dict[str, Any]] = {}  #: read, found whole, hashed: once a process
+        self._open()
+
+    def _open(self) -> None:
         try:
             for part in ("runs", "claims"):
-                (folder / part).mkdir(parents=True, exist_ok=True)
-            _write_once(folder / "experiment.json", json.dumps(about, indent=1, default=str))
-            self._locks = ByteLocks.at(folder / "claims.lock")
+                (self.folder / part).mkdir(parents=True, exist_ok=True)
+            about = self.folder / "experiment.json"
+            if self._about:
+                write_once(about, json.dumps(self._about, indent=1, default=str))
+            self._locks = locks_at(self.folder / "claims.lock")
+            if about.exists():
+                os.utime(about)  # so that `stability-cache prune` knows what nobody uses any more
         except OSError as error:
-            raise _unwritable(folder, error) from error
+            raise unwritable(self.folder, error) from error
 
     def is_finished(self, index: int) -> bool:
         """Whether run ``index`` has a complete and acceptable result."""
@@ -122,12 +125,12 @@ class Experiment:
 
     def is_free(self, index: int) -> bool:
         """Whether run ``index`` is neither finished nor being trained."""
-        return not self.is_finished(index) and not self._locks.is_held(index)
+        return not self.is_finished(index) and not self._is_claimed(index)
 
     def running(self) -> dict[int, Running]:
         """Return the runs that living processes train now, this process among them."""
         found = map(_running, sorted((self.folder / "claims").glob("*.json")))
-        return {run.index: run for run in found if run is not None and self._locks.is_held(run.index)}
+        return {run.index: run for run in found if run is not None and self._is_claimed(run.index)}
 
     def status(self, index: int) -> str | None:
         """Return the status of a finished run; None if it is not finished."""
@@ -153,29 +156,50 @@ class Experiment:
         header = self._header(index)
         if header is None:
             raise StoreError(f"Expected run {index} in {self.folder} but it is not there, or not whole.")
-        logits = None
-        if header["arrays"]:
-            with np.load(self.folder / "runs" / header["arrays"], allow_pickle=False) as arrays:
-                logits = torch.from_numpy(arrays["logits"])
-        return RunRecord.from_json(header["record"], logits)
+        array = self._files.array(header)
+        if array is None:
+            return RunRecord.from_json(header["record"], None)
+        import torch
+
+        return RunRecord.from_json(header["record"], torch.from_numpy(array))
 
     def claim(self, index: int) -> Claim | None:
         """Take the right to train run ``index``; None if it is finished, or somebody else trains it."""
-        if self.is_finished(index) or not self._locks.acquire(index):
+        if self.is_finished(index):
+            if self._claim_file(index).exists() and self._acquire(index):  # killed after it published
+                self.release(Claim(index, attempt=1))
             return None
-        if self.is_finished(index):  # while we asked for the lock
-            self._locks.release(index)
+        if not self._acquire(index):
             return None
         try:
-            deaths = self._deaths(index)
-            if len(deaths) < MOST_DEATHS:
-                return self._write_claim(index, deaths)
-            self._publish_crash(Claim(index, attempt=len(deaths)), deaths)
+            return self._claim(index)
         except BaseException:
             self._locks.release(index)  # the claim file stays: it names who died
             raise
+
+    def _claim(self, index: int) -> Claim | None:
+        deaths = self._deaths(index)
+        if self.is_finished(index):  # while we asked for the lock
+            deaths = []
+        elif len(deaths) < MOST_DEATHS:
+            self._make_way(index)
+            return self._write_claim(index, deaths)
+        else:
+            self._make_way(index)
+            self._publish_crash(Claim(index, attempt=len(deaths)), deaths)
         self.release(Claim(index, attempt=len(deaths)))
         return None
+
+    def _make_way(self, index: int) -> None:
+        """Clear away what is in the place of a run that is to be trained: what is torn, what failed before."""
+        header = self._files.header(index)
+        is_good = header is not None and header["record"]["status"] == "ok" and not self._files.array_problem(header)
+        try:
+            if not is_good and self._files.place(index).exists():
+                self._files.retire(index)
+            self._files.sweep(index)
+        except OSError as error:
+            raise unwritable(self._files.place(index), error) from error
 
     def note_death(self, claim: Claim, reason: str, pid: int | None = None) -> Claim:
         """Remember that the process that trained this run for us has died, and return the claim on the next attempt.
@@ -204,18 +228,15 @@ class Experiment:
             "time": time.time(),
         }
         values = record.to_json() | {"trained_by": trained_by}
-        name, digest = None, None
-        if record.logits is not None:
-            content = io.BytesIO()
-            np.savez(content, logits=record.logits.numpy())
-            digest = hashlib.sha256(content.getbuffer()).hexdigest()
-            name = f"{claim.index:04d}.{digest[:12]}.npz"
-            self._write(self.folder / "runs" / name, content.getvalue())
-        header = {"format": FORMAT, "arrays": name, "sha256": digest, "record": values}
-        self._write(self._run_file(claim.index), json.dumps(header).encode())
-        for old in (self.folder / "runs").glob(f"{claim.index:04d}.*.npz"):
-            if old.name != name:
-                old.unlink(missing_ok=True)
+        array = None if record.logits is None else record.logits.numpy()
+        write = self._files.write
+        if self._files.header(claim.index) is not None:
+            if self._header(claim.index) is not None:
+                return  # a result that was seen never changes
+            write = self._files.replace  # a good one, which is the answer until now: this session trains all anew
+        header = write(claim.index, values, array)
+        if header is not None:
+            self._seen[claim.index] = header
 
     def release(self, claim: Claim) -> None:
         """Give a claim back, after the result is published or the training was interrupted."""
@@ -234,19 +255,19 @@ class Experiment:
 
     def read_control(self) -> Mapping[str, Any] | None:
         """Return the control that was stored for this experiment, if it may be reused."""
-        found = _read_json(self.folder / "control.json")
+        found = read_json(self.folder / "control.json")
         if not found or not {"proven", "scope", "trace", "mode", "session"} <= found.keys():
             return None
         return found if self.reuse or found["session"] == self.session else None
 
     def write_control(self, control: Mapping[str, Any]) -> None:
         """Keep the outcome of the control, so that a resumed study does not repeat it."""
-        self._write(self.folder / "control.json", json.dumps({**control, "session": self.session}).encode())
+        write_json(self.folder / "control.json", {**control, "session": self.session})
 
     def _header(self, index: int) -> Mapping[str, Any] | None:
         if index not in self._seen:
-            header = _read_json(self._run_file(index))
-            if header is None or not self._is_whole(header, index) or not self._is_acceptable(header):
+            header = self._files.header(index)
+            if header is None or not self._is_acceptable(header) or self._files.array_problem(header):
                 return None
             self._seen[index] = header
         return self._seen[index]
@@ -257,21 +278,20 @@ class Experiment:
         ours = record["trained_by"].get("session") == self.session
         return ours or (self.reuse and record["status"] == "ok")
 
-    def _is_whole(self, header: Mapping[str, Any], index: int) -> bool:
-        record, arrays = header.get("record"), header.get("arrays")
-        if header.get("format") != FORMAT or not isinstance(record, dict) or record.keys() != _RECORD_FIELDS:
-            return False
-        if record["index"] != index or not isinstance(record["trained_by"], dict):
-            return False
-        if (arrays is None) != (record["status"] != "ok"):
-            return False
-        if arrays is None:
-            return True
+    def _acquire(self, index: int) -> bool:
         try:
-            content = (self.folder / "runs" / arrays).read_bytes()
-        except OSError:
+            return self._locks.acquire(index)
+        except FileNotFoundError:  # the experiment was pruned while we had no claim on it
+            self._open()
+            return self._locks.acquire(index)
+        except OSError as error:
+            raise unwritable(self.folder / "claims.lock", error) from error
+
+    def _is_claimed(self, index: int) -> bool:
+        try:
+            return self._locks.is_held(index)
+        except FileNotFoundError:  # as above
             return False
-        return hashlib.sha256(content).hexdigest() == header.get("sha256") and zipfile.is_zipfile(io.BytesIO(content))
 
     def _write_claim(self, index: int, deaths: list[dict[str, Any]]) -> Claim:
         claim = {
@@ -282,20 +302,22 @@ class Experiment:
             "started": time.time(),
             "deaths": deaths,
         }
-        self._write(self._claim_file(index), json.dumps(claim).encode(), durable=False)
+        write_json(self._claim_file(index), claim, durable=False)
         return Claim(index, attempt=len(deaths) + 1)
 
     def _past_deaths(self, index: int) -> list[dict[str, Any]]:
         """Who died over this run in this session, as far as its claim tells."""
-        left = _read_json(self._claim_file(index))
+        left = read_json(self._claim_file(index))
         return list(left.get("deaths", [])) if left and left.get("session") == self.session else []
 
     def _deaths(self, index: int) -> list[dict[str, Any]]:
         """Likewise, with the owner of the claim: who leaves it behind, with its lock free for us, is dead."""
-        left = _read_json(self._claim_file(index))
+        left = read_json(self._claim_file(index))
         if not left or left.get("session") != self.session:
             return []
         owner = {name: left.get(name) for name in ("pid", "host", "worker")}
+        if (owner["pid"], owner["host"]) == (os.getpid(), socket.gethostname()):
+            return self._past_deaths(index)  # we were interrupted while we took it, and live
         return [*self._past_deaths(index), owner | {"reason": "gone without a word"}]
 
     def _publish_crash(
@@ -309,44 +331,23 @@ class Experiment:
         error = f"{died} while they trained this run: {'; '.join(map(_obituary, deaths))}"
         self.publish(claim, RunRecord(claim.index, seeds or {}, status="crashed", seconds=seconds, error=error))
 
-    def _run_file(self, index: int) -> Path:
-        return self.folder / "runs" / f"{index:04d}.json"
-
     def _claim_file(self, index: int) -> Path:
         return self.folder / "claims" / f"{index:04d}.json"
-
-    def _write(self, path: Path, content: bytes, *, durable: bool = True) -> None:
-        """Put ``content`` at ``path`` in one step; ``durable`` survives a power cut."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                if durable:
-                    os.fsync(file.fileno())
-            temporary.replace(path)
-            if durable:
-                _sync_folder(path.parent)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise _unwritable(path, error) from error
 
 
 def _running(path: Path) -> Running | None:
     """Return what a claim file says; None if it is torn, or of another version."""
-    left = _read_json(path)
+    left = read_json(path)
+    if left is None:
+        return None
     try:
-        return (
-            None
-            if left is None
-            else Running(
-                index=int(path.stem),
-                worker=str(left["worker"]),
-                pid=int(left["pid"]),
-                host=str(left["host"]),
-                started=float(left["started"]),
-                attempt=len(left["deaths"]) + 1,
-            )
+        return Running(
+            index=int(path.stem),
+            worker=str(left["worker"]),
+            pid=int(left["pid"]),
+            host=str(left["host"]),
+            started=float(left["started"]),
+            attempt=len(left["deaths"]) + 1,
         )
     except (KeyError, TypeError, ValueError):
         return None
@@ -355,34 +356,3 @@ def _running(path: Path) -> Running | None:
 def _obituary(death: Mapping[str, Any]) -> str:
     who = "a process" if death.get("pid") is None else f"process {death['pid']}"
     return f"{who} on {death.get('host')} (worker {death.get('worker')}), {death.get('reason')}"
-
-
-def _write_once(path: Path, content: str) -> None:
-    if not path.exists():
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(content)
-        temporary.replace(path)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a file; None if it is not there or torn."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _unwritable(path: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"Expected to write {path} but got: {error}. Runs that cannot be kept are not trained; "
-        f"make the folder writable, or free space."
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -146,6 +147,22 @@ def test_a_byte_can_be_looked_at_where_the_layout_of_the_question_is_not_known(l
     child.kill()
     child.wait()
     assert not locks.is_held(2)
+
+
+def test_a_lock_on_a_file_that_was_removed_is_none(locks, hold, tmp_path, monkeypatch):
+    """Whoever prunes may remove the file between our opening and locking it; the next process would make another."""
+    lockf = fcntl.lockf
+
+    def late(*arguments):
+        (tmp_path / "file.lock").unlink()
+        monkeypatch.undo()
+        return lockf(*arguments)
+
+    monkeypatch.setattr(fcntl, "lockf", late)
+    assert locks.acquire(0)
+    _, got = hold(0)
+    assert got == "[False]"
+    locks.release(0)
 
 
 def test_threads_share_the_bytes_of_their_process(locks):

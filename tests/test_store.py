@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +24,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from stabilitykit import runfiles
+from stabilitykit.drafts import Draft
 from stabilitykit.errors import StoreError
 from stabilitykit.record import RunRecord
 from stabilitykit.store import FORMAT, MOST_DEATHS, RunStore
@@ -109,6 +115,52 @@ class TestRoundTrip:
         assert (got.status, got.error, got.logits) == ("failed", "Traceback: boom", None)
 
 
+def break_disk(monkeypatch, operation):
+    """Let one operation on a file find the disk full; return what the error will name."""
+    full = OSError(errno.ENOSPC, "No space left on device")
+    *which, name = operation.split()
+
+    def breaking(call):
+        def broken(first, *rest, **options):
+            path = first if isinstance(first, Path) else getattr(first, "_place", None)
+            if not which or (path is not None and path.suffix == ".json"):
+                raise full
+            return call(first, *rest, **options)
+
+        return broken
+
+    if name == "open":
+        call = Path.open
+        monkeypatch.setattr(
+            Path, "open", lambda path, mode="r", *_: breaking(call)(path) if "x" in mode else call(path, mode)
+        )
+    elif name == "write":
+        monkeypatch.setattr(Draft, "write", breaking(Draft.write))
+    elif which:  # of the header alone
+        monkeypatch.setattr(Draft, "put_first", breaking(Draft.put_first))
+    else:
+        monkeypatch.setattr(os, name, breaking(getattr(os, name)))
+    return r"0000\.json" if which or name == "link" else r"0000\.npy"
+
+
+def mount(*options):
+    command = shutil.which("mount")
+    if os.geteuid() or not command:
+        pytest.skip("only root can mount a small disk")
+    done = subprocess.run([command, *options], check=False, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"this root may not mount a small disk: {done.stderr.strip()}")
+
+
+@contextlib.contextmanager
+def small_disk(folder):
+    mount("-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder))
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 class TestWholeOrMissing:
     """A run file that is not exactly what was written counts as not there, and is trained again."""
 
@@ -116,7 +168,7 @@ class TestWholeOrMissing:
     def files(self, open_store, tmp_path):
         publish(open_store(), record(0), record(1))
         runs = tmp_path / "store" / f"v{FORMAT}" / "key" / "runs"
-        (arrays,) = runs.glob("0000.*.npz")
+        (arrays,) = runs.glob("0000.*.npy")
         return runs / "0000.json", arrays
 
     def missing(self, open_store):
@@ -137,14 +189,27 @@ class TestWholeOrMissing:
     @pytest.mark.parametrize(
         "change",
         [
-            {"format": "2"},
+            {"format": "1"},
             {"format": None},
             {"arrays": None},
-            {"arrays": "0000.missing.npz"},
-            {"arrays": "../../../FORMAT"},
-            {"sha256": "0" * 64},
-            {"sha256": None},
+            {"arrays": "0000.missing.npy"},
+            {"arrays.file": "0000.missing.npy"},
+            {"arrays.file": "../../../FORMAT"},
+            {"arrays.file": "0000../../../FOR.npy", "arrays.sha256": "../../../FOR"},
+            {"arrays.sha256": "0" * 64},
+            {"arrays.sha256": None},
+            {"arrays.dtype": "<f8"},
+            {"arrays.dtype": "|O"},
+            {"arrays.shape": [4]},
+            {"arrays.shape": [2, -2]},
+            {"arrays.shape": [2, True]},
+            {"arrays.shape": [2, 1 << 70]},
+            {"arrays.shape": 4},
+            {"arrays.extra": 1},
             {"record": {}},
+            {"record.status": "great"},
+            {"record.seconds": "1"},
+            {"record.seeds": None},
             {"record.index": 1},
             {"record.status": "failed"},
             {"record.trained_by": None},
@@ -159,7 +224,7 @@ class TestWholeOrMissing:
         files[0].write_text(json.dumps(header))
         self.missing(open_store)
 
-    @pytest.mark.parametrize("key", ["format", "arrays", "sha256", "record"])
+    @pytest.mark.parametrize("key", ["format", "arrays", "record"])
     def test_a_header_that_lacks_something_is_trained_again(self, open_store, files, key):
         header = json.loads(files[0].read_text())
         del header[key]
@@ -186,20 +251,200 @@ class TestWholeOrMissing:
             def __reduce__(self):
                 return (Path.touch, (tmp_path / "harmed",))
 
-        np.savez(files[1], logits=np.array([Harm()], dtype=object))
+        np.save(files[1], np.array([Harm()], dtype=object), allow_pickle=True)
+        digest = hashlib.sha256(files[1].read_bytes()).hexdigest()
+        harmful = files[1].rename(files[1].with_name(f"0000.{digest[:12]}.npy"))
         header = json.loads(files[0].read_text())
-        header["sha256"] = hashlib.sha256(files[1].read_bytes()).hexdigest()
+        header["arrays"] |= {"sha256": digest, "file": harmful.name, "shape": [1]}
         files[0].write_text(json.dumps(header))
-        with pytest.raises(ValueError, match="allow_pickle=False"):
-            open_store("two").load(0)
+        self.missing(open_store)
         assert not (tmp_path / "harmed").exists()
+
+    def rename_to_its_digest(self, files):
+        """Write a header that vouches for whatever the array file holds now."""
+        digest = hashlib.sha256(files[1].read_bytes()).hexdigest()
+        renamed = files[1].rename(files[1].with_name(f"0000.{digest[:12]}.npy"))
+        header = json.loads(files[0].read_text())
+        header["arrays"] |= {"sha256": digest, "file": renamed.name}
+        files[0].write_text(json.dumps(header))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda c: b"",
+            lambda c: c[:-4],
+            lambda c: c + b"more",
+            lambda c: c[:20],
+            lambda c: c.replace(b"<f4", b"<i4"),
+            lambda c: c.replace(b"(2, 2)", b"(9, 2)"),
+            lambda c: c.replace(b"False", b"True "),
+            lambda c: c.replace(b"{'descr'", b"{'other'"),
+        ],
+    )
+    def test_a_well_hashed_file_that_holds_another_array_is_trained_again(self, open_store, files, change):
+        """What would be mapped is looked at first: a file that is too short would kill who reads past its end."""
+        files[1].write_bytes(change(files[1].read_bytes()))
+        self.rename_to_its_digest(files)
+        self.missing(open_store)
+
+    def test_a_whole_file_may_be_renamed_by_the_test_above(self, open_store, files):
+        self.rename_to_its_digest(files)
+        assert open_store("two").is_finished(0)
 
     def test_a_retrained_run_leaves_no_old_arrays_behind(self, open_store, files):
         files[0].write_text("")
         publish(open_store("two"), record(0, logits=LOGITS + 1))
-        assert len(list(files[0].parent.glob("0000.*.npz"))) == 1
-        assert len(list(files[0].parent.glob("0001.*.npz"))) == 1
+        assert len(list(files[0].parent.glob("0000.*.npy"))) == 1
+        assert len(list(files[0].parent.glob("0001.*.npy"))) == 1
         assert not list(files[0].parent.glob("*.tmp"))
+
+    def test_what_was_bad_is_moved_away_when_it_is_retried_and_not_lost(self, open_store, files):
+        files[0].write_text("torn")
+        experiment = open_store("two")
+        assert not experiment.is_finished(0)
+        assert files[0].read_text() == "torn"  # who only looks changes nothing
+        with experiment.claimed(0):
+            pass
+        assert not files[0].exists()
+        old = files[0].parent.parent / "old"
+        (header,) = old.glob("0000.*.json")
+        assert header.read_text() == "torn"
+        assert [path.name for path in old.glob("*.npy")] == [files[1].name]
+
+    def test_each_failure_of_an_earlier_session_is_kept_when_it_is_retried(self, open_store, tmp_path):
+        for session in ("one", "two", "three"):
+            publish(open_store(session), record(status="failed", error=session))
+        old = sorted((tmp_path / f"store/v{FORMAT}/key/old").iterdir())
+        assert [json.loads(path.read_text())["record"]["error"] for path in old] == ["one", "two"]
+
+    def test_what_a_killed_process_left_is_harmless_and_goes_with_the_next_claim(self, open_store, files):
+        runs = files[0].parent
+        left = [runs / ".0002.json.4711.ab.tmp", runs / ".0002.npy.4711.ab.tmp", runs / "0002.0123456789ab.npy"]
+        others = [runs / ".0003.json.4711.ab.tmp", runs / "0003.0123456789ab.npy"]
+        for path in (*left, *others):
+            path.write_bytes(b"half")
+        experiment = open_store("two")
+        assert not experiment.is_finished(2)
+        publish(experiment, record(2))
+        assert not any(path.exists() for path in left)
+        assert all(path.exists() for path in others)  # somebody may be writing these now
+        assert [open_store("three").is_finished(index) for index in range(4)] == [True, True, True, False]
+
+    def test_the_claim_of_a_process_killed_after_it_published_is_cleared_away(self, open_store, files):
+        claim = files[0].parent.parent / "claims" / "0000.json"
+        claim.write_text("{}")
+        assert open_store("two").claim(0) is None
+        assert not claim.exists()
+
+
+class TestArrays:
+    def runs(self, tmp_path):
+        return tmp_path / "store" / f"v{FORMAT}" / "key" / "runs"
+
+    def test_logits_are_mapped_not_read_and_a_change_of_them_changes_no_file(self, open_store):
+        publish(open_store(), record())
+        experiment = open_store("two")
+        logits = experiment.load(0).logits
+        assert isinstance(experiment._files.array(experiment._header(0)), np.memmap)
+        logits.zero_()
+        assert torch.equal(experiment.load(0).logits, LOGITS)
+        assert torch.equal(open_store("three").load(0).logits, LOGITS)
+
+    def test_logits_outlive_their_file(self, open_store, tmp_path):
+        publish(open_store(), record())
+        logits = open_store("two").load(0).logits
+        shutil.rmtree(self.runs(tmp_path))
+        assert torch.equal(logits, LOGITS)
+
+    def test_a_run_is_hashed_once_a_process_and_not_by_who_wrote_it(self, open_store, monkeypatch):
+        hashed = []
+        digest = runfiles._sha256
+        monkeypatch.setattr(runfiles, "_sha256", lambda path: hashed.append(path.name) or digest(path))
+        experiment = open_store()
+        publish(experiment, record())
+        experiment.load(0)
+        assert hashed == []
+        again = open_store("two")
+        for _ in range(3):
+            assert again.is_finished(0)
+            again.load(0)
+        assert len(hashed) == 1
+
+    @pytest.mark.parametrize("logits", [torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, 2, dtype=torch.float16)])
+    def test_logits_that_no_training_leaves_behind_are_refused(self, open_store, tmp_path, logits):
+        with pytest.raises(StoreError, match=r"Expected logits of dtype <f4 or <f8 but got <.*: run 0"):
+            publish(open_store(), record(logits=logits))
+        assert not list(self.runs(tmp_path).iterdir())
+
+    def test_large_logits_are_written_and_checked_without_a_second_copy_of_them(self, open_store, tmp_path):
+        """32 MiB of logits; NumPy tells tracemalloc of its memory, and Python's bytes are seen anyway."""
+        logits = torch.arange(1 << 23, dtype=torch.float32).reshape(1 << 11, 1 << 12)
+        for index, made in enumerate((logits, logits.T)):
+            tracemalloc.start()
+            publish(open_store(), record(index, logits=made))
+            publishing = tracemalloc.get_traced_memory()[1]
+            tracemalloc.reset_peak()
+            got = open_store("two").load(index).logits
+            loading = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert torch.equal(got, made)
+            assert max(publishing, loading) < 4 << 20
+
+    def test_a_run_that_is_pruned_while_it_is_used_is_an_error_that_says_so(self, open_store, tmp_path):
+        publish(open_store(), record())
+        experiment = open_store("two")
+        assert experiment.is_finished(0)
+        shutil.rmtree(self.runs(tmp_path).parent)
+        with pytest.raises(StoreError, match=r"Expected the logits .*npy but got: .* was the store pruned\?"):
+            experiment.load(0)
+
+    def test_an_experiment_that_is_pruned_between_two_claims_is_made_anew(self, open_store, tmp_path):
+        experiment = open_store()
+        shutil.rmtree(self.runs(tmp_path).parent)
+        assert experiment.is_free(0)
+        publish(experiment, record())
+        assert torch.equal(open_store("two").load(0).logits, LOGITS)
+        assert (self.runs(tmp_path).parent / "experiment.json").exists()
+
+
+class TestFirstWriterWins:
+    def test_a_result_that_was_seen_never_changes(self, open_store):
+        experiment, other = open_store(), open_store()
+        with experiment.claimed(0) as claim:
+            experiment.publish(claim, record(logits=LOGITS))
+            other.publish(claim, record(logits=LOGITS + 1))  # its lock was taken from it, and it does not know
+        for reader in (experiment, other, open_store("two")):
+            assert torch.equal(reader.load(0).logits, LOGITS)
+
+    @pytest.mark.parametrize("code", [None, errno.EPERM, errno.ENOTSUP])
+    def test_of_two_at_the_same_time_the_first_stays(self, open_store, tmp_path, monkeypatch, code):
+        experiment, other = open_store(), open_store()
+        claim = experiment.claim(0)
+        looked = other._files.header
+
+        def look(index):
+            found = looked(index)
+            if not experiment.is_finished(0):
+                experiment.publish(claim, record(logits=LOGITS))  # between the other's look and its link
+            return found
+
+        monkeypatch.setattr(other._files, "header", look)
+        if code:
+            monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(code, os.strerror(code))))
+        other.publish(claim, record(logits=LOGITS + 1))
+        experiment.release(claim)
+        monkeypatch.undo()
+        assert torch.equal(open_store("two").load(0).logits, LOGITS)
+        runs = tmp_path / "store" / f"v{FORMAT}" / "key" / "runs"
+        assert len(list(runs.iterdir())) == 2
+
+    def test_the_same_result_twice_stays_whole(self, open_store):
+        """The loser must not take the winner's array away, which has the same name."""
+        files = open_store()._files
+        values = record().to_json() | {"trained_by": {}}
+        assert files.write(0, values, LOGITS.numpy()) is not None
+        assert files.write(0, values | {"seconds": 9.0}, LOGITS.numpy()) is None
+        assert files.problem(0) == ""
 
 
 class TestFolder:
@@ -208,15 +453,29 @@ class TestFolder:
         assert (tmp_path / "store" / ".gitignore").read_text() == "*\n"
         assert (tmp_path / "store" / "FORMAT").read_text() == FORMAT
 
-    @pytest.mark.parametrize("found", ["2", "", "one"])
-    def test_a_store_of_another_format_is_refused(self, tmp_path, found):
+    @pytest.mark.parametrize("found", ["", "one", "-1"])
+    def test_a_folder_that_is_no_store_is_refused(self, tmp_path, found):
         (tmp_path / "FORMAT").write_text(found)
         with pytest.raises(StoreError) as refusal:
             RunStore(tmp_path, "one")
         assert str(refusal.value) == (
-            f"Expected the run store {tmp_path} to have format {FORMAT} but it has {found!r}: another version of "
-            "stabilitykit wrote it. Use that version, or move the folder away to start a new store."
+            f"Expected {tmp_path / 'FORMAT'} to name the format of a run store but it says {found!r}. Is this a folder "
+            "of stabilitykit? Move it away to start a new store."
         )
+
+    @pytest.mark.parametrize(("found", "after"), [("1", "2"), ("2", "2"), ("3", "3"), ("10", "10")])
+    def test_a_store_of_another_format_is_gone_on_beside_it(self, tmp_path, found, after):
+        """Who upgrades loses nothing and is not stopped; who goes back finds all as it was."""
+        theirs = tmp_path / f"v{1 if found < FORMAT else 3}" / "key" / "runs" / "0000.json"
+        theirs.parent.mkdir(parents=True)
+        theirs.write_text("theirs")
+        (tmp_path / "FORMAT").write_text(found)
+        experiment = RunStore(tmp_path, "one").experiment("key", {})
+        assert not experiment.is_finished(0)
+        publish(experiment, record())
+        assert RunStore(tmp_path, "two").experiment("key", {}).is_finished(0)
+        assert (tmp_path / "FORMAT").read_text() == after
+        assert theirs.read_text() == "theirs"
 
     def test_a_file_in_place_of_the_folder_is_refused(self, tmp_path):
         (tmp_path / "store").write_text("")
@@ -225,7 +484,7 @@ class TestFolder:
         ):
             RunStore(tmp_path / "store", "one")
 
-    @pytest.mark.parametrize("name", ["v1", "v1/key", "v1/key/runs"])
+    @pytest.mark.parametrize("name", ["v2", "v2/key", "v2/key/runs"])
     def test_a_file_in_place_of_a_folder_inside_is_refused(self, open_store, tmp_path, name):
         path = tmp_path / "store" / name
         path.parent.mkdir(parents=True)
@@ -235,15 +494,67 @@ class TestFolder:
         ):
             open_store()
 
-    def test_a_run_that_cannot_be_written_is_an_error_and_gives_its_claim_back(self, open_store, tmp_path):
+    @pytest.mark.parametrize("broken", ["open", "write", "fsync", "link", "header write", "header fsync"])
+    def test_a_full_disk_is_one_error_that_names_the_file_and_leaves_no_half_of_it(
+        self, open_store, tmp_path, monkeypatch, broken
+    ):
         experiment = open_store()
         claim = experiment.claim(0)
-        (tmp_path / "store/v1/key/runs/0000.json").mkdir()
-        with pytest.raises(StoreError, match=r"Expected to write .*0000\.json but got:"):
+        file = break_disk(monkeypatch, broken)
+        with pytest.raises(StoreError, match=rf"Expected to write .*{file} but got: .*No space left on device.*free"):
             experiment.publish(claim, record(0))
+        monkeypatch.undo()
+        runs = tmp_path / f"store/v{FORMAT}/key/runs"
+        assert not list(runs.iterdir())
         experiment.release(claim)
         assert experiment.is_free(0)
-        assert not list((tmp_path / "store").rglob("*.tmp"))
+        publish(experiment, record(0))
+
+    @pytest.mark.parametrize("broken", ["open", "write"])
+    def test_a_claim_is_not_given_where_it_cannot_be_written(self, open_store, tmp_path, monkeypatch, broken):
+        experiment = open_store()
+        break_disk(monkeypatch, broken)
+        with pytest.raises(StoreError, match=r"Expected to write .*claims/0000\.json but got: .*No space left"):
+            experiment.claim(0)
+        monkeypatch.undo()
+        assert experiment.is_free(0)
+        assert not list((tmp_path / f"store/v{FORMAT}/key/claims").iterdir())
+
+    @pytest.mark.parametrize("broken", ["open", "write"])
+    def test_a_store_cannot_be_started_on_a_full_disk(self, tmp_path, monkeypatch, broken):
+        break_disk(monkeypatch, broken)
+        with pytest.raises(StoreError, match=r"Expected to write .* but got: .*No space left"):
+            RunStore(tmp_path / "store", "one")
+
+    def test_a_real_disk_that_is_full_is_one_error(self, tmp_path):
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        with small_disk(disk):
+            experiment = RunStore(disk / "store", "one").experiment("key", {"task": "a"})
+            publish(experiment, record(0))
+            claim = experiment.claim(1)
+            with pytest.raises(StoreError, match=r"Expected to write .*0001\.npy but got: .*No space left on device"):
+                experiment.publish(claim, record(1, logits=torch.zeros(1 << 19, 2)))
+            experiment.release(claim)
+            assert not list(disk.rglob("*.tmp"))
+            again = RunStore(disk / "store", "two").experiment("key", {})
+            assert [again.is_finished(index) for index in (0, 1)] == [True, False]
+
+    def test_a_real_disk_that_is_read_only_is_one_error(self, tmp_path):
+        disk = tmp_path / "disk"
+        disk.mkdir()
+        with small_disk(disk):
+            store = RunStore(disk / "store", "one")
+            claim = (experiment := store.experiment("key", {"task": "a"})).claim(0)
+            experiment.release(claim)
+            mount("-o", "remount,ro", str(disk))
+            for work in (
+                lambda: experiment.claim(1),
+                lambda: store.experiment("other", {}),
+                lambda: RunStore(disk / "store", "two"),
+            ):
+                with pytest.raises(StoreError, match=r"Expected to write .*disk/store.* but got: .*Read-only"):
+                    work()
 
     @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
     def test_a_folder_without_write_permission_is_refused(self, tmp_path):
@@ -256,7 +567,7 @@ class TestFolder:
 
     def test_an_experiment_says_what_its_key_was_made_of(self, open_store, tmp_path):
         open_store()
-        assert json.loads((tmp_path / "store/v1/key/experiment.json").read_text()) == {"task": "a"}
+        assert json.loads((tmp_path / f"store/v{FORMAT}/key/experiment.json").read_text()) == {"task": "a"}
 
 
 class TestReuse:
@@ -294,7 +605,7 @@ class TestReuse:
         store.end_session()
         assert not RunStore(tmp_path, "one", "off").experiment("key", {}).is_finished(0)
         assert not RunStore(tmp_path, "two").experiment("key", {}).is_finished(0)
-        assert not list(tmp_path.rglob("*.npz"))
+        assert not list(tmp_path.rglob("*.npy"))
 
     def test_a_private_experiment_is_seen_by_its_session_alone(self, open_store, tmp_path):
         publish(open_store(private=True), record())
@@ -322,7 +633,7 @@ class TestReuse:
     @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"proven": true, "session": "one"}'])
     def test_a_control_that_is_not_whole_is_proven_again(self, open_store, tmp_path, content):
         experiment = open_store()
-        (tmp_path / "store/v1/key/control.json").write_text(content)
+        (tmp_path / f"store/v{FORMAT}/key/control.json").write_text(content)
         assert experiment.read_control() is None
 
 
@@ -369,7 +680,7 @@ class TestClaims:
         assert other.is_free(1)
         one.release(claim)
         assert other.is_free(0)
-        assert not list((tmp_path / "store/v1/key/claims").iterdir())
+        assert not list((tmp_path / f"store/v{FORMAT}/key/claims").iterdir())
 
     def test_another_process_holds_its_claim_until_it_is_killed_and_then_the_run_is_free(
         self, open_store, claim_elsewhere

@@ -1,0 +1,254 @@
+"""The finished runs of one experiment on disk: one JSON header a run, and its logits beside it.
+
+::
+
+    runs/0007.json            exists exactly when run 7 is finished; names, hashes and describes its array
+    runs/0007.<sha>.npy       the logits, mapped into memory when they are asked for
+    old/0007.<time>.json      what was there before and could not be used, or failed in an earlier session
+
+Nothing here is ever executed: a file that a stranger wrote can be wrong, not harmful. Reading headers needs neither
+torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from .drafts import Draft, read_json
+from .errors import StoreError
+from .record import RunRecord, Status
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Of the files below; each format has a folder of its own, ``v2/``.
+FORMAT = "2"
+
+#: What a header says of its run.
+_RECORD_FIELDS = {field.name for field in fields(RunRecord)} - {"logits"}
+_DTYPES = ("<f4", "<f8")
+_CHUNK = 1 << 20  #: bytes
+
+
+class RunFiles:
+    """Reads and writes them; who may write is the claim's business."""
+
+    def __init__(self, experiment: Path) -> None:
+        self.folder, self.old = experiment / "runs", experiment / "old"
+
+    def indices(self) -> list[int]:
+        """Return the runs that have a header, whole or not."""
+        return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdecimal())
+
+    def header(self, index: int) -> dict[str, Any] | None:
+        """Return what a run says of itself; None where that is not there or not whole. The array is not looked at."""
+        header = read_json(self.place(index))
+        return None if header is None or _what_is_wrong(header, index) else header
+
+    def problem(self, index: int) -> str:
+        """Return what is wrong with a run's files, reading all of them; empty where nothing is."""
+        header = read_json(self.place(index))
+        if header is None:
+            return "the header is missing, empty or torn"
+        return _what_is_wrong(header, index) or self.array_problem(header)
+
+    def array_problem(self, header: Mapping[str, Any]) -> str:
+        """Return what is wrong with the array of a whole header, reading all of it; empty where nothing is."""
+        arrays = header["arrays"]
+        if arrays is None:
+            return ""
+        try:
+            if _sha256(self.folder / arrays["file"]) != arrays["sha256"]:
+                return f"{arrays['file']} has other bytes than were written"
+            self._map(arrays)
+        except (OSError, ValueError) as error:
+            return f"{arrays['file']} cannot be read: {error}"
+        return ""
+
+    def array(self, header: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
+        """Return the logits of a header that was found whole, mapped into memory; a change of them changes no file."""
+        if header["arrays"] is None:
+            return None
+        try:
+            return self._map(header["arrays"])
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"Expected the logits {self.folder / header['arrays']['file']} but got: {error}. The file was there "
+                f"when the run was looked up: was the store pruned? Ask again, and the run is trained again."
+            ) from error
+
+    def write(self, index: int, record: Mapping[str, Any], array: np.ndarray[Any, Any] | None) -> dict[str, Any] | None:
+        """Put a run in its place and return its header; None where another result came first.
+
+        A result that is there is replaced only by who knows of it: see `retire` and `replace`.
+        """
+        return self._write(index, record, array, replace=False)
+
+    def replace(self, index: int, record: Mapping[str, Any], array: np.ndarray[Any, Any] | None) -> dict[str, Any]:
+        """Put a run in the place of the one that is there, for a session that trains all anew."""
+        header = self._write(index, record, array, replace=True)
+        assert header is not None
+        self._remove_arrays(index, but=header["arrays"])
+        return header
+
+    def retire(self, index: int) -> None:
+        """Move a run's files out of the way; nothing is deleted, so that somebody can look what was wrong."""
+        self.old.mkdir(exist_ok=True)
+        for path in self._arrays(index):
+            path.replace(self.old / path.name)
+        with contextlib.suppress(FileNotFoundError):
+            self.place(index).rename(self.old / f"{index:04d}.{time.time_ns()}.json")
+
+    def sweep(self, index: int) -> None:
+        """Remove what a killed process left of a run that has no header; only for the owner of the run's claim."""
+        for path in list(self._of(f".{index:04d}.")):
+            path.unlink(missing_ok=True)
+        if not self.place(index).exists():
+            self._remove_arrays(index)
+
+    def remove(self, index: int) -> int:
+        """Delete a run, and return how many bytes that freed."""
+        freed = 0
+        for path in [self.place(index), *self._arrays(index)]:  # the header first: without it there is no run
+            with contextlib.suppress(FileNotFoundError):
+                size = path.stat().st_size
+                path.unlink() if not path.is_dir() else shutil.rmtree(path)
+                freed += size
+        return freed
+
+    def place(self, index: int) -> Path:
+        """Return where a run's header is."""
+        return self.folder / f"{index:04d}.json"
+
+    def _write(
+        self, index: int, record: Mapping[str, Any], array: np.ndarray[Any, Any] | None, *, replace: bool
+    ) -> dict[str, Any] | None:
+        arrays = None if array is None else self._write_array(index, array)
+        header = {"format": FORMAT, "arrays": arrays, "record": dict(record)}
+        try:
+            with Draft(self.folder, f"{index:04d}.json") as draft:
+                draft.write(json.dumps(header).encode())
+                if replace:
+                    draft.put()
+                    return header
+                if draft.put_first():
+                    return header
+        except BaseException:
+            self._forget(index, arrays)
+            raise
+        self._forget(index, arrays)
+        return None
+
+    def _forget(self, index: int, arrays: Mapping[str, Any] | None) -> None:
+        """Remove an array that no header names: the one that is in place may have the same."""
+        winner = self.header(index)
+        if arrays is not None and (winner is None or winner["arrays"] != arrays):
+            (self.folder / arrays["file"]).unlink(missing_ok=True)
+
+    def _write_array(self, index: int, array: np.ndarray[Any, Any]) -> dict[str, Any]:
+        import numpy as np
+
+        if array.dtype.str not in _DTYPES:
+            raise StoreError(f"Expected logits of dtype {' or '.join(_DTYPES)} but got {array.dtype.str}: run {index}.")
+        described = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
+        with Draft(self.folder, f"{index:04d}.npy") as draft:
+            np.lib.format.write_array_header_1_0(draft, described)
+            for chunk in _chunks(array):
+                draft.write(chunk)
+            name = f"{index:04d}.{draft.sha256[:12]}.npy"
+            draft.put(name)
+        return {"file": name, "sha256": draft.sha256, "dtype": array.dtype.str, "shape": list(array.shape)}
+
+    def _map(self, arrays: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+        """Map a file that has exactly the described array in it; ValueError or OSError where it has not."""
+        import numpy as np
+
+        path, shape, dtype = self.folder / arrays["file"], tuple(arrays["shape"]), np.dtype(arrays["dtype"])
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            found = np.lib.format.read_array_header_1_0(file)
+            start, size = file.tell(), os.fstat(file.fileno()).st_size
+        if found != (shape, False, dtype):
+            raise ValueError(f"an array of {found[2]} {list(found[0])} is not the described one, {dtype} {list(shape)}")
+        count = math.prod(shape)
+        if size != start + count * dtype.itemsize:
+            raise ValueError(f"{size} bytes are not {start} of a header and {count} times {dtype.itemsize}")
+        if count == 0:
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, mode="c", offset=start, shape=shape)  # copy on write: torch wants it writable
+
+    def _remove_arrays(self, index: int, but: Mapping[str, Any] | None = None) -> None:
+        for path in list(self._arrays(index)):
+            if but is None or path.name != but["file"]:
+                path.unlink(missing_ok=True)
+
+    def _arrays(self, index: int) -> Iterator[Path]:
+        return (path for path in self._of(f"{index:04d}.") if path.suffix == ".npy")
+
+    def _of(self, prefix: str) -> Iterator[Path]:
+        with os.scandir(self.folder) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith(prefix)]
+        return (self.folder / name for name in names)
+
+
+def _what_is_wrong(header: Mapping[str, Any], index: int) -> str:
+    """Return why a header is not one of run ``index``; empty where it is."""
+    if header.get("format") != FORMAT:
+        return f"the header has format {header.get('format')!r}, not {FORMAT!r}"
+    record, arrays = header.get("record"), header.get("arrays")
+    if not isinstance(record, dict) or record.keys() != _RECORD_FIELDS:
+        return "the header does not describe a run"
+    if record["index"] != index:
+        return f"the header is run {record['index']}'s"
+    if record["status"] not in get_args(Status):
+        return f"the header has the unknown status {record['status']!r}"
+    wanted = {"trained_by": dict, "seeds": dict, "environment": dict, "curve": list, "trace": list, "seconds": float}
+    for name, kind in wanted.items():
+        if not isinstance(record[name], (kind, int) if kind is float else kind):
+            return f"the header has no {name}"
+    if (arrays is None) != (record["status"] != "ok"):
+        return f"a run of status {record['status']!r} has {'no' if arrays is None else 'an'} array"
+    return "" if arrays is None else _what_is_wrong_with_arrays(arrays, index)
+
+
+def _what_is_wrong_with_arrays(arrays: object, index: int) -> str:
+    if not isinstance(arrays, dict) or arrays.keys() != {"file", "sha256", "dtype", "shape"}:
+        return "the header does not describe its array"
+    # The name follows from the rest: a header never leads to another file.
+    digest = re.fullmatch("[0-9a-f]{64}", str(arrays["sha256"]))
+    if digest is None or arrays["file"] != f"{index:04d}.{digest[0][:12]}.npy":
+        return f"the header names {arrays['file']!r}, which is not this run's array"
+    if arrays["dtype"] not in _DTYPES:
+        return f"the array has the dtype {arrays['dtype']!r}, which no training leaves behind"
+    shape = arrays["shape"]
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        return f"the array has the impossible shape {shape!r}"
+    return ""
+
+
+def _chunks(array: np.ndarray[Any, Any]) -> Iterator[bytes]:
+    """Yield the bytes of an array in C order, never all at once."""
+    import numpy as np
+
+    size = _CHUNK // array.itemsize
+    for chunk in np.nditer(array, ["external_loop", "buffered", "zerosize_ok"], buffersize=size, order="C"):
+        yield np.asarray(chunk).tobytes()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
