@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from stabilitykit import metrics
-from stabilitykit.measures import Measures
 
 ROUNDS = 5
 EXAMPLES, CLASSES = 10_000, 10

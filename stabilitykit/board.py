@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import StoreError
-from .locks import ByteLocks
+from .leases import locks_at
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Board:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._owners = ByteLocks.at(folder / "owners.lock")
+            self._owners = locks_at(folder / "owners.lock")
         except OSError as error:
             raise StoreError(
                 f"Expected to write {folder} but got: {error}. The workers of a session find each other there; make "

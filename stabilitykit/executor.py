@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from .errors import ConfigError
 from .protocol import RunPlan
 from .record import RunRecord
-from .training import Trainer
+from .training import Trainer, traceback_of
 
 
 class Died(NamedTuple):
@@ -82,8 +82,9 @@ class InProcess(Executor):
         try:
             with time_limit(self.time_limit):
                 training.outcome = self.trainer.train_once(training.plan)
-        except RunTimeout:
-            training.outcome = timed_out(training.plan, self.time_limit, time.perf_counter() - started)
+        except RunTimeout as interruption:
+            where = f"\n\n{traceback_of(interruption)}"
+            training.outcome = timed_out(training.plan, self.time_limit, time.perf_counter() - started, where)
         return [training]
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -94,9 +95,9 @@ class InProcess(Executor):
             raise ProcessDied(f"it took longer than {self.time_limit:g} s") from None
 
 
-def timed_out(plan: RunPlan, limit: float | None, seconds: float, log: str = "") -> RunRecord:
-    """Return the record of a run that had to be ended."""
-    error = f"the run had not ended after {limit:g} s, which --stability-run-timeout allows{log}"
+def timed_out(plan: RunPlan, limit: float | None, seconds: float, where: str = "") -> RunRecord:
+    """Return the record of a run that had to be ended; ``where`` tells what it did then."""
+    error = f"the run had not ended after {limit:g} s, which --stability-run-timeout allows{where}"
     return RunRecord(index=plan.index, seeds=plan.seeds, status="timeout", seconds=seconds, error=error)
 
 

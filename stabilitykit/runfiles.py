@@ -18,7 +18,6 @@ import json
 import math
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
@@ -117,14 +116,15 @@ class RunFiles:
         if not self.place(index).exists():
             self._remove_arrays(index)
 
+    def size(self, index: int) -> int:
+        """Return how many bytes a run takes."""
+        return sum(path.stat().st_size for path in [self.place(index), *self._arrays(index)])
+
     def remove(self, index: int) -> int:
-        """Delete a run, and return how many bytes that freed."""
-        freed = 0
-        for path in [self.place(index), *self._arrays(index)]:  # the header first: without it there is no run
-            with contextlib.suppress(FileNotFoundError):
-                size = path.stat().st_size
-                path.unlink() if not path.is_dir() else shutil.rmtree(path)
-                freed += size
+        """Delete a run, and return how many bytes that freed; only for the owner of the run's claim."""
+        freed = self.size(index)
+        self.place(index).unlink()  # first: without it there is no run
+        self._remove_arrays(index)
         return freed
 
     def place(self, index: int) -> Path:

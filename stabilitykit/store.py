@@ -93,6 +93,24 @@ class Running:
     started: float  #: seconds since the epoch
     attempt: int
 
+    @classmethod
+    def read(cls, path: Path) -> Running | None:
+        """Return what a claim file says; None if it is torn, or of another version."""
+        left = read_json(path)
+        if left is None:
+            return None
+        try:
+            return cls(
+                index=int(path.stem),
+                worker=str(left["worker"]),
+                pid=int(left["pid"]),
+                host=str(left["host"]),
+                started=float(left["started"]),
+                attempt=len(left["deaths"]) + 1,
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
 
 class Experiment:
     """The runs of one protocol on one task: finished, claimed or free."""
@@ -129,7 +147,7 @@ class Experiment:
 
     def running(self) -> dict[int, Running]:
         """Return the runs that living processes train now, this process among them."""
-        found = map(_running, sorted((self.folder / "claims").glob("*.json")))
+        found = map(Running.read, sorted((self.folder / "claims").glob("*.json")))
         return {run.index: run for run in found if run is not None and self._is_claimed(run.index)}
 
     def status(self, index: int) -> str | None:
@@ -333,24 +351,6 @@ class Experiment:
 
     def _claim_file(self, index: int) -> Path:
         return self.folder / "claims" / f"{index:04d}.json"
-
-
-def _running(path: Path) -> Running | None:
-    """Return what a claim file says; None if it is torn, or of another version."""
-    left = read_json(path)
-    if left is None:
-        return None
-    try:
-        return Running(
-            index=int(path.stem),
-            worker=str(left["worker"]),
-            pid=int(left["pid"]),
-            host=str(left["host"]),
-            started=float(left["started"]),
-            attempt=len(left["deaths"]) + 1,
-        )
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def _obituary(death: Mapping[str, Any]) -> str:

@@ -138,6 +138,10 @@ class Recipe(Task):
         if isinstance(self.schedule, CosineCycles):
             self.schedule.check(self.epochs)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was prepared from the data: it goes by identities that are this process's own."""
+        return vars(self) | {"_prepared": {}}
+
     def __repr__(self) -> str:
         """Name what it trains and how long, without its data: test failures show it."""
         snapshots = f", snapshots={self.snapshots}" if self.snapshots else ""

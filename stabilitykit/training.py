@@ -58,7 +58,7 @@ class Trainer:
         except UsageError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a train function may raise anything; Ctrl-C goes on
-            outcome = {"status": "failed", "error": _traceback_of(error)}
+            outcome = {"status": "failed", "error": traceback_of(error)}
         record = RunRecord(
             index=plan.index,
             seeds=plan.seeds,
@@ -103,6 +103,8 @@ class Trainer:
         kind = self.low_level(plan)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_process_state(self.device))
+            if self.device.type == "cuda":  # a bare "cuda" in the user's code is the worker's own GPU
+                stack.enter_context(torch.cuda.device(self.device))
             stack.enter_context(kept_memory())
             torch.set_num_threads(self.threads)
             _set_deterministic(kind not in UNSEEDED, self.device)
@@ -233,7 +235,7 @@ def _fingerprint(run: Run, logits: Tensor | None) -> str:
     return hashlib.sha256(tensor_digest(logits)).hexdigest()
 
 
-def _traceback_of(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """Format the traceback of a failed run: the user's frames, or all where the fault is ours."""
     if isinstance(error, TrainingError):
         return str(error)  # which needs no place in the code: it says what the training left behind

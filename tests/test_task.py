@@ -670,3 +670,11 @@ class TestSnapshots:
 def test_a_recipe_shows_its_settings_and_no_data():
     text = repr(recipe_of(name="digits", epochs=4).with_snapshots(2))
     assert text == "Recipe('digits', model=<lambda>, epochs=4, batch_size=8, snapshots=2)"
+
+
+def test_a_recipe_in_another_process_prepares_its_data_anew(linear: Recipe) -> None:
+    linear.fit(Run(NoiseProtocol("init", runs=2).plans()[0], torch.device("cpu")))
+    assert linear._prepared
+    state = linear.__getstate__()
+    assert not state["_prepared"]
+    assert state.keys() == vars(linear).keys()

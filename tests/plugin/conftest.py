@@ -175,7 +175,7 @@ class Project:
 
     def stored(self) -> list[int]:
         """Return the sorted indices of the runs in the store."""
-        return sorted(int(path.stem) for path in self.path.glob(".stabilitykit/v1/*/runs/*.json"))
+        return sorted(int(path.stem) for path in self.path.glob(".stabilitykit/v2/*/runs/*.json"))
 
     def claims(self) -> list[str]:
         """Return the names of the claims that somebody has left or holds."""
