@@ -34,7 +34,7 @@ def test_text_is_parsed_and_numbers_are_kept():
         "json": "x",
     }
     numbers = {**text, "runs": 30, "seed": 7, "threads": 2}
-    config = StabilityConfig(30, 7, "cpu", 2, "off", "skip", "x")
+    config = StabilityConfig(30, 7, "cpu", 2, "off", "skip", json="x")
     assert StabilityConfig.from_values(text) == StabilityConfig.from_values(numbers) == config
 
 
@@ -54,7 +54,7 @@ def test_text_is_parsed_and_numbers_are_kept():
         ({"workers": "0"}, "Expected --stability-workers >= 1 but got 0."),
         (
             {"workers": "2", "isolation": "none"},
-            "Expected --stability-isolation process with --stability-workers 2 but got none: one process trains one run",
+            "Expected --stability-isolation process with --stability-workers 2 but got none: one process trains one",
         ),
         ({"workers_per_device": "0"}, "Expected --stability-workers-per-device >= 1 but got 0."),
         ({"run_timeout": "soon"}, "Expected stability_run_timeout to be a number but got 'soon'."),
