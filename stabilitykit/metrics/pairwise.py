@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,13 +10,13 @@ from .ranks import doubled_ranks
 from .runs import Array, Runs, blocks, first_copies
 
 #: Of the float64 block that a matrix product takes at once.
-_BLOCK_BYTES = 4 * 2**20
+_BLOCK_BYTES = 2**20
 
 #: Of the ranks of all models together, which are kept until all pairs are done; of more, only half is kept.
 _RANKS_BYTES = 32 * 2**20
 
 
-def disagreement(predictions: Iterable[Tensor]) -> Tensor:
+def disagreement(predictions: Runs) -> Tensor:
     """Percentage of examples on which two models predict different classes.
 
     Integer classes ``[R, N]`` in, or R times ``[N]``; float64 ``[R, R]`` in percent out, between 0 and 100; the
@@ -34,7 +32,7 @@ def disagreement(predictions: Iterable[Tensor]) -> Tensor:
     differing = np.zeros((len(runs), len(runs)))
     for i, one in enumerate(runs):
         differing[i, i + 1 :] = [np.count_nonzero(one != other) for other in runs[i + 1 :]]
-    return torch.from_numpy((differing + differing.T) * 100.0 / len(runs[0]))
+    return torch.from_numpy((differing + differing.T) * 100.0 / len(runs[0])).to(predictions[0].device)
 
 
 def spearman(outputs: Runs) -> Tensor:
@@ -58,9 +56,10 @@ def spearman(outputs: Runs) -> Tensor:
         some = range(start, min(start + kept, runs))
         ranks = doubled_ranks(outputs, some)
         gram[start : some.stop, start : some.stop] = _products(ranks, ranks)
-        for first in range(some.stop, runs, 8):  # of those that there was no room for, a few at a time
-            others = range(first, min(first + 8, runs))
+        for first in range(some.stop, runs, 4):  # of those that there was no room for, a few at a time
+            others = range(first, min(first + 4, runs))
             gram[start : some.stop, first : others.stop] = _products(ranks, doubled_ranks(outputs, others))
+        del ranks  # before the next are made
     variances = gram.diagonal()
     # The root of a product and not the product of roots: where ranks are equal it is the variance itself, to the bit.
     return _correlation(gram, torch.outer(variances, variances).sqrt(), outputs).to(outputs[0].device)
@@ -100,11 +99,11 @@ def _numbers_a_block(runs: int) -> int:
     return max(1, _BLOCK_BYTES // (8 * runs))
 
 
-def _products(some: Tensor, others: Tensor) -> Tensor:
+def _products(some: list[Tensor], others: list[Tensor]) -> Tensor:
     """Sum of the products of two models' ranks, for each of some and each of others."""
     total = torch.zeros(len(some), len(others), dtype=torch.float64)
     numbers = _numbers_a_block(len(some) + len(others))
-    for one, other in zip(torch.split(some, numbers, dim=1), torch.split(others, numbers, dim=1), strict=True):
+    for one, other in zip(blocks(some, numbers), blocks(others, numbers), strict=True):
         total.addmm_(one.double(), other.double().T)
     return total
 

@@ -19,15 +19,15 @@ _MOST_IN_32_BITS = 2**31 - 1
 _MOST_THREADS = 4
 
 
-def doubled_ranks(runs: Runs, which: range) -> Tensor:
-    """Rank the outputs of some of the runs, as many runs at a time as torch has threads; a row ``[M]`` for each.
+def doubled_ranks(runs: Runs, which: range) -> list[Tensor]:
+    """Rank the outputs of some of the runs, as many runs at a time as torch has threads; ``[M]`` each.
 
     >>> doubled_ranks(torch.tensor([[0.5, 7.0, 0.5, 9.0], [4.0, 3.0, 2.0, 1.0]]), range(2))
-    tensor([[-2,  1, -2,  3],
-            [ 3,  1, -1, -3]], dtype=torch.int32)
+    [tensor([-2,  1, -2,  3], dtype=torch.int32), tensor([ 3,  1, -1, -3], dtype=torch.int32)]
     """
     outputs = runs[0].numel()
-    ranks = np.empty((len(which), outputs), _rank_type(outputs))
+    # Row by row, since the allocator then has room for them where smaller things were; and not in another thread's.
+    ranks = [np.empty(outputs, _rank_type(outputs)) for _ in which]
     threads = min(torch.get_num_threads(), _MOST_THREADS, len(which))
 
     def every(first: int) -> None:
@@ -40,7 +40,7 @@ def doubled_ranks(runs: Runs, which: range) -> Tensor:
     else:
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(every, range(threads)))
-    return torch.from_numpy(ranks)
+    return [torch.from_numpy(row) for row in ranks]
 
 
 def _rank_type(outputs: int) -> type[np.signedinteger[Any]]:
