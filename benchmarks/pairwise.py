@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 
 import torch
+from peak import Peak
 from torch import Tensor
 from torch.nn import functional
 
 from stabilitykit import metrics
+from stabilitykit.measures import Measures
 
 ROUNDS = 5
 EXAMPLES, CLASSES = 10_000, 10
@@ -104,3 +108,27 @@ def speed() -> None:
     logits, labels = models(100)
     times = [seconds(lambda: ours(logits, labels)) for _ in range(ROUNDS)]
     print(f"R = 100: {statistics.median(times):.2f} s")
+
+
+def memory(runs: int) -> None:
+    """In a fresh process: the peak of computing every measure with its interval, logits and all, in bytes."""
+    peak = Peak()
+    logits, labels = models(runs)
+    Measures(logits, labels).compute(Measures.names(labels))
+    print(peak.bytes())
+
+
+def memory_of(runs: int) -> None:
+    peak = int(subprocess.run([sys.executable, __file__, str(runs)], check=True, capture_output=True, text=True).stdout)
+    logits = runs * EXAMPLES * CLASSES * 4
+    print(f"R = {runs}: peak memory {peak / 2**20:.0f} MiB, {peak / logits:.2f} times the logits")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    if len(sys.argv) > 1:
+        memory(int(sys.argv[1]))
+    else:
+        speed()
+        memory_of(20)
+        memory_of(100)
