@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from stabilitykit import NoiseProtocol, Recipe, Run
+from stabilitykit.executor import InProcess
 from stabilitykit.runner import Runner
 from stabilitykit.store import RunStore
 from stabilitykit.task import as_task
@@ -60,7 +61,7 @@ def each_run() -> None:
         per_run, training_alone = [], []
         for number in range(ROUNDS):
             plans = NoiseProtocol("init", runs=runs).plans()
-            runner = Runner(store.experiment(str(number), {}), plans, trainer.train_once)
+            runner = Runner(store.experiment(str(number), {}), plans, InProcess(trainer))
             per_run.append(seconds(runner.gather) / runs)
             training_alone.append(seconds(lambda plans=plans: [trainer.train_once(plan) for plan in plans]) / runs)
         whole, alone = 1000 * statistics.median(per_run), 1000 * statistics.median(training_alone)

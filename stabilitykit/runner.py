@@ -7,7 +7,9 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from .errors import IncompleteStudyError
 from .executor import Died, Executor, Training
@@ -15,6 +17,9 @@ from .protocol import RunPlan
 from .record import RunRecord
 from .stopping import Stop
 from .store import MOST_DEATHS, Claim, Experiment, Running
+
+#: A block in which a thread other than this one tells of progress.
+_Beats: TypeAlias = "Callable[[], AbstractContextManager[None]]"
 
 #: Seconds between two looks at the runs that others train.
 _FIRST_WAIT, _LONGEST_WAIT = 0.01, 0.25
@@ -69,18 +74,19 @@ class Runner:
         """
         trained = 0
         running: dict[Training, Claim] = {}
-        try:
-            while True:
-                self._begin(running, is_wanted)
-                self.report_progress()
-                if not running:
-                    return trained
-                for training in self._wait(running):
-                    trained += self._settle(running, training)
-        finally:
-            self.executor.cancel(list(running))
-            for claim in running.values():
-                self.experiment.release(claim)
+        with self._heartbeat() as beats:
+            try:
+                while True:
+                    self._begin(running, is_wanted)
+                    self.report_progress()
+                    if not running:
+                        return trained
+                    for training in self._wait(running, beats):
+                        trained += self._settle(running, training)
+            finally:
+                self.executor.cancel(list(running))
+                for claim in running.values():
+                    self.experiment.release(claim)
 
     def gather(self) -> list[RunRecord]:
         """Return the record of every plan, in order, training and waiting as needed."""
@@ -147,9 +153,11 @@ class Runner:
             self.experiment.release(claim)
             raise
 
-    def _wait(self, running: dict[Training, Claim]) -> list[Training]:
+    def _wait(
+        self, running: dict[Training, Claim], beats: Callable[[], AbstractContextManager[None]]
+    ) -> list[Training]:
         ended: list[Training] = []
-        with self._stop.interrupts(), self._heartbeat():
+        with self._stop.interrupts(), beats():
             ended = self.executor.wait(list(running))
         if self._stop.reason is not None:  # it may have come after the end of one, too
             self.executor.cancel([training for training in running if training not in ended])
@@ -175,18 +183,31 @@ class Runner:
         return True
 
     @contextlib.contextmanager
-    def _heartbeat(self) -> Iterator[None]:
-        """Tell of runs that take long, while this thread trains or waits for one."""
-        done = threading.Event()
+    def _heartbeat(self) -> Iterator[_Beats]:
+        """Tell of runs that take long: from another thread, while this one is in the block that it is given."""
+        done, lock = threading.Event(), threading.Lock()
+        training = False
 
         def beat() -> None:
             while not done.wait(_HEARTBEAT):
-                self.report_progress()
+                with lock:
+                    if training:
+                        self.report_progress()
+
+        @contextlib.contextmanager
+        def beats() -> Iterator[None]:
+            nonlocal training
+            training = True
+            try:
+                yield
+            finally:
+                with lock:  # a report under way uses the store, as this thread is about to
+                    training = False
 
         thread = threading.Thread(target=beat, name="stabilitykit-heartbeat", daemon=True)
         thread.start()
         try:
-            yield
+            yield beats
         finally:
             done.set()
             thread.join()
