@@ -39,6 +39,9 @@ CacheMode: TypeAlias = Literal["auto", "refresh", "off"]
 #: Deaths of a process over one run, within one session, after which the run counts as crashed.
 MOST_DEATHS = 2
 
+#: For what a prune can remove again before it is locked.
+_TRIES = 10
+
 
 class RunStore:
     """All experiments below one folder, as one session sees them."""
@@ -122,20 +125,23 @@ class Experiment:
         self._about = about
         self._files = RunFiles(folder)
         self._seen: dict[int, dict[str, Any]] = {}  #: read, found whole, hashed: once a process
-        self._open()
+        try:
+            self._open()
+        except OSError as error:
+            raise unwritable(folder, error) from error
 
     def _open(self) -> None:
-        try:
-            for part in ("runs", "claims"):
-                (self.folder / part).mkdir(parents=True, exist_ok=True)
-            about = self.folder / "experiment.json"
-            if self._about:
-                write_once(about, json.dumps(self._about, indent=1, default=str))
-            self._locks = locks_at(self.folder / "claims.lock")
-            if about.exists():
-                os.utime(about)  # so that `stability-cache prune` knows what nobody uses any more
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
+        """Make what locks need. Until one is held somebody may prune it, and it is made anew."""
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._locks = locks_at(self.folder / "claims.lock")
+                break
+            except FileNotFoundError:
+                if not tries_left:
+                    raise
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.folder / "experiment.json")  # `stability-cache prune` looks for what nobody uses
 
     def is_finished(self, index: int) -> bool:
         """Whether run ``index`` has a complete and acceptable result."""
@@ -174,7 +180,11 @@ class Experiment:
         header = self._header(index)
         if header is None:
             raise StoreError(f"Expected run {index} in {self.folder} but it is not there, or not whole.")
-        array = self._files.array(header)
+        try:
+            array = self._files.array(header)
+        except StoreError:
+            del self._seen[index]
+            raise
         if array is None:
             return RunRecord.from_json(header["record"], None)
         import torch
@@ -190,6 +200,7 @@ class Experiment:
         if not self._acquire(index):
             return None
         try:
+            self._make_folders()
             return self._claim(index)
         except BaseException:
             self._locks.release(index)  # the claim file stays: it names who died
@@ -280,6 +291,7 @@ class Experiment:
 
     def write_control(self, control: Mapping[str, Any]) -> None:
         """Keep the outcome of the control, so that a resumed study does not repeat it."""
+        self.folder.mkdir(parents=True, exist_ok=True)  # pruned since, perhaps
         write_json(self.folder / "control.json", {**control, "session": self.session})
 
     def _header(self, index: int) -> Mapping[str, Any] | None:
@@ -298,12 +310,23 @@ class Experiment:
 
     def _acquire(self, index: int) -> bool:
         try:
-            return self._locks.acquire(index)
-        except FileNotFoundError:  # the experiment was pruned while we had no claim on it
-            self._open()
-            return self._locks.acquire(index)
+            for _ in range(_TRIES):
+                with contextlib.suppress(FileNotFoundError):
+                    return self._locks.acquire(index)
+                self._open()
+            return False
         except OSError as error:
-            raise unwritable(self.folder / "claims.lock", error) from error
+            raise unwritable(self.folder, error) from error
+
+    def _make_folders(self) -> None:
+        """Have all in place, with a lock held: nobody prunes the experiment from then on."""
+        try:
+            for part in ("runs", "claims"):
+                (self.folder / part).mkdir(exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.folder / part, error) from error
+        if self._about:
+            write_once(self.folder / "experiment.json", json.dumps(self._about, indent=1, default=str))
 
     def _is_claimed(self, index: int) -> bool:
         try:

@@ -397,6 +397,7 @@ class TestArrays:
         shutil.rmtree(self.runs(tmp_path).parent)
         with pytest.raises(StoreError, match=r"Expected the logits .*npy but got: .* was the store pruned\?"):
             experiment.load(0)
+        assert experiment.is_free(0)
 
     def test_an_experiment_that_is_pruned_between_two_claims_is_made_anew(self, open_store, tmp_path):
         experiment = open_store()
@@ -440,6 +441,7 @@ class TestFirstWriterWins:
 
     def test_the_same_result_twice_stays_whole(self, open_store):
         """The loser must not take the winner's array away, which has the same name."""
+        publish(open_store(), record(1))
         files = open_store()._files
         values = record().to_json() | {"trained_by": {}}
         assert files.write(0, values, LOGITS.numpy()) is not None
@@ -492,7 +494,7 @@ class TestFolder:
         with pytest.raises(
             StoreError, match=r"^Expected to write .* but got: .* Runs that cannot be kept are not trained"
         ):
-            open_store()
+            open_store().claim(0)
 
     @pytest.mark.parametrize("broken", ["open", "write", "fsync", "link", "header write", "header fsync"])
     def test_a_full_disk_is_one_error_that_names_the_file_and_leaves_no_half_of_it(
@@ -513,6 +515,7 @@ class TestFolder:
     @pytest.mark.parametrize("broken", ["open", "write"])
     def test_a_claim_is_not_given_where_it_cannot_be_written(self, open_store, tmp_path, monkeypatch, broken):
         experiment = open_store()
+        publish(experiment, record(1))
         break_disk(monkeypatch, broken)
         with pytest.raises(StoreError, match=r"Expected to write .*claims/0000\.json but got: .*No space left"):
             experiment.claim(0)
@@ -566,7 +569,7 @@ class TestFolder:
             tmp_path.chmod(0o700)
 
     def test_an_experiment_says_what_its_key_was_made_of(self, open_store, tmp_path):
-        open_store()
+        publish(open_store(), record())
         assert json.loads((tmp_path / f"store/v{FORMAT}/key/experiment.json").read_text()) == {"task": "a"}
 
 
@@ -756,7 +759,7 @@ class TestClaims:
 
     def test_a_claim_that_cannot_be_written_is_an_error_and_is_not_held(self, open_store, tmp_path):
         experiment = open_store()
-        (tmp_path / f"store/v{FORMAT}/key/claims/0000.json").mkdir()
+        (tmp_path / f"store/v{FORMAT}/key/claims/0000.json").mkdir(parents=True)
         with pytest.raises(StoreError, match=r"Expected to write .*claims/0000\.json but got:"):
             experiment.claim(0)
         assert experiment.is_free(0)
