@@ -153,9 +153,7 @@ class Runner:
             self.experiment.release(claim)
             raise
 
-    def _wait(
-        self, running: dict[Training, Claim], beats: Callable[[], AbstractContextManager[None]]
-    ) -> list[Training]:
+    def _wait(self, running: dict[Training, Claim], beats: _Beats) -> list[Training]:
         ended: list[Training] = []
         with self._stop.interrupts(), beats():
             ended = self.executor.wait(list(running))
