@@ -272,7 +272,8 @@ class Session:
     def executor(self, trainer: Trainer) -> Executor:
         """Return where runs train: in children where that was asked for, and the task can be sent to them."""
         if self.isolation != "none":
-            from .children import CannotSend, ChildProcesses
+            from .children import ChildProcesses
+            from .payload import CannotSend
 
             try:
                 return ChildProcesses(

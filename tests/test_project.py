@@ -58,6 +58,7 @@ ORDER = (
     "runfiles",
     "store",
     "executor",
+    "payload",
     "children",
     "catalog",
     "pruning",
