@@ -237,7 +237,7 @@ class StabilityPlugin:
         if self._summaries:
             from .render.terminal import study_table
 
-            terminalreporter.section("stability")
+            terminalreporter.write_sep("=", "stability")
             for line in study_table(self._in_order()):
                 terminalreporter.write_line(line)
             if self.values.json:
