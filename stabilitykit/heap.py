@@ -19,7 +19,7 @@ def kept_memory() -> Iterator[None]:
     """Keep what is freed in this block, for the next who asks; does nothing where the heap is not glibc's.
 
     glibc gives freed memory back to the kernel, and takes it again page by page in the next step: thousands of page
-    faults a step, a fifth of the time of a small convolutional net. Afterwards freed memory goes back again.
+    faults a step of a small convolutional net (``benchmarks/overhead.py``). Afterwards freed memory goes back again.
     """
     set_option = _mallopt()
     if set_option is None:
