@@ -3,6 +3,7 @@
 ::
 
     .stabilitykit/sessions/<id>/owners.lock   a lock on byte 3: some worker runs test 3 now, its owner
+                               3.begun        some worker has begun to run test 3
                                3.done         test 3 has ended
                                3.studies      one line for each study that test 3 has asked for
                                3.disputed     some helper's studies are not the owner's
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import StoreError
-from .locks import ByteLocks
+from .leases import locks_at
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Board:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._owners = ByteLocks.at(folder / "owners.lock")
+            self._owners = locks_at(folder / "owners.lock")
         except OSError as error:
             raise StoreError(
                 f"Expected to write {folder} but got: {error}. The workers of a session find each other there; make "
@@ -49,6 +50,7 @@ class Board:
     def owning(self, test: int) -> Iterator[None]:
         """Be the owner of a test for a block, and mark it done after."""
         acquired = self._owners.acquire(test)  # not so where every worker runs every test
+        (self.folder / f"{test}.begun").touch()
         try:
             yield
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -25,7 +26,7 @@ class Option:
     @property
     def flag(self) -> str:
         """Its name on the command line."""
-        return f"--stability-{self.name}"
+        return f"--stability-{self.name.replace('_', '-')}"
 
     @property
     def key(self) -> str:
@@ -48,6 +49,27 @@ OPTIONS: tuple[Option, ...] = (
         "what an UNDECIDED verdict does to its test (default: fail, with the number of runs that would settle it)",
         choices=("fail", "pass", "skip"),
     ),
+    Option(
+        "isolation",
+        "where a run trains: none, in the worker's own process (default); process, each in a child forked from a "
+        "server that has torch loaded, so that a crash loses one run; spawn, each in a new Python",
+        choices=("none", "process", "spawn"),
+    ),
+    Option("workers", "runs that train at once without pytest-xdist, each in a child (default: 1)", int, metavar="N"),
+    Option("workers_per_device", "workers that may share one GPU (default: 1)", int, metavar="N"),
+    Option("run_timeout", "seconds that one run may take; then it has failed (default: no limit)", float, metavar="S"),
+    Option(
+        "budget_minutes",
+        "begin no run that would end later than this after the session's start; what is missing is said, and trained "
+        "by the next session (default: no limit)",
+        float,
+        metavar="M",
+    ),
+    Option(
+        "store",
+        "folder of finished runs, which machines may share (default: .stabilitykit in the rootdir)",
+        metavar="PATH",
+    ),
     Option("json", "write every study, its numbers, verdict and runs to PATH", metavar="PATH"),
 )
 
@@ -62,6 +84,12 @@ class StabilityConfig:
     threads: int = 1  #: CPU threads of one run
     cache: str = "auto"  #: auto, refresh or off
     undecided: str = "fail"  #: fail, pass or skip
+    isolation: str = "none"  #: none, process or spawn
+    workers: int = 1  #: runs at once in one process's children
+    workers_per_device: int = 1
+    run_timeout: float | None = None  #: seconds
+    budget_minutes: float | None = None  #: from the session's start
+    store: str | None = None  #: folder of finished runs
     json: str | None = None  #: where to write the report
 
     def __post_init__(self) -> None:
@@ -73,8 +101,18 @@ class StabilityConfig:
             )
         if self.seed < 0:
             raise ConfigError(f"Expected --stability-seed >= 0 but got {self.seed}.")
-        if self.threads < 1:
-            raise ConfigError(f"Expected --stability-threads >= 1 but got {self.threads}.")
+        for name in ("threads", "workers", "workers_per_device"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"Expected {_flag(name)} >= 1 but got {getattr(self, name)}.")
+        for name in ("run_timeout", "budget_minutes"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"Expected {_flag(name)} to be above 0 but got {value:g}.")
+        if self.workers > 1 and self.isolation == "none":
+            raise ConfigError(
+                f"Expected --stability-isolation process with --stability-workers {self.workers} but got none: one "
+                f"process trains one run at a time. Leave the isolation out, or use -n {self.workers} of pytest-xdist."
+            )
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"Expected --stability-device to be auto, cpu, cuda or cuda:N but got {self.device!r}.")
         if self.json is not None and Path(self.json).is_dir():
@@ -95,8 +133,15 @@ class StabilityConfig:
             try:
                 values[option.name] = option.parse(value)
             except ValueError:
-                raise ConfigError(f"Expected {option.key} to be a whole number but got {value!r}.") from None
+                kind = "a whole number" if option.parse is int else "a number"
+                raise ConfigError(f"Expected {option.key} to be {kind} but got {value!r}.") from None
+        if values.get("workers", 1) > 1:
+            values.setdefault("isolation", "process")
         return cls(**values)
+
+
+def _flag(name: str) -> str:
+    return next(option.flag for option in OPTIONS if option.name == name)
 
 
 @dataclass(frozen=True)

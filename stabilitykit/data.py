@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.weak import WeakIdKeyDictionary
 
 from .errors import TaskError
 from .protocol import derive_seed
@@ -104,11 +106,34 @@ class _SeededItems(Dataset[Any]):
             return self.dataset[index]
 
 
+#: What was made of a tensor of inputs, by layout, and no longer than that tensor lives.
+_converted: MutableMapping[Tensor, dict[Layout, tuple[weakref.ref[Tensor], tuple[int, int], TensorExamples]]]
+_converted = WeakIdKeyDictionary()  # a WeakKeyDictionary would compare tensors
+
+
 def examples_of(data: Data, layout: Layout, num_workers: int = 0) -> Examples:
-    """Return ``data`` ready to be drawn from."""
-    if isinstance(data, tuple):
-        return TensorExamples(*data, layout)
-    return DatasetExamples(data, layout, num_workers)
+    """Return ``data`` ready to be drawn from: tensors that must be converted are so once for every pass of every run.
+
+    A change in place is seen where torch sees it, and otherwise only in tensors that torch did not allocate.
+    """
+    if not isinstance(data, tuple):
+        return DatasetExamples(data, layout, num_workers)
+    x, y = data
+    # Memory that is not torch's own, such as an array's, may change without a new version.
+    if x.is_inference() or y.is_inference() or not (_is_own(x) and _is_own(y)):
+        return TensorExamples(x, y, layout)
+    version = x._version, y._version
+    kept = _converted.get(x, {}).get(layout)
+    if kept is not None and kept[0]() is y and kept[1] == version:
+        return kept[2]
+    examples = TensorExamples(x, y, layout)
+    if examples.x is not x:  # else there was nothing to do, and the entry would keep its own key alive
+        _converted.setdefault(x, {})[layout] = weakref.ref(y), version, examples
+    return examples
+
+
+def _is_own(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and tensor.untyped_storage().resizable()
 
 
 def _kinds(batch: object) -> str:
@@ -161,7 +186,8 @@ class Augment(ABC):
 class RandomCropFlip(Augment):
     """Shift each image by up to ``padding`` pixels over a border of zeros, and mirror half of them.
 
-    ``[N, C, H, W]`` in and out; all images of a batch in one gather. Source: Summers & Dinneen, section 3.2.
+    ``[N, C, H, W]`` in and out; all images of a batch in one gather, which leaves them in ``torch.channels_last``
+    whatever they came in, as convolutions take them fastest. Source: Summers & Dinneen, section 3.2.
 
     >>> x = torch.arange(8.0).reshape(2, 1, 2, 2)
     >>> RandomCropFlip(padding=1)(x, torch.Generator().manual_seed(0)).shape
@@ -172,17 +198,20 @@ class RandomCropFlip(Augment):
     flip: bool = True  #: mirror left and right with probability 1/2
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        count, _, height, width = x.shape
+        count, channels, height, width = x.shape
         shifts = torch.randint(0, 2 * self.padding + 1, (2, count, 1), generator=generator)
         rows = shifts[0] + torch.arange(height)
         columns = shifts[1] + torch.arange(width)
         if self.flip:
             mirrored = torch.rand(count, 1, generator=generator) < 0.5
             columns = torch.where(mirrored, columns.flip(1), columns)
-        padded = torch.nn.functional.pad(x, [self.padding] * 4).permute(0, 2, 3, 1)
-        rows, columns = rows.to(x.device), columns.to(x.device)
-        images = torch.arange(count, device=x.device)[:, None, None]
-        return padded[images, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        # A pixel is a row of channels in one long table, since one index a pixel is gathered fastest.
+        border = [0, 0, *[self.padding] * 4]
+        padded = torch.nn.functional.pad(x.permute(0, 2, 3, 1), border)
+        starts = (torch.arange(count)[:, None] * padded.shape[1] + rows) * padded.shape[2]
+        pixels = (starts[:, :, None] + columns[:, None, :]).reshape(-1).to(x.device)
+        table = padded.reshape(-1, channels)
+        return table.index_select(0, pixels).view(count, height, width, channels).permute(0, 3, 1, 2)
 
 
 def takes_generator(augment: Callable[..., Tensor]) -> bool:

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ._version import __version__
+from .devices import device_of
+from .errors import ConfigError
 
 #: Recorded for the reader; a difference here does not change the bits of a run.
 _FOR_THE_RECORD = ("commit", "host")
@@ -44,15 +46,24 @@ class Environment:
         """Return every field, by name."""
         return asdict(self)
 
+    def restore(self) -> None:
+        """Give this process the settings of torch that were found, so that a child trains the bits of its parent."""
+        import torch
 
-def resolve_device(device: str) -> str:
-    """Return the device that ``auto`` stands for here, or ``device`` itself; raise `ConfigError` if it is not there."""
+        torch.set_default_dtype(getattr(torch, self.default_dtype.removeprefix("torch.")))
+        torch.set_float32_matmul_precision(self.matmul_precision)
+        torch.backends.mkldnn.enabled = self.mkldnn  # type: ignore[assignment]  # torch's own descriptor
+
+
+def resolve_device(device: str, slot: int = 0, workers_per_device: int = 1) -> str:
+    """Return the device of a worker's slot: of the one that ``device`` names, or of all GPUs for ``auto`` and ``cuda``.
+
+    Raises `ConfigError` where the device is not there, or has no room for that many workers.
+    """
     import torch
 
-    from .errors import ConfigError
-
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         kind = torch.device(device).type
     except RuntimeError:
@@ -64,7 +75,10 @@ def resolve_device(device: str) -> str:
             f"Expected a GPU for device={device!r} but torch {torch.__version__} sees none here. "
             f"Use device 'cpu', or 'auto' to take what is there."
         )
-    return device
+    if kind == "cpu":
+        return device
+    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if device == "cuda" else [device]
+    return device_of(slot, devices, workers_per_device)
 
 
 def current_environment(device: str, threads: int, rootdir: Path) -> Environment:

@@ -12,7 +12,8 @@
     ├── StoreError             the store cannot be read or written
     ├── IsolationError         the control found that a held source is not held
     ├── BudgetExceededError    the verdict of an assertion helper; also an AssertionError
-    └── RunsFailedError        one or more of the R runs did not produce a model
+    ├── RunsFailedError        one or more of the R runs did not produce a model
+    └── IncompleteStudyError   the session ended, or its time did, before all R runs were trained
 
 Each message says what was expected, what came (by name and value), why it matters and what to do next.
 """
@@ -58,6 +59,10 @@ class IsolationError(StabilityError):
 
 class RunsFailedError(StabilityError):
     """At least one run raised, gave a wrong output or a non-finite one; a study is never computed without it."""
+
+
+class IncompleteStudyError(StabilityError):
+    """Runs are missing, and nobody is to train them now; the finished ones are kept, and the next session goes on."""
 
 
 class BudgetExceededError(StabilityError, AssertionError):

@@ -11,11 +11,14 @@ from .board import Board
 from .budgets import Budget
 from .config import MarkerConfig, StabilityConfig
 from .control import ControlMode
+from .environment import resolve_device
+from .errors import IncompleteStudyError
 from .measures import Metric
 from .protocol import NoiseProtocol
 from .runner import Progress
 from .sharing import HelperSession, OwnerSession
 from .sources import Perturbation, Source, Vary
+from .stopping import Stop
 from .store import CacheMode, RunStore
 from .study import Session, Study, measure
 from .task import Task
@@ -46,17 +49,24 @@ class Stability:
         self,
         config: StabilityConfig,
         rootdir: Path,
+        store: Path,
         session: str,
         *,
+        worker: str = "main",
+        slot: int = 0,
+        stop: Stop | None = None,
         current_test: Callable[[], TestContext],
         on_progress: Callable[[TestContext, Progress], None],
         on_undecided: Callable[[str], None],
+        on_incomplete: Callable[[str], None],
         board: Board | None = None,
         is_helping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._config, self._rootdir = config, rootdir
-        self._store = RunStore(rootdir / ".stabilitykit", session, cast(CacheMode, config.cache))
-        self._current_test, self._on_progress, self._on_undecided = current_test, on_progress, on_undecided
+        self._store = RunStore(store, session, cast(CacheMode, config.cache), worker)
+        self._slot, self._stop = slot, stop or Stop()
+        self._current_test, self._on_progress = current_test, on_progress
+        self._on_undecided, self._on_incomplete = on_undecided, on_incomplete
         self._board, self._is_helping = board, is_helping
 
     def measure(
@@ -87,7 +97,11 @@ class Stability:
         wanted = runs if runs is not None else test.marker.runs or self._config.runs
         protocol = NoiseProtocol(vary, perturb, wanted, self._config.seed, constants)
         more = {"labels": labels, "metrics": metrics, "control": control, "budget": budget}
-        return measure(task, protocol, **more, session=self._session(test))
+        try:
+            return measure(task, protocol, **more, session=self._session(test))
+        except IncompleteStudyError as error:
+            self._on_incomplete(str(error))
+            raise
 
     def check(self, task: Task | Callable[..., Any], *, budget: Budget, **question: Any) -> Study:
         """Measure as `measure` does, with the same arguments, and fail unless every limit of ``budget`` is kept."""
@@ -101,8 +115,12 @@ class Stability:
         settings: dict[str, Any] = {
             "store": self._store,
             "rootdir": self._rootdir,
-            "device": self._config.device,
+            "device": resolve_device(self._config.device, self._slot, self._config.workers_per_device),
             "threads": self._config.threads,
+            "isolation": self._config.isolation,
+            "workers": self._config.workers,
+            "run_timeout": self._config.run_timeout,
+            "stop": self._stop,
             "also": test.conftests,
             "scope": f"{test.name} {call}",
             "on_progress": lambda progress: self._on_progress(test, progress),

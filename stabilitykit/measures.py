@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
@@ -14,7 +15,7 @@ from .errors import TaskError
 from .estimate import Estimate
 from .intervals import mean_estimate, pairwise_estimate, sd_estimate
 from .metrics import (
-    Score,
+    Runs,
     accuracy,
     accuracy_ensemble_delta,
     cross_entropy,
@@ -23,6 +24,7 @@ from .metrics import (
     ensemble_delta,
     flatten_examples,
     pearson,
+    percent_right,
     predictions,
     rmse,
     spearman,
@@ -30,6 +32,9 @@ from .metrics import (
 
 #: A metric of the user's own: one run's outputs and the labels in, a number out.
 Metric: TypeAlias = Callable[[Tensor, Tensor], float]
+
+#: R runs' outputs and the labels in, float64 ``[R]`` out.
+_Score: TypeAlias = Callable[[Runs, Tensor], Tensor]
 
 
 class Measures(Mapping[str, Estimate]):
@@ -45,11 +50,15 @@ class Measures(Mapping[str, Estimate]):
     (75.0, 50.0)
     """
 
-    def __init__(self, outputs: Tensor, labels: Tensor, metrics: Mapping[str, Metric] | None = None) -> None:
-        """Take ``[R, N, ..., C]`` logits and ``[N, ...]`` classes, or ``[R, N, ...]`` outputs and float targets."""
+    def __init__(self, outputs: Runs, labels: Tensor, metrics: Mapping[str, Metric] | None = None) -> None:
+        """Take R times ``[N, ..., C]`` logits and ``[N, ...]`` classes, or ``[N, ...]`` outputs and float targets."""
         self._classes = not labels.is_floating_point()
+        # R tensors, so that no measure needs a second copy of all outputs.
+        outputs = list(outputs)
         self._outputs, self._labels = flatten_examples(outputs, labels) if self._classes else (outputs, labels)
-        self._scores: dict[str, Score] = _built_in_scores(self._classes)
+        self._scores: dict[str, _Score] = _built_in_scores(self._classes)
+        if self._classes:
+            self._scores["accuracy"] = lambda outputs, labels: percent_right(self._predicted, labels)
         self._scores |= {name: _each_run(name, metric) for name, metric in (metrics or {}).items()}
         self._known: dict[str, Estimate] = {}
         self._per_run: dict[str, Tensor] = {}
@@ -95,6 +104,13 @@ class Measures(Mapping[str, Estimate]):
         """The ensemble delta of accuracy, or of RMSE where the task is a regression."""
         return _delta_name(next(iter(self._scores)))
 
+    @cached_property
+    def _predicted(self) -> Tensor:
+        """Classes ``[R, N]``, which three measures need, in as few bytes as they fit into."""
+        types = (torch.uint8, torch.int16, torch.int32, torch.int64)
+        classes = self._outputs[0].shape[-1]
+        return predictions(self._outputs, dtype=next(kind for kind in types if classes <= torch.iinfo(kind).max))
+
     def _computations(self) -> dict[str, Callable[[], Estimate]]:
         compute: dict[str, Callable[[], Estimate]] = {}
         for name in self._scores:
@@ -113,16 +129,16 @@ class Measures(Mapping[str, Estimate]):
         return sd_estimate(self.of_runs(name).numpy(), robust=name not in ("accuracy", "rmse"))
 
     def _disagreement(self) -> Estimate:
-        pairs = disagreement(predictions(self._outputs))
-        estimate = pairwise_estimate(pairs.numpy(), percent_of=self._outputs.shape[1])
+        pairs = disagreement(self._predicted)
+        estimate = pairwise_estimate(pairs.numpy(), percent_of=len(self._labels))
         return _within(estimate, 0, 100)
 
-    def _correlation(self, coefficient: Callable[[Tensor], Tensor]) -> Estimate:
-        return _within(pairwise_estimate(coefficient(self._outputs.flatten(1)).numpy()), -1, 1)
+    def _correlation(self, coefficient: Callable[[Runs], Tensor]) -> Estimate:
+        return _within(pairwise_estimate(coefficient(self._outputs).numpy()), -1, 1)
 
     def _ensemble_delta(self, name: str) -> Estimate:
         if name == "accuracy":
-            pairs = accuracy_ensemble_delta(self._outputs, self._labels)
+            pairs = accuracy_ensemble_delta(self._outputs, self._labels, self._predicted)
         elif name == "cross_entropy":
             pairs = cross_entropy_ensemble_delta(self._outputs)
         else:
@@ -158,12 +174,12 @@ def _delta_name(score: str) -> str:
     return "ensemble_delta" if score == "accuracy" else f"{score}_ensemble_delta"
 
 
-def _built_in_scores(classes: bool) -> dict[str, Score]:
+def _built_in_scores(classes: bool) -> dict[str, _Score]:
     return {"accuracy": accuracy, "cross_entropy": cross_entropy} if classes else {"rmse": rmse}
 
 
-def _each_run(name: str, metric: Metric) -> Score:
-    def scores(outputs: Tensor, labels: Tensor) -> Tensor:
+def _each_run(name: str, metric: Metric) -> _Score:
+    def scores(outputs: Runs, labels: Tensor) -> Tensor:
         values = [float(metric(run, labels)) for run in outputs]
         if not all(map(math.isfinite, values)):
             raise TaskError(f"Expected the metric {name!r} to return finite numbers but got {values}.")

@@ -32,9 +32,11 @@ class PerturbationRecord:
         return asdict(self)
 
 
-def perturb_model(model: nn.Module, perturbation: Perturbation, seed: int) -> PerturbationRecord:
-    """Move one weight of ``model`` in place; ``seed`` draws what the perturbation leaves open.
+def perturb_model(model: nn.Module, perturbation: Perturbation, seed: int, position: int = 0) -> PerturbationRecord:
+    """Move one weight of ``model`` in place.
 
+    ``seed`` shuffles the choices that the perturbation leaves open, of a weight and a direction, and the one at
+    ``position`` is taken: no two runs of a study move alike while there are choices left.
     Source: Summers & Dinneen, section 4.1.
 
     >>> model = nn.Linear(3, 2)
@@ -42,13 +44,11 @@ def perturb_model(model: nn.Module, perturbation: Perturbation, seed: int) -> Pe
     >>> record.parameter, record.index
     ('weight', (0, 1))
     """
-    draw = random.Random(seed)
     name, parameter = _choose_parameter(model, perturbation.parameter)
-    index = _choose_index(parameter, name, perturbation.index, draw)
+    index, direction = _choose(parameter, name, perturbation, seed, position)
     weight = parameter.data[index]  # a view of one element, whatever the memory format
     old_bits, old = _bits(weight), float(weight)
     if perturbation.kind == "ulp":
-        direction = perturbation.direction or draw.choice(("up", "down"))
         new_bits = _next_float(weight, name, up=direction == "up")
     else:
         new_bits = _flip(weight, name, perturbation.bit)
@@ -92,15 +92,39 @@ def _choose_parameter(model: nn.Module, wanted: str | None) -> tuple[str, Tensor
     return next((item for item in floating if item[1].dim() >= 2), floating[0])
 
 
-def _choose_index(parameter: Tensor, name: str, wanted: tuple[int, ...] | None, draw: random.Random) -> tuple[int, ...]:
-    shape = tuple(parameter.shape)
-    if wanted is None:
-        if parameter.numel() == 0:
-            raise PerturbationError(f"Expected a weight to perturb, but {name!r} is empty, of shape {shape}.")
-        return tuple(draw.randrange(size) for size in shape)
-    if len(wanted) != len(shape) or not all(0 <= i < size for i, size in zip(wanted, shape, strict=True)):
+def _choose(
+    parameter: Tensor, name: str, perturbation: Perturbation, seed: int, position: int
+) -> tuple[tuple[int, ...], str]:
+    """Return the index and the direction of the ulp step; a bit flip has none, and ignores it."""
+    shape, wanted = tuple(parameter.shape), perturbation.index
+    if parameter.numel() == 0:
+        raise PerturbationError(f"Expected a weight to perturb, but {name!r} is empty, of shape {shape}.")
+    if wanted is not None and not (
+        len(wanted) == len(shape) and all(0 <= i < size for i, size in zip(wanted, shape, strict=True))
+    ):
         raise PerturbationError(f"Expected index= to lie inside {name!r}, of shape {shape}, but got {wanted!r}.")
-    return tuple(wanted)
+    weights = parameter.numel() if wanted is None else 1
+    directions = ("up", "down") if perturbation.kind == "ulp" and perturbation.direction is None else ("up",)
+    element, side = divmod(_shuffled(weights * len(directions), seed, position), len(directions))
+    index: tuple[int, ...] = ()
+    for size in reversed(shape):
+        element, place = divmod(element, size)
+        index = (place, *index)
+    return wanted if wanted is not None else index, perturbation.direction or directions[side]
+
+
+def _shuffled(count: int, seed: int, position: int) -> int:
+    """Return what lies at ``position`` once ``range(count)`` is shuffled; beyond its end it begins again.
+
+    Fisher and Yates' shuffle as far as it is needed: millions of weights are never listed.
+    """
+    draw = random.Random(seed)
+    moved: dict[int, int] = {}  # what lies where a number has been taken away
+    for place in range(position % count + 1):
+        taken = draw.randrange(place, count)
+        chosen = moved.get(taken, taken)
+        moved[taken] = moved.get(place, place)
+    return chosen
 
 
 def _next_float(weight: Tensor, name: str, *, up: bool) -> int:

@@ -6,8 +6,10 @@ Every session of every user loads this module, so whatever needs torch is import
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +20,7 @@ import pytest
 from .config import OPTIONS, MarkerConfig, StabilityConfig
 from .errors import StabilityError, UsageError
 from .progress import ProgressLines
+from .stopping import Stop
 
 if TYPE_CHECKING:
     from .fixture import Stability, TestContext
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from .xdist import XdistBridge
 
 _PACKAGE = Path(__file__).parent
+
+#: What cuBLAS needs to be deterministic; read once, when CUDA starts.
+_CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,6 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     plugin = config.stash[_PLUGIN] = StabilityPlugin(config, values)
     config.pluginmanager.register(plugin, "stabilitykit-session")
+    if values.workers > 1 and config.getoption("dist", "no") != "no":
+        raise pytest.UsageError(
+            f"Expected --stability-workers {values.workers} without workers of pytest-xdist: each of those trains one "
+            f"run at a time, and helps the others. Leave out one of the two."
+        )
     if config.pluginmanager.hasplugin("xdist"):
         from .xdist import XdistBridge
 
@@ -82,7 +93,13 @@ class StabilityPlugin:
         self.values = values
         worker = getattr(config, "workerinput", None)
         self.is_worker = worker is not None
+        self.worker: str = worker["workerid"] if worker else "main"
+        self.slot: int = worker["stability_slot"] if worker else 0
         self.session_id: str = worker["stability_session"] if worker else secrets.token_hex(8)
+        self.store = Path(worker["stability_store"]) if worker else _store_of(config, values)
+        self.started: float = worker["stability_started"] if worker else time.time()
+        minutes = values.budget_minutes
+        self.stop = Stop(None if minutes is None else self.started + 60 * minutes, minutes)
         self.progress = ProgressLines(config)
         self.tell: Callable[[dict[str, Any]], None] = self.progress.show
         self.xdist: XdistBridge | None = None
@@ -91,11 +108,12 @@ class StabilityPlugin:
         self._numbers: dict[str, int] = {}
         self._current: pytest.Item | None = None
         self._fixture: Stability | None = None
+        self._environ: dict[str, str | None] = {}  #: variables that were set, as they were
 
     @property
     def folder(self) -> Path:
         """Where this session's own files lie, in the run store."""
-        return self.config.rootpath / ".stabilitykit" / "sessions" / self.session_id
+        return self.store / "sessions" / self.session_id
 
     def fixture(self) -> Stability:
         """Return this session's one `Stability`, made when the first test asks for it."""
@@ -106,10 +124,15 @@ class StabilityPlugin:
             self._fixture = Stability(
                 self.values,
                 self.config.rootpath,
+                self.store,
                 self.session_id,
+                worker=self.worker,
+                slot=self.slot,
+                stop=self.stop,
                 current_test=self._current_test,
                 on_progress=self._progress,
                 on_undecided=self._undecided,
+                on_incomplete=self._incomplete,
                 board=others.board if others else None,
                 is_helping=lambda: bool(others and others.is_helping),
             )
@@ -118,9 +141,11 @@ class StabilityPlugin:
     def pytest_report_header(self) -> str:
         """Name the settings that every number depends on."""
         values = self.values
+        more = "" if values.isolation == "none" else f", isolation {values.isolation}"
+        more += "" if values.workers == 1 else f", workers {values.workers}"
         return (
             f"stability: runs {values.runs}, seed {values.seed}, device {values.device}, threads {values.threads}, "
-            f"cache {values.cache}"
+            f"cache {values.cache}{more}"
         )
 
     @pytest.hookimpl(wrapper=True)
@@ -137,8 +162,25 @@ class StabilityPlugin:
         return report
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Number the tests: the same numbers in every worker."""
+        """Number the tests: the same numbers in every worker. Make CUDA deterministic before anything starts it."""
         self._numbers = {item.nodeid: number for number, item in enumerate(session.items)}
+        if self.values.device != "cpu" and any(map(self.asks, session.items)) and _CUBLAS not in os.environ:
+            self._environ[_CUBLAS] = None
+            os.environ[_CUBLAS] = ":4096:8"
+
+    def pytest_unconfigure(self) -> None:
+        """Put the environment back."""
+        for name in self._environ:
+            os.environ.pop(name, None)
+
+    def pytest_itemcollected(self, item: pytest.Item) -> None:
+        """Take a time limit that pytest-timeout has for all tests off those that train; a marker of their own stays.
+
+        It would end the whole study with its test; ``--stability-run-timeout`` ends the one run that hangs.
+        """
+        limits = self.config.pluginmanager.hasplugin("timeout")
+        if limits and self.asks(item) and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(0))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -164,7 +206,7 @@ class StabilityPlugin:
         from .report import summarize
 
         summaries = [
-            summarize(study, item.nodeid) | {"position": test.number, "call": call}
+            summarize(study, test.name) | {"position": test.number, "call": call}
             for call, study in enumerate(test.studies)
         ]
         report.stability_summaries = json.dumps(summaries)  # type: ignore[attr-defined]  # a report carries what it is given
@@ -173,6 +215,10 @@ class StabilityPlugin:
         item.user_properties = [*others, *_properties(summaries)]
         report.user_properties = list(item.user_properties)
         return report
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Let go of the studies of a test that has been reported, with their logits."""
+        self._tests.pop(nodeid, None)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logstart(self) -> None:
@@ -211,6 +257,10 @@ class StabilityPlugin:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(document(self._in_order()), indent=1) + "\n", encoding="utf-8")
 
+    def asks(self, item: pytest.Item) -> bool:
+        """Whether a test asks for the fixture ``stability``, itself or through another fixture."""
+        return "stability" in getattr(item, "fixturenames", ())
+
     def number_of(self, item: pytest.Item) -> int:
         """Return the test's position in the collection."""
         return self._numbers[item.nodeid]
@@ -231,11 +281,22 @@ class StabilityPlugin:
 
             conftests = conftests_of(item.path, self.config.rootpath)
             number = self._numbers.get(item.nodeid, 0)
-            self._tests[item.nodeid] = TestContext(item.nodeid, number, _marker_of(item), tuple(conftests))
+            self._tests[item.nodeid] = TestContext(_name_of(item), number, _marker_of(item), tuple(conftests))
         return self._tests[item.nodeid]
 
     def _progress(self, test: TestContext, progress: Progress) -> None:
-        self.tell({"test": test.name, "call": test.calls, **vars(progress), "seconds_left": progress.seconds_left})
+        now = time.time()
+        running = [
+            {"index": run.index, "worker": run.worker, "pid": run.pid, "seconds": now - run.started}
+            for run in progress.running
+        ]
+        values = vars(progress) | {"running": running, "by_worker": dict(progress.by_worker)}
+        self.tell({"test": test.name, "call": test.calls, **values, "seconds_left": progress.seconds_left})
+
+    def _incomplete(self, message: str) -> None:
+        __tracebackhide__ = True
+        if self.stop.reason is not None:  # the session ends; no verdict was asked for any more
+            pytest.skip(message)
 
     def _undecided(self, message: str) -> None:
         __tracebackhide__ = True
@@ -246,6 +307,19 @@ class StabilityPlugin:
             from .study import fail_undecided
 
             fail_undecided(message)
+
+
+def _store_of(config: pytest.Config, values: StabilityConfig) -> Path:
+    """Return the folder of finished runs: an option is relative to where pytest was called, an ini key to the root."""
+    from_option = config.getoption("stability_store") is not None
+    base = config.invocation_params.dir if from_option else config.rootpath
+    return base / (values.store or ".stabilitykit")
+
+
+def _name_of(item: pytest.Item) -> str:
+    """Return the node id without the group that ``--dist loadgroup`` adds, so that reports are equal for any ``-n``."""
+    grouped = item.config.getoption("loadgroup", False) and item.get_closest_marker("xdist_group")
+    return item.nodeid.rpartition("@")[0] if grouped else item.nodeid
 
 
 def _marker_of(item: pytest.Item) -> MarkerConfig:

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-#: Seconds between two progress lines of a log.
-_BETWEEN_LINES = 5.0
+#: Seconds between two progress lines of a log: at least, and at most while runs train.
+_BETWEEN_LINES, _SILENCE = 5.0, 60.0
+#: Seconds after which a run that trains is named.
+_LONG_RUN = 60.0
 
 
 class ProgressLines:
     """Progress on the terminal: on a TTY written over the line of results, in a log a line for each tenth of the runs.
 
-    A log gets no two lines within a few seconds, and none about a study that takes less.
+    A log gets no two lines within a few seconds, none about a study that takes less, and one a minute in any case.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -29,14 +31,14 @@ class ProgressLines:
         reporter = self._reporter
         study, finished, total = f"{progress['test']} {progress['call']}", progress["finished"], progress["total"]
         before = self._finished.get(study, 0)
-        if reporter is None or progress["new"] == 0 or finished <= before:  # another worker may have told it first
-            return
+        if reporter is None or finished < before or not (progress["new"] or progress["running"]):
+            return  # another worker has told more already, or everything was in the store
         capture = self._config.pluginmanager.get_plugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             if reporter.isatty:
                 self._finished[study] = finished
                 self._cover(reporter, _progress_line(progress))
-            elif 10 * finished // total > 10 * before // total and self._is_time(progress["elapsed"]):
+            elif self._is_time(progress["elapsed"], is_news=10 * finished // total > 10 * before // total):
                 self._finished[study], self._last = finished, time.monotonic()
                 if reporter._tw.width_of_current_line:
                     reporter.write("\n")
@@ -63,16 +65,32 @@ class ProgressLines:
         width = reporter._tw.fullwidth - 1
         reporter.write_raw("\r" + line[:width].ljust(width), flush=True)
 
-    def _is_time(self, elapsed: float) -> bool:
-        return elapsed > _BETWEEN_LINES < time.monotonic() - self._last
+    def _is_time(self, elapsed: float, *, is_news: bool) -> bool:
+        silent = _BETWEEN_LINES if is_news else _SILENCE
+        return elapsed > silent < time.monotonic() - self._last
 
 
 def _progress_line(progress: dict[str, Any]) -> str:
-    failed = f", {progress['failed']} failed" if progress["failed"] else ""
-    left = progress["seconds_left"]
-    time_left = f", {_duration(left)} left" if left else ""
+    """Write how far a study is: runs by their state and by who trained them, and those that take long.
+
+    >>> so_far = {"test": "test_net.py::test_a", "study": "net", "finished": 12, "total": 30, "failed": 1}
+    >>> running = [{"index": 12, "worker": "gw0", "pid": 7, "seconds": 95.0}]
+    >>> print(_progress_line({**so_far, "seconds_left": 42, "by_worker": {"gw0": 7, "gw1": 5}, "running": running}))
+    stability: test_a (net) 12/30 runs, 1 running, 1 failed, 42 s left; gw0 7, gw1 5; run 12 for 1 min 35 s (gw0, pid 7)
+    """
+    parts = [f"{progress['finished']}/{progress['total']} runs"]
+    parts += [f"{len(progress['running'])} running"] if progress["running"] else []
+    parts += [f"{progress['failed']} failed"] if progress["failed"] else []
+    parts += [f"{_duration(progress['seconds_left'])} left"] if progress["seconds_left"] else []
+    more = [", ".join(f"{worker} {runs}" for worker, runs in sorted(progress["by_worker"].items()))]
+    more = more if len(progress["by_worker"]) > 1 else []
+    more += [
+        f"run {run['index']} for {_duration(run['seconds'])} ({run['worker']}, pid {run['pid']})"
+        for run in progress["running"]
+        if run["seconds"] > _LONG_RUN
+    ]
     name = progress["test"].partition("::")[2] or progress["test"]
-    return f"stability: {name} ({progress['study']}) {progress['finished']}/{progress['total']} runs{failed}{time_left}"
+    return "; ".join([f"stability: {name} ({progress['study']}) {', '.join(parts)}", *more])
 
 
 def _duration(seconds: float) -> str:

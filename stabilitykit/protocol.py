@@ -34,7 +34,7 @@ class RunPlan:
     stochastic: int
     low_level: int | None  #: None holds low-level operations at their deterministic value
     perturbation: Perturbation | None = None
-    perturbation_seed: int | None = None  #: draws the weight and direction that `perturbation` leaves open
+    perturbation_seed: int | None = None  #: shuffles the choices that `perturbation` leaves open; run i takes the i-th
 
     def seed(self, source: Source) -> int | None:
         """Return the seed of one source; None where it is held deterministic."""
@@ -123,7 +123,8 @@ class NoiseProtocol:
     def _plan(self, index: int) -> RunPlan:
         seeds = {source.value: self._seed(source, index) for source in Source if source is not Source.LOW_LEVEL}
         low_level = self._seed(Source.LOW_LEVEL, index) if Source.LOW_LEVEL in self.vary else None
-        perturbation_seed = None if self.perturb is None else self._numbered("perturbation", index)
+        # One in all runs: two seeds could draw the same weight, one shuffled order gives each run its own.
+        perturbation_seed = None if self.perturb is None else derive_seed(self.seed, "perturbation")
         return RunPlan(
             index, **seeds, low_level=low_level, perturbation=self.perturb, perturbation_seed=perturbation_seed
         )

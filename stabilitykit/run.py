@@ -94,7 +94,7 @@ class Run:
         self.model = model
         if self.plan.perturbation is not None:
             seed = self.plan.perturbation_seed or 0
-            self.perturbation = perturb_model(model, self.plan.perturbation, seed)
+            self.perturbation = perturb_model(model, self.plan.perturbation, seed, self.plan.index)
         return model
 
     def final_digest(self) -> str:

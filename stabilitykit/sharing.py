@@ -20,8 +20,8 @@ class HelperLeaves(BaseException):
     """
 
 
-class HelperMistaken(BaseException):
-    """A helper's task is not the owner's, so nothing that it trains would count."""
+class HelperUseless(BaseException):
+    """Nothing that a helper could train would count: its task is not the owner's, or the time is up."""
 
 
 class SharedSession(Session):
@@ -60,6 +60,8 @@ class HelperSession(SharedSession):
         """Train what is free and leave; go along only where the test is known to go on to another study."""
         while runner.train_free(is_wanted=lambda: self._is_wanted(runner)):
             pass
+        if runner.reason_to_stop() is not None:
+            raise HelperUseless
         if not self._is_wanted(runner) or all(a.call <= self._call for a in self._board.announced(self._test)):
             raise HelperLeaves
         return super().gather(runner)
@@ -68,5 +70,5 @@ class HelperSession(SharedSession):
         folders = {a.folder for a in self._board.announced(self._test) if a.call == self._call}
         if folders and str(runner.experiment.folder) not in folders:
             self._board.dispute(self._test)
-            raise HelperMistaken
+            raise HelperUseless
         return not self._board.is_done(self._test)

@@ -70,7 +70,7 @@ class Perturbation:
     """One weight moved once, right after initialisation.
 
     ``ulp`` moves it to the next float up or down (the paper's "random bit change", section 4.1); ``bit`` flips one
-    named bit. What is left ``None`` is drawn anew for each run from the run's perturbation seed.
+    named bit. What is left ``None`` is another choice in each run, drawn without replacement.
 
     >>> Perturbation("ulp")
     Perturbation(kind='ulp', parameter=None, index=None, direction=None, bit=0)

@@ -171,6 +171,10 @@ class Experiment:
         header = self._header(index)
         return None if header is None else float(header["record"]["seconds"])
 
+    def log_file(self, index: int) -> Path:
+        """Return where a process of its own that trains run ``index`` writes what it prints."""
+        return self.folder / "logs" / f"{index:04d}.log"
+
     def load(self, index: int) -> RunRecord:
         """Return a finished run with its arrays."""
         header = self._header(index)

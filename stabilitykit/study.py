@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,15 +25,20 @@ from .control import Control, ControlMode, prove_isolation
 from .environment import resolve_device
 from .errors import BudgetExceededError, IsolationError, RunsFailedError, TaskError
 from .estimate import Estimate
+from .executor import Executor, InProcess, ProcessDied
 from .fingerprint import CannotFingerprint, fingerprint
 from .measures import Measures, Metric, check_metrics
 from .metrics import ensemble_of, vanilla_groups
 from .protocol import NoiseProtocol
 from .record import RunRecord
 from .runner import Progress, Runner
+from .stopping import Stop
 from .store import Experiment, RunStore
 from .task import Task, as_task
 from .training import Trainer
+
+#: Where a run trains: in the process that asks, in a child forked from a server, or in a new interpreter.
+Isolation: TypeAlias = Literal["none", "process", "spawn"]
 
 
 def fail_undecided(message: str) -> None:
@@ -72,13 +78,18 @@ class Study:
     @cached_property
     def measures(self) -> Measures:
         """Every estimate by name, computed when first asked for."""
-        return Measures(self.outputs, self.labels, self.metrics)
+        return Measures(self._outputs, self.labels, self.metrics)
 
     @property
     def outputs(self) -> Tensor:
-        """Logits of all runs, ``[R, N, ..., C]``, or regression outputs ``[R, N, ...]``."""
+        """Logits of all runs, ``[R, N, ..., C]``, or regression outputs ``[R, N, ...]``; a copy each time."""
+        return torch.stack(self._outputs)
+
+    @property
+    def _outputs(self) -> list[Tensor]:
+        """Those of each run as its record has them, mapped from a file it may be: what is computed copies no more."""
         check_runs(self)
-        return torch.stack([record.logits for record in self.records if record.logits is not None])
+        return [record.logits for record in self.records if record.logits is not None]
 
     @property
     def accuracy(self) -> Estimate:
@@ -163,7 +174,7 @@ class Study:
                 f"Expected at least two ensembles but {len(self.records)} runs make {len(groups)} of size={size}. "
                 f"Train {2 * size} runs or more, or ask for smaller ensembles."
             )
-        outputs = ensemble_of(self.outputs, groups)
+        outputs = ensemble_of(self._outputs, groups)
         records = tuple(self._ensemble(i, group, outputs[i]) for i, group in enumerate(groups))
         return dataclasses.replace(self, task=f"{self.task}, ensembles of {size}", records=records)
 
@@ -228,6 +239,10 @@ class Session:
         *,
         device: str = "auto",
         threads: int = 1,
+        isolation: Isolation = "none",
+        workers: int = 1,
+        run_timeout: float | None = None,
+        stop: Stop | None = None,
         also: Iterable[Path] = (),
         scope: str = "",
         on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -238,6 +253,10 @@ class Session:
         self.rootdir = rootdir
         self.device = device
         self.threads = threads
+        self.isolation = isolation
+        self.workers = workers  #: runs that train at once, each in a child process
+        self.run_timeout = run_timeout  #: seconds
+        self.stop = stop or Stop()
         self.also = tuple(also)  #: further source files that count for the key
         self.scope = scope  #: whose the runs are where they cannot be shared
         self.on_progress = on_progress
@@ -250,6 +269,24 @@ class Session:
         """Return a name for runs that nothing else may share: the session's, and which of its private studies it is."""
         return f"{self.store.session} {self.scope} {next(self._private)}"
 
+    def executor(self, trainer: Trainer) -> Executor:
+        """Return where runs train: in children where that was asked for, and the task can be sent to them."""
+        if self.isolation != "none":
+            from .children import CannotSend, ChildProcesses
+
+            try:
+                return ChildProcesses(
+                    trainer,
+                    self.rootdir,
+                    self.store.session_folder / "tasks",
+                    slots=self.workers,
+                    time_limit=self.run_timeout,
+                    method="forkserver" if self.isolation == "process" else "spawn",
+                )
+            except CannotSend as error:
+                self.remarks.append(f"trained in the test's own process, since no other can have the task: {error}")
+        return InProcess(trainer, self.run_timeout)
+
     def gather(self, runner: Runner) -> list[RunRecord]:
         """Return the records of a study; helpers of a test do it their own way."""
         return runner.gather()
@@ -257,11 +294,20 @@ class Session:
     def control(
         self, experiment: Experiment, mode: ControlMode, prove: Callable[[ControlMode], Control]
     ) -> Control | None:
-        """Return the control of an experiment: stored, or proven now."""
+        """Return the control of an experiment: stored, or proven now. What was refuted stays so for the session."""
         stored = experiment.read_control()
         if stored is not None and stored.get("mode") in (mode, "full"):
-            return Control(stored["proven"], stored["scope"], tuple(stored["trace"]))
-        control = prove(mode)
+            if stored["proven"]:
+                return Control(True, stored["scope"], tuple(stored["trace"]))
+            if stored["session"] == self.store.session:  # a retry must not turn red to green
+                raise IsolationError(stored["scope"])
+        try:
+            control = prove(mode)
+        except IsolationError as error:
+            experiment.write_control(Control(False, str(error)).to_json() | {"mode": mode})
+            raise
+        except ProcessDied as death:  # the run of this plan will say it
+            return Control(False, f"not proven: {str(death).splitlines()[0]}")
         if control.proven:
             experiment.write_control(control.to_json() | {"mode": mode})
         return control
@@ -283,8 +329,8 @@ def measure(
     the test ``labels`` ``[N]`` beside them. ``metrics`` are functions of one run's logits and the labels, by name. A
     ``budget`` is only checked here, before anything trains, to name measures that the task has.
 
-    Raises `UsageError` before anything trains, `IsolationError` if the control fails, and `RunsFailedError` if a run
-    leaves nothing to measure.
+    Raises `UsageError` before anything trains, `IsolationError` if the control fails, `RunsFailedError` if a run
+    leaves nothing to measure, and `IncompleteStudyError` if the session stops before all runs are there.
     """
     session = session or _script_session()
     task, metrics = as_task(task, labels), dict(metrics or {})
@@ -295,12 +341,21 @@ def measure(
 
     trainer = Trainer(task, device, session.threads, session.rootdir)
     experiment, private = _experiment(session, task, protocol, trainer)
+    executor: Executor = InProcess(trainer)
     if not all(experiment.is_finished(plan.index) for plan in protocol.plans()):
         task.check(protocol, torch.device(device))  # costs a model; one whose runs are there has passed it
-    shown = session.control(experiment, control, lambda mode: prove_isolation(trainer, protocol, mode))
-    name = f"{task.name} {protocol.name}"
-    runner = Runner(experiment, protocol.plans(), trainer.train_once, study=name, on_progress=session.on_progress)
-    records = session.gather(runner)
+        executor = session.executor(trainer)
+    with contextlib.closing(executor):
+        shown = session.control(experiment, control, lambda mode: executor.call(prove_isolation, protocol, mode))
+        runner = Runner(
+            experiment,
+            protocol.plans(),
+            executor,
+            study=f"{task.name} {protocol.name}",
+            stop=session.stop,
+            on_progress=session.on_progress,
+        )
+        records = session.gather(runner)
     if shown is None:  # a helper leaves the control to the owner of the test
         shown = Control(False, "checked by the test's own worker")
     study = Study(

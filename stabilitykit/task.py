@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
+import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -104,6 +106,9 @@ class Recipe(Task):
     drop_last: bool = False  #: leave out a last batch that is not full
     dtype: torch.dtype | None = None  #: of the model and its floating-point inputs
     memory_format: torch.memory_format | None = None  #: ``torch.channels_last`` speeds most convolutional nets up
+    #: `torch.compile` the model's forward, which must trace as one graph. It takes a minute or more in each process
+    #: that trains (not in each run), and a small convolutional net on a CPU gained nothing that could be measured.
+    compile: bool = False
     num_workers: int = 0  #: loader processes for a Dataset; the bits do not depend on it
     curve: bool = False  #: score the test set after every epoch
     snapshots: int = 0  #: cycles whose last models are averaged; set by `with_snapshots`
@@ -132,6 +137,10 @@ class Recipe(Task):
         check_data("test", self.test)
         if isinstance(self.schedule, CosineCycles):
             self.schedule.check(self.epochs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was prepared from the data: it goes by identities that are this process's own."""
+        return vars(self) | {"_prepared": {}}
 
     def __repr__(self) -> str:
         """Name what it trains and how long, without its data: test failures show it."""
@@ -193,27 +202,31 @@ class Recipe(Task):
         model = run.perturb(self._build(run))
         optimizer = self._make_optimizer(model)
         snapshots: list[Tensor] = []
+        outputs: Tensor | None = None
         for epoch in run.epochs(self.epochs):
             self._train_epoch(run, model, optimizer, train, epoch)
             done = epoch + 1
             at_snapshot = bool(self.snapshots) and done % (self.epochs // self.snapshots) == 0
             if at_snapshot:
                 _check_rate_is_zero(optimizer, done)
-            if self.curve or at_snapshot:
-                outputs = self._predict(run, model, test)
+            outputs = self._predict(run, model, test) if self.curve or at_snapshot else None
+            if outputs is not None:
                 run.curve += [_scores(outputs, self.labels)] if self.curve else []
                 snapshots += [outputs] if at_snapshot else []
-        return torch.stack(snapshots).mean(0) if snapshots else self._predict(run, model, test)
+        if snapshots:
+            return torch.stack(snapshots).mean(0)
+        return self._predict(run, model, test) if outputs is None else outputs
 
     def _train_epoch(self, run: Run, model: nn.Module, optimizer: Optimizer, train: Examples, epoch: int) -> None:
         model.train()
+        forward = self._forward(model)
         loss_of = self.loss or (_class_loss if self.is_classification else _squared_error)
         steps = len(train) // self.batch_size if self.drop_last else -(-len(train) // self.batch_size)
         total = torch.zeros((), device=run.device)
         batches = run.batches(train, self.batch_size, augment=self.augment, drop_last=self.drop_last)
         for step, (x, y) in enumerate(batches, start=1):
             optimizer.zero_grad()
-            loss = loss_of(model(x), y)
+            loss = loss_of(forward(x), y)
             loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature has no types
             if self.schedule is not None:
                 _set_rate(optimizer, self.schedule(epoch + step / steps, self.epochs))
@@ -259,7 +272,19 @@ class Recipe(Task):
         # In a stream of its own, so that scoring an epoch more or less never changes the training.
         with Stream(0, run.device), torch.no_grad():
             model.eval()
-            return torch.cat([model(x).cpu() for x, _ in self._in_order(test)])
+            forward = self._forward(model)
+            return torch.cat([forward(x).cpu() for x, _ in self._in_order(test)])
+
+    def _forward(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        return functools.partial(self._compiled, model) if self.compile else model
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[[nn.Module, Tensor], Tensor]:
+        # The model is an argument, so that every run's finds the code that the first one's was compiled to. Shapes are
+        # static, or which code a batch meets would depend on the batches before it. The compiler takes only so many
+        # shapes for one code object: each recipe has its own, and past the limit fullgraph makes an error of it.
+        own = types.FunctionType(_call.__code__.replace(), globals())
+        return torch.compile(own, dynamic=False, fullgraph=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -376,6 +401,11 @@ def _sample(data: Any) -> list[Any]:
     step = max(1, len(data) // _SAMPLED_ITEMS)
     with Stream(0):
         return [data[index] for index in range(0, len(data), step)]
+
+
+def _call(model: nn.Module, x: Tensor) -> Tensor:
+    outputs: Tensor = model(x)
+    return outputs
 
 
 def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import hashlib
 import os
 import time
 import traceback
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from .environment import Environment, current_environment
 from .errors import TaskError, UsageError
 from .fingerprint import tensor_digest
+from .heap import kept_memory
 from .protocol import RunPlan
 from .record import RunRecord
 from .run import Run, combined_digest
@@ -40,6 +44,11 @@ class Trainer:
 
     def train_once(self, plan: RunPlan) -> RunRecord:
         """Train one run; an exception in the user's code becomes a record of status "failed"."""
+        record, model = self._train(plan)
+        _release(model)
+        return record
+
+    def _train(self, plan: RunPlan) -> tuple[RunRecord, weakref.ref[nn.Module] | None]:
         run = Run(plan, self.device)
         started = time.perf_counter()
         outcome: dict[str, Any] = {"status": "ok"}
@@ -49,8 +58,8 @@ class Trainer:
         except UsageError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a train function may raise anything; Ctrl-C goes on
-            outcome = {"status": "failed", "error": _traceback_of(error)}
-        return RunRecord(
+            outcome = {"status": "failed", "error": traceback_of(error)}
+        record = RunRecord(
             index=plan.index,
             seeds=plan.seeds,
             seconds=time.perf_counter() - started,
@@ -62,14 +71,22 @@ class Trainer:
             environment=self.environment.to_json(),
             **outcome,
         )
+        return record, None if run.model is None else weakref.ref(run.model)
 
     def rehearse(self, plan: RunPlan, epochs: int | None) -> Run:
-        """Train ``plan`` for its first ``epochs`` (all where None, or where the loop cannot be stopped)."""
+        """Train ``plan`` for its first ``epochs`` (all where None, or where the loop cannot be stopped).
+
+        What comes back has no model any more.
+        """
         run = Run(plan, self.device, stop_after=epochs)
         with self.under(plan):
             outputs = check_outputs(self.task.fit(run), self.task.labels, self.task.labels)
             if epochs is None or not run.trace:
                 run.trace.append({"logits": tensor_digest(outputs).hex()})
+        if run.model is not None:
+            model = weakref.ref(run.model)
+            run.model = None
+            _release(model)
         return run
 
     def low_level(self, plan: RunPlan) -> str:
@@ -86,6 +103,9 @@ class Trainer:
         kind = self.low_level(plan)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_process_state(self.device))
+            if self.device.type == "cuda":  # a bare "cuda" in the user's code is the worker's own GPU
+                stack.enter_context(torch.cuda.device(self.device))
+            stack.enter_context(kept_memory())
             torch.set_num_threads(self.threads)
             _set_deterministic(kind not in UNSEEDED, self.device)
             stack.enter_context(torch.enable_grad())
@@ -158,10 +178,8 @@ def _rounded_gradients(seed: int) -> Iterator[None]:
     def round_gradients(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
         nonlocal steps
         steps += 1
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    _nudge(parameter.grad._values() if parameter.grad.is_sparse else parameter.grad, generator)
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        _nudge([gradient._values() if gradient.is_sparse else gradient for gradient in gradients], generator)
 
     handle = register_optimizer_step_pre_hook(round_gradients)
     try:
@@ -172,11 +190,41 @@ def _rounded_gradients(seed: int) -> Iterator[None]:
         raise TrainingError("'low_level' varies, but no torch optimizer made a step: there were no gradients to round")
 
 
-def _nudge(gradient: Tensor, generator: torch.Generator) -> None:
-    coins = torch.empty(gradient.shape, dtype=gradient.dtype).bernoulli_(0.5, generator=generator)
-    # Half of itself lies towards zero, twice itself away from it; zero is both, and stays.
-    towards = gradient * coins.mul_(1.5).add_(0.5).to(gradient.device)
-    gradient.copy_(torch.nextafter(gradient, towards))
+def _nudge(gradients: Sequence[Tensor], generator: torch.Generator) -> None:
+    for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):
+        alike = [gradient for gradient in gradients if gradient.dtype is dtype]
+        sizes = [gradient.numel() for gradient in alike]
+        factors_of_all = _halves_and_doubles(sum(sizes), dtype, generator)
+        for gradient, factors in zip(alike, torch.split(factors_of_all, sizes), strict=True):
+            # Half of itself lies towards zero, twice itself away from it; zero is both, and stays.
+            gradient.nextafter_(gradient * factors.view(gradient.shape).to(gradient.device))
+
+
+def _halves_and_doubles(count: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """Toss ``count`` fair coins for 0.5 or 2.0, 32 from one draw: one draw each takes longer than many a step."""
+    integer, half, to_double = _half_and_double(dtype)
+    words = torch.randint(-(2**31), 2**31, (-(-count // 32), 1), dtype=torch.int32, generator=generator)
+    coins = (words >> _POSITIONS).bitwise_and_(1).to(integer)
+    return coins.mul_(to_double).add_(half).view(dtype).view(-1)[:count]
+
+
+#: Of the bits in a word.
+_POSITIONS = torch.arange(32, dtype=torch.int32)
+
+
+@functools.cache
+def _half_and_double(dtype: torch.dtype) -> tuple[torch.dtype, int, int]:
+    """The integers of a float's width, the bits of 0.5 as one of them, and what makes them the bits of 2.0."""
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    half, double = torch.tensor([0.5, 2.0], dtype=dtype).view(integer).tolist()
+    return integer, half, double - half
+
+
+def _release(model: weakref.ref[nn.Module] | None) -> None:
+    """See to it that the model of a run that is over is not there beside that of the next."""
+    # Only a model that is part of a circle needs the collector, which takes 50 to 100 ms once torch is loaded.
+    if model is not None and model() is not None:
+        gc.collect()
 
 
 def _fingerprint(run: Run, logits: Tensor | None) -> str:
@@ -187,7 +235,7 @@ def _fingerprint(run: Run, logits: Tensor | None) -> str:
     return hashlib.sha256(tensor_digest(logits)).hexdigest()
 
 
-def _traceback_of(error: BaseException) -> str:
+def traceback_of(error: BaseException) -> str:
     """Format the traceback of a failed run: the user's frames, or all where the fault is ours."""
     if isinstance(error, TrainingError):
         return str(error)  # which needs no place in the code: it says what the training left behind

@@ -6,7 +6,10 @@ runs that nobody has trained or trains, and leaves. It needs no extra test items
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import time
+from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,7 +19,9 @@ from _pytest.runner import runtestprotocol  # the one way to run an item without
 from _pytest.warnings import catch_warnings_for_item  # what pytest puts around an item that it reports
 
 from .config import StabilityConfig
+from .devices import Slots
 from .errors import StoreError
+from .stopping import Stop
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
 #: takes to collect, and to enter the test again.
 _GRACE = 10.0
 _POLL = 0.1
+#: Crashes of its worker after which a test is given to another one. A run that always crashes is known after two, and
+#: fails its study; a crash outside of runs fails its test after these.
+_MOST_CRASHES = 3
 
 
 class SessionPlugin(Protocol):
@@ -32,12 +40,19 @@ class SessionPlugin(Protocol):
 
     session_id: str
     is_worker: bool
+    store: Path  #: folder of finished runs
+    started: float  #: of the session, seconds since the epoch
+    stop: Stop
     values: StabilityConfig
     tell: Callable[[dict[str, Any]], None]  #: of progress
 
     @property
     def folder(self) -> Path:
         """Where the session keeps its own files."""
+        ...
+
+    def asks(self, item: pytest.Item) -> bool:
+        """Whether a test asks for the fixture ``stability``."""
         ...
 
     def number_of(self, item: pytest.Item) -> int:
@@ -54,10 +69,15 @@ class XdistBridge:
         self._board: Any = None
         self._experiments: dict[str, Any] = {}
         self._came_to_training = False
+        self._slots = Slots()
+        self._channels: list[Any] = []
+        self._failures = 0
+        self._crashes: Counter[str] = Counter()  #: by test
+        self._owed: dict[str, pytest.TestReport] = {}  #: tests whose worker crashed, and that have no outcome yet
         if plugin.is_worker:
-            channel = config.workerinput.get("stability_channel")  # type: ignore[attr-defined]  # xdist's
-            if channel is not None:
-                plugin.tell = channel.send  # plain numbers and text, which is what a channel takes
+            channel = config.workerinput["stability_channel"]  # type: ignore[attr-defined]  # xdist's
+            plugin.tell = channel.send  # plain numbers and text, which is what a channel takes
+            channel.setcallback(plugin.stop.now)
 
     @property
     def board(self) -> Any:
@@ -70,11 +90,66 @@ class XdistBridge:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
-        """Give a new worker the session's name, and a channel to tell of progress."""
-        node.workerinput["stability_session"] = self.plugin.session_id
+        """Give a new worker what it must know of the session, and a channel: progress comes up, "stop" goes down."""
         channel = node.gateway.newchannel()
-        node.workerinput["stability_channel"] = channel
+        node.workerinput |= {
+            "stability_session": self.plugin.session_id,
+            "stability_store": str(self.plugin.store),
+            "stability_started": self.plugin.started,
+            "stability_slot": self._slots.take(node.gateway.id),
+            "stability_channel": channel,
+        }
         channel.setcallback(self._heard)
+        self._channels.append(channel)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: WorkerController) -> None:
+        """Free the slot of a worker that has ended, before its replacement takes one."""
+        self._slots.give_back(node.gateway.id)
+
+    @pytest.hookimpl(optionalhook=True, tryfirst=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
+        """Give a test whose worker crashed while it trained to another worker: the finished runs are there."""
+        if self.config.getoption("dist") == "each":  # the other worker runs its own
+            return
+        number = list(sched.collection).index(crashitem)
+        if not (self.plugin.folder / f"{number}.begun").exists():  # no stability test
+            return
+        self._crashes[crashitem] += 1
+        if self._crashes[crashitem] > _MOST_CRASHES:
+            self._owed.pop(crashitem, None)
+            return
+        with contextlib.suppress(NotImplementedError):  # the scopes' schedulers give it to another worker themselves
+            sched.mark_test_pending(crashitem)
+        self._owed[crashitem] = copy.copy(report)
+        report.outcome = "rerun"  # type: ignore[assignment]  # as pytest-rerunfailures has it
+
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport
+    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+        """Show a test that is run again after a crash."""
+        return ("rerun", "R", ("RERUN", {"yellow": True})) if report.outcome == "rerun" else None  # type: ignore[comparison-overlap]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """In the controller: know what has an outcome, and let ``-x`` and ``--maxfail`` end the training elsewhere."""
+        if self.plugin.is_worker:
+            return
+        if not _is_rerun(report) and (report.when == "call" or not report.passed):
+            self._owed.pop(report.nodeid, None)
+        self._failures += report.failed
+        most = self.config.getvalue("maxfail")
+        if most and self._failures >= most:
+            self._stop_workers(f"the session ends after {self._failures} failure{'s' * (self._failures > 1)}")
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Let the workers know at once: they would finish their runs before they heard of it from xdist."""
+        if not self.plugin.is_worker:
+            self._stop_workers("the session was interrupted")
+
+    def _stop_workers(self, reason: str) -> None:
+        for channel in self._channels:
+            with contextlib.suppress(OSError):  # a worker that has ended
+                channel.send(reason)
 
     def _heard(self, progress: dict[str, Any]) -> None:
         # This is the receiver's thread; the controller's main thread prints, from its own queue of events.
@@ -89,19 +164,21 @@ class XdistBridge:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """In a worker, own the test while it runs."""
-        if not self.plugin.is_worker or not _asks(item) or not self._can_share():
+        if not self.plugin.is_worker or not self.plugin.asks(item) or not self._can_share():
             return (yield)
         with self.board.owning(self.plugin.number_of(item)):
             return (yield)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """In a worker, help once its own tests are done."""
+        """In a worker, help once its own tests are done; in the controller, see that no crashed test is forgotten."""
         result = yield
         if self.plugin.is_worker:
-            tests = {self.plugin.number_of(item): item for item in session.items if _asks(item)}
+            tests = {self.plugin.number_of(item): item for item in session.items if self.plugin.asks(item)}
             if tests and self._can_share():
                 self._help(session, tests)
+        for report in list(self._owed.values()):
+            self.config.hook.pytest_runtest_logreport(report=report)
         return result
 
     def _can_share(self) -> bool:
@@ -125,7 +202,7 @@ class XdistBridge:
         self.is_helping = True
         entered: set[int] = set()
         last_alive = time.monotonic()
-        while not (session.shouldstop or session.shouldfail):
+        while not (session.shouldstop or session.shouldfail or self.plugin.stop.reason):
             waiting = {number: item for number, item in tests.items() if not self.board.is_done(number)}
             if not waiting:
                 return
@@ -164,8 +241,9 @@ class XdistBridge:
         return self._came_to_training
 
 
-def _asks(item: pytest.Item) -> bool:
-    return "stability" in getattr(item, "fixturenames", ())
+def _is_rerun(report: pytest.TestReport) -> bool:
+    outcome: str = report.outcome
+    return outcome == "rerun"
 
 
 class _Nobody:

@@ -34,7 +34,7 @@ def test_text_is_parsed_and_numbers_are_kept():
         "json": "x",
     }
     numbers = {**text, "runs": 30, "seed": 7, "threads": 2}
-    config = StabilityConfig(30, 7, "cpu", 2, "off", "skip", "x")
+    config = StabilityConfig(30, 7, "cpu", 2, "off", "skip", json="x")
     assert StabilityConfig.from_values(text) == StabilityConfig.from_values(numbers) == config
 
 
@@ -50,6 +50,16 @@ def test_text_is_parsed_and_numbers_are_kept():
         ({"device": "cuda:"}, "Expected --stability-device to be auto, cpu, cuda or cuda:N but got 'cuda:'."),
         ({"cache": "on"}, "Expected --stability-cache to be one of auto, refresh, off but got 'on'."),
         ({"undecided": "warn"}, "Expected --stability-undecided to be one of fail, pass, skip but got 'warn'."),
+        ({"isolation": "fork"}, "Expected --stability-isolation to be one of none, process, spawn but got 'fork'."),
+        ({"workers": "0"}, "Expected --stability-workers >= 1 but got 0."),
+        (
+            {"workers": "2", "isolation": "none"},
+            "Expected --stability-isolation process with --stability-workers 2 but got none: one process trains one",
+        ),
+        ({"workers_per_device": "0"}, "Expected --stability-workers-per-device >= 1 but got 0."),
+        ({"run_timeout": "soon"}, "Expected stability_run_timeout to be a number but got 'soon'."),
+        ({"run_timeout": "0"}, "Expected --stability-run-timeout to be above 0 but got 0."),
+        ({"budget_minutes": "nan"}, "Expected --stability-budget-minutes to be above 0 but got nan."),
         ({"json": "."}, "Expected --stability-json to name a file but '.' is a folder."),
     ],
 )
@@ -57,6 +67,12 @@ def test_a_value_that_means_nothing_is_refused(values, message):
     with pytest.raises(ConfigError) as refusal:
         StabilityConfig.from_values(values)
     assert str(refusal.value).startswith(message)
+
+
+def test_several_workers_of_one_process_are_children():
+    assert StabilityConfig.from_values({"workers": "2"}).isolation == "process"
+    assert StabilityConfig.from_values({"workers": "2", "isolation": "spawn"}).isolation == "spawn"
+    assert StabilityConfig.from_values({"workers": "1"}).isolation == "none"
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1"])

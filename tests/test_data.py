@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 
 import numpy as np
 import pytest
@@ -83,6 +84,55 @@ class TestTensors:
         examples = TensorExamples(self.x, self.y, Layout(torch.device("cpu"), memory_format=torch.channels_last))
         ((x, _),) = examples.batches([self.order], item_seed=0)
         assert torch.equal(x, self.x[self.order])
+
+
+class TestConvertingOnce:
+    """Every pass of every run shares what was converted, which dies with the tensor that it came from."""
+
+    doubles = Layout(torch.device("cpu"), torch.float64)
+
+    def make(self):
+        return torch.randn(12, 2), torch.arange(12)
+
+    def test_each_pass_shares_one_conversion(self):
+        x, y = self.make()
+        examples = examples_of((x, y), self.doubles)
+        assert examples_of((x, y), self.doubles) is examples
+        assert examples_of((x, y), Layout(torch.device("cpu"), torch.bfloat16)).x.dtype is torch.bfloat16
+        assert examples_of((x, y), self.doubles) is examples
+
+    def test_what_needs_no_conversion_is_the_users_own_tensor(self):
+        x, y = self.make()
+        assert examples_of((x, y), CPU).x is x
+
+    def test_a_change_in_place_or_other_labels_convert_anew(self):
+        x, y = self.make()
+        examples_of((x, y), self.doubles)
+        x += 1
+        assert torch.equal(examples_of((x, y), self.doubles).x, x.double())
+        y += 1
+        assert torch.equal(examples_of((x, y), self.doubles).y, y)
+        assert torch.equal(examples_of((x, y.flip(0)), self.doubles).y, y.flip(0))
+
+    @pytest.mark.parametrize("layout", [CPU, doubles])
+    def test_nothing_outlives_the_users_tensor(self, layout):
+        x, y = self.make()
+        examples = weakref.ref(examples_of((x, y), layout).x)
+        alive = weakref.ref(x), weakref.ref(y)
+        del x, y
+        assert [ref() for ref in (*alive, examples)] == [None] * 3
+
+    def test_an_array_may_change_behind_its_tensors_back(self):
+        array, y = np.zeros((12, 2), np.float32), torch.arange(12)
+        x = torch.from_numpy(array)
+        examples_of((x, y), self.doubles)
+        array += 1
+        assert examples_of((x, y), self.doubles).x.min() == 1
+
+    def test_tensors_made_in_inference_mode_are_taken_too(self):
+        with torch.inference_mode():
+            x, y = self.make()
+        assert torch.equal(examples_of((x, y), self.doubles).x, x.double())
 
 
 class Pairs(Dataset):
@@ -203,6 +253,23 @@ class TestRandomCropFlip:
     def test_only_the_generator_decides(self):
         assert torch.equal(self.changed(seed=1), self.changed(seed=1))
         assert not torch.equal(self.changed(seed=1), self.changed(seed=2))
+
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    @pytest.mark.parametrize(("padding", "flip"), [(0, False), (0, True), (1, False), (3, True)])
+    def test_its_pixels_are_those_of_a_loop_over_the_images(self, layout, padding, flip):
+        generator = torch.Generator().manual_seed(3)
+        tops, lefts = torch.randint(0, 2 * padding + 1, (2, 6, 1), generator=generator)
+        mirrored = torch.rand(6, 1, generator=generator) < 0.5 if flip else torch.zeros(6, 1)
+        padded = torch.nn.functional.pad(self.images, [padding] * 4)
+        windows = [
+            image[:, top : top + 4, left : left + 5]
+            for image, top, left in zip(padded, tops.flatten().tolist(), lefts.flatten().tolist(), strict=True)
+        ]
+        expected = torch.stack([w.flip(2) if m else w for w, m in zip(windows, mirrored, strict=True)])
+        images = self.images.contiguous(memory_format=layout)
+        changed = RandomCropFlip(padding, flip)(images, torch.Generator().manual_seed(3))
+        assert torch.equal(changed, expected)
+        assert changed.is_contiguous(memory_format=torch.channels_last)
 
     def test_each_image_is_mirrored_or_not(self):
         seen = set()

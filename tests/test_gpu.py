@@ -33,7 +33,7 @@ def trainer(tmp_path: Path) -> Trainer:
         return torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
 
     recipe = Recipe(model=model, train=(x, y), test=(x, y), epochs=3, batch_size=32, optimizer=sgd)
-    return Trainer(recipe, "cuda", 1, tmp_path)
+    return Trainer(recipe, "cuda:0", 1, tmp_path)
 
 
 @pytest.mark.parametrize("source", ["init", "shuffle", "augment", "stochastic"])
@@ -56,3 +56,11 @@ def test_low_level_is_native_on_a_gpu_and_its_flags_are_put_back(trainer: Traine
     assert trainer.low_level(plan) == "native"
     assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == before
     assert torch.equal(torch.cuda.get_rng_state(), state)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_bare_cuda_in_a_run_is_the_workers_own_gpu(trainer: Trainer, tmp_path: Path) -> None:
+    plan = NoiseProtocol("init", runs=2).plans()[0]
+    with Trainer(trainer.task, "cuda:1", 1, tmp_path).under(plan):
+        assert torch.zeros(1, device="cuda").device.index == 1
+    assert torch.cuda.current_device() == 0

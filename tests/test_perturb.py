@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import math
 import struct
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
 from stabilitykit.errors import PerturbationError
-from stabilitykit.perturb import perturb_model
+from stabilitykit.perturb import _shuffled, perturb_model
 from stabilitykit.sources import Perturbation
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -88,13 +89,14 @@ class TestUlp:
 
 class TestBit:
     @given(value=st.floats(width=32, allow_nan=False, allow_infinity=False), bit=st.integers(0, 31))
+    @example(value=1.0, bit=30)
     def test_one_bit_is_flipped(self, value, bit):
         (old,) = struct.unpack("<I", struct.pack("<f", value))
         (expected,) = struct.unpack("<f", struct.pack("<I", old ^ (1 << bit)))
         model = holding(value)
         flip = Perturbation("bit", index=(0, 0), bit=bit)
         if not math.isfinite(expected):
-            with pytest.raises(PerturbationError, match=r"Choose another weight or a lower bit\.$"):
+            with pytest.raises(PerturbationError, match=r"Choose another weight, or a lower bit to flip\.$"):
                 perturb_model(model, flip, seed=0)
             assert model.weight.item() == value
             return
@@ -122,8 +124,29 @@ class TestChoice:
         assert self.moved(3) == self.moved(3)
         records = [self.moved(seed) for seed in range(100)]
         assert len({record.index for record in records}) == 12
-        up = [float.fromhex(record.new) > float.fromhex(record.old) for record in records]
-        assert 20 < sum(up) < 80
+        assert 20 < sum(map(upwards, records)) < 80
+
+    @pytest.mark.parametrize(
+        ("values", "choices"),
+        [
+            ({}, 24),
+            ({"direction": "down"}, 12),
+            ({"kind": "bit"}, 12),
+            ({"index": (1, 2)}, 2),
+            ({"kind": "bit", "index": (1, 2)}, 1),
+        ],
+    )
+    def test_the_runs_of_a_study_move_all_differently_while_there_are_choices(self, values, choices):
+        records = [
+            perturb_model(copy.deepcopy(self.model), Perturbation(**values), seed=5, position=position)
+            for position in range(choices + 2)
+        ]
+        assert len({(record.index, record.new) for record in records}) == choices
+        assert records[choices] == records[0]
+        if "index" in values:
+            assert {record.index for record in records} == {(1, 2)}
+        if "direction" in values:
+            assert not any(map(upwards, records))
 
     def test_drawing_touches_no_global_generator(self):
         state = torch.get_rng_state()
@@ -168,6 +191,29 @@ class TestChoice:
         model.nothing = nn.Parameter(torch.zeros(0, 2))
         with pytest.raises(PerturbationError, match=r"but 'nothing' is empty, of shape \(0, 2\)"):
             perturb_model(model, Perturbation(), seed=0)
+
+
+def upwards(record: object) -> bool:
+    return float.fromhex(record.new) > float.fromhex(record.old)
+
+
+class TestShuffle:
+    @given(count=st.integers(1, 200), seed=st.integers(0, 2**32 - 1))
+    def test_each_number_comes_once_and_then_they_begin_again(self, count, seed):
+        order = [_shuffled(count, seed, position) for position in range(count)]
+        assert sorted(order) == list(range(count))
+        assert _shuffled(count, seed, count) == order[0]
+
+    @given(count=st.integers(10**6, 10**12), seed=st.integers(0, 2**32 - 1))
+    def test_a_few_of_very_many_do_not_repeat(self, count, seed):
+        order = [_shuffled(count, seed, position) for position in range(30)]
+        assert len(set(order)) == 30
+        assert all(0 <= number < count for number in order)
+
+    def test_every_order_is_as_likely(self):
+        orders = collections.Counter(tuple(_shuffled(3, seed, i) for i in range(3)) for seed in range(3000))
+        assert len(orders) == 6
+        assert all(400 < times < 600 for times in orders.values())  # 500 expected, SD 20
 
 
 def test_a_record_is_written_as_json():

@@ -27,12 +27,17 @@ ORDER = (
     "sources",
     "protocol",
     "config",
+    "devices",
+    "stopping",
     "environment",
+    "heap",
     "seeding",
     "perturb",
     "sourcecode",
     "fingerprint",
+    "metrics.runs",
     "metrics.scores",
+    "metrics.ranks",
     "metrics.pairwise",
     "metrics.ensembles",
     "metrics",
@@ -52,11 +57,14 @@ ORDER = (
     "leases",
     "runfiles",
     "store",
+    "executor",
+    "children",
     "catalog",
     "pruning",
     "cli",
     "runner",
     "study",
+    "server",
     "report",
     "render",
     "render.terminal",
@@ -72,7 +80,19 @@ ORDER = (
 )
 
 #: Loaded by every pytest run of every user, so these load none of HEAVY, themselves or through one another.
-LIGHT = (FRONT_PAGE, "_version", "errors", "sources", "protocol", "config", "progress", "plugin", "xdist")
+LIGHT = (
+    FRONT_PAGE,
+    "_version",
+    "errors",
+    "sources",
+    "protocol",
+    "config",
+    "devices",
+    "stopping",
+    "progress",
+    "plugin",
+    "xdist",
+)
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "matplotlib"}
 
 #: Only these know that pytest exists.

@@ -76,10 +76,10 @@ def test_a_constant_moves_the_seed_of_its_held_source_and_no_other():
     assert NoiseProtocol("init", constants={"shuffle": 0}).plans()[0] == plain
 
 
-def test_the_perturbation_has_a_seed_of_its_own_in_each_run():
+def test_the_perturbation_has_one_seed_that_the_index_reads_on_in():
     plans = NoiseProtocol(perturb="ulp", runs=4).plans()
-    assert len({plan.perturbation_seed for plan in plans}) == 4
-    assert len({dataclasses.replace(plan, index=0, perturbation_seed=0) for plan in plans}) == 1
+    assert {plan.perturbation_seed for plan in plans} == {derive_seed(0, "perturbation")}
+    assert len({dataclasses.replace(plan, index=0) for plan in plans}) == 1
     assert set(plans[0].seeds) == {"init", "shuffle", "augment", "stochastic", "low_level", "perturbation"}
     assert set(NoiseProtocol().plans()[0].seeds) == {"init", "shuffle", "augment", "stochastic", "low_level"}
 

@@ -174,6 +174,25 @@ class TestModel:
         assert int((model.weight != before).sum()) == 1
         assert model.weight[run.perturbation.index] != before[run.perturbation.index]
 
+    @pytest.mark.parametrize("kind", ["ulp", "bit"])
+    def test_no_two_runs_of_a_study_move_the_same_weight_the_same_way(self, kind):
+        # Drawn with replacement, two of 9 runs out of 9 or 18 choices would nearly always coincide.
+        for seed in range(5):
+            protocols = [NoiseProtocol(perturb=kind, runs=runs, seed=seed) for runs in (4, 9)]
+            few, many = ([self.moved(plan) for plan in protocol.plans()] for protocol in protocols)
+            assert len(set(many)) == 9
+            assert many[:4] == few, "more runs extend a study"
+
+    def moved(self, plan):
+        run, model = Run(plan, CPU), nn.Linear(3, 3)
+        nn.init.ones_(model.weight)
+        run.perturb(model)
+        return run.perturbation.index, run.perturbation.new
+
+    def test_another_base_seed_moves_other_weights(self):
+        firsts = {self.moved(NoiseProtocol(perturb="ulp", seed=seed).plans()[0]) for seed in range(20)}
+        assert len(firsts) > 5
+
     def test_a_second_model_is_refused(self):
         run = make()
         run.perturb(nn.Linear(2, 2))

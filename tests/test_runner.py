@@ -7,13 +7,17 @@ import sys
 import threading
 import time
 from textwrap import dedent
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from stabilitykit.errors import IncompleteStudyError
+from stabilitykit.executor import Died, Executor, InProcess, Training
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.record import RunRecord
 from stabilitykit.runner import Progress, Runner
+from stabilitykit.stopping import Stop
 from stabilitykit.store import RunStore
 
 PLANS = NoiseProtocol("init", runs=6).plans()
@@ -30,12 +34,46 @@ def make(tmp_path):
             trained.append(plan.index)
             if plan.index in fails:
                 return RunRecord(plan.index, plan.seeds, "failed", 0.1, error="boom")
-            return RunRecord(plan.index, plan.seeds, "ok", 0.1, logits=torch.full((2, 2), float(plan.index)))
+            return record_of(plan)
 
         experiment = RunStore(tmp_path, session, cache).experiment("key", {})
-        return Runner(experiment, PLANS[:runs], train, **options), trained
+        return Runner(experiment, PLANS[:runs], InProcess(SimpleNamespace(train_once=train)), **options), trained
 
     return make
+
+
+class Pool(Executor):
+    """Children that finish in an order of their own, or die."""
+
+    def __init__(self, slots, order=lambda trainings: trainings[:1], deaths=()):
+        self.slots, self.order, self.deaths = slots, order, list(deaths)
+        self.started, self.cancelled, self.most = [], [], 0
+
+    def start(self, plan, *, log, attempt=1):
+        self.started.append((plan.index, attempt))
+        return Training(plan)
+
+    def wait(self, trainings):
+        self.most = max(self.most, len(trainings))
+        ended = self.order(trainings)
+        for training in ended:
+            index = training.plan.index
+            if index in self.deaths:
+                self.deaths.remove(index)
+                training.outcome = Died("exit code -9 (SIGKILL)", 4711)
+            else:
+                training.outcome = record_of(training.plan)
+        return ended
+
+    def cancel(self, trainings):
+        self.cancelled += [training.plan.index for training in trainings]
+
+    def call(self, function, *args):
+        raise NotImplementedError
+
+
+def record_of(plan):
+    return RunRecord(plan.index, plan.seeds, "ok", 0.1, logits=torch.full((2, 2), float(plan.index)))
 
 
 def values(records):
@@ -138,14 +176,14 @@ def test_a_helper_stops_between_runs_when_nobody_waits_any_more(make):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
 def test_an_interrupted_run_is_free_again_and_those_before_it_are_kept(make, error):
     runner, trained = make()
-    train = runner.train
+    train = runner.executor.trainer.train_once
 
     def interrupted(plan):
         if plan.index == 2:
             raise error
         return train(plan)
 
-    runner.train = interrupted
+    runner.executor.trainer.train_once = interrupted
     with pytest.raises(error):
         runner.gather()
     resumed, more = make("two")
@@ -161,12 +199,82 @@ def test_a_crashed_run_has_the_seeds_of_its_plan(make):
     assert runner.gather()[1].seeds == PLANS[1].seeds
 
 
+class TestPool:
+    @pytest.fixture
+    def run(self, make):
+        def run(pool, **options):
+            runner, _ = make(**options)
+            runner.executor = pool
+            return runner
+
+        return run
+
+    @pytest.mark.parametrize("order", [lambda t: t[:1], lambda t: t[-1:], lambda t: t])
+    def test_as_many_train_at_once_as_there_are_slots_in_whichever_order_they_end(self, run, order):
+        pool = Pool(3, order)
+        assert values(run(pool).gather()) == [0, 1, 2, 3, 4, 5]
+        assert pool.most == 3
+        assert pool.started == [(index, 1) for index in range(6)]
+        assert pool.cancelled == []
+
+    def test_a_run_whose_process_dies_is_tried_once_more(self, run):
+        pool = Pool(2, deaths=[1])
+        assert values(run(pool).gather()) == [0, 1, 2, 3, 4, 5]
+        assert [start for start in pool.started if start[0] == 1] == [(1, 1), (1, 2)]
+
+    def test_a_run_whose_process_always_dies_has_crashed_and_names_every_death(self, run):
+        pool = Pool(2, deaths=[1] * 9)
+        records = run(pool).gather()
+        assert [record.status for record in records] == ["ok", "crashed", "ok", "ok", "ok", "ok"]
+        assert records[1].error.count("exit code -9 (SIGKILL)") == records[1].error.count("4711") == 2
+        assert records[1].seeds == PLANS[1].seeds
+        assert len(pool.started) == 7
+
+    def test_an_interruption_cancels_what_trains_and_gives_it_back(self, run, make):
+        def interrupt(trainings):
+            if trainings[0].plan.index == 2:
+                raise KeyboardInterrupt
+            return trainings[:1]
+
+        pool = Pool(2, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(pool).gather()
+        assert pool.cancelled == [2, 3]
+        resumed, trained = make("two")
+        resumed.gather()
+        assert trained == [2, 3, 4, 5]
+
+    def test_a_stop_ends_the_study_with_what_is_missing_and_the_next_session_trains_that(self, run, make):
+        stop = Stop()
+
+        def stop_at_one(trainings):
+            if trainings[0].plan.index == 1:
+                stop.now("enough is enough")
+            return trainings[:1]
+
+        pool = Pool(2, stop_at_one)
+        with pytest.raises(IncompleteStudyError, match=r"after 1 of 6 runs, since enough is enough.*run 1-5\."):
+            run(pool, stop=stop, study="fake").gather()
+        assert pool.cancelled == [1, 2]
+        resumed, trained = make("two")
+        resumed.gather()
+        assert trained == [1, 2, 3, 4, 5]
+
+    def test_no_run_begins_that_would_end_after_the_deadline(self, run, make):
+        make(runs=2)[0].gather()  # a run takes 0.1 s
+        pool = Pool(1)
+        with pytest.raises(IncompleteStudyError, match="cancelled after 2 of 6 runs, since the 3 minutes"):
+            run(pool, session="two", stop=Stop(time.time() + 0.05, minutes=3)).gather()
+        assert pool.started == []
+
+
 class TestProgress:
     def test_each_new_run_is_told_of_with_what_was_known_before(self, make):
         make(runs=2)[0].gather()
         told = []
         make("two", runs=4, fails={3}, study="fake init", on_progress=told.append)[0].gather()
-        assert [(p.finished, p.new, p.failed) for p in told] == [(2, 0, 0), (3, 1, 0), (4, 2, 1)]
+        news = [(p.finished, p.new, p.failed, [run.index for run in p.running], p.by_worker) for p in told]
+        assert news == [(2, 0, 0, [2], {}), (3, 1, 0, [3], {"main": 1}), (4, 2, 1, [], {"main": 2})]
         assert {(p.study, p.total) for p in told} == {("fake init", 4)}
 
     def test_a_study_from_the_store_is_told_of_once(self, make):
@@ -188,6 +296,8 @@ WORKER = dedent(
     import torch
     from stabilitykit.protocol import NoiseProtocol
     from stabilitykit.record import RunRecord
+    from types import SimpleNamespace
+    from stabilitykit.executor import InProcess
     from stabilitykit.runner import Runner
     from stabilitykit.store import RunStore
 
@@ -203,7 +313,8 @@ WORKER = dedent(
     (folder / f"ready {os.getpid()}").touch()
     while len(list(folder.glob("ready *"))) < 2:
         time.sleep(0.001)
-    records = Runner(experiment, NoiseProtocol("init", runs=12).plans(), train).gather()
+    executor = InProcess(SimpleNamespace(train_once=train))
+    records = Runner(experiment, NoiseProtocol("init", runs=12).plans(), executor).gather()
     print([record.logits[0, 0].item() for record in records])
     """
 )

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
+from stabilitykit.control import prove_isolation
 from stabilitykit.data import RandomCropFlip
 from stabilitykit.errors import PerturbationError, ProtocolError, TaskError
 from stabilitykit.fingerprint import fingerprint
@@ -418,6 +419,23 @@ def test_the_curve_scores_the_test_set_after_every_epoch():
         assert point["cross_entropy"] == pytest.approx(nn.functional.cross_entropy(outputs.double(), Y).item())
 
 
+def test_the_last_model_is_scored_once():
+    scored = []
+
+    class Net(nn.Linear):
+        def forward(self, x):
+            scored.extend([] if self.training else [len(x)])
+            return super().forward(x)
+
+    for options, times in (({}, 1), ({"curve": True}, 4)):
+        scored.clear()
+        fit(recipe_of(model=lambda: Net(4, 3), epochs=4, **options))
+        assert scored == [20] * times
+    scored.clear()
+    fit(recipe_of(model=lambda: Net(4, 3), epochs=4, curve=True).with_snapshots(2))
+    assert scored == [20] * 4
+
+
 def test_the_size_of_scoring_batches_changes_no_prediction():
     torch.testing.assert_close(fit(recipe_of(eval_batch_size=3))[0], fit(recipe_of())[0])
 
@@ -469,6 +487,26 @@ def test_what_a_model_caches_while_it_is_checked_or_scored_serves_its_training()
     recipe = recipe_of(model=lambda: Net(4, 3), curve=True)
     check(recipe)
     assert fit(recipe)[0].shape == (20, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # the compiler's own
+def test_a_compiled_recipe_trains_the_same_bits_in_each_run_and_compiles_once(tmp_path):
+    def model():
+        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
+
+    recipe = recipe_of(model=model, compile=True, drop_last=True)
+    trainer = Trainer(recipe, "cpu", 1, tmp_path)
+    protocol = NoiseProtocol("all", runs=3)
+    assert prove_isolation(trainer, protocol).proven
+    compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    records = [trainer.train_once(plan) for plan in protocol.plans()]
+    assert [record.status for record in records] == ["ok"] * 3, records[0].error
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled > 0
+    assert trainer.train_once(protocol.plans()[1]).fingerprint == records[1].fingerprint
+    # Without dropout, which the compiler draws in its own way, it is the same training.
+    plain = dataclasses.replace(recipe, model=lambda: nn.Linear(4, 3), compile=False)
+    torch.testing.assert_close(fit(plain)[0], fit(dataclasses.replace(plain, compile=True))[0])
 
 
 class TestReplacing:
@@ -527,6 +565,7 @@ class TestContent:
             {"drop_last": True},
             {"dtype": torch.float64},
             {"memory_format": torch.channels_last},
+            {"compile": True},
             {"curve": True},
             {"eval_batch_size": 7},
             {"train": (X + 1, Y)},
@@ -631,3 +670,11 @@ class TestSnapshots:
 def test_a_recipe_shows_its_settings_and_no_data():
     text = repr(recipe_of(name="digits", epochs=4).with_snapshots(2))
     assert text == "Recipe('digits', model=<lambda>, epochs=4, batch_size=8, snapshots=2)"
+
+
+def test_a_recipe_in_another_process_prepares_its_data_anew(linear: Recipe) -> None:
+    linear.fit(Run(NoiseProtocol("init", runs=2).plans()[0], torch.device("cpu")))
+    assert linear._prepared
+    state = linear.__getstate__()
+    assert not state["_prepared"]
+    assert state.keys() == vars(linear).keys()

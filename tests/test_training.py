@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import itertools
 import os
 import random
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -281,7 +283,7 @@ def test_the_standin_moves_each_gradient_element_to_a_neighbour(train):
 def test_a_nudge_is_one_ulp_and_zero_stays_zero(values):
     old = torch.tensor(values)
     new = old.clone()
-    _nudge(new, torch.Generator().manual_seed(0))
+    _nudge([new], torch.Generator().manual_seed(0))
     up, down = (torch.nextafter(old, torch.full_like(old, to)) for to in (torch.inf, -torch.inf))
     assert torch.equal(new == 0, (old == 0) | ((old.abs() == 2**-149) & (new == 0)))
     assert ((new == up) | (new == down) | (old == 0)).all()
@@ -292,11 +294,39 @@ def test_a_nudge_is_a_fair_coin_in_every_float(dtype):
     old = torch.linspace(-3, 3, 2000, dtype=torch.float64).to(dtype)
     old = old[old != 0]
     new = old.clone()
-    _nudge(new, torch.Generator().manual_seed(0))
+    _nudge([new], torch.Generator().manual_seed(0))
     assert (new != old).all()
     assert ((new - old).abs().double() <= torch.finfo(dtype).eps * old.abs().double()).all()
     assert 0.45 < (new > old).double().mean() < 0.55
     assert 0.45 < (new.abs() > old.abs()).double().mean() < 0.55
+
+
+def test_the_coins_of_a_step_are_independent_of_one_another():
+    gradients = [torch.ones(64, 100), torch.ones(3, dtype=torch.float64), torch.ones(64, 100)]
+    _nudge(gradients, torch.Generator().manual_seed(0))
+    coins = [(gradients[i] > 1).double() for i in (0, 2)]
+    assert (coins[0] != coins[1]).double().mean() == pytest.approx(0.5, abs=0.03)
+    # A row of 64 is two words: neither a bit of them all nor a word of its own may stand still.
+    flat = coins[0].view(-1)
+    assert flat.view(-1, 32).mean(0) == pytest.approx([0.5] * 32, abs=0.2)
+    for lag in (1, 2, 31, 32, 33):
+        assert (flat[lag:] != flat[:-lag]).double().mean() == pytest.approx(0.5, abs=0.03)
+
+
+@pytest.mark.parametrize("count", [0, 1, 31, 32, 33])
+def test_a_gradient_of_any_size_and_layout_is_rounded(count):
+    new = torch.ones(count, 2, 3, 2).contiguous(memory_format=torch.channels_last)
+    plain = torch.ones(count, 2, 3, 2)
+    for gradient in (new, plain):
+        _nudge([gradient], torch.Generator().manual_seed(0))
+    assert torch.equal(new, plain)
+    assert (new != 1).all()
+
+
+def test_gradients_that_are_not_finite_stay_what_they_are():
+    new = torch.tensor([torch.inf, -torch.inf, torch.nan] * 20)
+    _nudge([new], torch.Generator().manual_seed(0))
+    assert torch.equal(new.nan_to_num(7), torch.tensor([torch.inf, -torch.inf, torch.nan] * 20).nan_to_num(7))
 
 
 def test_the_standin_varies_by_its_seed_alone(train, linear):
@@ -444,6 +474,66 @@ def test_a_recipe_trains_where_gradients_are_switched_off(train, linear):
 
 
 # What a run leaves
+
+
+class Circle(nn.Linear):
+    """A hook that closes over its model: only the collector frees it."""
+
+    def __init__(self, made):
+        super().__init__(6, 3)
+        made.append(weakref.ref(self))
+        self.register_forward_hook(lambda *_: self.calls())
+
+    def calls(self):
+        return None
+
+
+def watched_linear(made):
+    model = nn.Linear(6, 3)
+    made.append(weakref.ref(model))
+    return model
+
+
+@pytest.fixture
+def without_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("make", [Circle, watched_linear])
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_model_outlives_its_run(tmp_path, linear, without_collector, make, fails):
+    made, alive = [], []
+
+    def model():
+        alive.append([ref for ref in made if ref() is not None])
+        return make(made)
+
+    def loss(logits, labels):
+        if fails:
+            raise RuntimeError("out of memory")
+        return nn.functional.cross_entropy(logits, labels)
+
+    recipe = dataclasses.replace(linear, model=model, loss=loss)
+    trainer = Trainer(recipe, "cpu", 1, tmp_path)
+    for plan in NoiseProtocol("init", runs=3).plans():
+        assert trainer.train_once(plan).status == ("failed" if fails else "ok")
+    if not fails:
+        assert trainer.rehearse(plan, 2).model is None
+        assert len(trainer.rehearse(plan, 2).trace) == 2
+    assert alive == [[]] * len(made)
+    assert [ref() for ref in made] == [None] * len(made)
+
+
+def test_the_collector_is_called_only_where_it_is_needed(train, linear, monkeypatch):
+    called = []
+    monkeypatch.setattr("stabilitykit.training.gc.collect", lambda: called.append(1))
+    train(linear)
+    assert called == []
+    train(dataclasses.replace(linear, model=lambda: Circle([])))
+    assert called == [1]
 
 
 def test_a_record_holds_what_was_trained_under_which_seeds_and_where(train, linear):

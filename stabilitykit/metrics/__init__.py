@@ -1,5 +1,7 @@
 """Measures of performance and of diversity: pure functions of tensors.
 
+Each takes the outputs of R models as one tensor ``[R, ...]`` or as a sequence of R tensors, and gives the same bits.
+
 They know no store, study or budget. Everything is computed in float64. Accuracy, disagreement and the ensemble delta of
 accuracy are in percent, cross-entropy is in nats, correlation has no unit.
 """
@@ -15,12 +17,14 @@ from .ensembles import (
     vanilla_groups,
 )
 from .pairwise import disagreement, pearson, spearman
+from .runs import Runs
 from .scores import (
     IGNORED_LABEL,
     Score,
     accuracy,
     cross_entropy,
     flatten_examples,
+    percent_right,
     predictions,
     rmse,
 )
@@ -28,6 +32,7 @@ from .scores import (
 __all__ = [
     "IGNORED_LABEL",
     "Average",
+    "Runs",
     "Score",
     "accuracy",
     "accuracy_ensemble_delta",
@@ -38,6 +43,7 @@ __all__ = [
     "ensemble_of",
     "flatten_examples",
     "pearson",
+    "percent_right",
     "predictions",
     "rmse",
     "spearman",

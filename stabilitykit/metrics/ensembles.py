@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import UsageError
-from .pairwise import first_copies
-from .scores import Score
+from .runs import Array, KeptExamples, Runs, as_array, blocks, first_copies
+from .scores import Score, predictions
 
 #: What an ensemble averages. The paper averages logits.
 Average: TypeAlias = Literal["logits", "probabilities"]
@@ -18,11 +19,17 @@ Average: TypeAlias = Literal["logits", "probabilities"]
 #: Of averaged outputs held at once. Averaging probabilities takes about six times as much for a moment.
 _CHUNK_BYTES = 8 * 2**20
 
+#: Of what is added and compared over and over: it should stay in a core's own cache.
+_CACHE_BYTES = 2**18
+
+#: Of the leads of a block of examples, where classes are so many that the cache would hold but a few examples.
+_LEADS_BYTES = 32 * 2**20
+
 #: Below this a float64 has lost digits.
 _UNDERFLOW = 1e-290
 
 
-def ensemble_delta(outputs: Tensor, labels: Tensor, score: Score, *, average: Average = "logits") -> Tensor:
+def ensemble_delta(outputs: Runs, labels: Tensor, score: Score, *, average: Average = "logits") -> Tensor:
     r"""What averaging two models gains over the two alone, for every pair.
 
     .. math:: f\left(\frac{S_i + S_j}{2}\right) - \frac{f(S_i) + f(S_j)}{2}
@@ -50,17 +57,20 @@ def ensemble_delta(outputs: Tensor, labels: Tensor, score: Score, *, average: Av
     delta = alone.new_zeros(runs, runs)
     for i in range(runs):
         for start in range(i + 1, runs, pairs_a_chunk):
-            others = slice(start, start + pairs_a_chunk)
-            together = score(mean_of_two(outputs[i].double(), outputs[others].double()), labels)
+            others = range(start, min(start + pairs_a_chunk, runs))
+            of_others = torch.stack([outputs[j] for j in others]).double()
+            together = score(mean_of_two(outputs[i].double(), of_others), labels)
             delta[i, others] = together - (alone[i] + alone[others]) / 2
     return delta + delta.T
 
 
-def accuracy_ensemble_delta(logits: Tensor, labels: Tensor) -> Tensor:
+def accuracy_ensemble_delta(logits: Runs, labels: Tensor, predicted: Tensor | None = None) -> Tensor:
     """`ensemble_delta` of accuracy, many times faster: percentage points, for every pair.
 
-    Logits ``[R, N, C]`` and classes ``[N]`` in, float64 ``[R, R]`` out. The sum of two models is right where no class
-    leads the label, and leads add up: so the label's logit is subtracted once a model, and not once a pair.
+    Logits ``[R, N, C]`` and classes ``[N]`` in, float64 ``[R, R]`` out; ``predicted`` are the models' `predictions`
+    ``[R, N]``, if they are known. Where all models predict one class, their sums do too and nothing is gained: those
+    examples are left out. The sum of two models is right where no class leads the label, and leads add up: so the
+    label's logit is subtracted once a model, and not once a pair.
 
     >>> logits = torch.tensor([[[3.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 3.0]]])
     >>> accuracy_ensemble_delta(logits, torch.tensor([0, 1]))
@@ -69,33 +79,57 @@ def accuracy_ensemble_delta(logits: Tensor, labels: Tensor) -> Tensor:
 
     Source: Summers & Dinneen, ICML 2021, equation (1), before its mean over pairs.
     """
+    runs, (examples, classes) = len(logits), logits[0].shape
+    predicted = predictions(logits) if predicted is None else predicted
+    disputed = (predicted != predicted[0]).any(dim=0)
+    right = np.zeros((runs, runs))
+    size = max(1, min(_CACHE_BYTES // (4 * runs), _LEADS_BYTES // (4 * runs * classes)))
+    some = blocks(KeptExamples(logits, disputed), size)
+    for block, label in zip(some, torch.split(labels[disputed], size), strict=False):  # no block, but an empty split
+        right += _right_together(as_array(block), label.cpu().numpy())
+    alone = right.diagonal()
+    delta = torch.from_numpy(np.triu(right - (alone[:, None] + alone) / 2, k=1) * 100 / examples)
+    return (delta + delta.T).to(labels.device)
+
+
+def _right_together(logits: Array, labels: Array) -> Array:
+    """In how many examples the sum of two models is right, for each pair i <= j; logits ``[R, N, C]`` in."""
+    leads = _leads(logits, labels)
+    runs = len(logits)
+    right = np.zeros((runs, runs))
+    room = np.empty((2, *leads.shape[1:]), np.float32)
+    for i in range(runs):
+        best, lead = room[:, i:]
+        np.add(leads[0, i], leads[0, i:], out=best)
+        for of_class in leads[1:]:
+            np.add(of_class[i], of_class[i:], out=lead)
+            np.maximum(best, lead, out=best)
+        wins, loses = best < 0, best > 0
+        right[i, i:] = [np.count_nonzero(of_pair) for of_pair in wins]
+        if np.count_nonzero(wins) + np.count_nonzero(loses) < best.size:  # level, or too close for a float32 to say
+            other, example = np.nonzero(~(wins | loses))
+            together = logits[i, example].astype(np.float64) + logits[i + other, example]
+            right[i] += np.bincount(i + other, together.argmax(axis=-1) == labels[example], minlength=runs)
+    return right
+
+
+def _leads(logits: Array, labels: Array) -> Array:
+    """How far each class leads the label, rounded to float32 ``[C, R, N]``, and -inf for the label itself.
+
+    Rounding keeps the order of numbers and is symmetric about 0. So the sum of two rounded leads never has the wrong
+    sign: it has the right one, or it is 0.
+    """
     runs, examples, classes = logits.shape
-    right = logits.new_zeros(runs, runs, dtype=torch.float64)
-    size = max(1, _CHUNK_BYTES // (8 * runs * classes))
-    for some, label in zip(torch.split(logits, size, dim=1), torch.split(labels, size), strict=True):
-        leads, wins_ties = _leads(some.double().permute(2, 0, 1), label)
-        for i in range(runs):
-            of_pairs = leads[:, i, None] + leads[:, i:]
-            best = of_pairs.amax(dim=0)
-            label_wins = best < 0
-            if (best == 0).any():
-                label_wins |= (best == 0) & ~((of_pairs == 0) & wins_ties).any(dim=0)
-            right[i, i:] += label_wins.sum(dim=1)
-    percent = 100 * right / examples
-    alone = percent.diagonal()
-    delta = (percent - (alone[:, None] + alone) / 2).triu(diagonal=1)
-    return delta + delta.T
+    leads = np.empty((classes, runs, examples), np.float32)
+    each = np.arange(examples)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite logits are looked at again where it matters
+        for i, run in enumerate(logits):
+            np.subtract(run.T, run[each, labels], out=leads[:, i], casting="same_kind")
+    leads[labels, :, each] = -np.inf
+    return leads
 
 
-def _leads(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """How far each class leads the label, ``[C, R, N]``, and whether it would win a tie: the lower class does."""
-    own = label.expand(1, *logits.shape[1:])
-    leads = (logits - logits.gather(0, own)).scatter_(0, own, -torch.inf)
-    wins_ties = (torch.arange(len(logits), device=label.device)[:, None] < label)[:, None]
-    return leads, wins_ties
-
-
-def cross_entropy_ensemble_delta(logits: Tensor) -> Tensor:
+def cross_entropy_ensemble_delta(logits: Runs) -> Tensor:
     r"""`ensemble_delta` of cross-entropy, many times faster: nats, for every pair; labels cancel out of it.
 
     .. math:: \frac{1}{N} \sum_n \log \sum_c \sqrt{p_{nc} \, q_{nc}}
@@ -109,22 +143,38 @@ def cross_entropy_ensemble_delta(logits: Tensor) -> Tensor:
 
     Source: Summers & Dinneen, ICML 2021, equation (1), before its mean over pairs.
     """
-    runs, examples, _ = logits.shape
-    total = logits.new_zeros(runs, runs, dtype=torch.float64)
-    for some in torch.split(logits, max(1, _CHUNK_BYTES // (8 * runs * runs)), dim=1):
-        halves = some.double().transpose(0, 1).log_softmax(dim=-1) / 2
-        roots = halves.exp()
-        overlap = torch.bmm(roots, roots.mT)
-        if overlap.min() > _UNDERFLOW:
-            total += overlap.clamp_(max=1.0).log_().sum(dim=0)
-        else:  # two models have nothing in common, hundreds of nats apart
-            total += torch.stack([torch.logsumexp(halves + one[:, None], dim=-1).sum(0) for one in halves.unbind(1)])
-    delta = (total / examples).triu(diagonal=1)
+    runs, (examples, classes) = len(logits), logits[0].shape
+    total = logits[0].new_zeros(runs, runs, dtype=torch.float64)
+    examples_a_product = max(1, _CHUNK_BYTES // (2 * 8 * runs * runs))
+    for some in blocks(logits, max(1, _CHUNK_BYTES // (4 * 8 * runs * classes))):
+        halves = some.transpose(0, 1).to(torch.float64, memory_format=torch.contiguous_format)
+        halves -= halves.amax(dim=-1, keepdim=True)
+        for few in torch.split(halves.div_(2), examples_a_product):
+            total += _log_overlaps(few)
+    # Not yet probabilities: each model's own sum of them is on the diagonal.
+    own = total.diagonal() / 2
+    delta = ((total - own[:, None] - own) / examples).triu(diagonal=1).clamp_(max=0)
     same = first_copies(logits)  # equal models gain exactly nothing, whatever a matrix product rounds
     return (delta + delta.T)[same][:, same]
 
 
-def ensemble_of(outputs: Tensor, members: Sequence[Sequence[int]]) -> Tensor:
+def _log_overlaps(halves: Tensor) -> Tensor:
+    """Sum over examples of log sum_c exp(h_ic + h_jc), ``[R, R]``; halved logits ``[N, R, C]``, 0 at most, in."""
+    roots = halves.exp()
+    for folds in (4, 0):
+        overlap = torch.bmm(roots, roots.mT)
+        for _ in range(folds):  # a product of up to 16 examples costs one logarithm
+            middle = len(overlap) // 2
+            if middle:
+                overlap[:middle] *= overlap[middle : 2 * middle]
+                overlap = torch.cat([overlap[:middle], overlap[2 * middle :]]) if len(overlap) % 2 else overlap[:middle]
+        if overlap.min() > _UNDERFLOW:
+            return overlap.log_().sum(dim=0)
+    # Two models have nothing in common, hundreds of nats apart.
+    return torch.stack([torch.logsumexp(halves + one[:, None], dim=-1).sum(dim=0) for one in halves.unbind(dim=1)])
+
+
+def ensemble_of(outputs: Runs, members: Sequence[Sequence[int]]) -> Tensor:
     """Mean logits of each group of models.
 
     Outputs ``[R, N, ...]`` and G groups of run indices in, float64 ``[G, N, ...]`` out.
@@ -135,7 +185,12 @@ def ensemble_of(outputs: Tensor, members: Sequence[Sequence[int]]) -> Tensor:
 
     Source: Summers & Dinneen, ICML 2021, section 5 ("Vanilla" rows of table 5).
     """
-    return torch.stack([outputs[list(group)].double().mean(dim=0) for group in members])
+    means = outputs[0].new_zeros((len(members), *outputs[0].shape), dtype=torch.float64)
+    for mean, group in zip(means, members, strict=True):
+        for i in group:
+            mean += outputs[i]
+        mean /= len(group)
+    return means
 
 
 def vanilla_groups(runs: int, size: int) -> list[tuple[int, ...]]:

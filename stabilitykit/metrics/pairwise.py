@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .ranks import doubled_ranks
+from .runs import Array, Runs, blocks, first_copies
 
-def disagreement(predictions: Tensor) -> Tensor:
+#: Of the float64 block that a matrix product takes at once.
+_BLOCK_BYTES = 2**20
+
+#: Of the ranks of all models together, which are kept until all pairs are done; of more, only half is kept.
+_RANKS_BYTES = 32 * 2**20
+
+
+def disagreement(predictions: Runs) -> Tensor:
     """Percentage of examples on which two models predict different classes.
 
-    Integer classes ``[R, N]`` in, float64 ``[R, R]`` in percent out, between 0 and 100; the diagonal is 0.
+    Integer classes ``[R, N]`` in, or R times ``[N]``; float64 ``[R, R]`` in percent out, between 0 and 100; the
+    diagonal is 0.
 
     >>> disagreement(torch.tensor([[0, 1, 1, 2], [0, 1, 2, 2]]))
     tensor([[ 0., 25.],
@@ -17,16 +28,19 @@ def disagreement(predictions: Tensor) -> Tensor:
 
     Source: Summers & Dinneen, ICML 2021, section 3.1 ("average disagreement between pairs of models").
     """
-    # A row against all rows, because all pairs at once would need R * R * N booleans.
-    differing = torch.stack([(predictions != row).sum(dim=-1) for row in predictions])
-    return differing.double() * 100.0 / predictions.shape[-1]
+    runs = [_compact(run) for run in predictions]
+    differing = np.zeros((len(runs), len(runs)))
+    for i, one in enumerate(runs):
+        differing[i, i + 1 :] = [np.count_nonzero(one != other) for other in runs[i + 1 :]]
+    return torch.from_numpy((differing + differing.T) * 100.0 / len(runs[0])).to(predictions[0].device)
 
 
-def spearman(outputs: Tensor) -> Tensor:
+def spearman(outputs: Runs) -> Tensor:
     """Spearman's rank correlation of the outputs of two models; equal outputs share their mean rank.
 
-    Outputs ``[R, M]`` in, all numbers of a model in one row (``logits.flatten(1)``). Float64 ``[R, R]`` out, between
-    -1 and 1; the diagonal is 1. A constant model has no correlation: its entries are NaN.
+    Outputs ``[R, M]`` in, or R tensors of any one shape: all numbers of a model count. Float64 ``[R, R]`` out, between
+    -1 and 1; the diagonal is 1. A constant model has no correlation: its entries are NaN, and so are those of a model
+    with a NaN.
 
     >>> spearman(torch.tensor([[1.0, 2.0, 3.0, 4.0], [10.0, 30.0, 20.0, 40.0]]))
     tensor([[1.0000, 0.8000],
@@ -35,13 +49,26 @@ def spearman(outputs: Tensor) -> Tensor:
     Source: Summers & Dinneen, ICML 2021, section 3.1 ("correlation of predictions, calculated across examples and
     classes").
     """
-    return _correlation(torch.stack([_centred(_midranks(row)) for row in outputs]))
+    runs = len(outputs)
+    gram = torch.zeros(runs, runs, dtype=torch.float64)
+    kept = runs if 4 * runs * outputs[0].numel() <= _RANKS_BYTES else (runs + 1) // 2
+    for start in range(0, runs, kept):
+        some = range(start, min(start + kept, runs))
+        ranks = doubled_ranks(outputs, some)
+        gram[start : some.stop, start : some.stop] = _products(ranks, ranks)
+        for first in range(some.stop, runs, 4):  # of those that there was no room for, a few at a time
+            others = range(first, min(first + 4, runs))
+            gram[start : some.stop, first : others.stop] = _products(ranks, doubled_ranks(outputs, others))
+        del ranks  # before the next are made
+    variances = gram.diagonal()
+    # The root of a product and not the product of roots: where ranks are equal it is the variance itself, to the bit.
+    return _correlation(gram, torch.outer(variances, variances).sqrt(), outputs).to(outputs[0].device)
 
 
-def pearson(outputs: Tensor) -> Tensor:
+def pearson(outputs: Runs) -> Tensor:
     """Pearson's linear correlation of the outputs of two models.
 
-    Outputs ``[R, M]`` in, all numbers of a model in one row (``logits.flatten(1)``). Float64 ``[R, R]`` out, between
+    Outputs ``[R, M]`` in, or R tensors of any one shape: all numbers of a model count. Float64 ``[R, R]`` out, between
     -1 and 1; the diagonal is 1. A constant model has no correlation: its entries are NaN.
 
     >>> pearson(torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 9.0]]))
@@ -50,37 +77,40 @@ def pearson(outputs: Tensor) -> Tensor:
 
     Source: Summers & Dinneen, ICML 2021, section 3.1 ("others such as Pearson's r are possible").
     """
-    return _correlation(torch.stack([_centred(row.double()) for row in outputs]))
-
-
-def _midranks(row: Tensor) -> Tensor:
-    _, place, count = torch.unique(row, return_inverse=True, return_counts=True)
-    last = count.cumsum(dim=0)  # rank of the last of those equal; the first has last - count + 1
-    midranks: Tensor = (2 * last - count + 1).double() / 2
-    return midranks[place]
-
-
-def _centred(row: Tensor) -> Tensor:
+    runs = len(outputs)
     # From the first value, so that a constant row becomes exactly 0: its mean alone may be rounded.
-    shifted = row - row[0]
-    return shifted - shifted.mean()
-
-
-def _correlation(centred: Tensor) -> Tensor:
-    gram = centred @ centred.T
+    first = torch.stack([run.flatten()[0].double() for run in outputs])
+    mean = torch.stack([(run.double() - origin).mean() for run, origin in zip(outputs, first, strict=True)])
+    gram = first.new_zeros(runs, runs)
+    for block in blocks(outputs, max(1, _numbers_a_block(runs) // outputs[0][0].numel())):
+        centred = block.flatten(1).double().sub_(first[:, None]).sub_(mean[:, None])
+        gram.addmm_(centred, centred.T)
     norms = gram.diagonal().sqrt()
-    upper = (gram / torch.outer(norms, norms)).clamp(-1.0, 1.0).triu(diagonal=1)
-    matrix = upper + upper.T + torch.diag(norms / norms)  # 1, and NaN for a constant row
+    return _correlation(gram, torch.outer(norms, norms), outputs)
+
+
+def _compact(classes: Tensor) -> Array:
+    """Integers in the fewest bytes: it is mostly memory that counting differences waits for."""
+    numbers = classes.detach().cpu().numpy()
+    return numbers.astype(np.promote_types(*(np.min_scalar_type(end) for end in (numbers.min(), numbers.max()))))
+
+
+def _numbers_a_block(runs: int) -> int:
+    return max(1, _BLOCK_BYTES // (8 * runs))
+
+
+def _products(some: list[Tensor], others: list[Tensor]) -> Tensor:
+    """Sum of the products of two models' ranks, for each of some and each of others."""
+    total = torch.zeros(len(some), len(others), dtype=torch.float64)
+    numbers = _numbers_a_block(len(some) + len(others))
+    for one, other in zip(blocks(some, numbers), blocks(others, numbers), strict=True):
+        total.addmm_(one.double(), other.double().T)
+    return total
+
+
+def _correlation(gram: Tensor, scale: Tensor, outputs: Runs) -> Tensor:
+    upper = (gram / scale).clamp(-1.0, 1.0).triu(diagonal=1)
+    matrix = upper + upper.T + torch.diag(scale.diagonal() / scale.diagonal())  # 1, and NaN for a constant row
     # A matrix product rounds differently from block to block; models with the same bits must correlate by exactly 1.
-    same = first_copies(centred)
+    same = first_copies(outputs)
     return matrix[same][:, same]
-
-
-def first_copies(rows: Tensor) -> list[int]:
-    """Index of the first row that is equal bit for bit, for each row.
-
-    >>> first_copies(torch.tensor([[1], [2], [1]]))
-    [0, 1, 0]
-    """
-    singly = rows.unbind()
-    return [next((j for j in range(i) if torch.equal(singly[j], row)), i) for i, row in enumerate(singly)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from textwrap import dedent
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ import pytest
 
 TOY = """
 import os
+import signal
 import time
 
 import torch
@@ -38,12 +41,32 @@ def train(run, rate=0.1):
     for epoch in run.epochs(3):
         if epoch == 2:  # the control stops before
             time.sleep(float(os.environ.get("TOY_SECONDS", "0")))
+            suffer(run)
         for x, y in run.batches((X, Y), 16):
             step(model, nn.functional.cross_entropy(model(x), y), rate)
     if epoch == 2:
         note(run, started)
     with torch.inference_mode():
         return model(X)
+
+
+def suffer(run):
+    # `exit 3 once` ends the process in run 3, the first time only.
+    what, index, *once = os.environ.get("TOY_FAULT", "none -1").split()
+    if run.index != int(index) or (once and os.path.exists("suffered")):
+        return
+    open("suffered", "w").close()
+    if what == "exit":
+        os._exit(7)
+    elif what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "raise":
+        raise ValueError("in the user's code")
+    elif what == "leave":
+        raise SystemExit(7)
+    elif what == "hang":
+        print("about to hang", flush=True)
+        time.sleep(1000)
 
 
 def step(model, loss, rate):
@@ -61,7 +84,7 @@ def note(run, started):
 """
 
 #: What the toy's processes need not load: it saves a second each.
-_WITHOUT = ["-p", "no:hypothesispytest", "-p", "no:timeout"]
+_WITHOUT = ["hypothesispytest", "timeout", "randomly", "rerunfailures", "pytest_cov", "html"]
 
 WAYS = {"plain": ["-p", "no:xdist"], "n0": ["-n", "0"], "n2": ["-n", "2"]}
 
@@ -102,8 +125,8 @@ class Project:
         ini.write_text(f"{ini.read_text()}\n{dedent(lines)}\n")
 
     def run(self, *args: object, way: str = "plain") -> pytest.RunResult:
-        """Run pytest in a process of its own, in one of `WAYS`."""
-        return self._pytester.runpytest_subprocess(*_WITHOUT, *WAYS[way], *map(str, args), timeout=120)
+        """Run pytest in a process of its own, in one of `WAYS`; ``-p timeout`` among others loads what is left out."""
+        return self._pytester.runpytest_subprocess(*_without(args), *WAYS[way], *map(str, args), timeout=120)
 
     def study(self, *args: object, way: str = "plain") -> tuple[pytest.RunResult, dict[str, Any]]:
         """Run pytest, and return its `--stability-json` as well."""
@@ -112,7 +135,7 @@ class Project:
 
     def start(self, *args: object, way: str = "plain", **options: Any) -> subprocess.Popen[bytes]:
         """Start pytest at the head of a process group of its own."""
-        command = [sys.executable, "-m", "pytest", *_WITHOUT, *WAYS[way], *map(str, args)]
+        command = [sys.executable, "-m", "pytest", *_without(args), *WAYS[way], *map(str, args)]
         options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | options
         return subprocess.Popen(command, cwd=self.path, start_new_session=True, **options)
 
@@ -120,14 +143,31 @@ class Project:
         """Let each run of the toy take that long."""
         self._monkeypatch.setenv("TOY_SECONDS", str(seconds))
 
+    def suffer(self, fault: str) -> None:
+        """Let a run of the toy come to grief: `exit`, `kill`, `raise`, `leave` or `hang`, its index, and `once`."""
+        self._monkeypatch.setenv("TOY_FAULT", fault)
+
     def ledger(self) -> list[Training]:
         """Return the trainings that ended since the last call."""
+        trainings = self.in_ledger()
+        (self.path / "ledger.txt").unlink(missing_ok=True)
+        return trainings
+
+    def in_ledger(self) -> list[Training]:
+        """Return the trainings that ended since the last call of `ledger`, and leave the ledger as it is."""
         file = self.path / "ledger.txt"
-        if not file.exists():
-            return []
-        lines = [line.split() for line in file.read_text().splitlines()]
-        file.unlink()
+        lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
         return [Training(int(a), int(b), int(c), float(d), float(e)) for a, b, c, d, e in lines]
+
+    def processes(self) -> list[int]:
+        """Return the living processes that work in this folder."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+                dead = "\nState:\tZ" in (folder / "status").read_text()
+                if not dead and (folder / "cwd").resolve() == self.path.resolve():
+                    found.append(int(folder.name))
+        return [pid for pid in found if pid != os.getpid()]
 
     def trained(self) -> list[int]:
         """Return the sorted indices of the runs that were trained since the last call."""
@@ -135,7 +175,7 @@ class Project:
 
     def stored(self) -> list[int]:
         """Return the sorted indices of the runs in the store."""
-        return sorted(int(path.stem) for path in self.path.glob(".stabilitykit/v1/*/runs/*.json"))
+        return sorted(int(path.stem) for path in self.path.glob(".stabilitykit/v2/*/runs/*.json"))
 
     def claims(self) -> list[str]:
         """Return the names of the claims that somebody has left or holds."""
@@ -152,6 +192,10 @@ class Project:
     def forget(self) -> None:
         """Remove the store."""
         shutil.rmtree(self.path / ".stabilitykit", ignore_errors=True)
+
+
+def _without(args: tuple[object, ...]) -> list[str]:
+    return [word for name in _WITHOUT if name not in args for word in ("-p", f"no:{name}")]
 
 
 def _no_nan(constant: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,15 +126,34 @@ def test_a_warning_means_the_same_whichever_worker_trains_the_run(project: Proje
     assert len({training.pid for training in project.ledger()}) == 2
 
 
-def test_with_x_a_running_study_is_finished_and_kept(project: Project) -> None:
-    """As xdist does with any test that runs when another one fails."""
-    project.sleep_in_runs(0.2)
+@pytest.mark.parametrize(("option", "isolation"), [("-x", "none"), ("--maxfail=1", "process")])
+def test_the_failure_that_ends_the_session_ends_a_study_elsewhere(
+    project: Project, option: str, isolation: str
+) -> None:
+    project.sleep_in_runs(0.5)
     project.tests("""
         def test_long(stability):
-            stability.measure(train, labels=Y, vary="init", runs=12)
+            stability.measure(train, labels=Y, vary="init", runs=200)
     """)
-    project.write("test_zero.py", "def test_zero():\n    assert False\n")
-    result = project.run("-x", "--dist", "loadfile", way="n2")
+    project.write(
+        "test_zero.py",
+        """
+        import time
+        from pathlib import Path
+
+        def test_zero():
+            until = time.monotonic() + 30
+            while not list(Path(".stabilitykit").glob("v*/*/runs/*.json")) and time.monotonic() < until:
+                time.sleep(0.05)
+            assert False
+        """,
+    )
+    started = time.monotonic()
+    result = project.run(option, "-rfs", "--dist", "loadfile", "--stability-isolation", isolation, way="n2")
+    assert time.monotonic() - started < 50, "200 runs would take 50 s"
     assert result.ret == pytest.ExitCode.INTERRUPTED
+    cancelled = "cancelled after * of 200 runs, since the session ends after 1 failure. Missing: run *"
     result.stdout.fnmatch_lines(["FAILED test_zero.py::test_zero*", "*stopping after 1 failures*"])
-    assert project.trained() == project.stored() == list(range(12))
+    result.stdout.fnmatch_lines([f"SKIPPED * train init: {cancelled}"])
+    assert 1 <= len(project.stored()) < 100
+    assert project.claims() == []

@@ -25,7 +25,7 @@ WITNESS = f"""
 
 
 def test_help_loads_nothing_heavy(project: Project) -> None:
-    command = [sys.executable, "-X", "importtime", "-m", "pytest", "--help"]
+    command = [sys.executable, "-X", "importtime", "-m", "pytest", "-p", "no:randomly", "--help"]
     result = subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=True)
     loaded = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert "stabilitykit.config" in loaded

@@ -31,7 +31,7 @@ HURRY = """
 
     stabilitykit.progress._BETWEEN_LINES = 0.1
 """
-LINE = r"stability: test_slow \(train init\) ([1-8])/8 runs(, \d+ s left)?"
+LINE = r"stability: test_slow \(train init\) ([1-8])/8 runs(, [12] running)?(, \d+ s left)?(; gw0 \d, gw1 \d)?"
 
 
 @pytest.mark.parametrize("way", ["plain", "n2"])
@@ -48,6 +48,30 @@ def test_a_log_has_lines_of_their_own(project: Project, way: str) -> None:
     assert counts == sorted(set(counts)), "each told once, in order"
 
 
+@pytest.mark.parametrize(("way", "isolation"), [("plain", "none"), ("n2", "process")])
+def test_a_run_that_takes_long_is_named_from_time_to_time(project: Project, way: str, isolation: str) -> None:
+    project.tests("""
+        def test_long(stability):
+            stability.measure(train, labels=Y, vary="init", runs=2)
+    """)
+    project.write(
+        "conftest.py",
+        """
+        import stabilitykit.progress
+        import stabilitykit.runner
+
+        stabilitykit.progress._SILENCE = stabilitykit.progress._LONG_RUN = stabilitykit.runner._HEARTBEAT = 0.5
+        """,
+    )
+    project.sleep_in_runs(3)
+    result = project.run("--stability-isolation", isolation, way=way)
+    result.assert_outcomes(passed=1)
+    told = [
+        line for line in result.stdout.lines if re.search(r" [12] running.*; run \d for \d s \(\w+, pid \d+\)", line)
+    ]
+    assert len(told) >= 2, result.stdout.str()
+
+
 def test_fast_studies_leave_no_lines(project: Project) -> None:
     project.tests(SLOW)
     project.write("conftest.py", HURRY.replace("0.1", "60"))  # this machine may be slow today
@@ -60,7 +84,7 @@ def test_a_terminal_shows_it_over_the_line_of_results_and_puts_that_back(project
     project.sleep_in_runs(0.1)
     raw = on_a_terminal(project, way)
     shown = [int(found[1]) for found in re.finditer(LINE, raw)]
-    assert shown == sorted(set(shown))
+    assert shown == sorted(shown)
     assert shown[-1] == 8
     screen = as_seen(raw)
     assert not [line for line in screen if "8 runs" in line]

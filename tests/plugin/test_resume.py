@@ -49,16 +49,21 @@ def test_after_kill_9_only_the_missing_runs_are_trained_to_the_same_bits(
     assert len(set(fingerprints(whole))) == 10
 
 
-@pytest.mark.parametrize("way", ["plain", "n2"])
+@pytest.mark.parametrize(
+    ("way", "tell", "isolation"),
+    [("plain", os.killpg, "none"), ("n2", os.killpg, "process"), ("n2", os.kill, "none")],
+    ids=["plain", "group", "controller alone"],
+)
 def test_ctrl_c_gives_the_claims_back_and_the_next_session_goes_on(
-    project: Project, way: str, wait_for: Callable
+    project: Project, way: str, tell: Callable, isolation: str, wait_for: Callable
 ) -> None:
     project.tests(STUDY)
     project.sleep_in_runs(0.3)
-    process = project.start("--stability-runs", 10, way=way)
+    process = project.start("--stability-runs", 10, "--stability-isolation", isolation, way=way)
     wait_for(lambda: len(project.stored()) >= 3 and project.claims())
-    os.killpg(process.pid, signal.SIGINT)
+    tell(process.pid, signal.SIGINT)
     assert process.wait(20) == pytest.ExitCode.INTERRUPTED
+    wait_for(lambda: not project.processes())
     kept = project.stored()
     assert len(kept) < 10
     assert project.claims() == []

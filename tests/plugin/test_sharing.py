@@ -101,7 +101,7 @@ def test_any_distribution_trains_each_run_once_to_the_same_numbers(project: Proj
     project.timeless(alone)
     trainings = sorted((training.index, training.seeds) for training in project.ledger())
     project.sleep_in_runs(0.05)
-    for dist in ("load", "loadscope", "loadfile", "worksteal"):
+    for dist in ("load", "loadscope", "loadfile", "loadgroup", "worksteal"):
         project.forget()
         result, shared = project.study("--dist", dist, way="n2")
         result.assert_outcomes(passed=9, xfailed=1, skipped=1)
@@ -112,6 +112,29 @@ def test_any_distribution_trains_each_run_once_to_the_same_numbers(project: Proj
         assert by_question(project.timeless(shared)) == by_question(alone)
         assert project.claims() == []
         assert not list((project.path / ".stabilitykit" / "sessions").iterdir())
+
+
+@pytest.mark.slow
+def test_workers_that_all_run_every_test_share_the_runs(project: Project) -> None:
+    project.sleep_in_runs(0.3)
+    project.tests("""
+        @pytest.mark.xdist_group("gpu")
+        @pytest.mark.parametrize("vary", ["init", "shuffle"])
+        def test_study(stability, vary):
+            stability.measure(train, labels=Y, vary=vary, runs=6)
+    """)
+    project.ini("""
+        markers =
+            xdist_group: of pytest-xdist
+    """)
+    _, alone = project.study()
+    project.ledger()
+    for more, passed in (["--dist", "each"], 4), (["--dist", "loadgroup", "-n", "4", "--maxprocesses", "2"], 2):
+        project.forget()
+        result, shared = project.study(*more, way="n2")
+        result.assert_outcomes(passed=passed)
+        assert project.trained() == sorted([*range(6)] * 2), "each run once"
+        assert project.timeless(shared) == project.timeless(alone)
 
 
 def by_question(report: dict) -> dict:

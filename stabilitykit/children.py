@@ -1,0 +1,410 @@
+"""A child process for each run: it may crash or hang, and nothing but its run is lost.
+
+A child is forked from a server that has torch loaded (``forkserver``: milliseconds), or is a new interpreter
+(``spawn``: seconds, but with a hash seed and memory layout of its own). It reads the task from a file, trains one plan,
+sends its record through a pipe, and ends. The claim on the run stays with this process, the child's parent. The child
+dies with its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import importlib.machinery
+import io
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import types
+import warnings
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from multiprocessing import connection, context, get_context, parent_process
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import cloudpickle
+import torch
+
+from .executor import Died, Executor, Outcome, ProcessDied, Training, timed_out
+from .protocol import RunPlan
+from .record import RunRecord
+from .sourcecode import is_own
+from .training import Trainer
+
+StartMethod = Literal["forkserver", "spawn"]
+
+#: Of a child's output, shown with the run that failed in it.
+_LOG_LINES = 20
+#: Seconds that a child has to end by itself, once it has sent its record.
+_TIDY_SECONDS = 2.0
+#: What makes a child write to its log where it stands, and how long that may take.
+_TELL, _TELL_SECONDS = signal.SIGUSR1, 0.1
+#: Linux's number for the signal that a process gets when its parent ends (prctl(2)).
+_PR_SET_PDEATHSIG = 1
+
+
+class CannotSend(Exception):
+    """A task holds what no other process can have."""
+
+
+class Payload:
+    """What every child of a study needs, in two files: the trainer with its task, and the tensors in it.
+
+    The tensors are mapped by the children, not read: all share one copy in the system's cache.
+    """
+
+    def __init__(self, trainer: Trainer, rootdir: Path, folder: Path) -> None:
+        """Write it; raise `CannotSend` where that cannot be."""
+        self.path = folder / f"{os.getpid()}-{id(self):x}.task"
+        folder.mkdir(parents=True, exist_ok=True)
+        surroundings = {"environ": dict(os.environ), "filters": list(warnings.filters)}
+        try:
+            with _by_value(rootdir):
+                content, tensors = _dumps((trainer, surroundings))
+        except Exception as error:  # noqa: BLE001  # each extension type refuses in its own way
+            raise CannotSend(f"{type(error).__name__}: {error}") from None
+        torch.save(tensors, self._tensors(self.path))
+        self.path.write_bytes(content)
+
+    @classmethod
+    def read(cls, path: Path) -> Trainer:
+        """Return the trainer, in a process that is made like the one that wrote it."""
+        tensors = torch.load(cls._tensors(path), mmap=True, weights_only=True)
+        trainer, surroundings = _Unpickler(io.BytesIO(path.read_bytes()), tensors).load()
+        os.environ.clear()
+        os.environ.update(surroundings["environ"])
+        warnings.resetwarnings()
+        for action, message, category, module, line in reversed(surroundings["filters"]):
+            warnings.filters.insert(0, (action, message, category, module, line))  # type: ignore[attr-defined]
+        trainer.environment.restore()
+        return cast(Trainer, trainer)
+
+    def remove(self) -> None:
+        """Delete the files."""
+        for path in (self.path, self._tensors(self.path)):
+            path.unlink(missing_ok=True)
+
+    @staticmethod
+    def _tensors(path: Path) -> Path:
+        return path.with_suffix(".pt")
+
+
+class ChildProcesses(Executor):
+    """Trains each run in a child of its own, ``slots`` at a time."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        rootdir: Path,
+        folder: Path,
+        *,
+        slots: int = 1,
+        time_limit: float | None = None,
+        method: StartMethod = "forkserver",
+    ) -> None:
+        """Write the task into ``folder``; raise `CannotSend` where it cannot be sent to another process."""
+        self.slots, self.time_limit = slots, time_limit
+        self._payload = Payload(trainer, rootdir, folder)
+        self._context = _context_of(method)
+
+    def start(self, plan: RunPlan, *, log: str, attempt: int = 1) -> Training:
+        return _Child(plan, self._process(Trainer.train_once, (plan,), Path(log), new_log=attempt == 1))
+
+    def wait(self, trainings: Sequence[Training]) -> list[Training]:
+        children = [cast(_Child, training) for training in trainings]
+        ended: list[Training] = []
+        while not ended:
+            due = None
+            if self.time_limit is not None:
+                due = max(0.0, self.time_limit - max(child.process.seconds for child in children))
+            connection.wait([child.process.pipe for child in children], due)
+            ended = [child for child in children if self._has_ended(child)]
+        return ended
+
+    def _has_ended(self, child: _Child) -> bool:
+        """Whether a child has sent its record, has died, or has taken too long and is ended; its outcome is there."""
+        process = child.process
+        if process.has_spoken():
+            child.outcome = process.outcome(child.plan)
+        elif self.time_limit is not None and process.seconds >= self.time_limit:
+            seconds = process.seconds
+            process.abort()
+            child.outcome = timed_out(child.plan, self.time_limit, seconds, process.log_tail())
+        return child.outcome is not None
+
+    def cancel(self, trainings: Sequence[Training]) -> None:
+        for training in trainings:
+            cast(_Child, training).process.kill()
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        log = self._payload.path.with_suffix(".log")
+        process = self._process(function, args, log, new_log=True)
+        try:
+            if not connection.wait([process.pipe], self.time_limit):
+                process.abort()
+                raise ProcessDied(f"it took longer than {self.time_limit:g} s{process.log_tail()}")
+            return process.result()
+        finally:
+            process.kill()
+            log.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the task's files; no child may be started after."""
+        self._payload.remove()
+
+    def _process(self, function: Callable[..., Any], args: tuple[Any, ...], log: Path, *, new_log: bool) -> _Process:
+        return _Process(self._context, self._payload.path, function, args, log, new_log=new_log)
+
+
+class _Child(Training):
+    """A run and the process that trains it."""
+
+    def __init__(self, plan: RunPlan, process: _Process) -> None:
+        super().__init__(plan)
+        self.process = process
+
+
+class _Process:
+    """One child, from its start to what it sent."""
+
+    def __init__(
+        self,
+        context: context.BaseContext,
+        payload: Path,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        log: Path,
+        *,
+        new_log: bool,
+    ) -> None:
+        self.log = log
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if new_log:
+            log.unlink(missing_ok=True)
+        self.pipe, theirs = context.Pipe(duplex=False)
+        self.started = time.monotonic()
+        process = context.Process(  # type: ignore[attr-defined]  # of a concrete context
+            target=_main, args=(theirs, str(payload), function, args, str(log)), name=f"stabilitykit {log.stem}"
+        )
+        with _no_main():
+            process.start()
+        self._process, self._pid = process, int(process.pid)
+        theirs.close()  # so that the end of the child is the end of the pipe
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.started
+
+    def has_spoken(self) -> bool:
+        """Whether the child has sent something, or has ended."""
+        return self.pipe.poll()
+
+    def result(self) -> Any:
+        """Return what the function returned, or raise what it raised; `ProcessDied` where the child died before."""
+        try:
+            kind, value = pickle.loads(self.pipe.recv_bytes())
+        except (EOFError, OSError):
+            self._process.join(5)
+            raise ProcessDied(f"{_exit_code(self._process.exitcode)}{self.log_tail()}") from None
+        if kind == "raised":
+            raise value
+        return value
+
+    def outcome(self, plan: RunPlan) -> Outcome:
+        """Return the record, with the end of the log where the run failed."""
+        try:
+            record: RunRecord = self.result()
+        except ProcessDied as death:
+            return Died(str(death), self._pid)
+        self._process.join(_TIDY_SECONDS)
+        self.kill()
+        if record.status != "ok":
+            return replace(record, error=record.error + self.log_tail())
+        if self.log.stat().st_size == 0:
+            self.log.unlink()
+        return record
+
+    def abort(self) -> None:
+        """End the child, and let it write to its log where it stands."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, _TELL)
+        time.sleep(_TELL_SECONDS)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the child now, with all that it started; nothing happens where it has ended."""
+        self.pipe.close()
+        if self._process.is_alive():
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # it leads no group yet, or no more
+                os.killpg(self._pid, signal.SIGKILL)
+            self._process.kill()
+        self._process.join()
+
+    def log_tail(self) -> str:
+        """Return the end of what the child printed, below a line that names its file; empty where that is nothing."""
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()
+        except OSError:
+            lines = []
+        shown = "\n".join(lines[-_LOG_LINES:])
+        return f"\n\nthe end of {self.log}:\n{shown}" if shown.strip() else ""
+
+
+def _main(pipe: connection.Connection, payload: str, function: Callable[..., Any], args: Any, log: str) -> None:
+    """Run in the child."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear, who ends this process
+    os.setsid()
+    _die_with_parent()
+    _write_to(log)
+    try:
+        sent: tuple[str, Any] = ("returned", function(Payload.read(Path(payload)), *args))
+    except Exception as error:  # noqa: BLE001  # raised again in the parent
+        sent = ("raised", error)
+    pipe.send_bytes(pickle.dumps(sent, protocol=5))
+    pipe.close()
+
+
+def _die_with_parent() -> None:
+    """End when the process that asked for this one ends, or the server that forked it."""
+    parent = parent_process()
+    if parent is not None:
+
+        def watch() -> None:
+            connection.wait([parent.sentinel])
+            os.killpg(0, signal.SIGKILL)
+
+        threading.Thread(target=watch, name="stabilitykit-parent", daemon=True).start()
+    if sys.platform == "linux":  # also where this process never lets another of its threads run
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _write_to(log: str) -> None:
+    """Let what this process prints, and what kills it, go to a file."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.close(file)
+    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115  # the process's own, to its end
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115  # as above
+    faulthandler.enable(sys.stderr)
+    faulthandler.register(_TELL, sys.stderr, all_threads=False)
+
+
+def _exit_code(code: int | None) -> str:
+    """Write how a process ended.
+
+    >>> _exit_code(-9), _exit_code(3)
+    ('exit code -9 (SIGKILL)', 'exit code 3')
+    """
+    name = ""
+    if code is not None and code < 0:
+        with contextlib.suppress(ValueError):
+            name = f" ({signal.Signals(-code).name})"
+    return f"exit code {code}{name}"
+
+
+def _context_of(method: StartMethod) -> context.BaseContext:
+    made = get_context(method)
+    if method == "forkserver":
+        made.set_forkserver_preload([f"{__package__}.server"])
+    return made
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide ``__main__`` while a child starts, which would import it: pytest, or a script that trains.
+
+    Nothing is lost, since functions of ``__main__`` are sent by value.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _by_value(rootdir: Path) -> Iterator[None]:
+    """Let cloudpickle send the user's own test modules and scripts by value, and what is in packages by name.
+
+    A child could not import a test module by its name, or would import another of that name, such as ``conftest``.
+    """
+    chosen = [module for name, module in list(sys.modules.items()) if _goes_by_value(name, module, rootdir)]
+    for module in chosen:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in chosen:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _goes_by_value(name: str, module: types.ModuleType, rootdir: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    if file is None or name.partition(".")[0] == __package__ or getattr(module, "__name__", None) != name:
+        return False
+    path = Path(file).resolve()
+    return is_own(path, rootdir) and not ("." in name and _found_by_name(name) == path)
+
+
+def _found_by_name(name: str) -> Path | None:
+    """Return the file that importing a dotted name would run in a new process."""
+    places: Any = None
+    found: importlib.machinery.ModuleSpec | None = None
+    for part in name.split("."):
+        found = importlib.machinery.PathFinder.find_spec(part, places)
+        if found is None:
+            return None
+        places = found.submodule_search_locations
+    return Path(found.origin).resolve() if found is not None and found.origin else None
+
+
+def _dumps(value: object) -> tuple[bytes, list[torch.Tensor]]:
+    file = io.BytesIO()
+    pickler = _Pickler(file)
+    pickler.dump(value)
+    return file.getvalue(), list(pickler.tensors.values())
+
+
+def _reduce_code(code: types.CodeType) -> tuple[Any, ...]:
+    """Reduce code as cloudpickle does, but for its file, which cloudpickle forgets: tracebacks show lines of it."""
+    reduced = cloudpickle.Pickler.dispatch_table[types.CodeType](code)
+    arguments = tuple(code.co_filename if part == "<dynamic-code>" else part for part in reduced[1])
+    return (reduced[0], arguments, *reduced[2:])
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
+    """Leaves plain tensors out, each once; `_Unpickler` puts them back."""
+
+    dispatch_table: ClassVar[Any] = ChainMap({types.CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
+
+    def __init__(self, file: io.BytesIO) -> None:
+        super().__init__(file, protocol=5)
+        self.tensors: dict[int, torch.Tensor] = {}
+        self._numbers: dict[int, int] = {}
+
+    def persistent_id(self, value: object) -> int | None:
+        if type(value) is not torch.Tensor or value.requires_grad or value.device.type != "cpu":
+            return None
+        if value.layout is not torch.strided or value.is_conj() or value.is_neg():
+            return None
+        self.tensors.setdefault(id(value), value)
+        return self._numbers.setdefault(id(value), len(self._numbers))
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(self, file: io.BytesIO, tensors: Sequence[torch.Tensor]) -> None:
+        super().__init__(file)
+        self._tensors = tensors
+
+    def persistent_load(self, number: Any) -> torch.Tensor:
+        tensor: torch.Tensor = self._tensors[number]
+        return tensor

@@ -1,0 +1,34 @@
+"""--stability-budget-minutes: what would not end in time does not begin, and is named."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from .conftest import Project
+
+
+@pytest.mark.parametrize("way", ["plain", "n2"])
+def test_the_session_ends_in_time_and_the_next_one_goes_on(project: Project, way: str) -> None:
+    project.sleep_in_runs(3)
+    project.tests("""
+        def test_long(stability):
+            stability.measure(train, labels=Y, vary="init", runs=20)
+
+        def test_other():
+            pass
+    """)
+    result = project.run("--stability-budget-minutes", 0.3, way=way)
+    result.assert_outcomes(failed=1, passed=1)
+    assert result.duration < 40
+    kept = project.stored()
+    why = "the 0.3 minutes of --stability-budget-minutes would not suffice for another run"
+    so_far = f"train init: cancelled after {len(kept)} of 20 runs, since {why}. Missing: run *-19. The finished runs*"
+    result.stdout.fnmatch_lines([f"E *IncompleteStudyError: {so_far}"])
+    assert 0 < len(kept) < 20
+    assert project.trained() == kept, "nothing that began was lost"
+    project.sleep_in_runs(0)
+    project.run(way=way).assert_outcomes(passed=2)
+    assert project.trained() == [index for index in range(20) if index not in kept]
