@@ -133,7 +133,7 @@ def freed_memory() -> None:
     ratio = statistics.median(one[0] / other[0] for one, other in pairs)
     faults = [statistics.median(pair[i][1] for pair in pairs) for i in (0, 1)]
     print(
-        f"freed memory kept: {ratio:.3f} of the time without, {faults[0]:.0f} page faults a step and not {faults[1]:.0f}"
+        f"freed memory kept: {ratio:.3f} of the time without, {faults[0]:.0f} page faults a step, not {faults[1]:.0f}"
     )
 
 

@@ -12,7 +12,7 @@ from .budgets import Budget
 from .config import MarkerConfig, StabilityConfig
 from .control import ControlMode
 from .environment import resolve_device
-from .errors import IncompleteStudyError
+from .errors import IncompleteStudyError, IsolationError
 from .measures import Metric
 from .protocol import NoiseProtocol
 from .runner import Progress
@@ -65,6 +65,7 @@ class Stability:
         self._config, self._rootdir = config, rootdir
         self._store = RunStore(store, session, cast(CacheMode, config.cache), worker)
         self._slot, self._stop = slot, stop or Stop()
+        self._refuted: dict[tuple[str, int], str] = {}  #: controls that failed, by test and call
         self._current_test, self._on_progress = current_test, on_progress
         self._on_undecided, self._on_incomplete = on_undecided, on_incomplete
         self._board, self._is_helping = board, is_helping
@@ -97,8 +98,14 @@ class Stability:
         wanted = runs if runs is not None else test.marker.runs or self._config.runs
         protocol = NoiseProtocol(vary, perturb, wanted, self._config.seed, constants)
         more = {"labels": labels, "metrics": metrics, "control": control, "budget": budget}
+        question = test.name, test.calls
+        if question in self._refuted:  # by an earlier try: a retry must not turn red to green
+            raise IsolationError(self._refuted[question])
         try:
             return measure(task, protocol, **more, session=self._session(test))
+        except IsolationError as error:
+            self._refuted[question] = str(error)
+            raise
         except IncompleteStudyError as error:
             self._on_incomplete(str(error))
             raise
