@@ -57,7 +57,9 @@ def test_with_all_of_them_at_once_a_rerun_changes_no_verdict(project: Project, w
     outcomes = result.parseoutcomes()
     assert (outcomes["passed"], outcomes["failed"], outcomes["rerun"]) == (1, 3, 6), result.stdout.str()
     result.stdout.no_fnmatch_line("*Timeout*")
-    assert len(project.trained()) == 4 + 3 + 4, "test_is_beyond shares the runs of test_passes; a control is no run"
+    trained = 4 + 3 + 2  # test_is_beyond shares the runs of test_passes; the last study ends with its control's two
+    at_most = trained + (way == "n2") * 2  # a helper trains while the owner still proves the control
+    assert trained <= len(project.trained()) <= at_most
     cases = ElementTree.parse(project.path / "junit.xml").iter("testcase")
     verdicts = {
         case.get("name"): found.get("value")
