@@ -22,7 +22,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from multiprocessing import connection, context, get_context, parent_process
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
 
 from .executor import Died, Executor, Outcome, ProcessDied, Training, timed_out
 from .payload import Payload
@@ -43,7 +45,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class ChildProcesses(Executor):
-    """Trains each run in a child of its own, ``slots`` at a time."""
+    """Trains each run in a child of its own, one at a time on each of its devices."""
 
     def __init__(
         self,
@@ -51,28 +53,31 @@ class ChildProcesses(Executor):
         rootdir: Path,
         folder: Path,
         *,
-        slots: int = 1,
+        devices: Sequence[str],
         time_limit: float | None = None,
         method: StartMethod = "forkserver",
     ) -> None:
         """Write the task into ``folder``; raise `CannotSend` where it cannot be sent to another process."""
-        self.slots, self.time_limit = slots, time_limit
+        self.slots, self.time_limit = len(devices), time_limit
+        self._free = list(devices)  #: a device that two children may share is there twice
         self._payload = Payload(trainer, rootdir, folder)
         self._context = _context_of(method)
 
     def start(self, plan: RunPlan, *, log: str, attempt: int = 1) -> Training:
-        return _Child(plan, self._process(Trainer.train_once, (plan,), Path(log), new_log=attempt == 1))
+        device = self._free.pop(0)
+        return _Child(plan, device, self._process(Trainer.train_once, (plan,), device, Path(log), new_log=attempt == 1))
 
     def wait(self, trainings: Sequence[Training]) -> list[Training]:
-        children = [cast(_Child, training) for training in trainings]
-        ended: list[Training] = []
+        children = list(map(_Child.of, trainings))
+        ended: list[_Child] = []
         while not ended:
             due = None
             if self.time_limit is not None:
                 due = max(0.0, self.time_limit - max(child.process.seconds for child in children))
             connection.wait([child.process.pipe for child in children], due)
             ended = [child for child in children if self._has_ended(child)]
-        return ended
+        self._free += [child.device for child in ended]
+        return [*ended]
 
     def _has_ended(self, child: _Child) -> bool:
         """Whether a child has sent its record, has died, or has taken too long and is ended; its outcome is there."""
@@ -86,12 +91,13 @@ class ChildProcesses(Executor):
         return child.outcome is not None
 
     def cancel(self, trainings: Sequence[Training]) -> None:
-        for training in trainings:
-            cast(_Child, training).process.kill()
+        for child in map(_Child.of, trainings):
+            child.process.kill()
+            self._free.append(child.device)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         log = self._payload.path.with_suffix(".log")
-        process = self._process(function, args, log, new_log=True)
+        process = self._process(function, args, self._free[0], log, new_log=True)
         try:
             if not connection.wait([process.pipe], self.time_limit):
                 process.abort()
@@ -105,31 +111,36 @@ class ChildProcesses(Executor):
         """Remove the task's files; no child may be started after."""
         self._payload.remove()
 
-    def _process(self, function: Callable[..., Any], args: tuple[Any, ...], log: Path, *, new_log: bool) -> _Process:
-        return _Process(self._context, self._payload.path, function, args, log, new_log=new_log)
+    def _process(self, function: Callable[..., Any], args: Any, device: str, log: Path, *, new_log: bool) -> _Process:
+        return _Process(self._context, _Call(self._payload.path, device, function, args), log, new_log=new_log)
+
+
+class _Call(NamedTuple):
+    """What a child does: ``function(trainer, *args)``, with the trainer of a payload on one device."""
+
+    payload: Path
+    device: str
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
 
 
 class _Child(Training):
     """A run and the process that trains it."""
 
-    def __init__(self, plan: RunPlan, process: _Process) -> None:
+    def __init__(self, plan: RunPlan, device: str, process: _Process) -> None:
         super().__init__(plan)
-        self.process = process
+        self.device, self.process = device, process
+
+    @classmethod
+    def of(cls, training: Training) -> _Child:
+        """Return a training that this executor has started as what it is."""
+        return cast(_Child, training)
 
 
 class _Process:
     """One child, from its start to what it sent."""
 
-    def __init__(
-        self,
-        context: context.BaseContext,
-        payload: Path,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        log: Path,
-        *,
-        new_log: bool,
-    ) -> None:
+    def __init__(self, context: context.BaseContext, call: _Call, log: Path, *, new_log: bool) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         if new_log:
@@ -137,7 +148,7 @@ class _Process:
         self.pipe, theirs = context.Pipe(duplex=False)
         self.started = time.monotonic()
         process = context.Process(  # type: ignore[attr-defined]  # of a concrete context
-            target=_main, args=(theirs, str(payload), function, args, str(log)), name=f"stabilitykit {log.stem}"
+            target=_main, args=(theirs, call, str(log)), name=f"stabilitykit {log.stem}"
         )
         with _no_main():
             process.start()
@@ -204,14 +215,16 @@ class _Process:
         return f"\n\nthe end of {self.log}:\n{shown}" if shown.strip() else ""
 
 
-def _main(pipe: connection.Connection, payload: str, function: Callable[..., Any], args: Any, log: str) -> None:
+def _main(pipe: connection.Connection, call: _Call, log: str) -> None:
     """Run in the child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear, who ends this process
     os.setsid()
     _die_with_parent()
     _write_to(log)
     try:
-        sent: tuple[str, Any] = ("returned", function(Payload.read(Path(payload)), *args))
+        trainer = Payload.read(call.payload)
+        trainer.device = torch.device(call.device)
+        sent: tuple[str, Any] = ("returned", call.function(trainer, *call.args))
     except Exception as error:  # noqa: BLE001  # raised again in the parent
         sent = ("raised", error)
     pipe.send_bytes(pickle.dumps(sent, protocol=5))

@@ -11,7 +11,6 @@ from .board import Board
 from .budgets import Budget
 from .config import MarkerConfig, StabilityConfig
 from .control import ControlMode
-from .environment import resolve_device
 from .errors import IncompleteStudyError, IsolationError
 from .measures import Metric
 from .protocol import NoiseProtocol
@@ -122,7 +121,9 @@ class Stability:
         settings: dict[str, Any] = {
             "store": self._store,
             "rootdir": self._rootdir,
-            "device": resolve_device(self._config.device, self._slot, self._config.workers_per_device),
+            "device": self._config.device,
+            "slot": self._slot,
+            "workers_per_device": self._config.workers_per_device,
             "threads": self._config.threads,
             "isolation": self._config.isolation,
             "workers": self._config.workers,

@@ -108,7 +108,7 @@ class StabilityPlugin:
         self._numbers: dict[str, int] = {}
         self._current: pytest.Item | None = None
         self._fixture: Stability | None = None
-        self._environ: dict[str, str | None] = {}  #: variables that were set, as they were
+        self._has_set_cublas = False
 
     @property
     def folder(self) -> Path:
@@ -165,13 +165,13 @@ class StabilityPlugin:
         """Number the tests: the same numbers in every worker. Make CUDA deterministic before anything starts it."""
         self._numbers = {item.nodeid: number for number, item in enumerate(session.items)}
         if self.values.device != "cpu" and any(map(self.asks, session.items)) and _CUBLAS not in os.environ:
-            self._environ[_CUBLAS] = None
             os.environ[_CUBLAS] = ":4096:8"
+            self._has_set_cublas = True
 
     def pytest_unconfigure(self) -> None:
         """Put the environment back."""
-        for name in self._environ:
-            os.environ.pop(name, None)
+        if self._has_set_cublas:
+            os.environ.pop(_CUBLAS, None)
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         """Take a time limit that pytest-timeout has for all tests off those that train; a marker of their own stays.
@@ -200,6 +200,7 @@ class StabilityPlugin:
         if (
             test is None
             or not test.studies
+            or (self.xdist and self.xdist.is_helping)
             or not (report.when == "call" or (report.when == "setup" and not report.passed))
         ):
             return report

@@ -95,7 +95,7 @@ class Runner:
             if self.train_free():
                 wait = _FIRST_WAIT
             elif not self.is_finished():  # others train the rest; a run whose trainer dies becomes free again
-                self._check_not_stopped()
+                self.check_not_stopped()
                 time.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
                 self.report_progress()
@@ -111,6 +111,18 @@ class Runner:
     def reason_to_stop(self) -> str | None:
         """Return why no further run of this study may begin here; None if it may."""
         return self._stop.reason_against(self._longest)
+
+    def check_not_stopped(self) -> None:
+        """Raise `IncompleteStudyError` where runs are missing that no one will train."""
+        reason = self.reason_to_stop()
+        if reason is None or self.is_finished() or (self._stop.reason is None and self.experiment.running()):
+            return
+        missing = [plan.index for plan in self.plans if not self.experiment.is_finished(plan.index)]
+        done = len(self.plans) - len(missing)
+        raise IncompleteStudyError(
+            f"{self._study}: cancelled after {done} of {len(self.plans)} runs, since {reason}. Missing: "
+            f"run {_ranges(missing)}. The finished runs are kept, and the next session trains the rest."
+        )
 
     def report_progress(self) -> None:
         """Tell how far the study is, if that has changed, or was told long ago."""
@@ -209,18 +221,6 @@ class Runner:
         finally:
             done.set()
             thread.join()
-
-    def _check_not_stopped(self) -> None:
-        """Raise where no one will train what is missing."""
-        reason = self.reason_to_stop()
-        if reason is None or (self._stop.reason is None and self.experiment.running()):
-            return
-        missing = [plan.index for plan in self.plans if not self.experiment.is_finished(plan.index)]
-        done = len(self.plans) - len(missing)
-        raise IncompleteStudyError(
-            f"{self._study}: cancelled after {done} of {len(self.plans)} runs, since {reason}. Missing: "
-            f"run {_ranges(missing)}. The finished runs are kept, and the next session trains the rest."
-        )
 
 
 def _ranges(numbers: Sequence[int]) -> str:

@@ -238,6 +238,8 @@ class Session:
         rootdir: Path,
         *,
         device: str = "auto",
+        slot: int = 0,
+        workers_per_device: int = 1,
         threads: int = 1,
         isolation: Isolation = "none",
         workers: int = 1,
@@ -252,6 +254,8 @@ class Session:
         self.store = store
         self.rootdir = rootdir
         self.device = device
+        self.slot = slot  #: of this worker among the session's; decides between several GPUs
+        self.workers_per_device = workers_per_device
         self.threads = threads
         self.isolation = isolation
         self.workers = workers  #: runs that train at once, each in a child process
@@ -269,6 +273,10 @@ class Session:
         """Return a name for runs that nothing else may share: the session's, and which of its private studies it is."""
         return f"{self.store.session} {self.scope} {next(self._private)}"
 
+    def device_for(self, child: int = 0) -> str:
+        """Return the device that this worker trains on, or one of the children that train for it at once."""
+        return resolve_device(self.device, self.slot + child, self.workers_per_device)
+
     def executor(self, trainer: Trainer) -> Executor:
         """Return where runs train: in children where that was asked for, and the task can be sent to them."""
         if self.isolation != "none":
@@ -280,7 +288,7 @@ class Session:
                     trainer,
                     self.rootdir,
                     self.store.session_folder / "tasks",
-                    slots=self.workers,
+                    devices=[self.device_for(child) for child in range(self.workers)],
                     time_limit=self.run_timeout,
                     method="forkserver" if self.isolation == "process" else "spawn",
                 )
@@ -329,7 +337,7 @@ def measure(
     """
     session = session or _script_session()
     task, metrics = as_task(task, labels), dict(metrics or {})
-    device = resolve_device(session.device)
+    device = session.device_for()
     check_metrics(metrics, task.labels)
     if budget is not None:
         budget.check_names(Measures.names(task.labels, metrics))
@@ -340,16 +348,15 @@ def measure(
     if not all(experiment.is_finished(plan.index) for plan in protocol.plans()):
         task.check(protocol, torch.device(device))  # costs a model; one whose runs are there has passed it
         executor = session.executor(trainer)
+    name = f"{task.name} {protocol.name}"
+    runner = Runner(
+        experiment, protocol.plans(), executor, study=name, stop=session.stop, on_progress=session.on_progress
+    )
+    shown: Control | None = None
     with contextlib.closing(executor):
-        shown = session.control(experiment, control, lambda mode: executor.call(prove_isolation, protocol, mode))
-        runner = Runner(
-            experiment,
-            protocol.plans(),
-            executor,
-            study=f"{task.name} {protocol.name}",
-            stop=session.stop,
-            on_progress=session.on_progress,
-        )
+        runner.check_not_stopped()
+        with session.stop.interrupts():
+            shown = session.control(experiment, control, lambda mode: executor.call(prove_isolation, protocol, mode))
         records = session.gather(runner)
     if shown is None:  # a helper leaves the control to the owner of the test
         shown = Control(False, "checked by the test's own worker")

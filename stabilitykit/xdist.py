@@ -128,7 +128,7 @@ class XdistBridge:
         self, report: pytest.TestReport
     ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
         """Show a test that is run again after a crash."""
-        return ("rerun", "R", ("RERUN", {"yellow": True})) if report.outcome == "rerun" else None  # type: ignore[comparison-overlap]
+        return ("rerun", "R", ("RERUN", {"yellow": True})) if _is_rerun(report) else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """In the controller: know what has an outcome, and let ``-x`` and ``--maxfail`` end the training elsewhere."""

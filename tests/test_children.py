@@ -38,7 +38,8 @@ def children(tmp_path: Path) -> Iterator[Callable[..., ChildProcesses]]:
 
     def make(task: Callable | Trainer, **options: object) -> ChildProcesses:
         trainer = task if isinstance(task, Trainer) else trainer_of(task, tmp_path)
-        made.append(ChildProcesses(trainer, ROOT, tmp_path / "tasks", **options))
+        devices = options.pop("devices", ["cpu"])
+        made.append(ChildProcesses(trainer, ROOT, tmp_path / "tasks", devices=devices, **options))
         return made[-1]
 
     yield make
@@ -49,7 +50,7 @@ def children(tmp_path: Path) -> Iterator[Callable[..., ChildProcesses]]:
 
 def test_a_child_trains_the_bits_of_its_parent(dropout_net: Recipe, children: Callable, tmp_path: Path) -> None:
     trainer = Trainer(dropout_net, "cpu", 1, tmp_path)
-    executor = children(trainer, slots=2)
+    executor = children(trainer, devices=["cpu", "cpu"])
     trainings = [executor.start(plan, log=str(tmp_path / f"{plan.index}.log")) for plan in (PLAN, SECOND)]
     waiting = list(trainings)
     while waiting:
@@ -195,6 +196,25 @@ def raises(trainer: Trainer) -> None:
 
 def leaves(trainer: Trainer) -> None:
     os._exit(4)
+
+
+def test_each_child_has_a_device_of_its_own(children: Callable, tmp_path: Path) -> None:
+    def waits(run: object) -> Tensor:
+        until = time.monotonic() + (10 if run.index == 0 else 0)
+        while not (tmp_path / "second").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        if run.index:
+            (tmp_path / "second").touch()
+        return torch.zeros(6, 3) + run.device.index
+
+    executor = children(waits, devices=["cpu:0", "cpu:1"])
+    trainings = [executor.start(plan, log=str(tmp_path / f"{plan.index}.log")) for plan in (PLAN, SECOND)]
+    waiting = list(trainings)
+    while waiting:
+        for ended in executor.wait(waiting):
+            waiting.remove(ended)
+    assert [training.outcome.logits[0, 0].item() for training in trainings] == [0, 1]
+    assert sorted(executor._free) == ["cpu:0", "cpu:1"]
 
 
 class TestPayload:

@@ -73,6 +73,31 @@ def test_what_is_no_device_is_refused(device):
     assert str(refusal.value) == f"Expected the device to be auto, cpu, cuda or cuda:N but got device={device!r}."
 
 
+@pytest.mark.parametrize(
+    ("device", "slot", "each", "expected"),
+    [
+        ("auto", 0, 1, "cuda:0"),
+        ("auto", 1, 1, "cuda:1"),
+        ("cuda", 3, 2, "cuda:1"),
+        ("cuda:1", 1, 2, "cuda:1"),
+        ("cpu", 9, 1, "cpu"),
+    ],
+)
+def test_a_slot_has_its_device_among_the_gpus_that_are_seen(monkeypatch, device, slot, each, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert resolve_device(device, slot, each) == expected
+
+
+def test_more_workers_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ConfigError, match="at most 2 workers, 1 for each of cuda:0, cuda:1, but this is number 3"):
+        resolve_device("auto", slot=2)
+    with pytest.raises(ConfigError, match="at most 1 workers, 1 for each of cuda:1"):
+        resolve_device("cuda:1", slot=1)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="shows what happens without a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
 def test_a_gpu_that_is_not_there_is_refused_with_what_there_is(device):
