@@ -120,6 +120,35 @@ class TestValues:
         assert all(dense[name] == flat[name] for name in CLASS_NAMES)
         assert dense["count"].value == int(kept.sum()) == 25
 
+    @pytest.mark.parametrize(
+        ("outputs", "labels"),
+        [
+            (LOGITS, LABELS),
+            (LOGITS.double() / 3, LABELS.int()),
+            (LOGITS[..., 0], LOGITS[0, :, 0]),
+            (LOGITS, LOGITS[0] + 1),
+            (torch.randn(R, *PIXELS.shape, C, generator=torch.Generator().manual_seed(2)), PIXELS),
+        ],
+    )
+    def test_runs_one_by_one_measure_the_same_bits_as_one_tensor(self, outputs, labels):
+        metrics = {"mine": lambda outputs, labels: outputs.double().mean() + labels.double().sum()}
+        one = Measures(outputs, labels, metrics)
+        other = Measures([run.clone() for run in outputs], labels, metrics)
+        assert {name: one[name] for name in one} == {name: other[name] for name in other}
+
+    @pytest.mark.parametrize("classes", [2, 200, 300])
+    def test_predictions_fit_into_the_few_bytes_that_keep_them(self, classes):
+        labels = torch.arange(N) % classes
+        logits = torch.randn(R, N, classes, generator=torch.Generator().manual_seed(0))
+        logits[:, : N // 2, -1] = 9.0  # the last class, which too small an integer would turn into another
+        measures = Measures(logits, labels)
+        predicted = logits.argmax(-1)
+        assert measures.of_runs("accuracy").tolist() == pytest.approx(
+            [100 * (run == labels).double().mean().item() for run in predicted]
+        )
+        pairs = [100 * (one != two).double().mean().item() for one, two in itertools.combinations(predicted, 2)]
+        assert measures["disagreement"].value == pytest.approx(statistics.mean(pairs))
+
     def test_equal_runs_have_no_spread_at_all(self):
         measures = Measures(LOGITS[:1].expand(R, -1, -1), LABELS, {"zeros": share_of_class_0})
         for name in ("accuracy_sd", "cross_entropy_sd", "disagreement", "ensemble_delta", "zeros_sd"):

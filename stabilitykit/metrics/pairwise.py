@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,10 +10,13 @@ from .ranks import doubled_ranks
 from .runs import Array, Runs, blocks, first_copies
 
 #: Of the float64 block that a matrix product takes at once.
-_BLOCK_BYTES = 4 * 2**20
+_BLOCK_BYTES = 2**20
+
+#: Of the ranks of all models together, which are kept until all pairs are done; of more, only half is kept.
+_RANKS_BYTES = 16 * 2**20
 
 
-def disagreement(predictions: Iterable[Tensor]) -> Tensor:
+def disagreement(predictions: Runs) -> Tensor:
     """Percentage of examples on which two models predict different classes.
 
     Integer classes ``[R, N]`` in, or R times ``[N]``; float64 ``[R, R]`` in percent out, between 0 and 100; the
@@ -31,7 +32,7 @@ def disagreement(predictions: Iterable[Tensor]) -> Tensor:
     differing = np.zeros((len(runs), len(runs)))
     for i, one in enumerate(runs):
         differing[i, i + 1 :] = [np.count_nonzero(one != other) for other in runs[i + 1 :]]
-    return torch.from_numpy((differing + differing.T) * 100.0 / len(runs[0]))
+    return torch.from_numpy((differing + differing.T) * 100.0 / len(runs[0])).to(predictions[0].device)
 
 
 def spearman(outputs: Runs) -> Tensor:
@@ -39,7 +40,7 @@ def spearman(outputs: Runs) -> Tensor:
 
     Outputs ``[R, M]`` in, or R tensors of any one shape: all numbers of a model count. Float64 ``[R, R]`` out, between
     -1 and 1; the diagonal is 1. A constant model has no correlation: its entries are NaN, and so are those of a model
-    with a NaN. Each model is ranked once, and its ranks take 4 bytes a number until all pairs are done.
+    with a NaN.
 
     >>> spearman(torch.tensor([[1.0, 2.0, 3.0, 4.0], [10.0, 30.0, 20.0, 40.0]]))
     tensor([[1.0000, 0.8000],
@@ -48,12 +49,20 @@ def spearman(outputs: Runs) -> Tensor:
     Source: Summers & Dinneen, ICML 2021, section 3.1 ("correlation of predictions, calculated across examples and
     classes").
     """
-    ranks = doubled_ranks(outputs)
-    gram = torch.zeros(len(ranks), len(ranks), dtype=torch.float64)
-    for block in blocks(ranks, _numbers_a_block(len(ranks))):
-        exact = block.double()
-        gram.addmm_(exact, exact.T)
-    return _correlation(gram, first_copies(ranks)).to(outputs[0].device)
+    runs = len(outputs)
+    gram = torch.zeros(runs, runs, dtype=torch.float64)
+    kept = runs if 4 * runs * outputs[0].numel() <= _RANKS_BYTES else (runs + 1) // 2
+    for start in range(0, runs, kept):
+        some = range(start, min(start + kept, runs))
+        ranks = doubled_ranks(outputs, some)
+        gram[start : some.stop, start : some.stop] = _products(ranks, ranks)
+        for first in range(some.stop, runs, 4):  # of those that there was no room for, a few at a time
+            others = range(first, min(first + 4, runs))
+            gram[start : some.stop, first : others.stop] = _products(ranks, doubled_ranks(outputs, others))
+        del ranks  # before the next are made
+    variances = gram.diagonal()
+    # The root of a product and not the product of roots: where ranks are equal it is the variance itself, to the bit.
+    return _correlation(gram, torch.outer(variances, variances).sqrt(), outputs).to(outputs[0].device)
 
 
 def pearson(outputs: Runs) -> Tensor:
@@ -76,7 +85,8 @@ def pearson(outputs: Runs) -> Tensor:
     for block in blocks(outputs, max(1, _numbers_a_block(runs) // outputs[0][0].numel())):
         centred = block.flatten(1).double().sub_(first[:, None]).sub_(mean[:, None])
         gram.addmm_(centred, centred.T)
-    return _correlation(gram, first_copies(outputs))
+    norms = gram.diagonal().sqrt()
+    return _correlation(gram, torch.outer(norms, norms), outputs)
 
 
 def _compact(classes: Tensor) -> Array:
@@ -89,9 +99,23 @@ def _numbers_a_block(runs: int) -> int:
     return max(1, _BLOCK_BYTES // (8 * runs))
 
 
-def _correlation(gram: Tensor, same: list[int]) -> Tensor:
-    norms = gram.diagonal().sqrt()
-    upper = (gram / torch.outer(norms, norms)).clamp(-1.0, 1.0).triu(diagonal=1)
-    matrix = upper + upper.T + torch.diag(norms / norms)  # 1, and NaN for a constant row
+def _products(some: list[Tensor], others: list[Tensor]) -> Tensor:
+    """Sum of the products of two models' ranks, for each of some and each of others."""
+    total = torch.zeros(len(some), len(others), dtype=torch.float64)
+    numbers = _numbers_a_block(max(len(some), len(others)))
+    if some is others:
+        for block in blocks(some, numbers):
+            exact = block.double()
+            total.addmm_(exact, exact.T)
+    else:
+        for one, other in zip(blocks(some, numbers), blocks(others, numbers), strict=True):
+            total.addmm_(one.double(), other.double().T)
+    return total
+
+
+def _correlation(gram: Tensor, scale: Tensor, outputs: Runs) -> Tensor:
+    upper = (gram / scale).clamp(-1.0, 1.0).triu(diagonal=1)
+    matrix = upper + upper.T + torch.diag(scale.diagonal() / scale.diagonal())  # 1, and NaN for a constant row
     # A matrix product rounds differently from block to block; models with the same bits must correlate by exactly 1.
+    same = first_copies(outputs)
     return matrix[same][:, same]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,58 +19,68 @@ _MOST_IN_32_BITS = 2**31 - 1
 _MOST_THREADS = 4
 
 
-def doubled_ranks(runs: Runs) -> list[Tensor]:
-    """Rank the outputs of every run, as many runs at a time as torch has threads.
+def doubled_ranks(runs: Runs, which: range) -> list[Tensor]:
+    """Rank the outputs of some of the runs, as many runs at a time as torch has threads; ``[M]`` each.
 
-    >>> doubled_ranks(torch.tensor([[0.5, 7.0, 0.5, 9.0], [4.0, 3.0, 2.0, 1.0]]))
+    >>> doubled_ranks(torch.tensor([[0.5, 7.0, 0.5, 9.0], [4.0, 3.0, 2.0, 1.0]]), range(2))
     [tensor([-2,  1, -2,  3], dtype=torch.int32), tensor([ 3,  1, -1, -3], dtype=torch.int32)]
     """
-    threads = min(torch.get_num_threads(), _MOST_THREADS, len(runs))
+    outputs = runs[0].numel()
+    # Row by row, since the allocator then has room for them where smaller things were; and not in another thread's.
+    ranks = [np.empty(outputs, _rank_type(outputs)) for _ in which]
+    threads = min(torch.get_num_threads(), _MOST_THREADS, len(which))
 
-    def every(first: int) -> list[Tensor]:
-        ranker = Ranker(runs[0].numel())
-        return [torch.from_numpy(ranker.doubled(runs[i].flatten())) for i in range(first, len(runs), threads)]
+    def every(first: int) -> None:
+        ranker = Ranker(outputs)
+        for row in range(first, len(which), threads):
+            ranker.doubled(runs[which[row]].flatten(), out=ranks[row])
 
-    ranks = [torch.empty(0)] * len(runs)
-    with ThreadPoolExecutor(threads) as pool:
-        for first, ranked in enumerate(pool.map(every, range(threads))):
-            ranks[first::threads] = ranked
-    return ranks
+    if threads == 1:  # a thread of its own would have memory of its own
+        every(0)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(every, range(threads)))
+    return [torch.from_numpy(row) for row in ranks]
+
+
+def _rank_type(outputs: int) -> type[np.signedinteger[Any]]:
+    return np.int32 if outputs <= _MOST_IN_32_BITS else np.int64
 
 
 class Ranker:
     """Ranks the outputs of one model after another, in memory that is taken once.
 
-    >>> Ranker(4).doubled(torch.tensor([0.5, 7.0, 0.5, 9.0])).tolist()  # ranks 1.5, 3, 1.5, 4, and their mean is 2.5
+    >>> ranks = np.empty(4, np.int32)
+    >>> Ranker(4).doubled(torch.tensor([0.5, 7.0, 0.5, 9.0]), out=ranks)  # ranks 1.5, 3, 1.5, 4; their mean is 2.5
+    >>> ranks.tolist()
     [-2, 1, -2, 3]
     """
 
     def __init__(self, outputs: int) -> None:
         """Take the number of outputs of a model, M."""
         self._small = outputs <= _MOST_IN_32_BITS
-        self._untied = np.arange(1 - outputs, outputs, 2, dtype=np.int32 if self._small else np.int64)
+        self._untied = np.arange(1 - outputs, outputs, 2, dtype=_rank_type(outputs))
         self._ranks = np.empty_like(self._untied)
         self._both = np.empty(outputs, np.int64)
         self._place = np.arange(outputs, dtype=self._untied.dtype)
         self._level = np.zeros(outputs + 1, bool)  # with the one before; the first and the one after the last are not
 
-    def doubled(self, row: Tensor) -> Array:
-        """Return twice the distance of each rank from the mean rank; equal outputs share their mean rank.
+    def doubled(self, row: Tensor, out: Array) -> None:
+        """Write twice the distance of each rank from the mean rank; equal outputs share their mean rank.
 
         Outputs ``[M]`` in; integers ``[M]`` between 1 - M and M - 1 out, whose sum is 0. Twice, because a mean rank
         may end on a half. A row with a NaN has no order: it gets zeros, as a constant one does.
         """
         values = as_array(row)
         if np.isnan(values.max()):
-            return np.zeros_like(self._untied)
+            out[:] = 0
+            return
         by_bits = self._small and values.dtype == np.float32
         order, ascending = self._sort_bits(values) if by_bits else _argsort(values)
         np.equal(ascending[1:], ascending[:-1], out=self._level[1:-1])
         np.copyto(self._ranks, self._untied)
         self._share_ranks()
-        ranks = np.empty_like(self._ranks)
-        ranks[order] = self._ranks
-        return ranks
+        out[order] = self._ranks
 
     def _share_ranks(self) -> None:
         before, after = self._level[:-1], self._level[1:]

@@ -74,7 +74,7 @@ def percent_right(predicted: Tensor, labels: Tensor) -> Tensor:
     >>> percent_right(torch.tensor([[0, 1, 0, 0]]), torch.tensor([0, 1, 0, 1]))
     tensor([75.], dtype=torch.float64)
     """
-    return (predicted == labels).sum(dim=-1).double() * 100.0 / len(labels)
+    return torch.stack([(run == labels).sum() for run in predicted]).double() * 100.0 / len(labels)
 
 
 def cross_entropy(logits: Runs, labels: Tensor) -> Tensor:

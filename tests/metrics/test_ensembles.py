@@ -18,6 +18,7 @@ from stabilitykit.metrics import (
     cross_entropy_ensemble_delta,
     ensemble_delta,
     ensemble_of,
+    predictions,
     rmse,
     vanilla_groups,
 )
@@ -206,3 +207,61 @@ def test_the_fast_ways_agree_whatever_the_chunks_of_examples(monkeypatch):
     monkeypatch.setattr(module, "_CHUNK_BYTES", 8 * 5 * 5 * 7)
     torch.testing.assert_close(accuracy_ensemble_delta(logits, labels), whole[0], rtol=0, atol=1e-12)
     torch.testing.assert_close(cross_entropy_ensemble_delta(logits), whole[1], rtol=1e-12, atol=1e-15)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    runs=st.integers(2, 6),
+    scale=st.sampled_from([1e-30, 1e-3, 1.0, 1e30]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+@settings(deadline=None, max_examples=60)
+def test_the_fast_way_counts_like_equation_1_at_every_scale_and_however_close(seed, runs, scale, dtype):
+    logits, labels = logits_with_ties(runs, seed, examples=40)
+    nearly = 1 + 1e-7 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+    logits = logits.to(dtype) * scale * nearly  # sums that are all but level, where a float32 alone cannot say
+    expected = ensemble_delta(logits, labels, accuracy)
+    torch.testing.assert_close(accuracy_ensemble_delta(logits, labels), expected, rtol=0, atol=1e-9)
+    known = predictions(logits, dtype=torch.uint8)
+    torch.testing.assert_close(accuracy_ensemble_delta(logits, labels, known), expected, rtol=0, atol=1e-9)
+
+
+def test_a_class_that_is_masked_out_does_no_harm():
+    logits, labels = logits_with_ties(4)
+    logits[:, :, 3] = -torch.inf
+    torch.testing.assert_close(
+        accuracy_ensemble_delta(logits, labels), ensemble_delta(logits, labels, accuracy), rtol=0, atol=1e-9
+    )
+    labels = labels % 3
+    torch.testing.assert_close(
+        cross_entropy_ensemble_delta(logits), cross_entropy_ensemble_delta(logits[..., :3]), rtol=1e-12, atol=0
+    )
+
+
+@pytest.mark.parametrize("runs", RUNS)
+def test_the_fast_way_of_cross_entropy_agrees_where_sixteen_overlaps_underflow_and_one_does_not(runs):
+    logits = 60 * torch.randn(runs, 40, 3, generator=torch.Generator().manual_seed(runs), dtype=torch.float64)
+    expected = ensemble_delta(logits, torch.zeros(40, dtype=torch.long), cross_entropy)
+    torch.testing.assert_close(cross_entropy_ensemble_delta(logits), expected, rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("examples", [1, 2, 3, 15, 16, 17, 31, 33])
+def test_folded_overlaps_leave_out_no_example(examples):
+    logits, labels = logits_with_ties(3, examples=examples)
+    expected = ensemble_delta(logits, labels, cross_entropy)
+    torch.testing.assert_close(cross_entropy_ensemble_delta(logits), expected, rtol=1e-10, atol=1e-14)
+
+
+def test_models_that_always_agree_gain_exactly_nothing():
+    logits, labels = logits_with_ties(1)
+    assert not accuracy_ensemble_delta(torch.cat([logits, 2 * logits, logits + 1]), labels).any()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 33])
+def test_equal_models_gain_exactly_nothing_whatever_a_matrix_product_rounds(classes):
+    alone = torch.randn(1, 301, classes, generator=torch.Generator().manual_seed(classes))
+    other = torch.randn(1, 301, classes, generator=torch.Generator().manual_seed(0))
+    delta = cross_entropy_ensemble_delta(torch.cat([*[alone] * 6, other, *[alone] * 6]))
+    assert delta[6].unique().numel() == 2  # the same against each of those equal, and 0 against itself
+    same = [i for i in range(13) if i != 6]
+    assert not delta[same][:, same].any()

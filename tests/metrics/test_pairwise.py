@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from stabilitykit.metrics import disagreement, pearson, spearman
+from stabilitykit.metrics import disagreement, pairwise, pearson, spearman
 
 RUNS = range(2, 13)
 
@@ -140,3 +140,42 @@ def test_a_constant_model_has_no_correlation(correlation, value):
     constant = torch.full((18,), value, dtype=torch.float64)  # the mean of 18 times 0.1 is not 0.1
     matrix = correlation(torch.stack([constant, torch.arange(18.0, dtype=torch.float64)]))
     assert [[math.isnan(entry) for entry in row] for row in matrix.tolist()] == [[True, True], [True, False]]
+
+
+def test_spearman_of_more_models_than_there_is_room_for_is_the_same(monkeypatch):
+    outputs = rows_with_ties(11)
+    outputs[7] = outputs[2]
+    expected = spearman(outputs)
+    monkeypatch.setattr(pairwise, "_RANKS_BYTES", 1)
+    monkeypatch.setattr(pairwise, "_BLOCK_BYTES", 8 * 11 * 13)
+    assert torch.equal(spearman(outputs), expected)
+    assert expected[2, 7] == 1
+
+
+def test_pearson_agrees_whatever_the_blocks(monkeypatch):
+    outputs = rows_with_ties(5) / 3
+    expected = pearson(outputs)
+    monkeypatch.setattr(pairwise, "_BLOCK_BYTES", 8 * 5 * 7)
+    torch.testing.assert_close(pearson(outputs), expected, rtol=1e-13, atol=1e-15)
+
+
+def test_models_of_equal_ranks_correlate_by_exactly_one():
+    outputs = torch.randn(1, 999, generator=torch.Generator().manual_seed(0))
+    assert (spearman(torch.cat([outputs, 3 * outputs, outputs.exp()])) == 1).all()
+
+
+def test_a_model_with_a_nan_has_no_rank_correlation_and_others_keep_theirs():
+    outputs = rows_with_ties(4)
+    expected = spearman(outputs)
+    outputs[1, 5] = torch.nan
+    got = spearman(outputs)
+    assert got[1].isnan().all()
+    assert got[:, 1].isnan().all()
+    others = torch.tensor([0, 2, 3])
+    assert torch.equal(got[others][:, others], expected[others][:, others])
+
+
+@pytest.mark.parametrize("classes", [2, 200, 300, 70_000])
+def test_classes_are_told_apart_however_many_there_are(classes):
+    predictions = torch.tensor([[0, classes - 1, 1], [0, classes - 2, 1], [-1, classes - 1, 1]])
+    assert (disagreement(predictions) * 3 / 100).round().tolist() == [[0, 1, 1], [1, 0, 2], [1, 2, 0]]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stabilitykit.errors import TaskError
-from stabilitykit.metrics import accuracy, cross_entropy, flatten_examples, predictions, rmse
+from stabilitykit.metrics import accuracy, cross_entropy, flatten_examples, percent_right, predictions, rmse
 
 RUNS = range(2, 13)
 
@@ -109,6 +109,10 @@ def test_flatten_examples_leaves_out_ignored_labels():
         (cross_entropy, torch.zeros(2, 5, 3), torch.zeros(1)),
         (rmse, torch.zeros(2, 5, 1), torch.zeros(5)),
         (rmse, torch.zeros(5, 5), torch.zeros(5, 1)),
+        (accuracy, [torch.zeros(5, 3), torch.zeros(6, 3)], torch.zeros(5)),
+        (cross_entropy, [torch.zeros(5, 3), torch.zeros(6, 3)], torch.zeros(5)),
+        (rmse, [torch.zeros(5), torch.zeros(5, 1)], torch.zeros(5)),
+        (flatten_examples, [torch.zeros(5, 3), torch.zeros(6, 3)], torch.zeros(5)),
         (flatten_examples, torch.zeros(2, 3, 7, 7), torch.zeros(3, 7, 6)),
     ],
 )
@@ -116,3 +120,19 @@ def test_labels_of_another_shape_are_refused_and_not_broadcast(score, outputs, l
     with pytest.raises(TaskError, match=r"Expected labels of shape \[.*\].* but got labels of shape \[") as refusal:
         score(outputs, labels)
     assert str(list(labels.shape)) in str(refusal.value)
+
+
+def test_accuracy_is_the_same_where_predictions_are_known():
+    logits, labels = logits_with_ties(4)
+    for dtype in (torch.uint8, torch.int16, torch.int64):
+        known = predictions(logits, dtype=dtype)
+        assert known.dtype == dtype
+        assert torch.equal(percent_right(known, labels), accuracy(logits, labels))
+
+
+def test_scoring_leaves_the_outputs_alone():
+    logits, labels = logits_with_ties(3)
+    logits = logits.double()
+    before = logits.clone()
+    cross_entropy(logits, labels)
+    assert torch.equal(logits, before)
