@@ -1,7 +1,8 @@
 """All pairwise measures at scale: seconds, how many times faster than a loop over pairs, and peak memory.
 
 Run it on a quiet machine: ``python benchmarks/pairwise.py``. R models of 10,000 examples and 10 classes in float32, on
-one thread of torch. Figures are medians of five; what is compared ran in turn, and gave the same numbers.
+one thread of torch and on as many as it takes by itself. Figures are medians of five; what is compared ran in turn, and
+gave the same numbers.
 """
 
 from __future__ import annotations
@@ -104,10 +105,11 @@ def speed() -> None:
     ]
     ratio = statistics.median(loop / fast for fast, loop in pairs)
     fast, loop = (statistics.median(side) for side in zip(*pairs, strict=True))
-    print(f"R = 20: {fast:.3f} s, a loop over pairs {loop:.1f} s, {ratio:.0f} times as long")
+    threads = f"{torch.get_num_threads()} thread(s)"
+    print(f"{threads}, R = 20: {fast:.3f} s, a loop over pairs {loop:.1f} s, {ratio:.0f} times as long")
     logits, labels = models(100)
     times = [seconds(lambda: ours(logits, labels)) for _ in range(ROUNDS)]
-    print(f"R = 100: {statistics.median(times):.2f} s")
+    print(f"{threads}, R = 100: {statistics.median(times):.2f} s")
 
 
 def memory(runs: int) -> None:
@@ -125,10 +127,12 @@ def memory_of(runs: int) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    default = torch.get_num_threads()
     if len(sys.argv) > 1:
         memory(int(sys.argv[1]))
     else:
-        speed()
-        memory_of(20)
-        memory_of(100)
+        for threads in sorted({1, default}):
+            torch.set_num_threads(threads)
+            speed()
+        for runs in (2, 20, 100):  # 2: mostly what torch and NumPy load the first time
+            memory_of(runs)

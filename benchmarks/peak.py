@@ -1,26 +1,27 @@
-"""The most memory that a process has held, and how much more that is than it held before."""
+"""The most memory that a process has held, over what it held at first."""
 
 from __future__ import annotations
 
-import os
+import re
 import resource
 import sys
 from pathlib import Path
 
 
 class Peak:
-    """Counts from where it is made: resident memory then, and the process's highest mark later.
-
-    The mark is the process's own, so nothing may have gone above it before: make one in a fresh process.
-    """
+    """Counts from where it is made. The mark only rises, so make it in a fresh process, before there is much."""
 
     def __init__(self) -> None:
-        self._before = self._high()
-        if sys.platform == "linux":
-            self._before = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        self._before = _kept("VmRSS")
 
     def bytes(self) -> int:
-        return self._high() - self._before
+        return _kept("VmHWM") - self._before
 
-    def _high(self) -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+def _kept(field: str) -> int:
+    if sys.platform == "darwin":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not getrusage, whose mark a process has from the one that started it.
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return 1024 * int(found[1])

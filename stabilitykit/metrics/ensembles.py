@@ -145,12 +145,13 @@ def cross_entropy_ensemble_delta(logits: Runs) -> Tensor:
     """
     runs, (examples, classes) = len(logits), logits[0].shape
     total = logits[0].new_zeros(runs, runs, dtype=torch.float64)
-    examples_a_product = max(1, _CHUNK_BYTES // (2 * 8 * runs * runs))
+    examples_a_product = min(examples, max(1, _CHUNK_BYTES // (4 * 8 * runs * runs)))
+    room = total.new_empty(examples_a_product, runs, runs)
     for some in blocks(logits, max(1, _CHUNK_BYTES // (4 * 8 * runs * classes))):
         halves = some.transpose(0, 1).to(torch.float64, memory_format=torch.contiguous_format)
         halves -= halves.amax(dim=-1, keepdim=True)
         for few in torch.split(halves.div_(2), examples_a_product):
-            total += _log_overlaps(few)
+            total += _log_overlaps(few, room[: len(few)])
     # Not yet probabilities: each model's own sum of them is on the diagonal.
     own = total.diagonal() / 2
     delta = ((total - own[:, None] - own) / examples).triu(diagonal=1).clamp_(max=0)
@@ -158,11 +159,14 @@ def cross_entropy_ensemble_delta(logits: Runs) -> Tensor:
     return (delta + delta.T)[same][:, same]
 
 
-def _log_overlaps(halves: Tensor) -> Tensor:
-    """Sum over examples of log sum_c exp(h_ic + h_jc), ``[R, R]``; halved logits ``[N, R, C]``, 0 at most, in."""
+def _log_overlaps(halves: Tensor, room: Tensor) -> Tensor:
+    """Sum over examples of log sum_c exp(h_ic + h_jc), ``[R, R]``; halved logits ``[N, R, C]``, 0 at most, in.
+
+    ``room``, ``[N, R, R]``, is memory to work in: to take it anew for every product costs more than the product.
+    """
     roots = halves.exp()
     for folds in (4, 0):
-        overlap = torch.bmm(roots, roots.mT)
+        overlap = torch.bmm(roots, roots.mT, out=room)
         for _ in range(folds):  # a product of up to 16 examples costs one logarithm
             middle = len(overlap) // 2
             if middle:

@@ -13,7 +13,7 @@ from .runs import Array, Runs, blocks, first_copies
 _BLOCK_BYTES = 2**20
 
 #: Of the ranks of all models together, which are kept until all pairs are done; of more, only half is kept.
-_RANKS_BYTES = 32 * 2**20
+_RANKS_BYTES = 16 * 2**20
 
 
 def disagreement(predictions: Runs) -> Tensor:
@@ -102,9 +102,14 @@ def _numbers_a_block(runs: int) -> int:
 def _products(some: list[Tensor], others: list[Tensor]) -> Tensor:
     """Sum of the products of two models' ranks, for each of some and each of others."""
     total = torch.zeros(len(some), len(others), dtype=torch.float64)
-    numbers = _numbers_a_block(len(some) + len(others))
-    for one, other in zip(blocks(some, numbers), blocks(others, numbers), strict=True):
-        total.addmm_(one.double(), other.double().T)
+    numbers = _numbers_a_block(max(len(some), len(others)))
+    if some is others:
+        for block in blocks(some, numbers):
+            exact = block.double()
+            total.addmm_(exact, exact.T)
+    else:
+        for one, other in zip(blocks(some, numbers), blocks(others, numbers), strict=True):
+            total.addmm_(one.double(), other.double().T)
     return total
 
 

@@ -255,3 +255,13 @@ def test_folded_overlaps_leave_out_no_example(examples):
 def test_models_that_always_agree_gain_exactly_nothing():
     logits, labels = logits_with_ties(1)
     assert not accuracy_ensemble_delta(torch.cat([logits, 2 * logits, logits + 1]), labels).any()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 33])
+def test_equal_models_gain_exactly_nothing_whatever_a_matrix_product_rounds(classes):
+    alone = torch.randn(1, 301, classes, generator=torch.Generator().manual_seed(classes))
+    other = torch.randn(1, 301, classes, generator=torch.Generator().manual_seed(0))
+    delta = cross_entropy_ensemble_delta(torch.cat([*[alone] * 6, other, *[alone] * 6]))
+    assert delta[6].unique().numel() == 2  # the same against each of those equal, and 0 against itself
+    same = [i for i in range(13) if i != 6]
+    assert not delta[same][:, same].any()
