@@ -85,6 +85,12 @@ class Entry:
         return read_json(self.folder / "experiment.json") or {}
 
     @property
+    def about_is_torn(self) -> bool:
+        """Whether the file that tells it is there, and tells nothing."""
+        path = self.folder / "experiment.json"
+        return path.exists() and read_json(path) is None
+
+    @property
     def task(self) -> str:
         """The name of what is trained."""
         return str(self.about.get("task", "unknown"))

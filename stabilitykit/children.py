@@ -145,6 +145,7 @@ class _Process:
         log.parent.mkdir(parents=True, exist_ok=True)
         if new_log:
             log.unlink(missing_ok=True)
+        self._log_start = log.stat().st_size if log.exists() else 0  #: an earlier attempt wrote what is before
         self.pipe, theirs = context.Pipe(duplex=False)
         self.started = time.monotonic()
         process = context.Process(  # type: ignore[attr-defined]  # of a concrete context
@@ -208,9 +209,10 @@ class _Process:
     def log_tail(self) -> str:
         """Return the end of what the child printed, below a line that names its file; empty where that is nothing."""
         try:
-            lines = self.log.read_text(errors="replace").splitlines()
+            lines = self.log.read_bytes()[self._log_start :].decode(errors="replace").splitlines()
         except OSError:
             lines = []
+        lines = [line for line in lines if not line.startswith("Extension modules: ")]  # a screenful, of faulthandler
         shown = "\n".join(line[:_LOG_WIDTH] for line in lines[-_LOG_LINES:])
         return f"\n\nthe end of {self.log}:\n{shown}" if shown.strip() else ""
 

@@ -155,8 +155,11 @@ def _show_run(entry: Entry, run: str, as_json: bool) -> int:
 
 def _verify(catalog: Catalog, asked: argparse.Namespace) -> int:
     entries = catalog.entries() if asked.key is None else [catalog.find(asked.key)]
-    bad = runs = 0
+    bad = runs = torn = 0
     for entry in entries:
+        if entry.about_is_torn:
+            torn += 1
+            print(f"{entry.key[:SHORT]} is bad: experiment.json is torn. The next session that trains it mends that.")
         for index in entry.files.indices():
             runs += 1
             # Twice: a session that trains all anew may have replaced it between the header and the array.
@@ -166,7 +169,7 @@ def _verify(catalog: Catalog, asked: argparse.Namespace) -> int:
                 moved = f" {_move_away(entry, index)}" if asked.remove else ""
                 print(f"{entry.key[:SHORT]}:{index} is bad: {problem}.{moved}")
     print(f"As written: {runs - bad} of {_plural(runs, 'run')} in {_plural(len(entries), 'experiment')}.")
-    return BAD if bad else OK
+    return BAD if bad or torn else OK
 
 
 def _move_away(entry: Entry, index: int) -> str:

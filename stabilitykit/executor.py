@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 from .errors import ConfigError
 from .protocol import RunPlan
 from .record import RunRecord
-from .training import Trainer, traceback_of
+from .training import RunTimeout, Trainer, traceback_of
 
 
 class Died(NamedTuple):
@@ -63,15 +63,13 @@ class ProcessDied(Exception):
     """The process in which `Executor.call` called something died."""
 
 
-class RunTimeout(BaseException):
-    """A training took longer than it may; not an Exception, so that the code that trains lets it through."""
-
-
 class InProcess(Executor):
     """Trains in this process, one run after the other: data is shared, closures work, nothing is sent."""
 
     def __init__(self, trainer: Trainer, time_limit: float | None = None) -> None:
         self.trainer, self.time_limit = trainer, time_limit
+        if time_limit is not None:
+            import torch._dynamo  # noqa: F401  # making an optimizer imports it: seconds that are no run's own
 
     def start(self, plan: RunPlan, *, log: str, attempt: int = 1) -> Training:
         return Training(plan)

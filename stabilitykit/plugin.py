@@ -5,6 +5,7 @@ Every session of every user loads this module, so whatever needs torch is import
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -60,6 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
             f"Expected --stability-workers {values.workers} without workers of pytest-xdist: each of those trains one "
             f"run at a time, and helps the others. Leave out one of the two."
         )
+    if plugin.store.exists() and not plugin.store.is_dir():
+        raise pytest.UsageError(f"Expected the run store to be a folder but {plugin.store} is a file.")
     if config.pluginmanager.hasplugin("xdist"):
         from .xdist import XdistBridge
 
@@ -74,7 +77,8 @@ def stability(pytestconfig: pytest.Config) -> Stability:
     try:
         return plugin.fixture()
     except StabilityError as error:  # no line of the test is to blame
-        pytest.fail(f"{type(error).__name__}: {error}", pytrace=False)
+        message = f"{type(error).__name__}: {error}"
+    pytest.fail(message, pytrace=False)
 
 
 def _given(config: pytest.Config, key: str) -> Any:
@@ -233,8 +237,12 @@ class StabilityPlugin:
         if not self.is_worker:
             self._summaries += json.loads(getattr(report, "stability_summaries", "[]"))
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(
+        self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
+    ) -> None:
         """Print the table."""
+        if exitstatus == pytest.ExitCode.INTERRUPTED and (self.store / "FORMAT").exists():
+            terminalreporter.write_line(f"stability: finished runs are kept in {self.store}; the next session goes on")
         if self._summaries:
             from .render.terminal import study_table
 
@@ -250,13 +258,23 @@ class StabilityPlugin:
         self.progress.clear()
         if self.is_worker:
             return
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.is_dir():
+            self._clear_up()
         if self.values.json:
             from .report import document
 
             path = Path(self.values.json)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(document(self._in_order()), indent=1) + "\n", encoding="utf-8")
+
+    def _clear_up(self) -> None:
+        """Remove what only this session needed, and what killed ones have left, their users' data among it."""
+        from .catalog import Catalog
+        from .pruning import Pruning
+
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError, StabilityError):  # as somebody else does
+            Pruning(Catalog(self.store)).leftovers()
 
     def asks(self, item: pytest.Item) -> bool:
         """Whether a test asks for the fixture ``stability``, itself or through another fixture."""

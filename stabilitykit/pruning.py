@@ -12,8 +12,8 @@ from pathlib import Path
 from .catalog import SHORT, Catalog, Entry, newest_in, size_of, trained_at
 from .leases import Locks, locks_at
 
-#: Seconds for which leftovers may still belong to somebody who is slow.
-_DAY = 86_400.0
+#: Seconds for which leftovers may still belong to somebody who is slow: to begin with a lock, or without one.
+_MINUTE, _DAY = 60.0, 86_400.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ class Pruning:
         removed = [
             self._unless_locked(f"the leftovers of session {folder.name}", folder)
             for folder in self.catalog.sessions()
-            if newest_in(folder) < yesterday and folder.stat().st_mtime < yesterday
+            if max(newest_in(folder), folder.stat().st_mtime)
+            < (time.time() - _MINUTE if any(folder.glob("living.*")) else yesterday)
         ]
         half = [path for path in self.catalog.folder.rglob(".*.tmp") if newest_in(path) < yesterday]
         half += self.catalog.folder.glob("v*/.pruned-*")

@@ -22,7 +22,8 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator, Mapping
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -39,6 +40,9 @@ CacheMode: TypeAlias = Literal["auto", "refresh", "off"]
 #: Deaths of a process over one run, within one session, after which the run counts as crashed.
 MOST_DEATHS = 2
 
+#: Likewise within all sessions since the last result: where a run kills the session itself, nobody counts to two.
+_MOST_DEATHS_EVER = 3
+
 #: For what a prune can remove again before it is locked.
 _TRIES = 10
 
@@ -51,6 +55,7 @@ class RunStore:
         self.session_folder = folder / "sessions" / session
         try:
             self.session_folder.mkdir(parents=True, exist_ok=True)
+            self._live()
             write_once(folder / ".gitignore", "*\n")
             write_once(folder / "FORMAT", FORMAT)
             found = (folder / "FORMAT").read_text().strip()
@@ -71,6 +76,12 @@ class RunStore:
         """Return the place of one experiment; a private one ends with the session."""
         base = self.session_folder / "private" if private or self.cache == "off" else self.folder / f"v{FORMAT}"
         return Experiment(base / key, self.session, about, reuse=self.cache != "refresh", worker=self.worker)
+
+    def _live(self) -> None:
+        """Hold a lock in the session's folder as long as this is used: what no process holds can be cleared away."""
+        living = locks_at(self.session_folder / "living.lock")
+        if living.acquire(os.getpid()):
+            weakref.finalize(self, living.release, os.getpid())
 
     def end_session(self) -> None:
         """Remove what only this session needed."""
@@ -210,7 +221,7 @@ class Experiment:
         deaths = self._deaths(index)
         if self.is_finished(index):  # while we asked for the lock
             deaths = []
-        elif len(deaths) < MOST_DEATHS:
+        elif self._attempt(deaths) <= MOST_DEATHS and len(deaths) < _MOST_DEATHS_EVER:
             self._make_way(index)
             return self._write_claim(index, deaths)
         else:
@@ -236,7 +247,13 @@ class Experiment:
         This process holds the claim, and goes on holding it. Where the attempt returned is greater than `MOST_DEATHS`,
         the run has had its chances: `publish_crash` says so.
         """
-        death = {"pid": pid, "host": socket.gethostname(), "worker": self.worker, "reason": reason}
+        death = {
+            "pid": pid,
+            "host": socket.gethostname(),
+            "worker": self.worker,
+            "session": self.session,
+            "reason": reason,
+        }
         return self._write_claim(claim.index, [*self._past_deaths(claim.index), death])
 
     def publish_crash(
@@ -326,7 +343,10 @@ class Experiment:
         except OSError as error:
             raise unwritable(self.folder / part, error) from error
         if self._about:
-            write_once(self.folder / "experiment.json", json.dumps(self._about, indent=1, default=str))
+            about = self.folder / "experiment.json"
+            if read_json(about) is None:  # not there, or damaged
+                about.unlink(missing_ok=True)
+                write_once(about, json.dumps(self._about, indent=1, default=str))
 
     def _is_claimed(self, index: int) -> bool:
         try:
@@ -344,19 +364,22 @@ class Experiment:
             "deaths": deaths,
         }
         write_json(self._claim_file(index), claim, durable=False)
-        return Claim(index, attempt=len(deaths) + 1)
+        return Claim(index, self._attempt(deaths))
+
+    def _attempt(self, deaths: Sequence[Mapping[str, Any]]) -> int:
+        return 1 + len([death for death in deaths if death.get("session") == self.session])
 
     def _past_deaths(self, index: int) -> list[dict[str, Any]]:
-        """Who died over this run in this session, as far as its claim tells."""
+        """Who died over this run since it was last published or given back, as far as its claim tells."""
         left = read_json(self._claim_file(index))
-        return list(left.get("deaths", [])) if left and left.get("session") == self.session else []
+        return list(left.get("deaths", [])) if left else []
 
     def _deaths(self, index: int) -> list[dict[str, Any]]:
         """Likewise, with the owner of the claim: who leaves it behind, with its lock free for us, is dead."""
         left = read_json(self._claim_file(index))
-        if not left or left.get("session") != self.session:
+        if not left:
             return []
-        owner = {name: left.get(name) for name in ("pid", "host", "worker")}
+        owner = {name: left.get(name) for name in ("pid", "host", "worker", "session")}
         if (owner["pid"], owner["host"]) == (os.getpid(), socket.gethostname()):
             return self._past_deaths(index)  # we were interrupted while we took it, and live
         return [*self._past_deaths(index), owner | {"reason": "gone without a word"}]

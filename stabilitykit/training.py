@@ -33,6 +33,10 @@ from .task import Task, TrainingError, check_outputs
 UNSEEDED = frozenset({"native", "not isolated"})
 
 
+class RunTimeout(BaseException):
+    """A training took longer than it may; not an Exception, so that the code that trains lets it through."""
+
+
 class Trainer:
     """Trains the plans of one task in this process, on one device, with one count of threads."""
 
@@ -57,7 +61,9 @@ class Trainer:
                 outcome["logits"] = self._outputs(run)
         except UsageError:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # a train function may raise anything; Ctrl-C goes on
+        except (KeyboardInterrupt, RunTimeout):
+            raise
+        except BaseException as error:  # noqa: BLE001  # a train function may raise anything, pytest.skip() as well
             outcome = {"status": "failed", "error": traceback_of(error)}
         record = RunRecord(
             index=plan.index,

@@ -289,6 +289,13 @@ class TestVerify:
         (experiment_folder(store, "ab12") / "runs/0001.json").write_text("")
         assert "ab12cd000000:1 is bad: the header is missing, empty or torn." in run("verify")[1]
 
+    def test_what_tells_an_experiment_is_named_where_it_is_torn(self, run, store):
+        (experiment_folder(store, "ab12") / "experiment.json").write_text("[]")
+        code, out, _ = run("verify")
+        assert code == 1
+        assert out.startswith("ab12cd000000 is bad: experiment.json is torn.")
+        assert "As written: 3 of 3 runs in 2 experiments." in out
+
     def test_what_is_bad_is_moved_away_and_trained_again(self, run, store):
         self.damage(store)
         code, out, _ = run("verify", "--remove")
@@ -505,6 +512,22 @@ class TestLeftovers:
             assert "Kept the leftovers of session dead: sessions/dead/owners.lock is held." in run("prune", "--all")[1]
             child.kill()
         assert session.exists()
+
+    def test_a_session_that_was_killed_a_while_ago_goes_if_it_is_known_to_be_dead(self, run, store):
+        script = "import sys, time; from pathlib import Path; from stabilitykit.store import RunStore\n"
+        script += "store = RunStore(Path(sys.argv[1]), 'dead'); print(1, flush=True); time.sleep(60)"
+        session = store.folder / "sessions" / "dead"
+        with subprocess.Popen([sys.executable, "-c", script, str(store.folder)], stdout=subprocess.PIPE) as child:
+            child.stdout.readline()
+            make_old(session, 1 / 24)
+            assert "Kept the leftovers of session dead: sessions/dead/living.lock is held." in run("prune", "--all")[1]
+            child.kill()
+        make_old(session, 0)
+        run("prune", "--all")
+        assert session.exists(), "it may have begun a moment ago"
+        make_old(session, 1 / 24)
+        run("prune", "--all")
+        assert not session.exists()
 
     def test_half_written_files_of_yesterday_go_and_those_of_now_stay(self, run, store):
         runs = experiment_folder(store, "ab34") / "runs"

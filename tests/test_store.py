@@ -801,12 +801,35 @@ class TestClaims:
         trained_by = open_store("two").load(0).trained_by
         assert (trained_by["pid"], trained_by["session"], trained_by["isolation"]) == (4711, "one", "process")
 
-    def test_a_death_in_an_earlier_session_does_not_count(self, open_store, claim_elsewhere):
+    def test_a_death_in_an_earlier_session_is_no_attempt_of_this_one(self, open_store, claim_elsewhere):
         child, _ = claim_elsewhere("yesterday")
         kill(child)
         claim = open_store().claim(0)
         assert claim.attempt == 1
+        claim = open_store().note_death(claim, "exit code 3")
+        assert claim.attempt == 2
         open_store().release(claim)
+
+    def test_a_run_that_kills_every_session_is_told_by_the_fourth_and_tried_by_the_fifth(
+        self, open_store, claim_elsewhere
+    ):
+        for session in ("mon", "tue", "wed"):
+            child, attempt = claim_elsewhere(session)
+            assert attempt == "1"
+            kill(child)
+        assert open_store("thu").claim(0) is None
+        assert open_store("thu").load(0).error.startswith("3 processes died while they trained this run: ")
+        claim = open_store("fri").claim(0)
+        assert claim.attempt == 1
+        open_store("fri").release(claim)
+
+    @pytest.mark.parametrize("content", ["", "[]", "{"])
+    def test_what_the_key_was_made_of_is_written_again_where_it_was_damaged(self, open_store, content):
+        publish(open_store(), record())
+        about = open_store().folder / "experiment.json"
+        about.write_text(content)
+        publish(open_store(), record(1))
+        assert json.loads(about.read_text()) == {"task": "a"}
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, SystemExit])
     def test_an_interrupted_training_gives_its_claim_back_and_is_no_death(self, open_store, error):

@@ -130,6 +130,34 @@ def test_a_crash_outside_of_runs_ends_after_some_workers(project: Project) -> No
     assert (outcomes["failed"], outcomes["rerun"]) == (1, 3)
 
 
+@pytest.mark.slow
+def test_a_run_that_kills_pytest_itself_is_named_by_the_fourth_session(project: Project) -> None:
+    project.tests(STUDY)
+    project.suffer("exit 3")
+    for _ in range(3):
+        assert project.run().ret == 7, "nobody is left to say anything"
+    result = project.run("-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E *1 of train *init* failed: run 3.*", "E *3 processes died while they trained *"])
+    assert project.trained() == [0, 1, 2, 4, 5, 6, 7]
+
+
+def test_an_outcome_of_pytest_in_a_run_is_a_failed_run(project: Project) -> None:
+    project.tests("""
+        def skips(run):
+            if run.index:
+                pytest.skip("not this one")
+            return train(run)
+
+        def test_skips(stability):
+            stability.measure(skips, labels=Y, vary="init", runs=2)
+    """)
+    for isolation in ("none", "process"):
+        result = project.run("--stability-isolation", isolation)
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["E *failed: run 1.*(failed; seeds *", "E * in skips", "E *Skipped: not this one"])
+
+
 @pytest.mark.parametrize("whom", ["worker", "controller"])
 def test_kill_9_of_one_process_loses_only_the_runs_in_flight(project: Project, whom: str, wait_for: Callable) -> None:
     project.tests(STUDY)
