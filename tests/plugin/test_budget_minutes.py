@@ -27,5 +27,5 @@ def test_the_session_ends_in_time_and_the_next_one_goes_on(project: Project) -> 
     assert 0 < len(kept) < 20
     assert project.trained() == kept, "nothing that began was lost"
     project.sleep_in_runs(0)
-    project.run(way=way).assert_outcomes(passed=2)
+    project.run().assert_outcomes(passed=2)
     assert project.trained() == [index for index in range(20) if index not in kept]
