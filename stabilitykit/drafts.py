@@ -56,11 +56,14 @@ class Draft:
         """The digest of what was written so far."""
         return self._hash.hexdigest()
 
-    def put(self, name: str = "", *, durable: bool = True) -> None:
-        """Put the file in its place, whatever is there."""
+    def put(self, name: str = "", *, durable: bool = True, sync_folder: bool = True) -> None:
+        """Put the file in its place, whatever is there.
+
+        Without ``sync_folder`` its name survives a power cut only from the next file on that is put there.
+        """
         self._complete(durable)
         self._path.replace(self._folder / name if name else self._place)
-        if durable:
+        if durable and sync_folder:
             _sync(self._folder)
 
     def put_first(self) -> bool:

@@ -167,7 +167,7 @@ class RunFiles:
             for chunk in _chunks(array):
                 draft.write(chunk)
             name = f"{index:04d}.{draft.sha256[:12]}.npy"
-            draft.put(name)
+            draft.put(name, sync_folder=False)  # the header's name follows, and nobody looks for the array without
         return {"file": name, "sha256": draft.sha256, "dtype": array.dtype.str, "shape": list(array.shape)}
 
     def _map(self, arrays: Mapping[str, Any]) -> np.ndarray[Any, Any]:

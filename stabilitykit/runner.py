@@ -126,8 +126,8 @@ class Runner:
 
     def report_progress(self) -> None:
         """Tell how far the study is, if that has changed, or was told long ago."""
-        statuses = {plan.index: self.experiment.status(plan.index) for plan in self.plans}
-        finished = [index for index, status in statuses.items() if status is not None]
+        statuses = self.experiment.statuses()
+        finished = [plan.index for plan in self.plans if plan.index in statuses]
         running = tuple(self.experiment.running().values()) if len(finished) < len(self.plans) else ()
         now, state = time.monotonic(), (len(finished), *(run.index for run in running))
         if state == self._reported and now - self._last_report < _HEARTBEAT:

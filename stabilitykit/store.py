@@ -172,6 +172,11 @@ class Experiment:
         header = self._header(index)
         return None if header is None else header["record"]["status"]
 
+    def statuses(self) -> dict[int, str]:
+        """Return the status of every finished run."""
+        found = {index: self.status(index) for index in self._files.indices()}
+        return {index: status for index, status in found.items() if status is not None}
+
     def trainer_of(self, index: int) -> str | None:
         """Return the name of the worker that trained a finished run; None if it is not finished."""
         header = self._header(index)
