@@ -53,6 +53,7 @@ def test_a_row_with_a_nan_has_no_order(place, dtype):
     assert not doubled_ranks(row[None], range(1))[0].any()
 
 
+@pytest.mark.slow
 def test_ranks_beyond_the_integers_of_a_float32_are_exact():
     many = 2**24 + 5
     row = (torch.arange(many, dtype=torch.int32) // 2).float()  # exact: its values stay below 2**24

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from .conftest import Project
 
 
+@pytest.mark.slow
 def test_the_session_ends_in_time_and_the_next_one_goes_on(project: Project) -> None:
     project.sleep_in_runs(4)
     project.tests("""

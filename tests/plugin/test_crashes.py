@@ -18,7 +18,9 @@ STUDY = """
 """
 
 
-@pytest.mark.parametrize(("way", "isolation"), [("plain", "none"), ("n2", "process")])
+@pytest.mark.parametrize(
+    ("way", "isolation"), [("plain", "none"), pytest.param("n2", "process", marks=pytest.mark.slow)]
+)
 def test_a_run_that_raises_or_leaves_fails_its_study_and_the_others_are_kept(
     project: Project, way: str, isolation: str
 ) -> None:
@@ -109,6 +111,7 @@ def test_a_crash_that_nobody_makes_good_is_a_failure(project: Project) -> None:
     assert result.parseoutcomes().get("failed") == 1
 
 
+@pytest.mark.slow
 def test_a_crash_under_dist_each_fails_the_test_in_that_worker(project: Project) -> None:
     project.tests(STUDY)
     project.suffer("exit 3")
@@ -158,6 +161,7 @@ def test_an_outcome_of_pytest_in_a_run_is_a_failed_run(project: Project) -> None
         result.stdout.fnmatch_lines(["E *failed: run 1.*(failed; seeds *", "E * in skips", "E *Skipped: not this one"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whom", ["worker", "controller"])
 def test_kill_9_of_one_process_loses_only_the_runs_in_flight(project: Project, whom: str, wait_for: Callable) -> None:
     project.tests(STUDY)

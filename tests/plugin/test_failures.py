@@ -126,7 +126,9 @@ def test_a_warning_means_the_same_whichever_worker_trains_the_run(project: Proje
     assert len({training.pid for training in project.ledger()}) == 2
 
 
-@pytest.mark.parametrize(("option", "isolation"), [("-x", "none"), ("--maxfail=1", "process")])
+@pytest.mark.parametrize(
+    ("option", "isolation"), [("-x", "none"), pytest.param("--maxfail=1", "process", marks=pytest.mark.slow)]
+)
 def test_the_failure_that_ends_the_session_ends_a_study_elsewhere(
     project: Project, option: str, isolation: str
 ) -> None:

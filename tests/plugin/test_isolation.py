@@ -45,9 +45,9 @@ STUDY = """
 @pytest.mark.parametrize(
     ("way", "args"),
     [
-        ("plain", ["--stability-isolation", "process"]),
         ("n2", ["--stability-isolation", "process"]),
-        ("n0", ["--stability-workers", "2"]),
+        pytest.param("plain", ["--stability-isolation", "process"], marks=pytest.mark.slow),
+        pytest.param("n0", ["--stability-workers", "2"], marks=pytest.mark.slow),
         pytest.param("plain", ["--stability-isolation", "spawn"], marks=pytest.mark.slow),
     ],
 )

@@ -48,6 +48,7 @@ def test_a_log_has_lines_of_their_own(project: Project, way: str) -> None:
     assert counts == sorted(set(counts)), "each told once, in order"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "isolation"), [("plain", "none"), ("n2", "process")])
 def test_a_run_that_takes_long_is_named_from_time_to_time(project: Project, way: str, isolation: str) -> None:
     project.tests("""
