@@ -5,7 +5,6 @@ Run it on a quiet machine: ``python benchmarks/overhead.py``. Figures are median
 
 from __future__ import annotations
 
-import resource
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from torch import nn
 
 from stabilitykit import NoiseProtocol, Recipe, Run
 from stabilitykit.executor import InProcess
-from stabilitykit.heap import kept_memory
 from stabilitykit.runner import Runner
 from stabilitykit.store import RunStore
 from stabilitykit.task import as_task
@@ -106,39 +104,7 @@ def each_step() -> None:
     print(f"each step: {ratio:.3f} of the time by hand ({1e6 * statistics.median(p[1] for p in pairs) / steps:.0f} us)")
 
 
-def freed_memory() -> None:
-    """Steps of a convolutional net with freed memory kept in the process, as runs have it, and without."""
-    x, y = torch.randn(128, 8, 32, 32), torch.randint(0, 8, (128,))
-    layers = [layer for _ in range(4) for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())]
-    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    torch.set_num_threads(1)
-
-    def steps() -> tuple[float, int]:
-        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        started = time.perf_counter()
-        for _ in range(20):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(net(x), y).backward()
-            optimizer.step()
-        return time.perf_counter() - started, (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) // 20
-
-    def kept() -> tuple[float, int]:
-        with kept_memory():
-            steps()  # the first ones take what there is to keep
-            return steps()
-
-    steps()
-    pairs = [(kept(), steps()) for _ in range(ROUNDS)]
-    ratio = statistics.median(one[0] / other[0] for one, other in pairs)
-    faults = [statistics.median(pair[i][1] for pair in pairs) for i in (0, 1)]
-    print(
-        f"freed memory kept: {ratio:.3f} of the time without, {faults[0]:.0f} page faults a step, not {faults[1]:.0f}"
-    )
-
-
 if __name__ == "__main__":
     start_up()
     each_run()
     each_step()
-    freed_memory()

@@ -22,7 +22,6 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from .environment import Environment, current_environment
 from .errors import TaskError, UsageError
 from .fingerprint import tensor_digest
-from .heap import kept_memory
 from .protocol import RunPlan
 from .record import RunRecord
 from .run import Run, combined_digest
@@ -111,7 +110,6 @@ class Trainer:
             stack.enter_context(_process_state(self.device))
             if self.device.type == "cuda":  # a bare "cuda" in the user's code is the worker's own GPU
                 stack.enter_context(torch.cuda.device(self.device))
-            stack.enter_context(kept_memory())
             torch.set_num_threads(self.threads)
             _set_deterministic(kind not in UNSEEDED, self.device)
             stack.enter_context(torch.enable_grad())

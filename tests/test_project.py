@@ -30,7 +30,6 @@ ORDER = (
     "devices",
     "stopping",
     "environment",
-    "heap",
     "seeding",
     "perturb",
     "sourcecode",
