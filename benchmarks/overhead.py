@@ -5,6 +5,8 @@ Run it on a quiet machine: ``python benchmarks/overhead.py``. Figures are median
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import statistics
 import subprocess
 import sys
@@ -17,7 +19,8 @@ import torch
 from torch import nn
 
 from stabilitykit import NoiseProtocol, Recipe, Run
-from stabilitykit.executor import InProcess
+from stabilitykit.children import ChildProcesses
+from stabilitykit.executor import Executor, InProcess
 from stabilitykit.runner import Runner
 from stabilitykit.store import RunStore
 from stabilitykit.task import as_task
@@ -47,28 +50,34 @@ def start_up() -> None:
 
 
 def each_run() -> None:
-    """A run that trains nothing: seeds, streams, fingerprint, claim, result on disk."""
+    """A run that trains nothing: seeds, streams, fingerprint, claim, result on disk; here, and in children."""
 
     def train(run: Run) -> torch.Tensor:
         return logits
 
     logits = torch.randn(2000, 10)
     labels = torch.zeros(2000, dtype=torch.long)
-    runs = 50
     with tempfile.TemporaryDirectory() as folder:
         store = RunStore(Path(folder), "benchmark")
         trainer = Trainer(as_task(train, labels), "cpu", 1, Path(folder))
-        per_run, training_alone = [], []
-        for number in range(ROUNDS):
+
+        def per_run(executor: Executor, runs: int) -> float:
             plans = NoiseProtocol("init", runs=runs).plans()
-            runner = Runner(store.experiment(str(number), {}), plans, InProcess(trainer))
-            per_run.append(seconds(runner.gather) / runs)
-            training_alone.append(seconds(lambda plans=plans: [trainer.train_once(plan) for plan in plans]) / runs)
-        whole, alone = 1000 * statistics.median(per_run), 1000 * statistics.median(training_alone)
-        print(
-            f"each run: {whole:.1f} ms (2,000 x 10 logits, kept with fsync), {whole / 10:.2f} % of a run of 1 s; "
-            f"without the store {alone:.1f} ms"
-        )
+            return seconds(Runner(store.experiment(secrets.token_hex(8), {}), plans, executor).gather) / runs
+
+        plan = NoiseProtocol("init", runs=2).plans()[0]
+        alone = [seconds(lambda: trainer.train_once(plan)) for _ in range(50 * ROUNDS)]
+        here = [per_run(InProcess(trainer), 50) for _ in range(ROUNDS)]
+        with contextlib.closing(
+            ChildProcesses(trainer, Path(folder), Path(folder) / "tasks", devices=["cpu"])
+        ) as children:
+            per_run(children, 2)  # starts the server
+            there = [per_run(children, 10) for _ in range(ROUNDS)]
+    whole, bare, child = (1000 * statistics.median(times) for times in (here, alone, there))
+    print(
+        f"each run: {whole:.1f} ms (2,000 x 10 logits, kept with fsync), {whole / 10:.2f} % of a run of 1 s; "
+        f"{bare:.1f} ms without the store; {child:.0f} ms in a child"
+    )
 
 
 def each_step() -> None:
