@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 
 
 class Stop:
@@ -44,14 +45,35 @@ class Stop:
     def interrupts(self) -> Iterator[None]:
         """Let `now` interrupt the block, which then ends as if it were done; Ctrl-C goes on."""
         try:
-            self._set_training(True)
-            try:
-                yield
-            finally:
-                self._set_training(False)
+            with self._hearing():
+                self._set_training(True)
+                try:
+                    yield
+                finally:
+                    self._set_training(False)
         except KeyboardInterrupt:
             if self.reason is None:
                 raise
+
+    @contextlib.contextmanager
+    def _hearing(self) -> Iterator[None]:
+        """Hear the signal of `now` where the process ignores it, as one in the background of a script does."""
+        if (
+            signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+            or threading.current_thread() != threading.main_thread()
+        ):
+            yield
+            return
+
+        def ring(number: int, frame: FrameType | None) -> None:
+            if self.reason is not None:
+                raise KeyboardInterrupt
+
+        signal.signal(signal.SIGINT, ring)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def _set_training(self, on: bool) -> None:
         with self._lock:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -23,6 +26,14 @@ def test_a_run_that_would_end_after_the_deadline_may_not_begin() -> None:
     assert stop.reason is None, "the session goes on"
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard() -> Iterator[None]:
+    """It is ignored where the tests run in the background of a script."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_stop_from_another_thread_ends_the_block_that_trains_and_nothing_else() -> None:
     stop, began = Stop(), time.monotonic()
     threading.Timer(0.2, stop.now, ["enough"]).start()
@@ -32,6 +43,20 @@ def test_a_stop_from_another_thread_ends_the_block_that_trains_and_nothing_else(
     assert stop.reason == "enough"
     stop.now("again")  # outside of the block it interrupts nobody
     time.sleep(0.05)
+
+
+def test_a_process_that_ignores_ctrl_c_hears_a_stop_and_nothing_else() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        stop, began = Stop(), time.monotonic()
+        threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+        threading.Timer(0.4, stop.now, ["enough"]).start()
+        with stop.interrupts():
+            time.sleep(30)
+        assert 0.3 < time.monotonic() - began < 10
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_in_the_block_goes_on() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -134,10 +135,14 @@ class Project:
         return result, json.loads((self.path / "report.json").read_text(), parse_constant=_no_nan)
 
     def start(self, *args: object, way: str = "plain", **options: Any) -> subprocess.Popen[bytes]:
-        """Start pytest at the head of a process group of its own."""
+        """Start pytest at the head of a process group of its own, which hears Ctrl-C wherever these tests run."""
         command = [sys.executable, "-m", "pytest", *_without(args), *WAYS[way], *map(str, args)]
         options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | options
-        return subprocess.Popen(command, cwd=self.path, start_new_session=True, **options)
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what is ignored here, it would ignore
+        try:
+            return subprocess.Popen(command, cwd=self.path, start_new_session=True, **options)
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def sleep_in_runs(self, seconds: float) -> None:
         """Let each run of the toy take that long."""
