@@ -337,8 +337,9 @@ def _store_of(config: pytest.Config, values: StabilityConfig) -> Path:
 
 def _name_of(item: pytest.Item) -> str:
     """Return the node id without the group that ``--dist loadgroup`` adds, so that reports are equal for any ``-n``."""
+    name, at, _ = item.nodeid.rpartition("@")
     grouped = item.config.getoption("loadgroup", False) and item.get_closest_marker("xdist_group")
-    return item.nodeid.rpartition("@")[0] if grouped else item.nodeid
+    return name if at and grouped else item.nodeid
 
 
 def _marker_of(item: pytest.Item) -> MarkerConfig:

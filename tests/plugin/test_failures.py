@@ -94,8 +94,11 @@ def test_full_trace_shows_our_frames_as_well(project: Project) -> None:
 @pytest.mark.parametrize("way", ["plain", "n2"])
 def test_a_store_that_cannot_be_written_is_one_clear_error(project: Project, way: str) -> None:
     project.write("test_any.py", "def test_any(stability):\n    pass\n")
-    project.write(".stabilitykit", "a file where a folder should be")
-    result = project.run(way=way)
+    project.write("file", "a file where a folder should be")
+    result = project.run("--stability-store", "file", way=way)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*Expected the run store to be a folder but * is a file."])
+    result = project.run("--stability-store", "file/below", way=way)
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["StoreError: Expected to write * but got: *"])
     result.stdout.no_fnmatch_line("*stabilitykit/*.py*")
