@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,24 @@ def ask(make_session: Callable[..., Session]) -> Callable[..., Study]:
         return measure(task, protocol, **{"session": session, **options})
 
     return ask
+
+
+@pytest.fixture
+def start_holder() -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
+    """Start a process that takes something, prints what it got and lives on; give it and its line."""
+    children: list[subprocess.Popen[str]] = []
+
+    def start(script: str, *args: object) -> tuple[subprocess.Popen[str], str]:
+        command = [sys.executable, "-c", script, *map(str, args)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        children.append(child)
+        assert child.stdout is not None
+        return child, child.stdout.readline().strip()
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
 
 
 @pytest.fixture(scope="session")

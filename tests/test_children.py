@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stabilitykit.children import ChildProcesses
 from stabilitykit.errors import StoreError, TaskError
-from stabilitykit.executor import Died, ProcessDied
+from stabilitykit.executor import Died, ProcessDied, Training
 from stabilitykit.payload import CannotSend, Payload
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.task import LoopTask, Recipe
@@ -48,14 +48,19 @@ def children(tmp_path: Path) -> Iterator[Callable[..., ChildProcesses]]:
     assert not list((tmp_path / "tasks").iterdir())
 
 
-def test_a_child_trains_the_bits_of_its_parent(dropout_net: Recipe, children: Callable, tmp_path: Path) -> None:
-    trainer = Trainer(dropout_net, "cpu", 1, tmp_path)
-    executor = children(trainer, devices=["cpu", "cpu"])
+def train_both(executor: ChildProcesses, tmp_path: Path) -> list[Training]:
     trainings = [executor.start(plan, log=str(tmp_path / f"{plan.index}.log")) for plan in (PLAN, SECOND)]
     waiting = list(trainings)
     while waiting:
         for ended in executor.wait(waiting):
             waiting.remove(ended)
+    return trainings
+
+
+def test_a_child_trains_the_bits_of_its_parent(dropout_net: Recipe, children: Callable, tmp_path: Path) -> None:
+    trainer = Trainer(dropout_net, "cpu", 1, tmp_path)
+    executor = children(trainer, devices=["cpu", "cpu"])
+    trainings = train_both(executor, tmp_path)
     for training in trainings:
         here, there = trainer.train_once(training.plan), training.outcome
         assert there.fingerprint == here.fingerprint
@@ -208,11 +213,7 @@ def test_each_child_has_a_device_of_its_own(children: Callable, tmp_path: Path) 
         return torch.zeros(6, 3) + run.device.index
 
     executor = children(waits, devices=["cpu:0", "cpu:1"])
-    trainings = [executor.start(plan, log=str(tmp_path / f"{plan.index}.log")) for plan in (PLAN, SECOND)]
-    waiting = list(trainings)
-    while waiting:
-        for ended in executor.wait(waiting):
-            waiting.remove(ended)
+    trainings = train_both(executor, tmp_path)
     assert [training.outcome.logits[0, 0].item() for training in trainings] == [0, 1]
     assert sorted(executor._free) == ["cpu:0", "cpu:1"]
 

@@ -47,20 +47,13 @@ def locks(folder):
 
 
 @pytest.fixture
-def hold(folder):
+def hold(folder, start_holder):
     """Start a process that leases bytes and goes on living, here or on another machine; give it and what it got."""
-    children = []
 
     def hold(*bytes_, machine="here"):
-        command = [sys.executable, "-c", HOLD, str(folder), machine, *map(str, bytes_)]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        children.append(child)
-        return child, child.stdout.readline().strip()
+        return start_holder(HOLD, folder, machine, *bytes_)
 
-    yield hold
-    for child in children:
-        child.kill()
-        child.communicate()
+    return hold
 
 
 def kill(child):

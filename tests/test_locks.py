@@ -25,20 +25,13 @@ time.sleep(60)
 
 
 @pytest.fixture
-def hold(tmp_path):
+def hold(tmp_path, start_holder):
     """Start a process that locks bytes of the file and goes on living; give it and what it got."""
-    children = []
 
     def hold(*bytes_):
-        command = [sys.executable, "-c", HOLD, str(tmp_path / "file.lock"), *map(str, bytes_)]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        children.append(child)
-        return child, child.stdout.readline().strip()
+        return start_holder(HOLD, tmp_path / "file.lock", *bytes_)
 
-    yield hold
-    for child in children:
-        child.kill()
-        child.communicate()
+    return hold
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import tracemalloc
 from pathlib import Path
@@ -651,20 +650,13 @@ time.sleep(60)
 
 
 @pytest.fixture
-def claim_elsewhere(tmp_path):
+def claim_elsewhere(tmp_path, start_holder):
     """Start a process that claims run 0 in a session and trains for ever; give it and its attempt."""
-    children = []
 
     def start(session="one"):
-        command = [sys.executable, "-c", HOLD, str(tmp_path / "store"), session]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        children.append(child)
-        return child, child.stdout.readline().strip()
+        return start_holder(HOLD, tmp_path / "store", session)
 
-    yield start
-    for child in children:
-        child.kill()
-        child.communicate()
+    return start
 
 
 def kill(child):
