@@ -120,9 +120,9 @@ class Running:
                 pid=int(left["pid"]),
                 host=str(left["host"]),
                 started=float(left["started"]),
-                attempt=len(left["deaths"]) + 1,
+                attempt=_attempt(left["deaths"], left["session"]),
             )
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             return None
 
 
@@ -226,7 +226,7 @@ class Experiment:
         deaths = self._deaths(index)
         if self.is_finished(index):  # while we asked for the lock
             deaths = []
-        elif self._attempt(deaths) <= MOST_DEATHS and len(deaths) < _MOST_DEATHS_EVER:
+        elif _attempt(deaths, self.session) <= MOST_DEATHS and len(deaths) < _MOST_DEATHS_EVER:
             self._make_way(index)
             return self._write_claim(index, deaths)
         else:
@@ -369,10 +369,7 @@ class Experiment:
             "deaths": deaths,
         }
         write_json(self._claim_file(index), claim, durable=False)
-        return Claim(index, self._attempt(deaths))
-
-    def _attempt(self, deaths: Sequence[Mapping[str, Any]]) -> int:
-        return 1 + len([death for death in deaths if death.get("session") == self.session])
+        return Claim(index, _attempt(deaths, self.session))
 
     def _past_deaths(self, index: int) -> list[dict[str, Any]]:
         """Who died over this run since it was last published or given back, as far as its claim tells."""
@@ -402,6 +399,11 @@ class Experiment:
 
     def _claim_file(self, index: int) -> Path:
         return self.folder / "claims" / f"{index:04d}.json"
+
+
+def _attempt(deaths: Sequence[Mapping[str, Any]], session: str) -> int:
+    """Which attempt of a session it is: the deaths of earlier ones are none of its own."""
+    return 1 + len([death for death in deaths if death.get("session") == session])
 
 
 def _obituary(death: Mapping[str, Any]) -> str:
