@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,6 +11,16 @@ from stabilitykit.errors import ConfigError
 from stabilitykit.executor import RunTimeout, time_limit
 
 
+@pytest.fixture
+def no_other_timer() -> Iterator[None]:
+    """Set the timer of pytest-timeout aside, where it has one for this very test."""
+    timer, handler = signal.setitimer(signal.ITIMER_REAL, 0), signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, *timer)
+
+
+@pytest.mark.usefixtures("no_other_timer")
 def test_a_block_that_takes_too_long_is_interrupted_between_two_steps() -> None:
     began = time.monotonic()
     with pytest.raises(RunTimeout), time_limit(0.1):
@@ -31,23 +42,20 @@ def test_a_block_in_time_is_left_alone_and_so_is_one_without_a_limit() -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.usefixtures("no_other_timer")
 def test_the_timer_of_a_whole_test_goes_on() -> None:
     rung = threading.Event()
-    before = signal.signal(signal.SIGALRM, lambda *_: rung.set())
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.4)
-        with pytest.raises(RunTimeout), time_limit(0.1):
-            time.sleep(5)
-        assert not rung.is_set()
-        assert rung.wait(5) or rung.is_set()
-        rung.clear()
-        signal.setitimer(signal.ITIMER_REAL, 0.1)
-        with time_limit(5):  # the other one is due first
-            rung.wait(2)
-        assert rung.is_set()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    signal.signal(signal.SIGALRM, lambda *_: rung.set())
+    signal.setitimer(signal.ITIMER_REAL, 0.4)
+    with pytest.raises(RunTimeout), time_limit(0.1):
+        time.sleep(5)
+    assert not rung.is_set()
+    assert rung.wait(5) or rung.is_set()
+    rung.clear()
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    with time_limit(5):  # the other one is due first
+        rung.wait(2)
+    assert rung.is_set()
 
 
 def test_a_limit_outside_of_the_main_thread_is_refused_with_the_way_out() -> None:
