@@ -13,6 +13,11 @@ from typing import Any
 from .errors import ConfigError, ProtocolError
 
 
+def _truth(text: str | bool) -> bool:
+    truths = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    return text if isinstance(text, bool) else truths[text.strip().lower()]
+
+
 @dataclass(frozen=True)
 class Option:
     """One option, on the command line as ``--stability-<name>`` and in the ini file as ``stability_<name>``."""
@@ -27,6 +32,11 @@ class Option:
     def flag(self) -> str:
         """Its name on the command line."""
         return f"--stability-{self.name.replace('_', '-')}"
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether the command line gives it without a value; the ini file says true or false."""
+        return self.parse is _truth
 
     @property
     def key(self) -> str:
@@ -70,6 +80,12 @@ OPTIONS: tuple[Option, ...] = (
         "folder of finished runs, which machines may share (default: .stabilitykit in the rootdir)",
         metavar="PATH",
     ),
+    Option("plan", "train nothing; say how many runs and minutes the budget of each test needs", _truth),
+    Option("calibrate", "measure, and propose budgets in stability-budgets.toml for checks that name none", _truth),
+    Option("update", "let --stability-calibrate and --stability-save replace what is there", _truth),
+    Option("save", "keep every study of this session as the baseline NAME", metavar="NAME"),
+    Option("compare", "fail where mean or spread got worse beyond error than in the baseline NAME", metavar="NAME"),
+    Option("selftest", "plant faults into a copy of each judged study, and fail where it still passes", _truth),
     Option("json", "write every study, its numbers, verdict and runs to PATH", metavar="PATH"),
 )
 
@@ -90,6 +106,12 @@ class StabilityConfig:
     run_timeout: float | None = None  #: seconds
     budget_minutes: float | None = None  #: from the session's start
     store: str | None = None  #: folder of finished runs
+    plan: bool = False  #: train nothing
+    calibrate: bool = False  #: write budgets
+    update: bool = False  #: replace budgets and baselines
+    save: str | None = None  #: name of the baseline to keep
+    compare: str | None = None  #: name of the baseline to hold the studies against
+    selftest: bool = False  #: see every gate go red
     json: str | None = None  #: where to write the report
 
     def __post_init__(self) -> None:
@@ -115,6 +137,17 @@ class StabilityConfig:
             )
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise ConfigError(f"Expected --stability-device to be auto, cpu, cuda or cuda:N but got {self.device!r}.")
+        for name in ("save", "compare"):
+            value = getattr(self, name)
+            if value is not None and not re.fullmatch(r"\w[\w.-]*", value):
+                raise ConfigError(
+                    f"Expected {_flag(name)} to be a name of letters, digits, '_', '-' and '.' but got {value!r}. It "
+                    f"names a folder of the run store."
+                )
+        if self.plan and (self.calibrate or self.save or self.compare or self.selftest):
+            raise ConfigError("Expected --stability-plan alone: it trains nothing, so there is nothing else to do.")
+        if self.update and not (self.calibrate or self.save):
+            raise ConfigError("Expected --stability-update beside --stability-calibrate or --stability-save.")
         if self.json is not None and Path(self.json).is_dir():
             raise ConfigError(f"Expected --stability-json to name a file but {self.json!r} is a folder.")
         for option in OPTIONS:
@@ -132,8 +165,8 @@ class StabilityConfig:
                 continue
             try:
                 values[option.name] = option.parse(value)
-            except ValueError:
-                kind = "a whole number" if option.parse is int else "a number"
+            except (KeyError, ValueError):
+                kind = "true or false" if option.is_flag else "a whole number" if option.parse is int else "a number"
                 raise ConfigError(f"Expected {option.key} to be {kind} but got {value!r}.") from None
         if values.get("workers", 1) > 1:
             values.setdefault("isolation", "process")

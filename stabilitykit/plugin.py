@@ -39,7 +39,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("stability", "stability of training (stabilitykit)")
     for option in OPTIONS:
         more: dict[str, Any] = {"choices": option.choices} if option.choices else {"metavar": option.metavar}
-        group.addoption(option.flag, dest=option.key, type=option.parse, default=None, help=option.help, **more)
+        more = {"action": "store_true"} if option.is_flag else more | {"type": option.parse}
+        group.addoption(option.flag, dest=option.key, default=None, help=option.help, **more)
         parser.addini(option.key, f"the same as {option.flag}", default=None)
 
 

@@ -60,6 +60,14 @@ def test_text_is_parsed_and_numbers_are_kept():
         ({"run_timeout": "soon"}, "Expected stability_run_timeout to be a number but got 'soon'."),
         ({"run_timeout": "0"}, "Expected --stability-run-timeout to be above 0 but got 0."),
         ({"budget_minutes": "nan"}, "Expected --stability-budget-minutes to be above 0 but got nan."),
+        ({"plan": "maybe"}, "Expected stability_plan to be true or false but got 'maybe'."),
+        ({"plan": "yes", "selftest": True}, "Expected --stability-plan alone: it trains nothing, so"),
+        ({"update": "true"}, "Expected --stability-update beside --stability-calibrate or --stability-save."),
+        (
+            {"save": "../x"},
+            "Expected --stability-save to be a name of letters, digits, '_', '-' and '.' but got '../x'.",
+        ),
+        ({"compare": ""}, "Expected --stability-compare to be a name of letters, digits, '_', '-' and '.' but got ''."),
         ({"json": "."}, "Expected --stability-json to name a file but '.' is a folder."),
     ],
 )
@@ -67,6 +75,11 @@ def test_a_value_that_means_nothing_is_refused(values, message):
     with pytest.raises(ConfigError) as refusal:
         StabilityConfig.from_values(values)
     assert str(refusal.value).startswith(message)
+
+
+@pytest.mark.parametrize(("text", "truth"), [("true", True), ("On", True), (True, True), ("no", False), ("0", False)])
+def test_a_flag_is_true_or_false(text, truth):
+    assert StabilityConfig.from_values({"plan": text}).plan is truth
 
 
 def test_several_workers_of_one_process_are_children():
