@@ -41,6 +41,7 @@ ORDER = (
     "metrics.ensembles",
     "metrics",
     "estimate",
+    "sequential",
     "intervals",
     "budgets",
     "measures",

@@ -1,0 +1,130 @@
+"""When a gate looks at the runs so far, and how sure it must be at each look: group-sequential levels.
+
+A gate that judges again and again, at 5 % each time, is wrong in far more than 5 % of studies. So the error rate is
+spent over the looks, in proportion to the degrees of freedom that each adds (linear spending; Lan & DeMets, 1983, Kim &
+DeMets, 1987). The levels are exact for the SD of normal scores, whose sum of squares grows by independent chi-square
+steps, and are used for every measure; docs/statistics.md has the error rates that were measured with them.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special  # and not scipy.stats, whose import costs a second
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+#: Numbers of runs at which a verdict is looked for; later ones are each 1.25 times the one before.
+_LOOKS = (3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 65, 80, 100)
+_LATER = 1.25
+
+#: The fewest runs that a sequential verdict needs.
+FIRST_LOOK = _LOOKS[0]
+
+#: Cells of the grid that carries a density from look to look, and the probability that lies above it.
+_CELLS, _BEYOND = 600, 1e-12
+
+
+def looks(runs: int) -> tuple[int, ...]:
+    """Return the numbers of runs at which a study of at most ``runs`` is judged; the last is ``runs``.
+
+    >>> looks(20)
+    (3, 4, 5, 6, 8, 10, 12, 15, 20)
+    >>> looks(14)
+    (3, 4, 5, 6, 8, 10, 12, 14)
+    """
+    later = itertools.accumulate(itertools.repeat(_LATER), lambda look, by: round(look * by), initial=_LOOKS[-1])
+    return (*itertools.takewhile(lambda look: look < runs, itertools.chain(_LOOKS[:-1], later)), runs)
+
+
+@functools.cache
+def levels(looks: tuple[int, ...], error: float) -> tuple[float, ...]:
+    """Return the error rate of a one-sided bound at each look, so that all together err in ``error`` of studies.
+
+    The first call for a schedule takes a fraction of a second, the next ones nothing.
+
+    >>> [round(level, 4) for level in levels((5, 10), 0.05)]
+    [0.0222, 0.0332]
+    """
+    df = np.asarray(looks, dtype=np.float64) - 1
+    sums, found = _SumOfSquares(), []
+    for now, spent in zip(df, error * np.diff(df, prepend=0) / df[-1], strict=True):
+        sums.grow(now)
+        bound = sums.quantile(spent)
+        sums.drop_below(bound)
+        found.append(float(special.chdtr(now, bound)))
+    return tuple(found)
+
+
+def crossing(looks: Sequence[int], levels: Sequence[float]) -> float:
+    """Return how often one-sided bounds at these levels err at any of the looks.
+
+    It tells what a schedule spends that was changed on the way, as by a larger ``--stability-runs``.
+
+    >>> round(crossing((5, 10), levels((5, 10), 0.05)), 4), round(crossing((5, 10), (0.05, 0.05)), 3)
+    (0.05, 0.086)
+    """
+    sums, erred = _SumOfSquares(), 0.0
+    for look, level in zip(looks, levels, strict=True):
+        sums.grow(look - 1.0)
+        bound = float(special.chdtri(look - 1.0, 1 - level))
+        erred += float(sums.below(np.array([bound]))[0])
+        sums.drop_below(bound)
+    return erred
+
+
+class _SumOfSquares:
+    """The distribution of a sum that grows by chi-square steps, over the studies whose bounds have not erred so far.
+
+    Between looks it is a density that is constant in each cell of a grid.
+    """
+
+    def __init__(self) -> None:
+        self._df = self._step = 0.0
+        self._edges: Floats | None = None  #: None: the sum is 0
+        self._mass = np.ones(1)
+
+    def grow(self, df: float) -> None:
+        """Go on to the next look, at so many degrees of freedom in all."""
+        self._df, self._step = df, df - self._df
+
+    def below(self, sums: Floats) -> Floats:
+        """Return the share of all studies that have not erred before, and whose sum is below each of these."""
+        if self._edges is None:
+            return np.asarray(special.chdtr(self._step, sums))
+        # A uniform cell and a chi-square step: the mean of the step's distribution function over the cell.
+        integral = _integral_of_cdf(sums[:, None] - self._edges, self._step)
+        share: Floats = (integral[:, :-1] - integral[:, 1:]) / np.diff(self._edges) @ self._mass
+        return share
+
+    def quantile(self, share: float) -> float:
+        """Return the sum below which that share of all studies lies."""
+        low, high = 0.0 if self._edges is None else float(self._edges[0]), self._top
+        for _ in range(8):  # each narrows it by 32
+            sums = np.linspace(low, high, 33)
+            after = int(np.clip(np.searchsorted(self.below(sums), share), 1, 32))
+            low, high = float(sums[after - 1]), float(sums[after])
+        return high
+
+    def drop_below(self, bound: float) -> None:
+        """Leave out the studies whose sum is below the bound: theirs has erred."""
+        edges = bound + (self._top - bound) * np.linspace(0, 1, _CELLS + 1) ** 2  # finer where the next bound will be
+        self._mass, self._edges = np.diff(self.below(edges)), edges
+
+    @property
+    def _top(self) -> float:
+        return float(special.chdtri(self._df, _BEYOND))
+
+
+def _integral_of_cdf(x: Floats, df: float) -> Floats:
+    """Integrate the chi-square distribution function from 0 to x: x F(x; df) - df F(x; df + 2)."""
+    x = np.maximum(x, 0)
+    cdf = special.chdtr(df, x)
+    density = np.exp(special.xlogy(df / 2, x / 2) - x / 2 - special.gammaln(df / 2 + 1))
+    integral: Floats = x * cdf - df * (cdf - density)  # F(x; df + 2) = F(x; df) - density
+    return integral
