@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from .asserts import assert_ensemble_delta as assert_ensemble_delta
     from .asserts import assert_within as assert_within
     from .budgets import Budget as Budget
-    from .budgets import Outcome as Outcome
     from .budgets import Verdict as Verdict
     from .data import RandomCropFlip as RandomCropFlip
     from .errors import BudgetExceededError as BudgetExceededError
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from .errors import StabilityError as StabilityError
     from .errors import UsageError as UsageError
     from .estimate import Estimate as Estimate
+    from .limits import Outcome as Outcome
     from .protocol import NoiseProtocol as NoiseProtocol
     from .record import RunRecord as RunRecord
     from .run import Run as Run
@@ -45,10 +45,11 @@ _HOME = {
         "assert_accuracy_sd assert_correlation assert_cross_entropy_sd "
         "assert_disagreement assert_ensemble_delta assert_within"
     ),
-    "budgets": "Budget Outcome Verdict",
+    "budgets": "Budget Verdict",
     "data": "RandomCropFlip",
     "errors": "BudgetExceededError IsolationError RunsFailedError StabilityError UsageError",
     "estimate": "Estimate",
+    "limits": "Outcome",
     "protocol": "NoiseProtocol",
     "record": "RunRecord",
     "run": "Run",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from .budgets import Budget, Outcome
+from typing import Any
+
+from .budgets import Budget
 from .errors import BudgetExceededError
+from .limits import Outcome
 from .render.terminal import study_table
 from .report import summarize
 from .study import Study
@@ -52,7 +55,8 @@ def assert_disagreement(study: Study, at_most: float) -> None:
 def assert_ensemble_delta(study: Study, at_most: float) -> None:
     """Fail where averaging two runs changes the accuracy (or RMSE) by more than ``at_most``, on average over pairs."""
     __tracebackhide__ = True
-    assert_within(study, Budget(**{study.measures.main_delta: at_most}))
+    limits: dict[str, Any] = {study.measures.main_delta: at_most}
+    assert_within(study, Budget(**limits))
 
 
 def assert_correlation(study: Study, at_least: float) -> None:

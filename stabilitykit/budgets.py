@@ -1,70 +1,19 @@
-"""From estimates to a verdict: the most spread that a user accepts, and whether the runs show more."""
+"""From estimates to a verdict: what a user accepts, and how often the answer may be wrong."""
 
 from __future__ import annotations
 
 import difflib
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import dataclass
 from numbers import Real
 from types import MappingProxyType
 
 from .errors import BudgetError
 from .estimate import Estimate
-
-#: Measures of likeness: their budget is the least that is accepted.
-_AT_LEAST = frozenset({"correlation", "pearson"})
-
-
-class Outcome(Enum):
-    """What the runs say about a limit."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    UNDECIDED = "undecided"
-
+from .limits import Judgement, Limit, Outcome, Scale
 
 _WORST_FIRST = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS)
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Where the values of a metric can lie, and in what unit."""
-
-    low: float = 0.0
-    high: float = math.inf
-    unit: str = ""  #: as it follows a number
-    why: str = "It limits a spread, and no spread is negative"
-    example: str = "0.30"
-
-
-_POINTS = "It is in percentage points, and the SD of numbers from 0 to 100 is 50 at most"
-_SHARE = "It is in percent of the test examples, from 0 to 100"
-_GAIN = "It is in percentage points of accuracy, and its size is limited, whichever its sign"
-_LIKENESS = "It is a correlation coefficient, without a unit, and the limit is the least that is accepted"
-
-_SCALES = {
-    "accuracy_sd": _Scale(high=50, unit=" points", why=_POINTS),
-    "cross_entropy_sd": _Scale(unit=" nats", why="It is in nats, and no SD is negative", example="0.008"),
-    "disagreement": _Scale(high=100, unit=" %", why=_SHARE, example="11.0"),
-    "correlation": _Scale(low=-1, high=1, why=_LIKENESS, example="0.87"),
-    "pearson": _Scale(low=-1, high=1, why=_LIKENESS, example="0.87"),
-    "ensemble_delta": _Scale(high=100, unit=" points", why=_GAIN, example="2.0"),
-    "cross_entropy_ensemble_delta": _Scale(unit=" nats", why="It is in nats, and its size is limited", example="0.05"),
-}
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What the runs say about one limit, and why."""
-
-    metric: str
-    estimate: Estimate
-    limit: float  #: in the unit of the estimate
-    outcome: Outcome
-    reason: str  #: one sentence with the numbers, and what to do next
-    runs_to_settle: int | None = None  #: if UNDECIDED: R that would decide it; None where 1000 would not
 
 
 @dataclass(frozen=True)
@@ -72,6 +21,8 @@ class Verdict:
     """The judgements of a budget, in its order."""
 
     judgements: tuple[Judgement, ...]
+    alpha: float = 0.05  #: how often a model within all limits is failed, at most
+    beta: float = 0.05  #: how often a model passes whose spread is beyond the ratio times one limit, at most
 
     @property
     def outcome(self) -> Outcome:
@@ -83,6 +34,13 @@ class Verdict:
         worst_first = sorted(self.judgements, key=lambda judgement: _WORST_FIRST.index(judgement.outcome))
         return "\n".join(f"{judgement.outcome.name:<9}  {judgement.reason}" for judgement in worst_first)
 
+    def error_rates(self) -> str:
+        """Write how often a verdict like this is wrong."""
+        return (
+            f"error rates: a model within its budget fails in {100 * self.alpha:.3g} % of studies at most, one beyond "
+            f"the ratio times it passes in {100 * self.beta:.3g} % at most"
+        )
+
 
 @dataclass(frozen=True, init=False, repr=False)
 class Budget:
@@ -92,15 +50,23 @@ class Budget:
     ``disagreement``, nats for ``cross_entropy_sd``, the unit of the targets for ``rmse_sd``, and none for
     ``correlation``. A custom metric is limited under its name: ``Budget(f1_sd=0.01)``.
 
+    A model within all limits fails in ``alpha`` of studies at most. One whose spread is beyond ``ratio`` times a limit
+    passes in ``beta`` at most; the ratio is 2 for SDs and 1.25 for means over pairs, or a number for all limits, or a
+    mapping by metric. A study with more than ``max_failed_runs`` runs that leave nothing to measure fails.
+
     >>> Budget(accuracy_sd=0.30, disagreement=11.0)
     Budget(accuracy_sd=0.3, disagreement=11.0)
-    >>> spread = Estimate(0.35, 0.26, 0.54, runs=10, method="chi-square")
+    >>> from stabilitykit.intervals import sd_estimate
+    >>> spread = sd_estimate([90.1, 90.9, 89.9, 90.2, 90.3])
     >>> print(Budget(accuracy_sd=0.30).judge({"accuracy_sd": spread}).summary())  # doctest: +NORMALIZE_WHITESPACE
-    UNDECIDED  accuracy_sd 0.35 [0.26, 0.54] points is beyond the budget of 0.3 points, but its interval is not;
-      about 49 runs would settle it: --stability-runs 49.
+    UNDECIDED  accuracy_sd 0.38 [0.24, 0.89] points is neither shown to be beyond the budget of 0.3 points nor to be
+      below 0.6 points; about 12 runs would settle it: --stability-runs 12.
     """
 
-    _limits: tuple[tuple[str, float], ...]
+    _limits: tuple[Limit, ...]
+    alpha: float
+    beta: float
+    max_failed_runs: int
 
     def __init__(
         self,
@@ -111,6 +77,10 @@ class Budget:
         correlation: float | None = None,
         ensemble_delta: float | None = None,
         rmse_sd: float | None = None,
+        alpha: float = 0.05,
+        beta: float = 0.05,
+        ratio: float | Mapping[str, float] | None = None,
+        max_failed_runs: int = 0,
         **custom: float | None,
     ) -> None:
         """Take the limits that are not None."""
@@ -123,22 +93,42 @@ class Budget:
             "rmse_sd": rmse_sd,
             **custom,
         }
-        given = tuple((name, _checked(name, limit)) for name, limit in limits.items() if limit is not None)
+        given = {name: _checked(name, limit) for name, limit in limits.items() if limit is not None}
         if not given:
             raise BudgetError(
                 "Expected at least one limit but got Budget(). Without a limit every model passes. Name what may vary "
                 "and by how much, as in Budget(accuracy_sd=0.30, disagreement=11.0)."
             )
-        object.__setattr__(self, "_limits", given)
+        _check_consistent(given)
+        if isinstance(max_failed_runs, bool) or not isinstance(max_failed_runs, int) or max_failed_runs < 0:
+            raise BudgetError(
+                f"Expected max_failed_runs to be an integer >= 0 but got max_failed_runs={max_failed_runs!r}. It is "
+                f"how many runs of a study may fail; 0 is usual."
+            )
+        ratios = _ratios(ratio, given)
+        object.__setattr__(self, "_limits", tuple(Limit(name, limit, ratios[name]) for name, limit in given.items()))
+        object.__setattr__(self, "alpha", _error_rate("alpha", alpha))
+        object.__setattr__(self, "beta", _error_rate("beta", beta))
+        object.__setattr__(self, "max_failed_runs", max_failed_runs)
 
     @property
     def limits(self) -> Mapping[str, float]:
         """Limit by metric, the paper's metrics first and in its order."""
-        return MappingProxyType(dict(self._limits))
+        return MappingProxyType({limit.metric: limit.value for limit in self._limits})
+
+    @property
+    def ratios(self) -> Mapping[str, float]:
+        """How many times its limit a PASS excludes, by metric."""
+        return MappingProxyType({limit.metric: limit.ratio for limit in self._limits})
+
+    @property
+    def alpha_each(self) -> float:
+        """What of alpha each limit has: the test fails at the first that fails, so they share it (Bonferroni)."""
+        return self.alpha / len(self._limits)
 
     def check_names(self, available: Collection[str]) -> None:
         """Raise BudgetError for a limit on a metric that the task does not have; no run is needed to know that."""
-        for name, _ in self._limits:
+        for name in self.limits:
             if f"{name}_sd" in available:
                 raise BudgetError(
                     f"Expected a limit on a spread but got Budget({name}=...), a mean over runs, and a budget does not "
@@ -153,20 +143,32 @@ class Budget:
                 )
 
     def judge(self, estimates: Mapping[str, Estimate]) -> Verdict:
-        """Judge each limit: FAIL where the lower bound exceeds it, PASS where the estimate does not, else UNDECIDED.
+        """Judge each limit once, over all runs: FAIL where the lower bound exceeds it, PASS where the upper bound is
+        below the ratio times it, else UNDECIDED.
 
-        The estimates are of spread, not means of scores; those without a limit are left aside.
+        The estimates are of spread, not means of scores; those without a limit are left aside. A study that is judged
+        again as it grows needs a `Gate` instead.
         """
         self.check_names(estimates.keys())
-        return Verdict(tuple(_judge(name, estimates[name], limit) for name, limit in self._limits))
+        judged = (self.judge_one(name, estimates[name], self.alpha_each, self.beta) for name in self.limits)
+        return Verdict(tuple(judged), self.alpha, self.beta)
+
+    def judge_one(self, metric: str, estimate: Estimate, alpha: float, beta: float) -> Judgement:
+        """Judge one limit by bounds of these error rates."""
+        return next(limit for limit in self._limits if limit.metric == metric).judge(estimate, alpha, beta)
 
     def __repr__(self) -> str:
         """Write it as it was made."""
-        return f"Budget({', '.join(f'{name}={limit!r}' for name, limit in self._limits)})"
+        given: dict[str, object] = dict(self.limits)
+        given |= {name: value for name in ("alpha", "beta") if (value := getattr(self, name)) != 0.05}
+        usual = {limit.metric: Limit(limit.metric, limit.value).ratio for limit in self._limits}
+        given |= {"ratio": dict(self.ratios)} if self.ratios != usual else {}
+        given |= {"max_failed_runs": self.max_failed_runs} if self.max_failed_runs else {}
+        return f"Budget({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
 def _checked(name: str, limit: object) -> float:
-    scale = _SCALES.get(name, _Scale())
+    scale = Scale.of(name)
     advice = f"{scale.why}; write {name}={scale.example}, for example."
     if isinstance(limit, bool) or not isinstance(limit, Real) or not math.isfinite(limit):
         raise BudgetError(f"Expected {name} to be a finite number but got {name}={limit!r}. {advice}")
@@ -177,60 +179,46 @@ def _checked(name: str, limit: object) -> float:
     return number
 
 
-def _judge(metric: str, estimate: Estimate, limit: float) -> Judgement:
-    outcome, needed = _decide(metric, estimate, limit)
-    return Judgement(metric, estimate, limit, outcome, _reason(metric, estimate, limit, outcome, needed), needed)
+def _check_consistent(limits: Mapping[str, float]) -> None:
+    """Raise BudgetError for a limit that another one keeps from ever being used up."""
+    disagreement = limits.get("disagreement")
+    if disagreement is None:
+        return
+    # Two runs' accuracies differ by no more than the share d of examples they disagree on, and d is at most 100 %: the
+    # variance, half the mean square difference, is at most 50 d. Where two runs agree, so does their ensemble.
+    most = {"accuracy_sd": math.sqrt(50 * disagreement), "ensemble_delta": disagreement}
+    for name, bound in most.items():
+        if limits.get(name, 0) > bound:
+            raise BudgetError(
+                f"Expected budgets that do not contradict each other but got {name}={limits[name]:g} beside "
+                f"disagreement={disagreement:g}: runs that disagree so little have {name} <= {bound:.3g}, so that "
+                f"limit could never matter. Lower it, leave it out, or raise disagreement."
+            )
 
 
-def _decide(metric: str, estimate: Estimate, limit: float) -> tuple[Outcome, int | None]:
-    facing = _small_is_good(metric, estimate)
-    ceiling = -limit if metric in _AT_LEAST else limit
-    if estimate.is_undefined or facing.low > ceiling:
-        return Outcome.FAIL, None
-    if facing.value <= ceiling:
-        return Outcome.PASS, None
-    return Outcome.UNDECIDED, _runs_to_settle(metric, facing, ceiling)
+def _ratios(ratio: float | Mapping[str, float] | None, limits: Mapping[str, float]) -> dict[str, float]:
+    given = ratio if isinstance(ratio, Mapping) else {} if ratio is None else dict.fromkeys(limits, ratio)
+    for name, value in given.items():
+        if name not in limits:
+            raise BudgetError(
+                f"Expected ratio= to name limits of this budget but got {name!r}. It has {', '.join(limits)}."
+            )
+        if not 1 < _number(value) < math.inf:
+            raise BudgetError(
+                f"Expected ratio > 1 but got ratio={value!r} for {name}. A PASS says that the spread is below ratio "
+                f"times the budget; the closer to 1, the more runs it takes. 2 is usual for SDs, 1.25 for the others."
+            )
+    return {name: _number(given.get(name)) for name in limits}
 
 
-def _small_is_good(metric: str, estimate: Estimate) -> Estimate:
-    """Turn the estimate so that less is better: a likeness always, an ensemble delta where it is negative."""
-    # The deltas of losses are negative. An interval that straddles 0 keeps a lower bound below 0, and never fails.
-    if metric in _AT_LEAST or (metric.endswith("ensemble_delta") and estimate.value < 0):
-        return replace(estimate, value=-estimate.value, low=-estimate.high, high=-estimate.low)
-    return estimate
+def _error_rate(name: str, value: object) -> float:
+    if not 0 < _number(value) < 0.5:
+        raise BudgetError(
+            f"Expected {name} between 0 and 0.5 but got {name}={value!r}. It is how often the verdict may be wrong; "
+            f"0.05 is usual, 0.01 where many tests gate one merge."
+        )
+    return _number(value)
 
 
-def _runs_to_settle(metric: str, estimate: Estimate, ceiling: float) -> int | None:
-    from . import intervals  # brings scipy.stats, a second that only an undecided verdict pays
-
-    if metric.endswith("_sd"):
-        return intervals.runs_to_settle_sd(estimate, ceiling)
-    return intervals.runs_to_settle_pairwise(estimate, ceiling)
-
-
-def _reason(metric: str, estimate: Estimate, limit: float, outcome: Outcome, needed: int | None) -> str:
-    unit = _SCALES.get(metric, _Scale()).unit
-    budget = f"{'at least ' if metric in _AT_LEAST else ''}{limit:g}{unit}"
-    measured = f"{metric} {estimate}{unit}"
-    if estimate.is_undefined:
-        return f"{metric} is undefined ({estimate.method}), and what cannot be measured cannot pass."
-    if outcome is Outcome.FAIL:
-        return f"{measured} is beyond the budget of {budget}, and so is its whole interval."
-    if outcome is Outcome.UNDECIDED:
-        return f"{measured} is beyond the budget of {budget}, but its interval is not; {_advice(estimate, needed)}."
-    if estimate.is_exact:
-        return f"{metric} is exactly {estimate.value:g}{unit}: {_all_equal(estimate.runs)}."
-    return f"{measured} is within the budget of {budget}."
-
-
-def _advice(estimate: Estimate, needed: int | None) -> str:
-    if needed is None:
-        return "not even 1000 runs would settle it, so move the budget"
-    roughly = "at least" if math.isinf(estimate.low) else "about"
-    return f"{roughly} {needed} runs would settle it: --stability-runs {needed}"
-
-
-def _all_equal(runs: int) -> str:
-    # R - 1 runs equal the first. Would a share p of runs differ, this had probability (1 - p)^(R - 1).
-    share = 1 - 0.05 ** (1 / (runs - 1))
-    return f"all {runs} runs are equal in it, so P(a run differs) <= {share:.1%} at 95 % confidence"
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 #: The method of an estimate over runs that are all equal: there is no spread to make an interval of.
 IDENTICAL_RUNS = "identical runs"
+
+
+class Pivot(Protocol):
+    """The distribution behind an interval: it gives bounds of any error rate, and those that more runs would give."""
+
+    def low(self, error: float) -> float:
+        """Return the bound above the truth in that share of studies."""
+        ...
+
+    def high(self, error: float) -> float:
+        """Return the bound below the truth in that share of studies."""
+        ...
+
+    def after(self, runs: int) -> Pivot:
+        """Return it for the same value over so many runs."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,6 +44,7 @@ class Estimate:
     method: str  #: how the bounds were made, for a report
     confidence: float = 0.90  #: of the interval from low to high
     sd_of_sd: float | None = None  #: the "±" of the paper's tables, for an SD; printed, never used to judge
+    pivot: Pivot | None = field(default=None, repr=False, compare=False)  #: None where no interval can be made
 
     def __post_init__(self) -> None:
         """Keep plain floats, which JSON and ``repr`` show as numbers, whatever kind of scalar came."""
@@ -53,6 +71,16 @@ class Estimate:
     def is_exact(self) -> bool:
         """Whether all runs are equal, so that there is no spread to make an interval of."""
         return self.method == IDENTICAL_RUNS
+
+    def at(self, lower: float, upper: float) -> Estimate:
+        """Return it with bounds of other error rates: ``lower`` that of ``low``, ``upper`` that of ``high``.
+
+        An estimate without an interval is returned as it is.
+        """
+        if self.pivot is None:
+            return self
+        low, high = self.pivot.low(lower), self.pivot.high(upper)
+        return replace(self, low=low, high=high, confidence=1 - lower - upper)
 
     def to_json(self) -> dict[str, float | None]:
         """Give the object of the report: value, low, high, and sd_of_sd for an SD.

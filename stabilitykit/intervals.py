@@ -1,12 +1,13 @@
 """Intervals for what R runs show: a mean, an SD, and the mean of a measure over all pairs of runs.
 
-Bounds are one-sided 5 % bounds each. Which interval for which statistic, and the error rates that were measured for
-each, is docs/statistics.md.
+Bounds are one-sided 5 % bounds each; `Estimate.at` gives those of any other error rate. Which interval for which
+statistic, and the error rates that were measured for each, is docs/statistics.md.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -18,14 +19,11 @@ from .estimate import IDENTICAL_RUNS, Estimate
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
-#: Error rate of each bound.
+#: Error rate of each bound of an estimate, before a gate asks for another.
 _LEVEL = 0.05
 
 #: Of the bootstrap behind the "±" of the paper's tables.
 _RESAMPLES = 10_000
-
-#: Runs beyond which planning gives up: the estimate lies on the budget.
-_MOST_RUNS = 1000
 
 
 def mean_estimate(values: npt.ArrayLike) -> Estimate:
@@ -43,8 +41,7 @@ def mean_estimate(values: npt.ArrayLike) -> Estimate:
     mean = values[0] + _deviations(values).mean()
     if (values == values[0]).all():
         return Estimate(mean, mean, mean, runs, IDENTICAL_RUNS)
-    margin = float(_t(runs - 1)) * _sd(values) / math.sqrt(runs)
-    return Estimate(mean, mean - margin, mean + margin, runs, "Student t")
+    return _estimate(mean, StudentT(mean, _sd(values) / math.sqrt(runs), runs), runs, "Student t")
 
 
 def sd_estimate(values: npt.ArrayLike, *, robust: bool = False) -> Estimate:
@@ -68,12 +65,13 @@ def sd_estimate(values: npt.ArrayLike, *, robust: bool = False) -> Estimate:
         return Estimate(0, 0, 0, runs, IDENTICAL_RUNS, sd_of_sd=0)
     adjusted = robust and runs >= 4
     df = _kurtosis_df(values) if adjusted else runs - 1.0
-    low, high = (sd * float(_sd_factor(df, upper=upper)) for upper in (False, True))
     method = "chi-square, kurtosis df" if adjusted else "chi-square"
-    return Estimate(sd, low, high, runs, method, sd_of_sd=_sd_of_sd(values))
+    return _estimate(sd, ChiSquare(sd, df, runs), runs, method, sd_of_sd=_sd_of_sd(values))
 
 
-def pairwise_estimate(pairs: npt.ArrayLike, *, percent_of: int | None = None) -> Estimate:
+def pairwise_estimate(
+    pairs: npt.ArrayLike, *, percent_of: int | None = None, least: float = -math.inf, most: float = math.inf
+) -> Estimate:
     """Estimate the mean of a measure over all pairs of runs, with a jackknife over runs.
 
     Symmetric ``[R, R]`` in, whose diagonal is what a run scores with itself; the estimate has the unit of the entries.
@@ -81,7 +79,8 @@ def pairwise_estimate(pairs: npt.ArrayLike, *, percent_of: int | None = None) ->
     (docs/statistics.md). Two runs are one pair, which shows no spread between pairs: the bounds are then -inf and inf.
 
     ``percent_of`` is N where an entry is a percentage of N test examples, as disagreement is. It keeps the standard
-    error above what so coarse a measure can show when few runs happen to tie.
+    error above what so coarse a measure can show when few runs happen to tie. Bounds are cut where the measure ends, at
+    ``least`` and ``most``.
 
     >>> print(pairwise_estimate([[0, 10, 12, 9], [10, 0, 11, 10], [12, 11, 0, 13], [9, 10, 13, 0]]))
     10.8 [8.0, 13.6]
@@ -99,44 +98,63 @@ def pairwise_estimate(pairs: npt.ArrayLike, *, percent_of: int | None = None) ->
     error = 2 / (runs - 2) * math.sqrt((runs - 1) / runs * np.square(of_run - mean).sum())
     if percent_of is not None:
         error = max(error, _error_floor(mean, runs, percent_of))
-    margin = float(_t(runs - 1)) * error
-    return Estimate(mean, mean - margin, mean + margin, runs, "jackknife over runs")
+    return _estimate(mean, StudentT(mean, error, runs, least, most), runs, "jackknife over runs")
 
 
-def runs_to_settle_sd(estimate: Estimate, budget: float) -> int | None:
-    """Find the fewest runs at which the interval around the same SD would exclude the budget.
+@dataclass(frozen=True)
+class ChiSquare:
+    """Of an SD of normal scores: df SD² / truth² has a chi-square distribution.
 
-    None where even 1000 runs would not: the SD is as good as on the budget.
-
-    >>> runs_to_settle_sd(sd_estimate([90.1, 90.4, 89.9, 90.0, 90.3]), budget=0.15)
-    10
+    >>> sd = ChiSquare(sd=1.0, df=9, runs=10)
+    >>> round(sd.low(0.05), 3), round(sd.high(0.05), 3)
+    (0.729, 1.645)
     """
-    if estimate.value == 0:
-        return estimate.runs
-    # A robust interval has fewer degrees of freedom than R - 1. The same tails would cost later runs the same share.
-    share = _sd_df(estimate) / (estimate.runs - 1)
-    runs = np.arange(2.0, _MOST_RUNS + 1)
-    exceeds = estimate.value > budget
-    bound = estimate.value * _sd_factor(share * (runs - 1), upper=not exceeds)
-    return _first(runs, bound > budget if exceeds else bound < budget)
+
+    sd: float
+    df: float  #: R - 1, or fewer where tails are heavy
+    runs: int
+
+    def low(self, error: float) -> float:
+        """Return the bound above the truth in that share of studies."""
+        return self.sd * math.sqrt(self.df / float(special.chdtri(self.df, error)))
+
+    def high(self, error: float) -> float:
+        """Return the bound below the truth in that share of studies."""
+        return self.sd * math.sqrt(self.df / float(special.chdtri(self.df, 1 - error)))
+
+    def after(self, runs: int) -> ChiSquare:
+        """Return it for the same SD over so many runs, whose tails cost the same share of the degrees of freedom."""
+        return replace(self, df=self.df / (self.runs - 1) * (runs - 1), runs=runs)
 
 
-def runs_to_settle_pairwise(estimate: Estimate, budget: float) -> int | None:
-    """Find the fewest runs at which the interval around the same mean would exclude the budget.
+@dataclass(frozen=True)
+class StudentT:
+    """Of a mean whose standard error was estimated from as many runs, cut where the measure ends."""
 
-    The standard error of a mean over pairs falls with the root of R. Two runs have none to go by; three are then the
-    answer. None where even 1000 runs would not do: the mean is as good as on the budget.
+    mean: float
+    error: float  #: its standard error
+    runs: int
+    least: float = -math.inf
+    most: float = math.inf
 
-    >>> runs_to_settle_pairwise(Estimate(10.8, 8.1, 13.6, runs=4, method="jackknife over runs"), budget=9.0)
-    7
-    """
-    if math.isinf(estimate.low):
-        return 3
-    # The wider side: the other may have been cut at the end of the measure's range.
-    margin = max(estimate.value - estimate.low, estimate.high - estimate.value)
-    spread = margin / _t(estimate.runs - 1) * math.sqrt(estimate.runs)
-    runs = np.arange(3.0, _MOST_RUNS + 1)
-    return _first(runs, _t(runs - 1) * spread / np.sqrt(runs) < abs(estimate.value - budget))
+    def low(self, error: float) -> float:
+        """Return the bound above the truth in that share of studies."""
+        return max(self.mean - self._margin(error), self.least)
+
+    def high(self, error: float) -> float:
+        """Return the bound below the truth in that share of studies."""
+        return min(self.mean + self._margin(error), self.most)
+
+    def after(self, runs: int) -> StudentT:
+        """Return it for the same mean over so many runs: its standard error falls with their root."""
+        return replace(self, error=self.error * math.sqrt(self.runs / runs), runs=runs)
+
+    def _margin(self, error: float) -> float:
+        return -float(special.stdtrit(self.runs - 1, error)) * self.error
+
+
+def _estimate(value: float, pivot: ChiSquare | StudentT, runs: int, method: str, **more: float) -> Estimate:
+    return Estimate(value, pivot.low(_LEVEL), pivot.high(_LEVEL), runs, method, pivot=pivot, **more)
 
 
 def _of_runs(values: npt.ArrayLike) -> Floats:
@@ -174,26 +192,6 @@ def _sd_of_sd(values: Floats) -> float:
     return float(resamples.std(axis=1, ddof=1).std(ddof=1))
 
 
-def _sd_factor(df: float | Floats, *, upper: bool) -> Floats:
-    """What to multiply an SD with to get its bound."""
-    quantile = special.chdtri(df, 1 - _LEVEL if upper else _LEVEL)
-    return np.asarray(np.sqrt(df / quantile))
-
-
-def _sd_df(estimate: Estimate) -> float:
-    """Degrees of freedom behind an SD's interval, read off the interval: R - 1, or 1 and more if it is robust."""
-    candidates = np.linspace(1, estimate.runs - 1, 500, dtype=np.float64)
-    return float(np.interp(estimate.low / estimate.value, _sd_factor(candidates, upper=False), candidates))
-
-
 def _error_floor(percent: float, runs: int, examples: int) -> float:
     share = percent / 100
     return 100 * math.sqrt(max(share, 1 / examples) * (1 - share) / examples) / runs
-
-
-def _t(df: float | Floats) -> Floats:
-    return np.asarray(-special.stdtrit(df, _LEVEL))
-
-
-def _first(runs: Floats, settled: npt.NDArray[np.bool_]) -> int | None:
-    return int(runs[settled.argmax()]) if settled.any() else None

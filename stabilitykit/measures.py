@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import cached_property
 from typing import TypeAlias
 
@@ -130,11 +129,10 @@ class Measures(Mapping[str, Estimate]):
 
     def _disagreement(self) -> Estimate:
         pairs = disagreement(self._predicted)
-        estimate = pairwise_estimate(pairs.numpy(), percent_of=len(self._labels))
-        return _within(estimate, 0, 100)
+        return pairwise_estimate(pairs.numpy(), percent_of=len(self._labels), least=0, most=100)
 
     def _correlation(self, coefficient: Callable[[Runs], Tensor]) -> Estimate:
-        return _within(pairwise_estimate(coefficient(self._outputs).numpy()), -1, 1)
+        return pairwise_estimate(coefficient(self._outputs).numpy(), least=-1, most=1)
 
     def _ensemble_delta(self, name: str) -> Estimate:
         if name == "accuracy":
@@ -161,13 +159,6 @@ def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:
         taken |= measures
         if not callable(metric):
             raise TaskError(f"Expected metrics[{name!r}] to be a function of logits and labels but got {metric!r}.")
-
-
-def _within(estimate: Estimate, least: float, most: float) -> Estimate:
-    """Cut bounds that lie where the measure cannot; those that are infinite say that there is no interval."""
-    low = max(estimate.low, least) if math.isfinite(estimate.low) else estimate.low
-    high = min(estimate.high, most) if math.isfinite(estimate.high) else estimate.high
-    return replace(estimate, low=low, high=high)
 
 
 def _delta_name(score: str) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .budgets import Outcome, Verdict
+from .budgets import Verdict
+from .limits import Outcome
 
 if TYPE_CHECKING:  # the process that writes a report may not have needed torch
     from .measures import Measures

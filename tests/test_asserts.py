@@ -16,8 +16,9 @@ from stabilitykit.asserts import (
     assert_ensemble_delta,
     assert_within,
 )
-from stabilitykit.budgets import Budget, Outcome
+from stabilitykit.budgets import Budget
 from stabilitykit.errors import BudgetError, BudgetExceededError, StabilityError
+from stabilitykit.limits import Outcome
 from stabilitykit.testing import fake_study
 
 LABELS = torch.arange(60) % 3

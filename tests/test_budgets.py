@@ -11,10 +11,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from stabilitykit.budgets import Budget, Judgement, Outcome, Verdict
+from stabilitykit.budgets import Budget, Verdict
 from stabilitykit.errors import BudgetError
 from stabilitykit.estimate import IDENTICAL_RUNS, Estimate
 from stabilitykit.intervals import pairwise_estimate, sd_estimate
+from stabilitykit.limits import Judgement, Outcome
 
 
 def estimate(value: float, low: float, high: float, runs: int = 10) -> Estimate:

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from stabilitykit.asserts import assert_within
-from stabilitykit.budgets import Budget, Judgement, Outcome, Verdict
+from stabilitykit.budgets import Budget, Verdict
 from stabilitykit.errors import BudgetExceededError, RunsFailedError
 from stabilitykit.estimate import Estimate
+from stabilitykit.limits import Judgement, Outcome
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.report import FORMAT, document, summarize, verdict_of
 from stabilitykit.study import measure

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from stabilitykit.asserts import assert_within
-from stabilitykit.budgets import Budget, Outcome
+from stabilitykit.budgets import Budget
 from stabilitykit.errors import (
     BudgetError,
     BudgetExceededError,
@@ -24,6 +24,7 @@ from stabilitykit.errors import (
     StoreError,
     TaskError,
 )
+from stabilitykit.limits import Outcome
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.study import Reduction, measure
 from stabilitykit.task import LoopTask, Recipe
