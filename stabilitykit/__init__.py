@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .sources import Source as Source
     from .study import Reduction as Reduction
     from .study import Study as Study
+    from .study import check as check
     from .study import measure as measure
     from .task import Recipe as Recipe
 
@@ -55,7 +56,7 @@ _HOME = {
     "run": "Run",
     "schedule": "CosineCycles warmup_cosine",
     "sources": "Perturbation Source",
-    "study": "Reduction Study measure",
+    "study": "Reduction Study check measure",
     "task": "Recipe",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

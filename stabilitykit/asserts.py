@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .budgets import Budget
+from .budgets import Budget, Verdict
 from .errors import BudgetExceededError
 from .limits import Outcome
 from .render.terminal import study_table
@@ -25,10 +25,16 @@ def assert_within(study: Study, budget: Budget) -> None:
     __tracebackhide__ = True
     verdict = study.judge(budget)
     study.verdicts.append(verdict)
+    demand_pass(study, verdict)
+
+
+def demand_pass(study: Study, verdict: Verdict) -> None:
+    """Fail with everything that a reader needs unless the verdict is PASS; what is UNDECIDED is the study's policy."""
+    __tracebackhide__ = True
     if verdict.outcome is Outcome.PASS:
         return
     table = "\n".join(study_table([summarize(study, test=study.task)]))
-    message = f"{verdict.summary()}\n\n{table}"
+    message = f"{verdict.summary()}\n{verdict.error_rates()}\n\n{table}"
     if verdict.outcome is Outcome.FAIL:
         raise BudgetExceededError(f"{message}\n\n{_NEXT}")
     study.on_undecided(message)

@@ -6,6 +6,7 @@
                                3.begun        some worker has begun to run test 3
                                3.done         test 3 has ended
                                3.studies      one line for each study that test 3 has asked for
+                               3.0.settled    the verdict on its first study stands
                                3.disputed     some helper's studies are not the owner's
 
 A test's number is its position in the collection, which xdist demands to be the same in all workers.
@@ -66,6 +67,14 @@ class Board:
         """Whether the test has ended."""
         return self._done_file(test).exists()
 
+    def settle(self, test: int, call: int) -> None:
+        """Tell that a study of the test needs no further run."""
+        self._settled_file(test, call).touch()
+
+    def is_settled(self, test: int, call: int) -> bool:
+        """Whether a study of the test needs no further run, though some may be free."""
+        return self._settled_file(test, call).exists()
+
     def dispute(self, test: int) -> None:
         """Tell the owner of a test that another worker made a different task of it."""
         (self.folder / f"{test}.disputed").touch()
@@ -90,6 +99,9 @@ class Board:
 
     def _done_file(self, test: int) -> Path:
         return self.folder / f"{test}.done"
+
+    def _settled_file(self, test: int, call: int) -> Path:
+        return self.folder / f"{test}.{call}.settled"
 
     def _studies_file(self, test: int) -> Path:
         return self.folder / f"{test}.studies"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from types import MappingProxyType
 
 from .errors import BudgetError
 from .estimate import Estimate
-from .limits import Judgement, Limit, Outcome, Scale
+from .limits import FailedRuns, Judgement, Limit, Outcome, Scale
 
 _WORST_FIRST = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS)
 
@@ -20,7 +20,7 @@ _WORST_FIRST = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS)
 class Verdict:
     """The judgements of a budget, in its order."""
 
-    judgements: tuple[Judgement, ...]
+    judgements: tuple[Judgement | FailedRuns, ...]
     alpha: float = 0.05  #: how often a model within all limits is failed, at most
     beta: float = 0.05  #: how often a model passes whose spread is beyond the ratio times one limit, at most
 
@@ -33,6 +33,10 @@ class Verdict:
         """Write each judgement with its reason on a line of its own, the worst first."""
         worst_first = sorted(self.judgements, key=lambda judgement: _WORST_FIRST.index(judgement.outcome))
         return "\n".join(f"{judgement.outcome.name:<9}  {judgement.reason}" for judgement in worst_first)
+
+    def beside(self, failures: FailedRuns) -> Verdict:
+        """Return it with the judgement on the runs that failed."""
+        return replace(self, judgements=(*self.judgements, failures))
 
     def error_rates(self) -> str:
         """Write how often a verdict like this is wrong."""

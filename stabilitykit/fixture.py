@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from .asserts import assert_within
+from .asserts import demand_pass
 from .board import Board
 from .budgets import Budget
 from .config import MarkerConfig, StabilityConfig
@@ -19,7 +19,7 @@ from .sharing import HelperSession, OwnerSession
 from .sources import Perturbation, Source, Vary
 from .stopping import Stop
 from .store import CacheMode, RunStore
-from .study import Session, Study, measure
+from .study import Session, Study, check, measure
 from .task import Task
 
 
@@ -91,30 +91,59 @@ class Stability:
         ``control="full"`` repeats a whole run where the first epochs would do.
         """
         __tracebackhide__ = True
+        more = {"labels": labels, "metrics": metrics, "control": control, "budget": budget}
+        return self._ask(measure, task, vary, perturb, runs, constants, more)
+
+    def check(
+        self,
+        task: Task | Callable[..., Any],
+        *,
+        budget: Budget,
+        vary: Vary | None = None,
+        perturb: str | Perturbation | None = None,
+        runs: int | None = None,
+        labels: Any = None,
+        metrics: Mapping[str, Metric] | None = None,
+        constants: Mapping[str | Source, int] | None = None,
+        control: ControlMode = "auto",
+    ) -> Study:
+        """Train ``task`` until it is known whether ``budget`` is kept, R times at most, and fail unless it is.
+
+        The arguments are those of `measure`. Return the runs that the verdict rests on.
+        """
+        __tracebackhide__ = True
+        more = {"labels": labels, "metrics": metrics, "control": control, "budget": budget}
+        study = self._ask(check, task, vary, perturb, runs, constants, more)
+        demand_pass(study, study.verdicts[-1])
+        return study
+
+    def _ask(
+        self,
+        ask: Callable[..., Study],
+        task: Task | Callable[..., Any],
+        vary: Vary | None,
+        perturb: str | Perturbation | None,
+        runs: int | None,
+        constants: Mapping[str | Source, int] | None,
+        more: Mapping[str, Any],
+    ) -> Study:
+        __tracebackhide__ = True
         test = self._current_test()
         if vary is None:
             vary = test.marker.vary if test.marker.vary is not None else "all" if perturb is None else "none"
         wanted = runs if runs is not None else test.marker.runs or self._config.runs
         protocol = NoiseProtocol(vary, perturb, wanted, self._config.seed, constants)
-        more = {"labels": labels, "metrics": metrics, "control": control, "budget": budget}
         question = test.name, test.calls
         if question in self._refuted:  # by an earlier try: a retry must not turn red to green
             raise IsolationError(self._refuted[question])
         try:
-            return measure(task, protocol, **more, session=self._session(test))
+            return ask(task, protocol, **more, session=self._session(test))
         except IsolationError as error:
             self._refuted[question] = str(error)
             raise
         except IncompleteStudyError as error:
             self._on_incomplete(str(error))
             raise
-
-    def check(self, task: Task | Callable[..., Any], *, budget: Budget, **question: Any) -> Study:
-        """Measure as `measure` does, with the same arguments, and fail unless every limit of ``budget`` is kept."""
-        __tracebackhide__ = True
-        study = self.measure(task, budget=budget, **question)
-        assert_within(study, budget)
-        return study
 
     def _session(self, test: TestContext) -> Session:
         call, test.calls = test.calls, test.calls + 1

@@ -85,6 +85,10 @@ class Gate:
             self._found[name] = self.budget.judge_one(name, estimates[name], look.alpha, look.beta)
         self._taken += 1
 
+    def pass_over(self) -> None:
+        """Take a look at which too few runs are whole to judge any limit."""
+        self._taken += 1
+
     def _has_verdict(self, name: str) -> bool:
         return name in self._found and self._found[name].outcome is not Outcome.UNDECIDED
 

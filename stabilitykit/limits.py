@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 from .estimate import Estimate, Pivot
 
@@ -150,6 +151,16 @@ class Judgement:
         return self.of.value
 
     @property
+    def ratio(self) -> float:
+        """How many times the limit a PASS excludes."""
+        return self.of.ratio
+
+    @property
+    def runs(self) -> int:
+        """How many runs it rests on."""
+        return self.measured.runs
+
+    @property
     def estimate(self) -> Estimate:
         """The estimate with the bounds that were judged by."""
         is_mirrored = self.of.is_of_likeness or (self.of.is_of_delta and self.measured.value < 0)
@@ -173,7 +184,7 @@ class Judgement:
         """One sentence with the numbers, and what to do next."""
         estimate, unit = self.estimate, Scale.of(self.metric).unit
         budget = f"{'at least ' if self.of.is_of_likeness else ''}{self.limit:g}{unit}"
-        measured = f"{self.metric} {estimate}{unit}"
+        measured = f"{self.metric} {estimate}{unit} over {self.runs} runs"
         excluded = f"{'above' if self.of.is_of_likeness else 'below'} {self.of.excluded:.4g}{unit}"
         if estimate.is_undefined:
             return f"{self.metric} is undefined ({estimate.method}), and what cannot be measured cannot pass."
@@ -196,6 +207,37 @@ class Judgement:
             return f"not even {_MOST_RUNS} runs would settle it, so move the budget"
         roughly = "at least" if math.isinf(self.measured.low) else "about"
         return f"{roughly} {needed} runs would settle it: --stability-runs {needed}"
+
+
+@dataclass(frozen=True)
+class FailedRuns:
+    """The judgement on how many runs left nothing to measure: no interval of the others can see them.
+
+    >>> print(FailedRuns(failed=0, runs=20, limit=0).reason)
+    0 of 20 runs failed, within the 0 that may: P(a run fails) <= 13.9% at 95 % confidence.
+    """
+
+    failed: int
+    runs: int
+    limit: int  #: how many may fail
+    metric: ClassVar[str] = "failed_runs"
+    ratio: ClassVar[None] = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """FAIL if more runs failed than may, else PASS."""
+        return Outcome.FAIL if self.failed > self.limit else Outcome.PASS
+
+    @property
+    def reason(self) -> str:
+        """One sentence with the share of runs that would fail, at most (Clopper & Pearson, 1934)."""
+        counted = f"{self.failed} of {self.runs} runs failed"
+        if self.outcome is Outcome.FAIL:
+            return f"{counted}, and {self.limit} may."
+        from scipy import special
+
+        share = 1.0 if self.failed == self.runs else special.betaincinv(self.failed + 1, self.runs - self.failed, 0.95)
+        return f"{counted}, within the {self.limit} that may: P(a run fails) <= {share:.1%} at 95 % confidence."
 
 
 def _after(estimate: Estimate, pivot: Pivot, runs: int) -> Estimate:

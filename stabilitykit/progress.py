@@ -74,14 +74,17 @@ def _progress_line(progress: dict[str, Any]) -> str:
     """Write how far a study is: runs by their state and by who trained them, and those that take long.
 
     >>> so_far = {"test": "test_net.py::test_a", "study": "net", "finished": 12, "total": 30, "failed": 1}
+    >>> so_far["may_stop_early"] = False
     >>> running = [{"index": 12, "worker": "gw0", "pid": 7, "seconds": 95.0}]
     >>> print(_progress_line({**so_far, "seconds_left": 42, "by_worker": {"gw0": 7, "gw1": 5}, "running": running}))
     stability: test_a (net) 12/30 runs, 1 running, 1 failed, 42 s left; gw0 7, gw1 5; run 12 for 1 min 35 s (gw0, pid 7)
     """
-    parts = [f"{progress['finished']}/{progress['total']} runs"]
+    may_stop = progress["may_stop_early"]
+    parts = [f"{progress['finished']}/{progress['total']} runs{' at most' * may_stop}"]
     parts += [f"{len(progress['running'])} running"] if progress["running"] else []
     parts += [f"{progress['failed']} failed"] if progress["failed"] else []
-    parts += [f"{_duration(progress['seconds_left'])} left"] if progress["seconds_left"] else []
+    left = _duration(progress["seconds_left"] or 0)
+    parts += [f"{'at most ' * may_stop}{left} left"] if progress["seconds_left"] else []
     more = [", ".join(f"{worker} {runs}" for worker, runs in sorted(progress["by_worker"].items()))]
     more = more if len(progress["by_worker"]) > 1 else []
     more += [

@@ -23,7 +23,7 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
     ``test`` is the node id of the test that asked. Nothing in it depends on how many workers trained the runs, but for
     the seconds.
     """
-    whole = not study.failed
+    whole = study.is_whole
     return {
         "test": test,
         "task": study.task,
@@ -32,6 +32,7 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
         "name": study.protocol.name,
         "seed": study.protocol.seed,
         "runs": len(study.records),
+        "runs_at_most": study.most_runs or len(study.records),
         "metrics": {name: study[name].to_json() for name in _shown(study.measures)} if whole else {},
         "verdict": "fail" if not whole else verdict_of(study.verdicts),
         "judgements": [_judgement(j) for verdict in study.verdicts for j in verdict.judgements],
@@ -68,6 +69,8 @@ def _judgement(judgement: Any) -> dict[str, Any]:
     return {
         "metric": judgement.metric,
         "limit": judgement.limit,
+        "ratio": judgement.ratio,
+        "runs": judgement.runs,
         "outcome": judgement.outcome.value,
         "reason": judgement.reason,
     }
@@ -75,9 +78,10 @@ def _judgement(judgement: Any) -> dict[str, Any]:
 
 def _record(study: Study, record: RunRecord) -> dict[str, Any]:
     scores = {}
-    if not study.failed:
+    if study.is_whole and record.status == "ok":
         names = ("accuracy", "cross_entropy") if "accuracy" in study.measures else ("rmse",)
-        scores = {name: float(study.measures.of_runs(name)[record.index]) for name in names}
+        place = [run.index for run in study.trained].index(record.index)
+        scores = {name: float(study.measures.of_runs(name)[place]) for name in names}
     return {
         "index": record.index,
         "seeds": dict(record.seeds),

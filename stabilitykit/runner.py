@@ -37,6 +37,7 @@ class Progress:
     failed: int
     new: int  #: finished since this study was asked for, and not answered from the store
     elapsed: float  #: seconds since it was asked for
+    may_stop_early: bool = False  #: R is the most that it trains
     running: tuple[Running, ...] = ()  #: being trained now, by anybody
     by_worker: Mapping[str, int] = field(default_factory=dict)  #: the new ones, by who trained them
 
@@ -57,10 +58,12 @@ class Runner:
         *,
         study: str = "",
         stop: Stop | None = None,
+        settled: Callable[[], int | None] | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         self.experiment, self.plans, self.executor = experiment, plans, executor
         self._study, self._stop, self._on_progress = study, stop or Stop(), on_progress
+        self._settled = settled
         self._started = time.monotonic()
         self._known = frozenset(plan.index for plan in plans if experiment.is_finished(plan.index))
         self._longest = max((experiment.seconds(index) or 0.0 for index in self._known), default=0.0)
@@ -68,7 +71,9 @@ class Runner:
         self._last_report = self._started
 
     def train_free(self, is_wanted: Callable[[], bool] = lambda: True) -> int:
-        """Train every run that nobody has trained or trains, the lowest index first; return how many that were.
+        """Train every run that is wanted and that nobody has trained or trains, the lowest index first.
+
+        Return how many that were. What trains here when the verdict stands is given up.
 
         ``is_wanted`` is asked before each run: whether anybody still waits for this study.
         """
@@ -79,7 +84,7 @@ class Runner:
                 while True:
                     self._begin(running, is_wanted)
                     self.report_progress()
-                    if not running:
+                    if not running or self.is_settled():
                         return trained
                     for training in self._wait(running, beats):
                         trained += self._settle(running, training)
@@ -89,7 +94,7 @@ class Runner:
                     self.experiment.release(claim)
 
     def gather(self) -> list[RunRecord]:
-        """Return the record of every plan, in order, training and waiting as needed."""
+        """Return the record of every plan that is wanted, in order, training and waiting as needed."""
         wait = _FIRST_WAIT
         while not self.is_finished():
             if self.train_free():
@@ -101,12 +106,17 @@ class Runner:
                 self.report_progress()
         self.report_progress()
         # A crashed run has no plan of its own any more: its seeds are known here.
-        records = [self.experiment.load(plan.index) for plan in self.plans]
-        return [replace(r, seeds=r.seeds or plan.seeds) for r, plan in zip(records, self.plans, strict=True)]
+        wanted = self._wanted()
+        records = [self.experiment.load(plan.index) for plan in wanted]
+        return [replace(r, seeds=r.seeds or plan.seeds) for r, plan in zip(records, wanted, strict=True)]
 
     def is_finished(self) -> bool:
-        """Whether every run has a result."""
-        return all(self.experiment.is_finished(plan.index) for plan in self.plans)
+        """Whether every run that is wanted has a result."""
+        return self.is_settled() or all(self.experiment.is_finished(plan.index) for plan in self.plans)
+
+    def is_settled(self) -> bool:
+        """Whether the runs so far are enough, and no further one is wanted."""
+        return self._settled is not None and self._settled() is not None
 
     def reason_to_stop(self) -> str | None:
         """Return why no further run of this study may begin here; None if it may."""
@@ -127,8 +137,9 @@ class Runner:
     def report_progress(self) -> None:
         """Tell how far the study is, if that has changed, or was told long ago."""
         statuses = self.experiment.statuses()
-        finished = [plan.index for plan in self.plans if plan.index in statuses]
-        running = tuple(self.experiment.running().values()) if len(finished) < len(self.plans) else ()
+        wanted = self._wanted()
+        finished = [plan.index for plan in wanted if plan.index in statuses]
+        running = tuple(self.experiment.running().values()) if len(finished) < len(wanted) else ()
         now, state = time.monotonic(), (len(finished), *(run.index for run in running))
         if state == self._reported and now - self._last_report < _HEARTBEAT:
             return
@@ -137,11 +148,12 @@ class Runner:
         self._on_progress(
             Progress(
                 self._study,
-                total=len(self.plans),
+                total=len(wanted),
                 finished=len(finished),
                 failed=sum(statuses[index] != "ok" for index in finished),
                 new=len(new),
                 elapsed=now - self._started,
+                may_stop_early=self._settled is not None,
                 running=running,
                 by_worker=Counter(self.experiment.trainer_of(index) or "" for index in new),
             )
@@ -149,14 +161,18 @@ class Runner:
 
     def _begin(self, running: dict[Training, Claim], is_wanted: Callable[[], bool]) -> None:
         """Fill the executor's slots with the lowest free runs."""
-        for plan in self.plans:
+        for plan in self._wanted():
             if self.experiment.is_finished(plan.index):
                 continue
-            if len(running) >= self.executor.slots or not is_wanted() or self.reason_to_stop():
+            if len(running) >= self.executor.slots or not is_wanted() or self.reason_to_stop() or self.is_settled():
                 return
             claim = self.experiment.claim(plan.index)
             if claim is not None:
                 running[self._start(plan, claim)] = claim
+
+    def _wanted(self) -> Sequence[RunPlan]:
+        """All plans, or the first ones where these are enough."""
+        return self.plans if self._settled is None else self.plans[: self._settled()]
 
     def _start(self, plan: RunPlan, claim: Claim) -> Training:
         try:

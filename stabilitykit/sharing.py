@@ -31,6 +31,10 @@ class SharedSession(Session):
         super().__init__(**settings)
         self._board, self._test, self._call = board, test, call
 
+    def _tell_if_settled(self, runner: Runner) -> None:
+        if runner.is_settled():
+            self._board.settle(self._test, self._call)
+
 
 class OwnerSession(SharedSession):
     """The study in the worker that runs the test and reports it."""
@@ -39,6 +43,7 @@ class OwnerSession(SharedSession):
         """Announce the study, and work through its runs."""
         self._board.announce(self._test, Announcement(self._call, str(runner.experiment.folder), len(runner.plans)))
         records = super().gather(runner)
+        self._tell_if_settled(runner)
         if self._board.is_disputed(self._test):
             self.remarks.append(
                 "another worker made a different task of this test and could not help: "
@@ -50,6 +55,8 @@ class OwnerSession(SharedSession):
 class HelperSession(SharedSession):
     """The study in a worker that has nothing else to do."""
 
+    keeps_looks = False  # the owner does
+
     def control(
         self, experiment: Experiment, mode: ControlMode, prove: Callable[[ControlMode], Control]
     ) -> Control | None:
@@ -60,6 +67,7 @@ class HelperSession(SharedSession):
         """Train what is free and leave; go along only where the test is known to go on to another study."""
         while runner.train_free(is_wanted=lambda: self._is_wanted(runner)):
             pass
+        self._tell_if_settled(runner)
         if runner.reason_to_stop() is not None:
             raise HelperUseless
         if not self._is_wanted(runner) or all(a.call <= self._call for a in self._board.announced(self._test)):

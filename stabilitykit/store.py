@@ -8,6 +8,7 @@
                            claims.lock       a lock on byte 7 means that somebody trains run 7 now
                            claims/0007.json  who, since when, who died; left behind only by a process that died
                            control.json      the proof that what is held is held
+                           gates/<id>.json   at which runs, and how surely, a budget was judged
 
 The kernel frees the locks of a dead process, so no heartbeat has to be guessed (`locks_at` says where it cannot). A run
 is published by linking a complete file into place while its byte is locked: a reader sees all of it or none, and the
@@ -315,6 +316,20 @@ class Experiment:
         """Keep the outcome of the control, so that a resumed study does not repeat it."""
         self.folder.mkdir(parents=True, exist_ok=True)  # pruned since, perhaps
         write_json(self.folder / "control.json", {**control, "session": self.session})
+
+    def read_looks(self, gate: str) -> list[dict[str, Any]]:
+        """Return the looks that a gate has taken at these runs, if they may be reused: earlier sessions' among them."""
+        found = read_json(self._looks_file(gate))
+        is_ours = found is not None and (self.reuse or found.get("session") == self.session)
+        return list(found.get("looks", [])) if found is not None and is_ours else []
+
+    def write_looks(self, gate: str, looks: list[dict[str, Any]]) -> None:
+        """Keep the looks that a gate has taken, so that another session goes on with them."""
+        self._looks_file(gate).parent.mkdir(parents=True, exist_ok=True)
+        write_json(self._looks_file(gate), {"looks": looks, "session": self.session})
+
+    def _looks_file(self, gate: str) -> Path:
+        return self.folder / "gates" / f"{gate}.json"
 
     def _header(self, index: int) -> Mapping[str, Any] | None:
         if index not in self._seen:

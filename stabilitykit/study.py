@@ -27,6 +27,7 @@ from .errors import BudgetExceededError, IsolationError, RunsFailedError, TaskEr
 from .estimate import Estimate
 from .executor import Executor, InProcess, ProcessDied
 from .fingerprint import CannotFingerprint, fingerprint
+from .limits import FailedRuns
 from .measures import Measures, Metric, check_metrics
 from .metrics import ensemble_of, vanilla_groups
 from .protocol import NoiseProtocol
@@ -36,6 +37,7 @@ from .stopping import Stop
 from .store import Experiment, RunStore
 from .task import Task, as_task
 from .training import Trainer
+from .watch import Watch
 
 #: Where a run trains: in the process that asks, in a child forked from a server, or in a new interpreter.
 Isolation: TypeAlias = Literal["none", "process", "spawn"]
@@ -60,6 +62,8 @@ class Study:
     labels: Tensor
     control: Control
     metrics: Mapping[str, Metric] = field(default_factory=dict)  #: the user's own, by name
+    most_runs: int | None = None  #: R of a check, which trains no more than its verdict takes
+    max_failed_runs: int = 0  #: how many of the runs may leave nothing to measure
     private: str = ""  #: why its runs are not kept for another test or session; empty if they are
     on_undecided: Callable[[str], None] = fail_undecided  #: told what the interval leaves open; may raise, skip or pass
     remarks: tuple[str, ...] = ()  #: what was seen while its runs were gathered
@@ -88,8 +92,7 @@ class Study:
     @property
     def _outputs(self) -> list[Tensor]:
         """Those of each run as its record has them, mapped from a file it may be: what is computed copies no more."""
-        check_runs(self)
-        return [record.logits for record in self.records if record.logits is not None]
+        return [record.logits for record in self.trained if record.logits is not None]
 
     @property
     def accuracy(self) -> Estimate:
@@ -137,9 +140,20 @@ class Study:
         return self[self.measures.main_delta]
 
     @property
+    def trained(self) -> tuple[RunRecord, ...]:
+        """The runs that every number is about: all, but for those that failed where the budget lets some."""
+        check_runs(self)
+        return tuple(record for record in self.records if record.status == "ok")
+
+    @property
     def failed(self) -> tuple[RunRecord, ...]:
         """The runs that left nothing to measure."""
         return tuple(record for record in self.records if record.status != "ok")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no more runs failed than may."""
+        return len(self.failed) <= self.max_failed_runs
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -156,11 +170,17 @@ class Study:
             and len({record.fingerprint for record in self.records}) == 1 < len(self.records)
         ):
             notes.append(f"all runs are bit-identical: {self.protocol.name} never reaches the weights of this task")
+        if self.failed:
+            notes.append(
+                f"{len(self.failed)} of {len(self.records)} runs failed, as max_failed_runs={self.max_failed_runs} "
+                f"allows; the numbers are about the others"
+            )
         return (*notes, *self.remarks)
 
     def judge(self, budget: Budget) -> Verdict:
-        """Hold every limit of the budget against its estimate."""
-        return budget.judge(self.measures)
+        """Hold every limit of the budget against its estimate, once, over all runs."""
+        failures = FailedRuns(len(self.failed), len(self.records), budget.max_failed_runs)
+        return budget.judge(self.measures).beside(failures)
 
     def ensembles(self, size: int) -> Study:
         """Return vanilla ensembles of ``size`` runs each as a study: disjoint groups of this one's, their mean logits.
@@ -168,18 +188,18 @@ class Study:
         Disjoint groups share no run, so the R // size ensembles are independent as runs are, and the intervals hold.
         Source: Summers & Dinneen, section 5, table 5.
         """
-        groups = vanilla_groups(len(self.records), size)
+        groups = vanilla_groups(len(self.trained), size)
         if len(groups) < 2:
             raise TaskError(
-                f"Expected at least two ensembles but {len(self.records)} runs make {len(groups)} of size={size}. "
+                f"Expected at least two ensembles but {len(self.trained)} runs make {len(groups)} of size={size}. "
                 f"Train {2 * size} runs or more, or ask for smaller ensembles."
             )
         outputs = ensemble_of(self._outputs, groups)
         records = tuple(self._ensemble(i, group, outputs[i]) for i, group in enumerate(groups))
-        return dataclasses.replace(self, task=f"{self.task}, ensembles of {size}", records=records)
+        return dataclasses.replace(self, task=f"{self.task}, ensembles of {size}", records=records, most_runs=None)
 
     def _ensemble(self, index: int, members: Iterable[int], logits: Tensor) -> RunRecord:
-        runs = [self.records[i] for i in members]
+        runs = [self.trained[i] for i in members]
         fingerprint = hashlib.sha256("".join(run.fingerprint for run in runs).encode()).hexdigest()
         seconds = sum(run.seconds for run in runs)
         return dataclasses.replace(runs[0], index=index, logits=logits, fingerprint=fingerprint, seconds=seconds)
@@ -296,6 +316,9 @@ class Session:
                 self.remarks.append(f"trained in the test's own process, since no other can have the task: {error}")
         return InProcess(trainer, self.run_timeout)
 
+    #: Whether a gate's looks are written down here.
+    keeps_looks = True
+
     def gather(self, runner: Runner) -> list[RunRecord]:
         """Return the records of a study; helpers of a test do it their own way."""
         return runner.gather()
@@ -330,12 +353,44 @@ def measure(
 
     ``task`` is a `Recipe`, a ``train(run)`` returning test logits ``[N, C]``, or a ``train(seed)``; the functions need
     the test ``labels`` ``[N]`` beside them. ``metrics`` are functions of one run's logits and the labels, by name. A
-    ``budget`` is only checked here, before anything trains, to name measures that the task has.
+    ``budget`` is only checked here, before anything trains, to name measures that the task has; its
+    ``max_failed_runs`` may fail.
 
-    Raises `UsageError` before anything trains, `IsolationError` if the control fails, `RunsFailedError` if a run
-    leaves nothing to measure, and `IncompleteStudyError` if the session stops before all runs are there.
+    Raises `UsageError` before anything trains, `IsolationError` if the control fails, `RunsFailedError` if more runs
+    than may leave nothing to measure, and `IncompleteStudyError` if the session stops before all runs are there.
     """
-    session = session or _script_session()
+    return _study(task, protocol, labels, metrics, control, budget, session or _script_session(), stops_early=False)
+
+
+def check(
+    task: Task | Callable[..., Any],
+    protocol: NoiseProtocol,
+    *,
+    budget: Budget,
+    labels: Any = None,
+    metrics: Mapping[str, Metric] | None = None,
+    control: ControlMode = "auto",
+    session: Session | None = None,
+) -> Study:
+    """Train ``task`` at most R times under ``protocol``, until the verdict on ``budget`` stands; see `Gate`.
+
+    Return the runs that it rests on as a `Study`, whose ``verdicts`` ends with it. It is the same whichever run ends
+    first, and another session that asks again gets it without training. Arguments and errors are those of `measure`.
+    """
+    return _study(task, protocol, labels, metrics, control, budget, session or _script_session(), stops_early=True)
+
+
+def _study(
+    task: Task | Callable[..., Any],
+    protocol: NoiseProtocol,
+    labels: Any,
+    metrics: Mapping[str, Metric] | None,
+    control: ControlMode,
+    budget: Budget | None,
+    session: Session,
+    *,
+    stops_early: bool,
+) -> Study:
     task, metrics = as_task(task, labels), dict(metrics or {})
     device = session.device_for()
     check_metrics(metrics, task.labels)
@@ -345,13 +400,22 @@ def measure(
     trainer = Trainer(task, device, session.threads, session.rootdir)
     experiment, private = _experiment(session, task, protocol, trainer)
     executor: Executor = InProcess(trainer)
-    if not all(experiment.is_finished(plan.index) for plan in protocol.plans()):
-        task.check(protocol, torch.device(device))  # costs a model; one whose runs are there has passed it
-        executor = session.executor(trainer)
-    name = f"{task.name} {protocol.name}"
+    watch = None
+    if budget is not None and stops_early:
+        measures_of = functools.partial(Measures, labels=task.labels, metrics=metrics)
+        watch = Watch(experiment, budget, protocol.runs, measures_of, keeps=session.keeps_looks)
     runner = Runner(
-        experiment, protocol.plans(), executor, study=name, stop=session.stop, on_progress=session.on_progress
+        experiment,
+        protocol.plans(),
+        executor,
+        study=f"{task.name} {protocol.name}",
+        stop=session.stop,
+        settled=None if watch is None else watch.settled,
+        on_progress=session.on_progress,
     )
+    if not runner.is_finished():
+        task.check(protocol, torch.device(device))  # costs a model; one whose runs are there has passed it
+        runner.executor = executor = session.executor(trainer)
     shown: Control | None = None
     with contextlib.closing(executor):
         runner.check_not_stopped()
@@ -367,11 +431,15 @@ def measure(
         labels=task.labels,
         control=shown,
         metrics=metrics,
+        most_runs=protocol.runs if stops_early else None,
+        max_failed_runs=budget.max_failed_runs if budget else 0,
         private=private,
         remarks=tuple(session.remarks),
         on_undecided=session.on_undecided,
     )
-    if not study.failed:
+    if watch is not None:
+        study.verdicts.append(watch.verdict)
+    if study.is_whole:
         built_in = Measures.names(task.labels)
         study.measures.compute(name for name in study.measures if name not in built_in)
     session.on_study(study)
@@ -382,7 +450,7 @@ def measure(
 
 def check_runs(study: Study) -> None:
     """Raise `RunsFailedError` if a run of the study left nothing to measure."""
-    if not study.failed:
+    if study.is_whole:
         return
     first = study.failed[0]
     indices = ", ".join(str(record.index) for record in study.failed)

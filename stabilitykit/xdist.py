@@ -222,6 +222,7 @@ class XdistBridge:
         return any(
             self._experiment(study.folder).is_free(index)
             for study in self.board.announced(number)
+            if not self.board.is_settled(number, study.call)
             for index in range(study.runs)
         )
 

@@ -59,6 +59,7 @@ ORDER = (
     "leases",
     "runfiles",
     "store",
+    "watch",
     "executor",
     "payload",
     "children",

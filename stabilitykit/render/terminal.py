@@ -69,6 +69,8 @@ def _custom(summaries: Sequence[Summary]) -> list[str]:
 def _row(keys: Sequence[str], summary: Summary) -> list[str]:
     failed = sum(record["status"] != "ok" for record in summary["records"])
     runs = f"{summary['runs'] - failed}/{summary['runs']}" if failed else str(summary["runs"])
+    if summary["runs"] < summary["runs_at_most"]:
+        runs += f" of {summary['runs_at_most']}"
     cells = [_cell(key, summary["metrics"].get(key)) for key in keys]
     return [short_name(summary["test"]), summary["name"], runs, *cells, (summary["verdict"] or "-").upper()]
 
