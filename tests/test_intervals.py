@@ -18,8 +18,6 @@ from stabilitykit.estimate import IDENTICAL_RUNS, Estimate
 from stabilitykit.intervals import (
     mean_estimate,
     pairwise_estimate,
-    runs_to_settle_pairwise,
-    runs_to_settle_sd,
     sd_estimate,
 )
 
@@ -246,48 +244,44 @@ class TestPairwise:
         assert (one.value, one.low, one.high) == pytest.approx((two.value, two.low, two.high), rel=1e-9)
 
 
-class TestSettling:
-    @pytest.mark.parametrize("ratio", [0.5, 0.8, 1.2, 1.5, 2.0])
-    def test_an_sd_is_settled_at_the_first_interval_beyond_the_budget(self, ratio):
-        estimate = sd_estimate([0.1, 0.9, 0.4])
-        budget = estimate.value / ratio
-        df = next(df for df in range(1, 2000) if not self.covers(df, 1 / ratio))
-        assert runs_to_settle_sd(estimate, budget) == df + 1
+class TestBoundsOfOtherRates:
+    """`Estimate.at`, and what the same value would have after more runs: against scipy.stats."""
 
-    @staticmethod
-    def covers(df, budget):
-        return (
-            math.sqrt(df / scipy.stats.chi2.isf(0.05, df)) <= budget <= math.sqrt(df / scipy.stats.chi2.ppf(0.05, df))
-        )
+    @given(st.integers(3, 40), st.floats(0.001, 0.4), st.floats(0.001, 0.4), st.integers(0, 99))
+    @settings(deadline=None, max_examples=50)
+    def test_an_sd_has_chi_square_bounds_of_any_rate(self, runs, lower, upper, seed):
+        sample = np.random.default_rng(seed).normal(size=runs)
+        estimate, df = sd_estimate(sample).at(lower, upper), runs - 1
+        sd = sample.std(ddof=1)
+        assert estimate.low == pytest.approx(sd * math.sqrt(df / scipy.stats.chi2.isf(lower, df)))
+        assert estimate.high == pytest.approx(sd * math.sqrt(df / scipy.stats.chi2.ppf(upper, df)))
+        assert estimate.confidence == pytest.approx(1 - lower - upper)
 
-    def test_a_robust_sd_takes_more_runs_to_settle(self):
+    def test_a_robust_sd_keeps_its_degrees_of_freedom(self):
         sample = [0.30, 0.31, 0.29, 0.30, 0.32, 0.28, 0.31, 0.45]
-        plain, robust = sd_estimate(sample), sd_estimate(sample, robust=True)
-        df_per_run = 1 / (1 + scipy.stats.kurtosis(sample, bias=False) / 2)
-        df = next(df for df in np.arange(1, 999) * df_per_run if not self.covers(df, 0.8))
-        assert runs_to_settle_sd(robust, 0.8 * robust.value) == round(df / df_per_run) + 1
-        assert runs_to_settle_sd(robust, 0.8 * robust.value) > 2 * runs_to_settle_sd(plain, 0.8 * plain.value)
+        df = 7 / (1 + scipy.stats.kurtosis(sample, bias=False) / 2)
+        estimate = sd_estimate(sample, robust=True).at(0.01, 0.2)
+        assert estimate.low == pytest.approx(estimate.value * math.sqrt(df / scipy.stats.chi2.isf(0.01, df)))
+        later = estimate.pivot.after(15)
+        assert later.low(0.01) == pytest.approx(estimate.value * math.sqrt(2 * df / scipy.stats.chi2.isf(0.01, 2 * df)))
 
-    def test_a_mean_over_pairs_is_settled_when_its_margin_is_smaller_than_the_distance(self):
+    def test_a_mean_over_pairs_has_student_bounds_of_any_rate_within_its_range(self):
         estimate = pairwise_estimate(symmetric(5))
-        t = scipy.stats.t.isf(0.05, range(1, 999))
-        error = (estimate.high - estimate.value) / t[3] * math.sqrt(5)
-        expected = next(runs for runs in range(3, 999) if t[runs - 2] * error / math.sqrt(runs) < 0.5)
-        assert runs_to_settle_pairwise(estimate, estimate.value - 0.5) == expected
-        assert runs_to_settle_pairwise(estimate, estimate.value + 0.5) == expected
+        error = (estimate.high - estimate.value) / scipy.stats.t.isf(0.05, 4)
+        other = estimate.at(0.01, 0.2)
+        assert other.low == pytest.approx(estimate.value - scipy.stats.t.isf(0.01, 4) * error)
+        assert other.high == pytest.approx(estimate.value + scipy.stats.t.isf(0.2, 4) * error)
+        later = estimate.pivot.after(20)
+        assert later.high(0.2) == pytest.approx(estimate.value + scipy.stats.t.isf(0.2, 19) * error / 2)
+        cut = pairwise_estimate(symmetric(5), least=estimate.value - 1e-3, most=estimate.value + 1e-3).at(0.01, 0.01)
+        assert (cut.low, cut.high) == (estimate.value - 1e-3, estimate.value + 1e-3)
 
-    @pytest.mark.parametrize("runs", [2, 5])
-    def test_an_estimate_on_the_budget_is_never_settled(self, runs):
-        sd = sd_estimate(np.arange(runs))
-        assert runs_to_settle_sd(sd, sd.value) is None
-        pairwise = pairwise_estimate(symmetric(5))
-        assert runs_to_settle_pairwise(pairwise, pairwise.value) is None
-
-    def test_one_pair_needs_a_third_run(self):
-        assert runs_to_settle_pairwise(pairwise_estimate([[0, 9.0], [9.0, 0]]), 3.0) == 3
-
-    def test_identical_runs_are_settled(self):
-        assert runs_to_settle_sd(sd_estimate([1, 1, 1]), 0.3) == 3
+    @pytest.mark.parametrize("sample", [[1, 1, 1], [1, math.nan, 2]])
+    def test_what_has_no_interval_stays_as_it_is(self, sample):
+        estimate = sd_estimate(sample)
+        assert estimate.at(0.01, 0.01) is estimate
+        pair = pairwise_estimate([[0, 9.0], [9.0, 0]])
+        assert pair.at(0.01, 0.01) is pair
 
 
 @pytest.mark.parametrize("estimate", [mean_estimate, sd_estimate])

@@ -1,0 +1,164 @@
+"""The gate of a check and its runs: in which order they end, what fails, what another session finds."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+import torch
+
+from stabilitykit.budgets import Budget
+from stabilitykit.errors import ConfigError, RunsFailedError
+from stabilitykit.limits import Outcome
+from stabilitykit.measures import Measures
+from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.record import RunRecord
+from stabilitykit.store import RunStore
+from stabilitykit.study import check
+from stabilitykit.testing import FakeTask
+from stabilitykit.watch import Watch
+
+TASK = FakeTask(examples=200)
+LOOSE, TIGHT = Budget(accuracy_sd=20.0), Budget(disagreement=1.0)
+NARROW = Budget(accuracy_sd=0.5, ratio=1.2)  # between the two: it takes many looks
+
+
+class Counting(FakeTask):
+    """Notes which runs were trained, and lets some fail."""
+
+    trained: list[int]
+    fails: tuple[int, ...]
+
+    def __init__(self, *fails: int) -> None:
+        super().__init__(examples=200)
+        object.__setattr__(self, "trained", [])
+        object.__setattr__(self, "fails", fails)
+
+    def content(self) -> object:
+        return super().content(), self.fails
+
+    def fit(self, run):
+        logits = super().fit(run)
+        self.trained.append(run.index)
+        if run.index in self.fails:
+            raise ValueError("planted")
+        return logits
+
+
+def protocol(runs: int = 20) -> NoiseProtocol:
+    return NoiseProtocol("init", runs=runs)
+
+
+@pytest.fixture
+def trainings():
+    """The runs that a check trained, without the control's."""
+
+    def of(task: Counting) -> list[int]:
+        return sorted(set(task.trained))
+
+    return of
+
+
+@pytest.mark.parametrize(("budget", "outcome"), [(LOOSE, Outcome.PASS), (TIGHT, Outcome.FAIL)])
+def test_training_stops_with_the_verdict(make_session, trainings, budget, outcome):
+    task = Counting()
+    study = check(task, protocol(), budget=budget, session=make_session())
+    assert study.verdicts[-1].outcome is outcome
+    assert len(study.records) in (3, 4)
+    assert trainings(task) == list(range(len(study.records)))
+
+
+def test_what_stays_open_has_trained_them_all(make_session, trainings):
+    task = Counting()
+    study = check(task, protocol(6), budget=NARROW, session=make_session())
+    assert study.verdicts[-1].outcome is Outcome.UNDECIDED
+    assert trainings(task) == list(range(6))
+
+
+def test_another_session_answers_without_training_and_a_longer_one_goes_on(make_session, trainings):
+    first, again, longer = Counting(), Counting(), Counting()
+    one = check(first, protocol(4), budget=NARROW, session=make_session("one"))
+    two = check(again, protocol(4), budget=NARROW, session=make_session("two"))
+    assert trainings(again) == []
+    assert one.verdicts == two.verdicts
+    more = check(longer, protocol(6), budget=NARROW, session=make_session("three"))
+    assert trainings(longer) == [4, 5]
+    assert more.verdicts[-1].alpha > 0.05  # what two schedules may err together
+
+
+def test_a_verdict_that_was_given_stays_though_more_runs_are_allowed(make_session):
+    first = check(TASK, protocol(3), budget=TIGHT, session=make_session("one"))
+    longer = check(TASK, protocol(100), budget=TIGHT, session=make_session("two"))
+    assert longer.verdicts[-1].judgements == first.verdicts[-1].judgements
+
+
+def test_a_session_that_trains_all_anew_starts_anew(make_session):
+    check(TASK, protocol(4), budget=NARROW, session=make_session("one"))
+    anew = check(TASK, protocol(6), budget=NARROW, session=make_session("two", cache="refresh"))
+    assert anew.verdicts[-1].alpha == 0.05
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_the_order_in_which_runs_end_does_not_matter(tmp_path, ask, order):
+    study = ask(TASK, "init", runs=12)
+    experiment = RunStore(tmp_path / "other", "s").experiment("key", {})
+    watch = Watch(experiment, NARROW, 12, lambda outputs: Measures(outputs, TASK.labels))
+    indices = list(range(12))
+    random.Random(order).shuffle(indices)
+    seen = []
+    for index in indices:
+        with experiment.claimed(index) as claim:
+            experiment.publish(claim, study.records[index])
+        prefix = next(i for i in itertools.count() if not (i < 12 and experiment.is_finished(i)))
+        watch.settled()
+        seen.append((prefix, len(watch._gate.taken)))
+    in_order = Watch(experiment, NARROW, 12, lambda outputs: Measures(outputs, TASK.labels), keeps=False)
+    in_order.settled()
+    assert watch.verdict == in_order.verdict
+    assert len(watch._gate.taken) > 3
+    assert all(looks == sum(look.runs <= prefix for look in watch._gate.taken) for prefix, looks in seen)
+
+
+class TestFailedRuns:
+    def test_a_failed_run_ends_the_check_when_all_before_it_are_there(self, make_session, trainings):
+        task = Counting(1)
+        with pytest.raises(RunsFailedError, match="run 1"):
+            check(task, protocol(), budget=LOOSE, session=make_session())
+        assert trainings(task) == [0, 1]
+
+    def test_some_may_fail_and_the_others_are_judged(self, make_session):
+        budget = Budget(accuracy_sd=20.0, max_failed_runs=1)
+        study = check(Counting(1), protocol(), budget=budget, session=make_session())
+        assert [record.status for record in study.records] == ["ok", "failed", "ok", "ok"]
+        assert study.accuracy_sd.runs == 3
+        assert study.verdicts[-1].judgements[-1].reason.startswith("1 of ")
+        assert any(note.startswith("1 of 4 runs failed, as max_failed_runs=1 allows") for note in study.notes)
+
+    def test_a_look_with_one_whole_run_is_passed_over(self, make_session):
+        budget = Budget(accuracy_sd=20.0, max_failed_runs=2)
+        study = check(Counting(0, 1), protocol(), budget=budget, session=make_session())
+        assert study.accuracy_sd.runs == len(study.records) - 2 >= 2
+        assert study.verdicts[-1].outcome is Outcome.PASS
+
+    def test_more_than_may_are_a_failure(self, make_session):
+        budget = Budget(accuracy_sd=0.1, ratio=1.01, max_failed_runs=1)
+        with pytest.raises(RunsFailedError, match="run 0, 1"):
+            check(Counting(0, 1), protocol(), budget=budget, session=make_session())
+
+
+def test_too_few_runs_are_refused_before_anything_trains(make_session):
+    task = Counting()
+    with pytest.raises(ConfigError, match="at least 3 runs for a check but got 2"):
+        check(task, protocol(2), budget=LOOSE, session=make_session())
+    assert task.trained == []
+
+
+def test_an_undefined_correlation_fails(tmp_path):
+    experiment = RunStore(tmp_path / "store", "s").experiment("key", {})
+    for index in range(3):
+        with experiment.claimed(index) as claim:
+            experiment.publish(claim, RunRecord(index, {}, "ok", 0.0, logits=torch.zeros(4, 2), fingerprint=str(index)))
+    watch = Watch(experiment, Budget(correlation=0.5), 20, lambda outputs: Measures(outputs, torch.arange(4) % 2))
+    assert watch.settled() == 3
+    assert watch.verdict.outcome is Outcome.FAIL
