@@ -63,8 +63,8 @@ class Budget:
     >>> from stabilitykit.intervals import sd_estimate
     >>> spread = sd_estimate([90.1, 90.9, 89.9, 90.2, 90.3])
     >>> print(Budget(accuracy_sd=0.30).judge({"accuracy_sd": spread}).summary())  # doctest: +NORMALIZE_WHITESPACE
-    UNDECIDED  accuracy_sd 0.38 [0.24, 0.89] points is neither shown to be beyond the budget of 0.3 points nor to be
-      below 0.6 points; about 12 runs would settle it: --stability-runs 12.
+    UNDECIDED  accuracy_sd 0.38 [0.24, 0.89] points over 5 runs is neither shown to be beyond the budget of 0.3 points
+      nor to be below 0.6 points; about 12 runs would settle it: --stability-runs 12.
     """
 
     _limits: tuple[Limit, ...]

@@ -40,19 +40,19 @@ HELPERS = [
 
 @pytest.mark.parametrize(("helper", "metric"), HELPERS)
 def test_each_helper_judges_its_own_measure(study, helper, metric):
-    estimate = study[metric]
-    helper(study, at_most=estimate.value)
+    estimate, ratio = study[metric], 2 if metric.endswith("_sd") else 1.25
+    helper(study, at_most=estimate.high / ratio * 1.01)
     with pytest.raises(BudgetExceededError, match=f"FAIL +{metric} "):
         helper(study, at_most=estimate.low * 0.99)
     with pytest.raises(BudgetExceededError, match=f"UNDECIDED +{metric} "):
-        helper(study, at_most=(estimate.low + estimate.value) / 2)
+        helper(study, at_most=max(estimate.low, estimate.high / ratio * 0.99))
     judged = [(v.outcome, v.judgements[0].metric) for v in study.verdicts]
     assert judged == [(outcome, metric) for outcome in (Outcome.PASS, Outcome.FAIL, Outcome.UNDECIDED)]
 
 
 def test_a_correlation_is_limited_from_below(study):
     estimate = study.correlation
-    assert_correlation(study, at_least=estimate.value)
+    assert_correlation(study, at_least=estimate.low)
     with pytest.raises(BudgetExceededError, match=r"FAIL +correlation "):
         assert_correlation(study, at_least=estimate.high * 1.01)
 
@@ -74,18 +74,22 @@ def test_a_failure_is_an_assertion_error_and_one_of_ours(study):
 
 def test_a_failure_shows_every_judgement_the_interval_and_the_table(study):
     accuracy = study.accuracy_sd
-    budget = Budget(accuracy_sd=(accuracy.low + accuracy.value) / 2, disagreement=0.5, correlation=-1)
+    budget = Budget(accuracy_sd=accuracy.value, disagreement=18.0, correlation=-1, ratio={"accuracy_sd": 1.1})
     with pytest.raises(BudgetExceededError) as failure:
         assert_within(study, budget)
     lines = str(failure.value).splitlines()
-    assert lines[0].startswith(f"FAIL       disagreement {study.disagreement} % is beyond the budget of 0.5 %")
-    assert lines[1].startswith(f"UNDECIDED  accuracy_sd {accuracy} points is beyond the budget of ")
+    assert lines[0].startswith(
+        f"FAIL       disagreement {study.disagreement.at(0.05 / 3, 0.05)} % over 8 runs is beyond"
+    )
+    assert lines[1].startswith(f"UNDECIDED  accuracy_sd {accuracy.at(0.05 / 3, 0.05)} points over 8 runs is neither ")
     assert lines[1].endswith(f"--stability-runs {study.verdicts[0].judgements[0].runs_to_settle}.")
     assert lines[2].startswith("PASS       correlation ")
-    assert lines[3] == ""
-    assert " ".join(lines[4].split()) == "test varies runs accuracy % acc. SD CE SD disagree % corr. ens. delta verdict"
-    assert lines[5].split()[:3] == ["fake", "init", "8"]
-    assert lines[5].split()[-1] == "FAIL"
+    assert lines[3].startswith("PASS       0 of 8 runs failed, ")
+    assert lines[4].startswith("error rates: a model within its budget fails in 5 % of studies at most")
+    assert lines[5] == ""
+    assert " ".join(lines[6].split()) == "test varies runs accuracy % acc. SD CE SD disagree % corr. ens. delta verdict"
+    assert lines[7].split()[:3] == ["fake", "init", "8"]
+    assert lines[7].split()[-1] == "FAIL"
     assert lines[-1].startswith("next: ")
 
 
@@ -93,7 +97,7 @@ def test_what_is_undecided_is_left_to_the_policy_of_the_study(study):
     told = []
     lenient = dataclasses.replace(study, on_undecided=told.append, verdicts=[])
     accuracy = study.accuracy_sd
-    assert_within(lenient, Budget(accuracy_sd=(accuracy.low + accuracy.value) / 2))
+    assert_within(lenient, Budget(accuracy_sd=accuracy.value, ratio=1.1))
     (message,) = told
     assert message.startswith("UNDECIDED  accuracy_sd")
     assert lenient.verdicts[0].outcome is Outcome.UNDECIDED

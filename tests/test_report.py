@@ -12,7 +12,7 @@ from stabilitykit.asserts import assert_within
 from stabilitykit.budgets import Budget, Verdict
 from stabilitykit.errors import BudgetExceededError, RunsFailedError
 from stabilitykit.estimate import Estimate
-from stabilitykit.limits import Judgement, Outcome
+from stabilitykit.limits import Judgement, Limit, Outcome
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.report import FORMAT, document, summarize, verdict_of
 from stabilitykit.study import measure
@@ -131,9 +131,13 @@ def test_every_judgement_is_there_with_its_reason():
     assert summary["verdict"] == "fail"
     assert [(j["metric"], j["limit"], j["outcome"]) for j in summary["judgements"]] == [
         ("accuracy_sd", 50.0, "pass"),
+        ("failed_runs", 0, "pass"),
         ("disagreement", 0.0, "fail"),
+        ("failed_runs", 0, "pass"),
     ]
-    assert all(j["reason"].startswith(j["metric"]) for j in summary["judgements"])
+    assert [j["ratio"] for j in summary["judgements"]] == [2.0, None, 1.25, None]
+    assert all(j["runs"] == len(study.records) for j in summary["judgements"])
+    assert all(j["reason"].startswith(j["metric"]) for j in summary["judgements"] if j["metric"] != "failed_runs")
 
 
 @pytest.mark.parametrize(
@@ -147,7 +151,9 @@ def test_every_judgement_is_there_with_its_reason():
 )
 def test_the_worst_verdict_is_the_studys(outcomes, worst):
     estimate = Estimate(1, 0, 2, 3, "x")
-    verdicts = [Verdict((Judgement("a", estimate, 1.0, Outcome(outcome), ""),)) for outcome in outcomes]
+    verdicts = [
+        Verdict((Judgement(Limit("a_sd", 1.0), estimate, 0.05, 0.05, Outcome(outcome)),)) for outcome in outcomes
+    ]
     assert verdict_of(verdicts) == worst
 
 

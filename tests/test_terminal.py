@@ -33,6 +33,7 @@ def summary(test="test_a.py::test_b", name="init", **values):
         "test": test,
         "name": name,
         "runs": 2,
+        "runs_at_most": 2,
         "metrics": metrics,
         "verdict": None,
         "notes": [],
