@@ -244,6 +244,16 @@ class TestPool:
         resumed.gather()
         assert trained == [2, 3, 4, 5]
 
+    def test_what_trains_when_the_runs_suffice_is_given_up_and_no_further_one_begins(self, run):
+        pool = Pool(3)
+        runner = run(pool)
+        runner._settled = lambda: 2 if runner.experiment.is_finished(0) and runner.experiment.is_finished(1) else None
+        assert values(runner.gather()) == [0, 1]
+        assert pool.cancelled == [2, 3]
+        assert [index for index, _ in pool.started] == [0, 1, 2, 3]
+        assert runner.experiment.is_free(2)
+        assert runner.experiment.is_free(3)
+
     def test_a_stop_ends_the_study_with_what_is_missing_and_the_next_session_trains_that(self, run, make):
         stop = Stop()
 

@@ -67,18 +67,15 @@ def test_what_was_decided_stays_so_though_more_runs_are_allowed(project, verdict
 
 
 def test_an_open_check_goes_on_in_a_longer_session_and_says_what_it_may_err(project, verdicts):
-    project.tests(
-        CHECK.replace("[0.5, 25.0]", "[6.0, 7.0]").replace("accuracy_sd=limit", "accuracy_sd=limit, ratio=1.05")
-    )
+    narrow = CHECK.replace("[0.5, 25.0]", "[3.0, 3.2]").replace("accuracy_sd=limit", "accuracy_sd=limit, ratio=1.05")
+    project.tests(narrow)
     result, found = verdicts("--stability-runs", 5)
     assert {verdict for verdict, _, _ in found} == {"undecided"}
-    result.stdout.fnmatch_lines(
-        ["*UNDECIDED  accuracy_sd * over 5 runs is neither shown to be beyond the budget of 6 *"]
-    )
+    result.stdout.fnmatch_lines(["*UNDECIDED  accuracy_sd * over 5 runs is neither shown to be beyond *"])
     project.ledger()
     result, _ = verdicts("--stability-runs", 8)
     assert project.trained() == [5, 6, 7]
-    result.stdout.fnmatch_lines(["*error rates: a model within its budget fails in [78].?? % of studies at most*"])
+    result.stdout.fnmatch_lines(["*error rates: a model within its budget fails in [678].?? % of studies at most*"])
 
 
 def test_too_few_runs_are_one_error_before_training(project, way):
@@ -108,13 +105,3 @@ def test_some_runs_may_fail(project, way):
     assert "accuracy" not in study["records"][1]
     assert study["judgements"][-1]["reason"].startswith(f"1 of {study['runs']} runs failed, within the 1 that may")
     result.stdout.fnmatch_lines(["note: 1 of * runs failed, as max_failed_runs=1 allows; the numbers are about *"])
-
-
-@pytest.mark.slow
-def test_children_that_train_on_are_given_up_when_the_verdict_stands(project):
-    project.tests(CHECK)
-    project.sleep_in_runs(1.0)
-    result, report = project.study("--stability-runs", 20, "--stability-workers", 2, "-k", "green")
-    result.assert_outcomes(passed=1)
-    assert project.stored() == list(range(report["studies"][0]["runs"]))
-    assert project.processes() == []
