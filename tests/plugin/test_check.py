@@ -67,7 +67,7 @@ def test_what_was_decided_stays_so_though_more_runs_are_allowed(project, verdict
 
 
 def test_an_open_check_goes_on_in_a_longer_session_and_says_what_it_may_err(project, verdicts):
-    narrow = CHECK.replace("[0.5, 25.0]", "[3.0, 3.2]").replace("accuracy_sd=limit", "accuracy_sd=limit, ratio=1.05")
+    narrow = CHECK.replace("[0.5, 25.0]", "[10.0, 10.5]").replace("accuracy_sd=limit", "accuracy_sd=limit, ratio=1.05")
     project.tests(narrow)
     result, found = verdicts("--stability-runs", 5)
     assert {verdict for verdict, _, _ in found} == {"undecided"}
