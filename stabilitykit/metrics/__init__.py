@@ -28,6 +28,15 @@ from .scores import (
     predictions,
     rmse,
 )
+from .variance import (
+    churn,
+    correctness,
+    distribution_variance,
+    excess_of,
+    excess_probability,
+    flip_floor,
+    floor_of_churn,
+)
 
 __all__ = [
     "IGNORED_LABEL",
@@ -36,12 +45,19 @@ __all__ = [
     "Score",
     "accuracy",
     "accuracy_ensemble_delta",
+    "churn",
+    "correctness",
     "cross_entropy",
     "cross_entropy_ensemble_delta",
     "disagreement",
+    "distribution_variance",
     "ensemble_delta",
     "ensemble_of",
+    "excess_of",
+    "excess_probability",
     "flatten_examples",
+    "flip_floor",
+    "floor_of_churn",
     "pearson",
     "percent_right",
     "predictions",

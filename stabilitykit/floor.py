@@ -1,0 +1,102 @@
+"""The floor under an accuracy SD: what flips of single test examples give, and when no budget can lie below it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy.typing as npt
+
+from .estimate import Estimate
+from .intervals import pairwise_estimate
+from .metrics import excess_of, floor_of_churn
+
+
+def floor_estimate(churn: npt.ArrayLike, examples: int) -> Estimate:
+    """Estimate the SD of accuracy that N test examples have when they flip independently, in percentage points.
+
+    `churn` ``[R, R]`` in percent in. The bounds are those of its mean over pairs, from three runs on; the floor's
+    square is that mean over 2N.
+
+    >>> print(floor_estimate([[0, 10, 12, 9], [10, 0, 11, 10], [12, 11, 0, 13], [9, 10, 13, 0]], examples=500))
+    1.04 [0.90, 1.17]
+    """
+    mean = pairwise_estimate(churn, percent_of=examples)
+    value, low, high = (_root(percent, examples) for percent in (mean.value, mean.low, mean.high))
+    return replace(mean, value=value, low=low, high=high)
+
+
+def training_sd_estimate(accuracy_sd: Estimate, floor: Estimate, examples: int) -> Estimate:
+    """Estimate the SD of accuracy that would be left on test data without end: points; 0 where it shows none.
+
+    The accuracy SD has the floor taken off, as squares are; its bounds come from those of the accuracy SD, since the
+    floor is known far better. From few runs they are far apart: this explains a spread, and is nothing to judge it by.
+
+    >>> floor = Estimate(0.20, 0.19, 0.21, runs=10, method="jackknife over runs")
+    >>> print(training_sd_estimate(Estimate(0.30, 0.22, 0.49, runs=10, method="chi-square"), floor, examples=10_000))
+    0.22 [0.09, 0.45]
+    """
+    if examples < 2:
+        return Estimate.undefined(accuracy_sd.runs, "one test example cannot tell flips from training")
+    share = examples / (examples - 1)
+    bounds = (accuracy_sd.value, accuracy_sd.low, accuracy_sd.high)
+    value, low, high = (math.sqrt(max(0.0, (sd**2 - floor.value**2) * share)) for sd in bounds)
+    return Estimate(value, low, high, accuracy_sd.runs, "what is left of the accuracy SD above the flip floor")
+
+
+@dataclass(frozen=True)
+class Unreachable:
+    """A budget for an accuracy SD below what the flips of the test examples alone give."""
+
+    budget: float  #: of the accuracy SD, points
+    floor: Estimate  #: points
+    examples: int  #: N
+    needed: int | None  #: N of a test set on which flips alone would keep the budget; None for a budget of 0
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        larger = "no larger test set" if self.needed is None else f"N >= {self.needed}"
+        return (
+            f"the budget of {self.budget:g} points is unreachable on {self.examples} examples unless errors are "
+            f"negatively correlated: flips of single examples alone give {self.floor} points; "
+            f"{larger} would make it reachable"
+        )
+
+
+def unreachable(budget: float, floor: Estimate, examples: int) -> Unreachable | None:
+    """Find whether the flip floor shows, beyond its error, that an accuracy SD cannot come down to its budget.
+
+    Budget and floor in percentage points, N test examples. None where it may come down to it, and where two runs show
+    no bound.
+
+    >>> floor = Estimate(0.20, 0.19, 0.21, runs=10, method="jackknife over runs")
+    >>> unreachable(0.10, floor, examples=1000).needed  # the floor falls with the root of N
+    4000
+    >>> unreachable(0.20, floor, examples=1000) is None
+    True
+    """
+    if not floor.low > budget:
+        return None
+    needed = math.ceil(round(examples * (floor.value / budget) ** 2, 6)) if budget else None
+    return Unreachable(budget, floor, examples, needed)
+
+
+def where_from(accuracy_sd: Estimate, floor: Estimate, examples: int) -> str:
+    """Say in a sentence how much of an accuracy SD is flips of single examples, and how much is better or worse models.
+
+    >>> floor = Estimate(0.20, 0.19, 0.21, runs=10, method="jackknife over runs")
+    >>> print(where_from(Estimate(0.30, 0.22, 0.49, runs=10, method="chi-square"), floor, examples=10_000))
+    of the accuracy SD of 0.30 points, 0.20 is what 10000 test examples give that flip independently, and 0.22 is \
+variance of the training that larger test sets keep (squares add; an SD as large has probability 0.016 from flips alone)
+    """
+    training = training_sd_estimate(accuracy_sd, floor, examples)
+    chance = excess_of(accuracy_sd.value, floor.value, accuracy_sd.runs)
+    return (
+        f"of the accuracy SD of {accuracy_sd.value:.2f} points, {floor.value:.2f} is what {examples} test examples "
+        f"give that flip independently, and {training.value:.2f} is variance of the training that larger test sets "
+        f"keep (squares add; an SD as large has probability {chance:.2g} from flips alone)"
+    )
+
+
+def _root(percent: float, examples: int) -> float:
+    return percent if not math.isfinite(percent) else floor_of_churn(max(percent, 0.0), examples)
