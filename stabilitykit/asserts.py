@@ -6,6 +6,7 @@ from typing import Any
 
 from .budgets import Budget, Verdict
 from .errors import BudgetExceededError
+from .floor import unreachable, where_from
 from .limits import Outcome
 from .render.terminal import study_table
 from .report import summarize
@@ -34,10 +35,25 @@ def demand_pass(study: Study, verdict: Verdict) -> None:
     if verdict.outcome is Outcome.PASS:
         return
     table = "\n".join(study_table([summarize(study, test=study.task)]))
-    message = f"{verdict.summary()}\n{verdict.error_rates()}\n\n{table}"
+    said = f"{verdict.summary()}\n{verdict.error_rates()}"
+    message = "\n\n".join([said, *_explanation(study, verdict), table])
     if verdict.outcome is Outcome.FAIL:
         raise BudgetExceededError(f"{message}\n\n{_NEXT}")
     study.on_undecided(message)
+
+
+def _explanation(study: Study, verdict: Verdict) -> list[str]:
+    """Say where a spread that is not within its budget comes from: a paragraph each, none for other measures."""
+    beyond = {j.metric: j for j in verdict.judgements if j.outcome is not Outcome.PASS}
+    paragraphs = []
+    if "accuracy_sd" in beyond:
+        examples = study.measures.examples
+        paragraphs.append(f"why: {where_from(study.accuracy_sd, study.flip_floor, examples)}")
+        never = unreachable(beyond["accuracy_sd"].limit, study.flip_floor, examples)
+        paragraphs += [str(never)] if never else []
+    if beyond.keys() & {"accuracy_sd", "disagreement", "flip_floor"}:
+        paragraphs.append("\n".join(study.flips.lines(top=5)))
+    return paragraphs
 
 
 def assert_accuracy_sd(study: Study, at_most: float) -> None:

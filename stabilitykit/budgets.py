@@ -13,6 +13,9 @@ from .errors import BudgetError
 from .estimate import Estimate
 from .limits import FailedRuns, Judgement, Limit, Outcome, Scale
 
+#: What explains a spread, and is known too badly from few runs to be judged by.
+_DIAGNOSIS = frozenset({"training_sd"})
+
 _WORST_FIRST = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS)
 
 
@@ -133,6 +136,11 @@ class Budget:
     def check_names(self, available: Collection[str]) -> None:
         """Raise BudgetError for a limit on a metric that the task does not have; no run is needed to know that."""
         for name in self.limits:
+            if name in _DIAGNOSIS:
+                raise BudgetError(
+                    f"Expected a limit on a measure of spread but got Budget({name}=...), which only explains one: "
+                    f"few runs leave it open. Limit accuracy_sd, or flip_floor for the flips of single examples."
+                )
             if f"{name}_sd" in available:
                 raise BudgetError(
                     f"Expected a limit on a spread but got Budget({name}=...), a mean over runs, and a budget does not "

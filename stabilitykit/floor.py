@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy.typing as npt
 
-from .estimate import Estimate
+from .estimate import Estimate, Pivot
 from .intervals import pairwise_estimate
 from .metrics import excess_of, floor_of_churn
 
@@ -21,9 +21,29 @@ def floor_estimate(churn: npt.ArrayLike, examples: int) -> Estimate:
     >>> print(floor_estimate([[0, 10, 12, 9], [10, 0, 11, 10], [12, 11, 0, 13], [9, 10, 13, 0]], examples=500))
     1.04 [0.90, 1.17]
     """
-    mean = pairwise_estimate(churn, percent_of=examples)
+    mean = pairwise_estimate(churn, percent_of=examples, least=0, most=100)
     value, low, high = (_root(percent, examples) for percent in (mean.value, mean.low, mean.high))
-    return replace(mean, value=value, low=low, high=high)
+    return replace(mean, value=value, low=low, high=high, pivot=mean.pivot and FloorOfChurn(mean.pivot, examples))
+
+
+@dataclass(frozen=True)
+class FloorOfChurn:
+    """Of a flip floor: the bounds of the churn that it is the root of."""
+
+    churn: Pivot
+    examples: int  #: N
+
+    def low(self, error: float) -> float:
+        """Return the bound above the truth in that share of studies."""
+        return _root(self.churn.low(error), self.examples)
+
+    def high(self, error: float) -> float:
+        """Return the bound below the truth in that share of studies."""
+        return _root(self.churn.high(error), self.examples)
+
+    def after(self, runs: int) -> FloorOfChurn:
+        """Return it for the same floor over so many runs."""
+        return replace(self, churn=self.churn.after(runs))
 
 
 def training_sd_estimate(accuracy_sd: Estimate, floor: Estimate, examples: int) -> Estimate:
@@ -86,17 +106,17 @@ def where_from(accuracy_sd: Estimate, floor: Estimate, examples: int) -> str:
 
     >>> floor = Estimate(0.20, 0.19, 0.21, runs=10, method="jackknife over runs")
     >>> print(where_from(Estimate(0.30, 0.22, 0.49, runs=10, method="chi-square"), floor, examples=10_000))
-    of the accuracy SD of 0.30 points, 0.20 is what 10000 test examples give that flip independently, and 0.22 is \
-variance of the training that larger test sets keep (squares add; an SD as large has probability 0.016 from flips alone)
+    accuracy SD 0.30 points: 10000 test examples that flip independently give 0.20, and models that are better or \
+worse as a whole add 0.22 (squares add; from flips alone an SD as large has probability 0.016)
     """
     training = training_sd_estimate(accuracy_sd, floor, examples)
     chance = excess_of(accuracy_sd.value, floor.value, accuracy_sd.runs)
     return (
-        f"of the accuracy SD of {accuracy_sd.value:.2f} points, {floor.value:.2f} is what {examples} test examples "
-        f"give that flip independently, and {training.value:.2f} is variance of the training that larger test sets "
-        f"keep (squares add; an SD as large has probability {chance:.2g} from flips alone)"
+        f"accuracy SD {accuracy_sd.value:.2f} points: {examples} test examples that flip independently give "
+        f"{floor.value:.2f}, and models that are better or worse as a whole add {training.value:.2f} (squares add; "
+        f"from flips alone an SD as large has probability {chance:.2g})"
     )
 
 
 def _root(percent: float, examples: int) -> float:
-    return percent if not math.isfinite(percent) else floor_of_churn(max(percent, 0.0), examples)
+    return floor_of_churn(percent, examples) if math.isfinite(percent) else percent

@@ -51,6 +51,7 @@ _LIKENESS = "It is a correlation coefficient, without a unit, and the limit is t
 _CUSTOM = Scale()
 _SCALES = {
     "accuracy_sd": Scale(high=50, unit=" points", why=_POINTS),
+    "flip_floor": Scale(high=50, unit=" points", why=_POINTS),
     "cross_entropy_sd": Scale(unit=" nats", why="It is in nats, and no SD is negative", example="0.008"),
     "disagreement": Scale(high=100, unit=" %", why=_SHARE, example="11.0"),
     "correlation": Scale(low=-1, high=1, why=_LIKENESS, example="0.87"),

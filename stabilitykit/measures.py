@@ -12,11 +12,14 @@ from torch import Tensor
 
 from .errors import TaskError
 from .estimate import Estimate
+from .floor import floor_estimate, training_sd_estimate
 from .intervals import mean_estimate, pairwise_estimate, sd_estimate
 from .metrics import (
     Runs,
     accuracy,
     accuracy_ensemble_delta,
+    churn,
+    correctness,
     cross_entropy,
     cross_entropy_ensemble_delta,
     disagreement,
@@ -57,7 +60,7 @@ class Measures(Mapping[str, Estimate]):
         self._outputs, self._labels = flatten_examples(outputs, labels) if self._classes else (outputs, labels)
         self._scores: dict[str, _Score] = _built_in_scores(self._classes)
         if self._classes:
-            self._scores["accuracy"] = lambda outputs, labels: percent_right(self._predicted, labels)
+            self._scores["accuracy"] = lambda outputs, labels: percent_right(self.predicted, labels)
         self._scores |= {name: _each_run(name, metric) for name, metric in (metrics or {}).items()}
         self._known: dict[str, Estimate] = {}
         self._per_run: dict[str, Tensor] = {}
@@ -103,9 +106,14 @@ class Measures(Mapping[str, Estimate]):
         """The ensemble delta of accuracy, or of RMSE where the task is a regression."""
         return _delta_name(next(iter(self._scores)))
 
+    @property
+    def examples(self) -> int:
+        """N, the test examples that count: tokens or pixels where each has a label, those labelled -100 left out."""
+        return len(self._labels)
+
     @cached_property
-    def _predicted(self) -> Tensor:
-        """Classes ``[R, N]``, which three measures need, in as few bytes as they fit into."""
+    def predicted(self) -> Tensor:
+        """Classes ``[R, N]``, which several measures need, in as few bytes as they fit into."""
         types = (torch.uint8, torch.int16, torch.int32, torch.int64)
         classes = self._outputs[0].shape[-1]
         return predictions(self._outputs, dtype=next(kind for kind in types if classes <= torch.iinfo(kind).max))
@@ -116,6 +124,8 @@ class Measures(Mapping[str, Estimate]):
             compute[name] = lambda name=name: mean_estimate(self.of_runs(name).numpy())  # type: ignore[misc]  # mypy cannot see the default
             compute[f"{name}_sd"] = lambda name=name: self._sd(name)  # type: ignore[misc]  # as above
         if self._classes:
+            compute["flip_floor"] = self._flip_floor
+            compute["training_sd"] = self._training_sd
             compute["disagreement"] = self._disagreement
         compute["correlation"] = lambda: self._correlation(spearman)
         compute["pearson"] = lambda: self._correlation(pearson)
@@ -127,16 +137,22 @@ class Measures(Mapping[str, Estimate]):
         # Cross-entropy has heavier tails than accuracy, and so may a metric of which nothing is known.
         return sd_estimate(self.of_runs(name).numpy(), robust=name not in ("accuracy", "rmse"))
 
+    def _flip_floor(self) -> Estimate:
+        return floor_estimate(churn(correctness(self.predicted, self._labels)).numpy(), self.examples)
+
+    def _training_sd(self) -> Estimate:
+        return training_sd_estimate(self["accuracy_sd"], self["flip_floor"], self.examples)
+
     def _disagreement(self) -> Estimate:
-        pairs = disagreement(self._predicted)
-        return pairwise_estimate(pairs.numpy(), percent_of=len(self._labels), least=0, most=100)
+        pairs = disagreement(self.predicted)
+        return pairwise_estimate(pairs.numpy(), percent_of=self.examples, least=0, most=100)
 
     def _correlation(self, coefficient: Callable[[Runs], Tensor]) -> Estimate:
         return pairwise_estimate(coefficient(self._outputs).numpy(), least=-1, most=1)
 
     def _ensemble_delta(self, name: str) -> Estimate:
         if name == "accuracy":
-            pairs = accuracy_ensemble_delta(self._outputs, self._labels, self._predicted)
+            pairs = accuracy_ensemble_delta(self._outputs, self._labels, self.predicted)
         elif name == "cross_entropy":
             pairs = cross_entropy_ensemble_delta(self._outputs)
         else:

@@ -37,6 +37,7 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
         "verdict": "fail" if not whole else verdict_of(study.verdicts),
         "judgements": [_judgement(j) for verdict in study.verdicts for j in verdict.judgements],
         "control": study.control.to_json(),
+        **({"flips": study.flips.to_json()} if whole and "disagreement" in study.measures else {}),
         "notes": list(study.notes),
         "environment": dict(study.records[0].environment),
         "records": [_record(study, record) for record in study.records],

@@ -27,6 +27,7 @@ from .errors import BudgetExceededError, IsolationError, RunsFailedError, TaskEr
 from .estimate import Estimate
 from .executor import Executor, InProcess, ProcessDied
 from .fingerprint import CannotFingerprint, fingerprint
+from .flips import Flips, check_has_flips
 from .limits import FailedRuns
 from .measures import Measures, Metric, check_metrics
 from .metrics import ensemble_of, vanilla_groups
@@ -84,6 +85,12 @@ class Study:
         """Every estimate by name, computed when first asked for."""
         return Measures(self._outputs, self.labels, self.metrics)
 
+    @cached_property
+    def flips(self) -> Flips:
+        """The test examples and classes whose prediction changes most between runs; print it."""
+        check_has_flips(self.labels)
+        return Flips(self.measures.predicted, self.labels)
+
     @property
     def outputs(self) -> Tensor:
         """Logits of all runs, ``[R, N, ..., C]``, or regression outputs ``[R, N, ...]``; a copy each time."""
@@ -103,6 +110,16 @@ class Study:
     def accuracy_sd(self) -> Estimate:
         """SD of the accuracy over runs, percentage points (ddof=1)."""
         return self["accuracy_sd"]
+
+    @property
+    def flip_floor(self) -> Estimate:
+        """SD of accuracy that the test examples would give if they flipped independently, percentage points."""
+        return self["flip_floor"]
+
+    @property
+    def training_sd(self) -> Estimate:
+        """SD of accuracy that would be left on test data without end, percentage points: a diagnosis, never judged."""
+        return self["training_sd"]
 
     @property
     def cross_entropy(self) -> Estimate:

@@ -87,10 +87,40 @@ def test_a_failure_shows_every_judgement_the_interval_and_the_table(study):
     assert lines[3].startswith("PASS       0 of 8 runs failed, ")
     assert lines[4].startswith("error rates: a model within its budget fails in 5 % of studies at most")
     assert lines[5] == ""
-    assert " ".join(lines[6].split()) == "test varies runs accuracy % acc. SD CE SD disagree % corr. ens. delta verdict"
-    assert lines[7].split()[:3] == ["fake", "init", "8"]
-    assert lines[7].split()[-1] == "FAIL"
+    assert lines[6].startswith(
+        f"why: accuracy SD {accuracy.value:.2f} points: 60 test examples that flip independently"
+    )
+    titles, row = lines[-4:-2]
+    assert " ".join(titles.split()) == (
+        "test varies runs accuracy % acc. SD floor CE SD disagree % corr. ens. delta verdict"
+    )
+    assert row.split()[:3] == ["fake", "init", "8"]
+    assert row.split()[-1] == "FAIL"
     assert lines[-1].startswith("next: ")
+
+
+def test_what_flips_most_is_shown_where_flips_are_what_failed(study):
+    text = "\n".join(study.flips.lines(top=5))
+    for budget, shown in ((Budget(disagreement=1), True), (Budget(cross_entropy_sd=0), False)):
+        with pytest.raises(BudgetExceededError) as failure:
+            assert_within(study, budget)
+        assert (f"\n\n{text}\n\n" in str(failure.value)) == ("runs disagree" in str(failure.value)) == shown
+
+
+def test_a_budget_below_the_flip_floor_is_said_to_be_unreachable(study):
+    with pytest.raises(BudgetExceededError, match=r"the budget of 0.5 points is unreachable on 60 examples unless"):
+        assert_accuracy_sd(study, at_most=0.5)
+    with pytest.raises(BudgetExceededError) as failure:
+        assert_accuracy_sd(study, at_most=study.flip_floor.value)
+    assert "unreachable" not in str(failure.value)
+
+
+def test_the_flip_floor_can_be_limited_and_the_diagnosis_cannot(study):
+    assert_within(study, Budget(flip_floor=study.flip_floor.high * 1.1))
+    with pytest.raises(BudgetExceededError, match=r"FAIL +flip_floor .* points is beyond"):
+        assert_within(study, Budget(flip_floor=study.flip_floor.low * 0.9))
+    with pytest.raises(BudgetError, match=r"Budget\(training_sd=...\), which only explains one"):
+        assert_within(study, Budget(training_sd=1))
 
 
 def test_what_is_undecided_is_left_to_the_policy_of_the_study(study):

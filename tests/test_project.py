@@ -49,6 +49,7 @@ ORDER = (
     "budgets",
     "gate",
     "measures",
+    "flips",
     "data",
     "schedule",
     "run",

@@ -12,6 +12,7 @@ Summary = Mapping[str, Any]
 _CLASSES: tuple[tuple[str, str], ...] = (
     ("accuracy %", "accuracy"),
     ("acc. SD", "accuracy_sd"),
+    ("floor", "flip_floor"),
     ("CE SD", "cross_entropy_sd"),
     ("disagree %", "disagreement"),
     ("corr.", "correlation"),
@@ -29,6 +30,7 @@ def study_table(summaries: Sequence[Summary]) -> list[str]:
     """Return the lines of a table with one row a study, the paper's columns, and the notes below.
 
     The ± is the SD of the SD (a bootstrap over runs), as in the paper's tables; verdicts go by the intervals instead.
+    ``floor`` is the part of the accuracy SD that the test examples give by flipping independently.
     """
     lines: list[str] = []
     for columns, rows in ((_CLASSES, _of_kind(summaries, regression=False)), (_REGRESSION, _of_kind(summaries, True))):
@@ -61,7 +63,7 @@ def _table(columns: Sequence[tuple[str, str]], summaries: Sequence[Summary]) -> 
 
 def _custom(summaries: Sequence[Summary]) -> list[str]:
     """The SDs of the users' own metrics, which no column above has."""
-    known = {"accuracy_sd", "cross_entropy_sd", "rmse_sd"}
+    known = {"accuracy_sd", "training_sd", "cross_entropy_sd", "rmse_sd"}
     names = [name for summary in summaries for name in summary["metrics"] if name.endswith("_sd") and name not in known]
     return list(dict.fromkeys(names))
 
