@@ -27,6 +27,7 @@ def assert_within(study: Study, budget: Budget) -> None:
     verdict = study.judge(budget)
     study.verdicts.append(verdict)
     demand_pass(study, verdict)
+    study.on_judged(study, budget)
 
 
 def demand_pass(study: Study, verdict: Verdict) -> None:

@@ -12,6 +12,7 @@
     ├── StoreError             the store cannot be read or written
     ├── IsolationError         the control found that a held source is not held
     ├── BudgetExceededError    the verdict of an assertion helper; also an AssertionError
+    ├── SelfTestError          a planted fault that a gate does not notice; also an AssertionError
     ├── RunsFailedError        one or more of the R runs did not produce a model
     └── IncompleteStudyError   the session ended, or its time did, before all R runs were trained
 
@@ -67,3 +68,7 @@ class IncompleteStudyError(StabilityError):
 
 class BudgetExceededError(StabilityError, AssertionError):
     """The models differ by more than the budget accepts, or nobody can tell yet that they do not."""
+
+
+class SelfTestError(StabilityError, AssertionError):
+    """A fault that was planted into a copy of a study left its gate green: the gate cannot fire."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -115,6 +116,7 @@ class Stability:
         more = {"labels": labels, "metrics": metrics, "control": control, "budget": budget}
         study = self._ask(check, task, vary, perturb, runs, constants, more)
         demand_pass(study, study.verdicts[-1])
+        study.on_judged(study, budget)
         return study
 
     def _ask(
@@ -164,6 +166,10 @@ class Stability:
             "on_study": test.studies.append,
             "on_undecided": self._on_undecided,
         }
+        if self._config.selftest and not self._is_helping():
+            from .selftest import selftest
+
+            settings["on_judged"] = partial(selftest, undecided_is_red=self._config.undecided == "fail")
         if self._board is None:
             return Session(**settings)
         kind = HelperSession if self._is_helping() else OwnerSession

@@ -49,6 +49,10 @@ def fail_undecided(message: str) -> None:
     raise BudgetExceededError(message)
 
 
+def judge_only(study: Study, budget: Budget) -> None:
+    """Leave a judged study at its verdict."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Study:
     """R records of one protocol on one task, and every number that follows from them.
@@ -67,8 +71,10 @@ class Study:
     max_failed_runs: int = 0  #: how many of the runs may leave nothing to measure
     private: str = ""  #: why its runs are not kept for another test or session; empty if they are
     on_undecided: Callable[[str], None] = fail_undecided  #: told what the interval leaves open; may raise, skip or pass
+    on_judged: Callable[[Study, Budget], None] = judge_only  #: told what did not fail, to try its gate; may raise
     remarks: tuple[str, ...] = ()  #: what was seen while its runs were gathered
     verdicts: list[Verdict] = field(default_factory=list)  #: every judgement that was asserted on this study
+    selftests: list[str] = field(default_factory=list)  #: what its gates have proved, in a sentence each
 
     def __repr__(self) -> str:
         """Name the question, as tables do: test failures show it."""
@@ -192,7 +198,7 @@ class Study:
                 f"{len(self.failed)} of {len(self.records)} runs failed, as max_failed_runs={self.max_failed_runs} "
                 f"allows; the numbers are about the others"
             )
-        return (*notes, *self.remarks)
+        return (*notes, *self.remarks, *self.selftests)
 
     def judge(self, budget: Budget) -> Verdict:
         """Hold every limit of the budget against its estimate, once, over all runs."""
@@ -287,6 +293,7 @@ class Session:
         on_progress: Callable[[Progress], None] = lambda progress: None,
         on_study: Callable[[Study], None] = lambda study: None,
         on_undecided: Callable[[str], None] = fail_undecided,
+        on_judged: Callable[[Study, Budget], None] = judge_only,
     ) -> None:
         self.store = store
         self.rootdir = rootdir
@@ -303,6 +310,7 @@ class Session:
         self.on_progress = on_progress
         self.on_study = on_study
         self.on_undecided = on_undecided
+        self.on_judged = on_judged
         self.remarks: list[str] = []  #: what was seen while the runs were gathered, for the report
         self._private = itertools.count()
 
@@ -453,6 +461,7 @@ def _study(
         private=private,
         remarks=tuple(session.remarks),
         on_undecided=session.on_undecided,
+        on_judged=session.on_judged,
     )
     if watch is not None:
         study.verdicts.append(watch.verdict)
@@ -461,7 +470,7 @@ def _study(
         study.measures.compute(name for name in study.measures if name not in built_in)
     session.on_study(study)
     check_runs(study)
-    _check_trace(study)
+    check_trace(study)
     return study
 
 
@@ -504,8 +513,8 @@ def _identity(protocol: NoiseProtocol) -> dict[str, Any]:
     }
 
 
-def _check_trace(study: Study) -> None:
-    """The run that the control repeated must have trained to the same bits, in whichever process it was trained."""
+def check_trace(study: Study) -> None:
+    """Raise `IsolationError` unless the run that the control repeated has its bits, wherever it was trained."""
     first = study.records[0]
     for epoch, (expected, got) in enumerate(zip(study.control.trace, first.trace, strict=False)):
         if expected != got:

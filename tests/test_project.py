@@ -71,6 +71,7 @@ ORDER = (
     "cli",
     "runner",
     "study",
+    "selftest",
     "server",
     "report",
     "render",

@@ -46,7 +46,7 @@ def flip_floor(correct: Runs) -> float:
     .. math:: \sqrt{\sum_n \operatorname{var}_r(C_{rn})} / N
 
     Booleans ``[R, N]`` in, 0 or more out. Its square is the mean `churn` of a pair over 2N, so it is known far better
-    than the SD of accuracy is: to 1.6 % at 5 runs, where that is known to 36 %.
+    than the SD of accuracy is: from 5 runs to a few percent, where that is known to a third.
 
     >>> flip_floor(torch.tensor([[True, True, False, False], [True, False, False, False]]))
     17.67766952966369

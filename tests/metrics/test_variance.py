@@ -174,6 +174,6 @@ def test_the_floor_is_known_far_better_than_the_sd(runs):
 @pytest.mark.parametrize("runs", [5, 10, 30])
 def test_the_excess_test_errs_in_one_of_twenty_studies_and_finds_a_shift(runs):
     alarms = np.mean([excess_probability(c) < 0.05 for _, c in studies(runs, 1500)])
-    assert 0.033 - 3 * 0.0046 < alarms < 0.06 + 3 * 0.0061  # docs/statistics.md, and three Monte-Carlo errors
+    assert alarms == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / 1500))
     found = np.mean([excess_probability(c) < 0.05 for _, c in studies(runs, 100, shift=0.05)])
     assert found > 0.8
