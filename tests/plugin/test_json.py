@@ -70,7 +70,7 @@ def test_report_has_the_documented_form(project: Project) -> None:
     assert init["vary"] == ["init"]
     assert init["perturb"] is None
     assert init["task"] == "train"
-    assert init["runs"] == 4
+    assert init["runs"] == init["runs_at_most"] == 4
     assert init["verdict"] is None
     accuracy_sd = init["metrics"]["accuracy_sd"]
     assert set(accuracy_sd) == {"value", "low", "high", "sd_of_sd"}
@@ -89,7 +89,10 @@ def test_report_has_the_documented_form(project: Project) -> None:
     assert ulp["vary"] == []
     assert ulp["perturb"] == "ulp"
     assert ulp["verdict"] == "pass"
-    assert [judgement["metric"] for judgement in ulp["judgements"]] == ["disagreement", "accuracy_sd"]
+    assert [judgement["metric"] for judgement in ulp["judgements"]] == [
+        *("disagreement", "failed_runs"),
+        *("accuracy_sd", "failed_runs"),
+    ]
     assert {record["perturbation"]["parameter"] for record in ulp["records"]} == {"0.weight"}
     assert len({record["fingerprint"] for record in none["records"]}) == 1
 

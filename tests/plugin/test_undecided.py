@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from .conftest import Project
 
-#: The limit lies between the lower bound and the estimate, so the runs cannot tell.
+#: The limit lies between the lower bound and half the upper one, so the runs cannot tell.
 UNDECIDED = """
     def test_undecided(stability):
         study = stability.measure(train, labels=Y, vary="init", runs=4)
@@ -23,7 +23,7 @@ def test_undecided_fails_by_default_and_says_how_many_runs_would_settle_it(proje
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
-            "E *UNDECIDED  accuracy_sd * points is beyond the budget of * points, but its interval is not; *",
+            "E *UNDECIDED  accuracy_sd * points over 4 runs is neither shown to be beyond the budget of * points nor *",
             "test_undecided *UNDECIDED",
         ]
     )
@@ -37,7 +37,7 @@ def test_undecided_can_skip_with_the_reason_at_the_users_line(project: Project, 
     result.stdout.fnmatch_lines(
         [
             "test_undecided *UNDECIDED",
-            "SKIPPED [[]1[]] test_toy.py:*: UNDECIDED  accuracy_sd * is beyond the budget of *, but its*",
+            "SKIPPED [[]1[]] test_toy.py:*: UNDECIDED  accuracy_sd * is neither shown to be beyond the budget of *",
         ]
     )
 
