@@ -83,7 +83,9 @@ def of_sd(r0: int, *, robust: bool = False, most: int = 20, ratio: float = 2.0, 
     return rates[0], rates[1]
 
 
-def of_pairs(r0: int, per_run: float, *, most: int = 20, ratio: float = 1.25, models: int = 20_000) -> tuple[float, float]:
+def of_pairs(
+    r0: int, per_run: float, *, most: int = 20, ratio: float = 1.25, models: int = 20_000
+) -> tuple[float, float]:
     """Pairs that score 1 + a_i + a_j + e_ij; ``per_run`` is the root of R times the relative error of their mean."""
     draw = np.random.default_rng(r0)
 

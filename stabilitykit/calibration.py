@@ -8,9 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
-import numpy as np
-
 from .estimate import Estimate
+from .limits import Scale
 
 #: The paper's measures, in its order; the SDs of the user's own metrics come after.
 _BUILT_IN = (
@@ -25,11 +24,6 @@ _BUILT_IN = (
 
 #: In percent of test examples, so that one example more or less is a step.
 _COUNTS_EXAMPLES = frozenset({"accuracy_sd", "disagreement", "ensemble_delta"})
-
-_UNITS = {name: "points" for name in ("accuracy_sd", "ensemble_delta")} | {"disagreement": "%", "cross_entropy_sd": "nats"}
-
-#: Where a measure ends.
-_MOST = {"accuracy_sd": 50.0, "disagreement": 100.0, "ensemble_delta": 100.0}
 
 #: Scores that differ by less than this share of themselves may differ by rounding alone: eight steps of float32.
 _ROUNDING = 1e-6
@@ -101,7 +95,7 @@ class Proposal:
         >>> Proposal("accuracy_sd", 0.61, "0.37 [0.27, 0.61]", 10, alarm=0.011, alarm_at_value=0.192).comment()
         'points; measured 0.37 [0.27, 0.61] in 10 runs; fails 1.1 % of unchanged models (19.2 % at the value itself)'
         """
-        unit = _UNITS.get(self.metric)
+        unit = Scale.of(self.metric).unit.strip()
         parts = [f"measured {self.measured} in {self.runs} runs", self.meaning, self.alarms()]
         return "; ".join(part for part in (unit, *parts) if part)
 
@@ -175,7 +169,7 @@ def propose(measures: Mapping[str, Estimate], examples: int) -> tuple[Proposal, 
 
 
 def false_alarm(method: str, runs: int) -> tuple[float, float] | None:
-    """Return P(FAIL) of an unchanged model for a limit that is the bound of so many runs, and for one that is the value.
+    """Return P(FAIL) of an unchanged model, for a limit that is the bound of so many runs and for the value itself.
 
     Between the numbers of runs that were simulated it is interpolated. None for a method that was not.
 
@@ -185,8 +179,10 @@ def false_alarm(method: str, runs: int) -> tuple[float, float] | None:
     rates = _ALARMS.get(method)
     if rates is None:
         return None
-    at = np.log(list(rates))
-    bound, value = (float(np.interp(math.log(runs), at, column)) for column in zip(*rates.values(), strict=True))
+    after = next((known for known in rates if known >= runs), max(rates))
+    before = max((known for known in rates if known <= runs), default=after)
+    share = (math.log(runs / before) / math.log(after / before)) if before < after else 0.0
+    bound, value = ((1 - share) * b + share * a for b, a in zip(rates[before], rates[after], strict=True))
     return round(bound, 4), round(value, 4)
 
 
@@ -196,16 +192,18 @@ def environment_line(environment: Mapping[str, object]) -> str:
     >>> environment_line({"torch": "2.14.1", "device": "cpu", "cpu_capability": "AVX512", "threads": 1})
     'torch 2.14.1, cpu, AVX512, 1 thread'
     """
+    torch, device, capability = (environment[name] for name in ("torch", "device", "cpu_capability"))
     threads = environment["threads"]
-    plural = "" if threads == 1 else "s"
-    return f"torch {environment['torch']}, {environment['device']}, {environment['cpu_capability']}, {threads} thread{plural}"
+    return f"torch {torch}, {device}, {capability}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _proposal(name: str, estimate: Estimate, finest: float) -> Proposal:
     bound = _bound(name, estimate)
-    limit = min(_up(max(bound, finest)), _MOST.get(name, math.inf))
+    limit = _up(max(bound, finest))
     if name == "correlation":
-        limit = max(float(1 - Decimal(repr(limit))), -1.0)
+        limit = max(float(1 - Decimal(repr(limit))), Scale.of(name).low)
+    else:
+        limit = min(limit, Scale.of(name).high)
     alarm, at_value = (not estimate.is_exact and false_alarm(estimate.method, estimate.runs)) or (None, None)
     meaning = _meaning(name, estimate, is_finest=bound < finest)
     return Proposal(name, limit, str(estimate), estimate.runs, alarm, at_value, meaning)

@@ -12,6 +12,9 @@ from typing import Any
 
 from .errors import ConfigError, ProtocolError
 
+#: The file of reviewed budgets, in the rootdir.
+BUDGETS = "stability-budgets.toml"
+
 
 def _truth(text: str | bool) -> bool:
     truths = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}

@@ -9,13 +9,17 @@ from typing import Any, cast
 
 from .asserts import demand_pass
 from .board import Board
+from .budgetfile import BudgetFile, Entry, already_there
 from .budgets import Budget
+from .calibration import Calibration, calibrated, environment_line, propose
 from .config import MarkerConfig, StabilityConfig
 from .control import ControlMode
-from .errors import IncompleteStudyError, IsolationError
+from .environment import current_environment
+from .errors import BudgetError, IncompleteStudyError, IsolationError, StabilityError
 from .measures import Metric
 from .protocol import NoiseProtocol
 from .runner import Progress
+from .sequential import FIRST_LOOK
 from .sharing import HelperSession, OwnerSession
 from .sources import Perturbation, Source, Vary
 from .stopping import Stop
@@ -36,6 +40,9 @@ class TestContext:
         self.conftests = conftests
         self.studies: list[Study] = []
         self.calls = 0
+        self.checks = 0
+        self.entry: Entry | None = None  #: of the check that is asked now, where its budget is from the file
+        self.calibrations: list[Calibration] = []
 
 
 class Stability:
@@ -61,6 +68,7 @@ class Stability:
         on_incomplete: Callable[[str], None],
         board: Board | None = None,
         is_helping: Callable[[], bool] = lambda: False,
+        budgets: BudgetFile | None = None,
     ) -> None:
         self._config, self._rootdir = config, rootdir
         self._store = RunStore(store, session, cast(CacheMode, config.cache), worker)
@@ -69,6 +77,7 @@ class Stability:
         self._current_test, self._on_progress = current_test, on_progress
         self._on_undecided, self._on_incomplete = on_undecided, on_incomplete
         self._board, self._is_helping = board, is_helping
+        self._budgets = budgets or BudgetFile(rootdir / "none")
 
     def measure(
         self,
@@ -99,7 +108,7 @@ class Stability:
         self,
         task: Task | Callable[..., Any],
         *,
-        budget: Budget,
+        budget: Budget | None = None,
         vary: Vary | None = None,
         perturb: str | Perturbation | None = None,
         runs: int | None = None,
@@ -110,11 +119,23 @@ class Stability:
     ) -> Study:
         """Train ``task`` until it is known whether ``budget`` is kept, R times at most, and fail unless it is.
 
-        The arguments are those of `measure`. Return the runs that the verdict rests on.
+        The arguments are those of `measure`. Return the runs that the verdict rests on. Without a ``budget`` the limits
+        are those of ``stability-budgets.toml``, which ``--stability-calibrate`` writes.
         """
         __tracebackhide__ = True
-        more = {"labels": labels, "metrics": metrics, "control": control, "budget": budget}
-        study = self._ask(check, task, vary, perturb, runs, constants, more)
+        test = self._current_test()
+        test.checks += 1
+        more = {"labels": labels, "metrics": metrics, "control": control}
+        if budget is None and self._config.calibrate:
+            return self._calibrate(task, vary, perturb, runs, constants, more)
+        if budget is None:
+            test.entry, budget = self._budgets.require(test.name, test.checks)
+        else:
+            self._budgets.check_agrees(test.name, test.checks, budget)
+        try:
+            study = self._ask(check, task, vary, perturb, runs, constants, {**more, "budget": budget})
+        finally:
+            test.entry = None
         demand_pass(study, study.verdicts[-1])
         study.on_judged(study, budget)
         return study
@@ -135,6 +156,8 @@ class Stability:
             vary = test.marker.vary if test.marker.vary is not None else "all" if perturb is None else "none"
         wanted = runs if runs is not None else test.marker.runs or self._config.runs
         protocol = NoiseProtocol(vary, perturb, wanted, self._config.seed, constants)
+        if test.entry is not None:
+            test.entry.check_varies(protocol.name)
         question = test.name, test.calls
         if question in self._refuted:  # by an earlier try: a retry must not turn red to green
             raise IsolationError(self._refuted[question])
@@ -143,9 +166,55 @@ class Stability:
         except IsolationError as error:
             self._refuted[question] = str(error)
             raise
+        except BudgetError as error:
+            raise (error if test.entry is None else BudgetError(f"In {test.entry.place}: {error}")) from None
         except IncompleteStudyError as error:
             self._on_incomplete(str(error))
             raise
+
+    def _calibrate(
+        self,
+        task: Task | Callable[..., Any],
+        vary: Vary | None,
+        perturb: str | Perturbation | None,
+        runs: int | None,
+        constants: Mapping[str | Source, int] | None,
+        more: Mapping[str, Any],
+    ) -> Study:
+        """Train all R runs, and propose a budget for this check: nothing is judged."""
+        __tracebackhide__ = True
+        test = self._current_test()
+        where: dict[str, Any] = {"test": test.name, "study": test.checks, "position": test.number}
+        if self._budgets.find(test.name, test.checks) is not None and not self._config.update:
+            reason = already_there(test.name)
+            test.calibrations.append(Calibration(**where, refused=reason))
+            raise BudgetError(f"Expected to calibrate a check that has no budget yet, but {reason}")
+        wanted = runs if runs is not None else test.marker.runs or self._config.runs
+        if wanted < FIRST_LOOK:
+            raise BudgetError(
+                f"Expected {FIRST_LOOK} runs or more to calibrate from but got {wanted}: two are one pair, which has no "
+                f"upper bound. Ten or more are usual: --stability-runs 10."
+            )
+        try:
+            study = self._ask(measure, task, vary, perturb, runs, constants, more)
+        except StabilityError as error:
+            test.calibrations.append(Calibration(**where, refused=str(error).splitlines()[0]))
+            raise
+        if self._is_helping():
+            return study
+        estimates = study.measures
+        calibration = Calibration(
+            **where,
+            task=study.task,
+            varies=study.protocol.name,
+            runs=len(study.records),
+            environment=environment_line(study.records[0].environment),
+            proposals=propose(estimates, examples=study.labels.numel()),
+            undefined=tuple(name for name in calibrated(estimates) if estimates[name].is_undefined),
+        )
+        test.calibrations.append(calibration)
+        study.remarks.append(calibration.summary())
+        return study
 
     def _session(self, test: TestContext) -> Session:
         call, test.calls = test.calls, test.calls + 1
@@ -171,6 +240,17 @@ class Stability:
 
             settings["on_judged"] = partial(selftest, undecided_is_red=self._config.undecided == "fail")
         if self._board is None:
-            return Session(**settings)
-        kind = HelperSession if self._is_helping() else OwnerSession
-        return kind(self._board, test.number, call, **settings)
+            session = Session(**settings)
+        else:
+            kind = HelperSession if self._is_helping() else OwnerSession
+            session = kind(self._board, test.number, call, **settings)
+        session.remarks += self._remarks(test, session)
+        return session
+
+    def _remarks(self, test: TestContext, session: Session) -> list[str]:
+        """Say where a budget from the file was measured, if not in an environment like this."""
+        if test.entry is None or test.entry.environment is None:
+            return []
+        here = environment_line(current_environment(session.device_for(), session.threads, self._rootdir).to_json())
+        there = test.entry.environment
+        return [] if here == there else [f"budget calibrated on {there}; here {here}"]

@@ -6,6 +6,8 @@ Every session of every user loads this module, so whatever needs torch is import
 from __future__ import annotations
 
 import contextlib
+import datetime
+import functools
 import json
 import os
 import secrets
@@ -18,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .config import OPTIONS, MarkerConfig, StabilityConfig
+from .config import BUDGETS, OPTIONS, MarkerConfig, StabilityConfig
 from .errors import StabilityError, UsageError
 from .progress import ProgressLines
 from .stopping import Stop
 
 if TYPE_CHECKING:
+    from .budgetfile import BudgetFile, Written
+    from .calibration import Calibration
     from .fixture import Stability, TestContext
     from .runner import Progress
     from .xdist import XdistBridge
@@ -64,6 +68,11 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     if plugin.store.exists() and not plugin.store.is_dir():
         raise pytest.UsageError(f"Expected the run store to be a folder but {plugin.store} is a file.")
+    if plugin.has_budgets and not plugin.is_worker:
+        try:
+            plugin.budgets.check_tests_exist(config.rootpath)
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from None
     if config.pluginmanager.hasplugin("xdist"):
         from .xdist import XdistBridge
 
@@ -109,6 +118,8 @@ class StabilityPlugin:
         self.tell: Callable[[dict[str, Any]], None] = self.progress.show
         self.xdist: XdistBridge | None = None
         self._summaries: list[dict[str, Any]] = []
+        self._calibrations: dict[tuple[str, int], Calibration] = {}
+        self._written: Written | None = None
         self._tests: dict[str, TestContext] = {}
         self._numbers: dict[str, int] = {}
         self._current: pytest.Item | None = None
@@ -119,6 +130,18 @@ class StabilityPlugin:
     def folder(self) -> Path:
         """Where this session's own files lie, in the run store."""
         return self.store / "sessions" / self.session_id
+
+    @functools.cached_property
+    def budgets(self) -> BudgetFile:
+        """The reviewed budgets, read when they are first needed."""
+        from .budgetfile import BudgetFile
+
+        return BudgetFile.read(self.config.rootpath / BUDGETS)
+
+    @functools.cached_property
+    def has_budgets(self) -> bool:
+        """Whether there is such a file: where there is none, nothing is imported for it."""
+        return (self.config.rootpath / BUDGETS).exists()
 
     def fixture(self) -> Stability:
         """Return this session's one `Stability`, made when the first test asks for it."""
@@ -140,6 +163,7 @@ class StabilityPlugin:
                 on_incomplete=self._incomplete,
                 board=others.board if others else None,
                 is_helping=lambda: bool(others and others.is_helping),
+                budgets=self.budgets,
             )
         return self._fixture
 
@@ -157,11 +181,16 @@ class StabilityPlugin:
     def pytest_make_collect_report(
         self, collector: pytest.Collector
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-        """Check every marker before anything runs: as an error of collection, the one that xdist's workers can tell."""
+        """Check markers and budgets before anything runs: by errors of collection, which xdist's workers can tell."""
         report = yield
         errors = [
             error for item in report.result or () if isinstance(item, pytest.Item) for error in _marker_errors(item)
         ]
+        if report.passed and type(collector) in (
+            pytest.Module,
+            pytest.Class,
+        ):  # all of a file's tests, not its doctests
+            errors += self.budgets.unknown_below(collector.nodeid, [child.nodeid for child in report.result])
         if errors:
             report.outcome, report.longrepr, report.result = "failed", "\n".join(errors), []
         return report
@@ -204,10 +233,13 @@ class StabilityPlugin:
         test = self._tests.get(item.nodeid)
         if (
             test is None
-            or not test.studies
             or (self.xdist and self.xdist.is_helping)
             or not (report.when == "call" or (report.when == "setup" and not report.passed))
         ):
+            return report
+        calibrations = [calibration.to_json() for calibration in test.calibrations]
+        report.stability_calibrations = json.dumps(calibrations)  # type: ignore[attr-defined]  # as below
+        if not test.studies:
             return report
         from .report import summarize
 
@@ -237,6 +269,7 @@ class StabilityPlugin:
         self.progress.clear()
         if not self.is_worker:
             self._summaries += json.loads(getattr(report, "stability_summaries", "[]"))
+            self._keep(json.loads(getattr(report, "stability_calibrations", "[]")))
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
@@ -252,13 +285,21 @@ class StabilityPlugin:
                 terminalreporter.write_line(line)
             if self.values.json:
                 terminalreporter.write_line(f"written: {self.values.json}")
+        if self._written is not None:
+            from .render.calibration import calibration_table
+
+            terminalreporter.write_sep("=", "proposed budgets")
+            for line in (*calibration_table(self._calibrated()), *self._written.lines()):
+                terminalreporter.write_line(line)
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_sessionfinish(self) -> None:
-        """Write the report, and remove what only this session needed."""
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write budgets and the report, and remove what only this session needed."""
         self.progress.clear()
         if self.is_worker:
             return
+        if self._calibrations:
+            self._write_budgets(session)
         if self.folder.is_dir():
             self._clear_up()
         if self.values.json:
@@ -267,6 +308,28 @@ class StabilityPlugin:
             path = Path(self.values.json)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(document(self._in_order()), indent=1) + "\n", encoding="utf-8")
+
+    def _keep(self, calibrations: list[dict[str, Any]]) -> None:
+        """Keep what a test measured for its budgets; a retried test counts once, the last."""
+        if calibrations:
+            from .calibration import Calibration
+
+            kept = [Calibration.from_json(values) for values in calibrations]
+            self._calibrations |= {(calibration.test, calibration.study): calibration for calibration in kept}
+
+    def _calibrated(self) -> list[Calibration]:
+        return sorted(self._calibrations.values(), key=lambda c: (c.position, c.test, c.study))
+
+    def _write_budgets(self, session: pytest.Session) -> None:
+        from .budgetfile import Written, write
+
+        path, today = self.config.rootpath / BUDGETS, datetime.date.today()
+        try:
+            self._written = write(path, self._calibrated(), update=self.values.update, date=today)
+        except StabilityError as error:  # the file was changed meanwhile, or cannot be
+            self._written = Written(0, 0, {BUDGETS: str(error)})
+        if self._written.refused and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def _clear_up(self) -> None:
         """Remove what only this session needed, and what killed ones have left, their users' data among it."""

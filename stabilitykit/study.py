@@ -72,7 +72,7 @@ class Study:
     private: str = ""  #: why its runs are not kept for another test or session; empty if they are
     on_undecided: Callable[[str], None] = fail_undecided  #: told what the interval leaves open; may raise, skip or pass
     on_judged: Callable[[Study, Budget], None] = judge_only  #: told what did not fail, to try its gate; may raise
-    remarks: tuple[str, ...] = ()  #: what was seen while its runs were gathered
+    remarks: list[str] = field(default_factory=list)  #: what was seen while its runs were gathered, and since
     verdicts: list[Verdict] = field(default_factory=list)  #: every judgement that was asserted on this study
     selftests: list[str] = field(default_factory=list)  #: what its gates have proved, in a sentence each
 
@@ -459,7 +459,7 @@ def _study(
         most_runs=protocol.runs if stops_early else None,
         max_failed_runs=budget.max_failed_runs if budget else 0,
         private=private,
-        remarks=tuple(session.remarks),
+        remarks=list(session.remarks),
         on_undecided=session.on_undecided,
         on_judged=session.on_judged,
     )
