@@ -183,8 +183,8 @@ def write(path: Path, calibrations: Iterable[Calibration], *, update: bool, date
     one without limits gets them all. The file changes in one step, or not at all.
     """
     calibrations = sorted(calibrations, key=lambda c: (c.position, c.test, c.study))
-    text = path.read_text(encoding="utf-8") if path.exists() else _HEAD
     before = BudgetFile.read(path)
+    text = path.read_text(encoding="utf-8") if path.exists() else _HEAD
     head, *blocks = _split(text)
     kept = [_Block(entry.test, entry.study, block) for entry, block in zip(before.entries, blocks, strict=True)]
     positions = {calibration.test: calibration.position for calibration in calibrations}

@@ -192,7 +192,7 @@ class Stability:
         wanted = runs if runs is not None else test.marker.runs or self._config.runs
         if wanted < FIRST_LOOK:
             raise BudgetError(
-                f"Expected {FIRST_LOOK} runs or more to calibrate from but got {wanted}: two are one pair, which has no "
+                f"Expected {FIRST_LOOK} runs or more to calibrate from but got {wanted}: two are one pair, without an "
                 f"upper bound. Ten or more are usual: --stability-runs 10."
             )
         try:
