@@ -144,7 +144,8 @@ class Calibration:
 
 def calibrated(measures: Mapping[str, Estimate]) -> tuple[str, ...]:
     """Name the measures that get a limit: the paper's, and the SDs of the user's own metrics."""
-    own = (name for name in measures if name.endswith("_sd") and name not in _BUILT_IN)
+    spreads = (name for name in measures if name.endswith("_sd") and name not in _BUILT_IN)
+    own = (name for name in spreads if name.removesuffix("_sd") in measures)  # not training_sd, which is no score's
     return (*(name for name in _BUILT_IN if name in measures), *own)
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .config import BUDGETS, OPTIONS, MarkerConfig, StabilityConfig
-from .errors import StabilityError, UsageError
+from .errors import BudgetError, StabilityError, UsageError
 from .progress import ProgressLines
 from .stopping import Stop
 
@@ -120,6 +120,7 @@ class StabilityPlugin:
         self._summaries: list[dict[str, Any]] = []
         self._calibrations: dict[tuple[str, int], Calibration] = {}
         self._written: Written | None = None
+        self._wrong_budgets: list[str] = []
         self._tests: dict[str, TestContext] = {}
         self._numbers: dict[str, int] = {}
         self._current: pytest.Item | None = None
@@ -145,6 +146,8 @@ class StabilityPlugin:
 
     def fixture(self) -> Stability:
         """Return this session's one `Stability`, made when the first test asks for it."""
+        if self._wrong_budgets:  # xdist's workers run what they could collect all the same
+            raise BudgetError(self._wrong_budgets[0])
         if self._fixture is None:
             from .fixture import Stability
 
@@ -190,7 +193,9 @@ class StabilityPlugin:
             pytest.Module,
             pytest.Class,
         ):  # all of a file's tests, not its doctests
-            errors += self.budgets.unknown_below(collector.nodeid, [child.nodeid for child in report.result])
+            unknown = self.budgets.unknown_below(collector.nodeid, [child.nodeid for child in report.result])
+            self._wrong_budgets += unknown
+            errors += unknown
         if errors:
             report.outcome, report.longrepr, report.result = "failed", "\n".join(errors), []
         return report
