@@ -31,7 +31,7 @@ _ROUNDING = 1e-6
 #: An SD that no finer test set could show is two test examples (docs/statistics.md).
 _EXAMPLES = 2
 
-#: P(FAIL) of an unchanged model in the sequential gate at its defaults (20 runs; a ratio of 2 for SDs, 1.25 for pairs),
+#: P(FAIL) of an unchanged model in the sequential gate (20 runs at most; a ratio of 2 for SDs, 1.25 for pairs),
 #: by the runs of the calibration: with the upper bound as its budget, and with the measured value itself. From
 #: benchmarks/calibration.py. Pairs at a relative error of 0.4 a run, the most that was seen: with less it is rarer.
 _ALARMS: Mapping[str, Mapping[int, tuple[float, float]]] = {

@@ -10,7 +10,7 @@ from .terminal import short_name
 _TITLES = ("test", "varies", "runs", "metric", "measured", "budget", "unchanged fails", "at the value")
 _ALIGN = ("<", "<", ">", "<", "<", ">", ">", ">")
 _LEGEND = (
-    "unchanged fails: how often the same model would fail this budget in the sequential gate, at its defaults;",
+    "unchanged fails: how often the same model would fail this budget, in a gate of at most 20 runs;",
     "at the value: how often it would, were the measured value its budget.",
 )
 
