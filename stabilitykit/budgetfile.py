@@ -35,8 +35,8 @@ _HEAD = """\
 #     pytest --stability-calibrate --stability-update TEST ...    renews the limits that are here
 #
 # Each limit is a 95 % bound of what was measured. The rates are those of a gate of at most 20 runs at its default error
-# rates and ratios, for one limit alone. Review it, and commit it: a limit may be changed, and one that is deleted is not judged, nor brought back
-# by a renewal. More in docs/statistics.md, "Setting a budget".
+# rates and ratios, for one limit alone. Review it, and commit it: a limit may be changed, and one that is deleted is
+# not judged, nor brought back by a renewal. More in docs/statistics.md, "Setting a budget".
 format = 1
 """
 

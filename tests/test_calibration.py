@@ -102,7 +102,16 @@ def test_every_measure_of_the_task_that_a_budget_knows_is_proposed_and_the_users
     score = dict.fromkeys(("accuracy", "cross_entropy", "f1"), mean)
     spread = {f"{name}_sd": sd for name in score}
     delta = dict.fromkeys(("ensemble_delta", "cross_entropy_ensemble_delta", "f1_ensemble_delta"), pairs)
-    classes = {**score, **spread, "training_sd": sd, "flip_floor": pairs, "disagreement": pairs, "correlation": likeness, "pearson": likeness, **delta}
+    classes = {
+        **score,
+        **spread,
+        "training_sd": sd,
+        "flip_floor": pairs,
+        "disagreement": pairs,
+        "correlation": likeness,
+        "pearson": likeness,
+        **delta,
+    }
     paper = ["accuracy_sd", "cross_entropy_sd", "disagreement", "correlation", "ensemble_delta"]
     assert list(limits_of(classes)) == [*paper, "f1_sd"]
     regression = {"rmse": mean, "rmse_sd": sd, "correlation": likeness, "rmse_ensemble_delta": pairs}
