@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .asserts import assert_within as assert_within
     from .budgets import Budget as Budget
     from .budgets import Verdict as Verdict
+    from .comparison import Comparison as Comparison
+    from .comparison import compare as compare
     from .data import RandomCropFlip as RandomCropFlip
     from .errors import BudgetExceededError as BudgetExceededError
     from .errors import IsolationError as IsolationError
@@ -47,6 +49,7 @@ _HOME = {
         "assert_disagreement assert_ensemble_delta assert_within"
     ),
     "budgets": "Budget Verdict",
+    "comparison": "Comparison compare",
     "data": "RandomCropFlip",
     "errors": "BudgetExceededError IsolationError RunsFailedError StabilityError UsageError",
     "estimate": "Estimate",

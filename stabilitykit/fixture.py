@@ -10,9 +10,10 @@ from typing import Any, cast
 from .asserts import demand_pass
 from .board import Board
 from .budgets import Budget
+from .comparison import Comparison, check_alike
 from .config import MarkerConfig, StabilityConfig
 from .control import ControlMode
-from .errors import IncompleteStudyError, IsolationError
+from .errors import BudgetError, IncompleteStudyError, IsolationError
 from .measures import Metric
 from .protocol import NoiseProtocol
 from .runner import Progress
@@ -21,7 +22,7 @@ from .sources import Perturbation, Source, Vary
 from .stopping import Stop
 from .store import CacheMode, RunStore
 from .study import Session, Study, check, measure
-from .task import Task
+from .task import Task, as_task
 
 
 class TestContext:
@@ -35,6 +36,7 @@ class TestContext:
         self.marker = marker
         self.conftests = conftests
         self.studies: list[Study] = []
+        self.comparisons: list[Comparison] = []
         self.calls = 0
 
 
@@ -118,6 +120,25 @@ class Stability:
         demand_pass(study, study.verdicts[-1])
         study.on_judged(study, budget)
         return study
+
+    def compare(
+        self, baseline: Task | Callable[..., Any], candidate: Task | Callable[..., Any], **question: Any
+    ) -> Comparison:
+        """Measure two tasks as `measure` does, with the same arguments for both, and return their `Comparison`.
+
+        Run i of both has the same seeds. The comparison is reported, and fails nothing: a test asserts on it, as in
+        ``assert stability.compare(old, new).is_better``.
+        """
+        __tracebackhide__ = True
+        if "budget" in question:
+            raise BudgetError("Expected no budget in a comparison: it limits the spread of one study. Use check().")
+        labels = question.pop("labels", None)  # a Recipe has them
+        old, new = (as_task(task, None if isinstance(task, Task) else labels) for task in (baseline, candidate))
+        check_alike(old.labels, new.labels)
+        test = self._current_test()
+        comparison = Comparison.between(self.measure(old, **question), self.measure(new, **question))
+        test.comparisons.append(comparison)
+        return comparison
 
     def _ask(
         self,

@@ -109,6 +109,7 @@ class StabilityPlugin:
         self.tell: Callable[[dict[str, Any]], None] = self.progress.show
         self.xdist: XdistBridge | None = None
         self._summaries: list[dict[str, Any]] = []
+        self._comparisons: list[dict[str, Any]] = []
         self._tests: dict[str, TestContext] = {}
         self._numbers: dict[str, int] = {}
         self._current: pytest.Item | None = None
@@ -216,6 +217,11 @@ class StabilityPlugin:
             for call, study in enumerate(test.studies)
         ]
         report.stability_summaries = json.dumps(summaries)  # type: ignore[attr-defined]  # a report carries what it is given
+        comparisons = [
+            {"test": test.name, **comparison.to_json(), "position": test.number, "call": call}
+            for call, comparison in enumerate(test.comparisons)
+        ]
+        report.stability_comparisons = json.dumps(comparisons)  # type: ignore[attr-defined]  # likewise
         # JUnit's reporter reads them from the teardown's report, which takes them from the item.
         others = [(name, value) for name, value in item.user_properties if not name.startswith("stability_")]
         item.user_properties = [*others, *_properties(summaries)]
@@ -237,6 +243,7 @@ class StabilityPlugin:
         self.progress.clear()
         if not self.is_worker:
             self._summaries += json.loads(getattr(report, "stability_summaries", "[]"))
+            self._comparisons += json.loads(getattr(report, "stability_comparisons", "[]"))
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
@@ -245,10 +252,11 @@ class StabilityPlugin:
         if exitstatus == pytest.ExitCode.INTERRUPTED and (self.store / "FORMAT").exists():
             terminalreporter.write_line(f"stability: finished runs are kept in {self.store}; the next session goes on")
         if self._summaries:
+            from .render.comparison import conclusions
             from .render.terminal import study_table
 
             terminalreporter.write_sep("=", "stability")
-            for line in study_table(self._in_order()):
+            for line in study_table(_in_order(self._summaries)) + conclusions(_in_order(self._comparisons)):
                 terminalreporter.write_line(line)
             if self.values.json:
                 terminalreporter.write_line(f"written: {self.values.json}")
@@ -266,7 +274,8 @@ class StabilityPlugin:
 
             path = Path(self.values.json)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(document(self._in_order()), indent=1) + "\n", encoding="utf-8")
+            content = document(_in_order(self._summaries), _in_order(self._comparisons))
+            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def _clear_up(self) -> None:
         """Remove what only this session needed, and what killed ones have left, their users' data among it."""
@@ -284,12 +293,6 @@ class StabilityPlugin:
     def number_of(self, item: pytest.Item) -> int:
         """Return the test's position in the collection."""
         return self._numbers[item.nodeid]
-
-    def _in_order(self) -> list[dict[str, Any]]:
-        """The studies in the order of collection, whichever worker was first; a retried test counts once, the last."""
-        latest = {(s["position"], s["test"], s["call"]): s for s in self._summaries}
-        ordered = [latest[key] for key in sorted(latest)]
-        return [{name: value for name, value in s.items() if name not in ("position", "call")} for s in ordered]
 
     def _current_test(self) -> TestContext:
         item = self._current
@@ -327,6 +330,13 @@ class StabilityPlugin:
             from .study import fail_undecided
 
             fail_undecided(message)
+
+
+def _in_order(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Studies, or comparisons, in the order of collection, whichever worker was first; a retried test counts once."""
+    latest = {(s["position"], s["test"], s["call"]): s for s in found}
+    ordered = [latest[key] for key in sorted(latest)]
+    return [{name: value for name, value in s.items() if name not in ("position", "call")} for s in ordered]
 
 
 def _store_of(config: pytest.Config, values: StabilityConfig) -> Path:
