@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .comparison import Comparison as Comparison
     from .comparison import compare as compare
     from .data import RandomCropFlip as RandomCropFlip
+    from .errors import BaselineExceededError as BaselineExceededError
     from .errors import BudgetExceededError as BudgetExceededError
     from .errors import IsolationError as IsolationError
     from .errors import RunsFailedError as RunsFailedError
@@ -51,7 +52,7 @@ _HOME = {
     "budgets": "Budget Verdict",
     "comparison": "Comparison compare",
     "data": "RandomCropFlip",
-    "errors": "BudgetExceededError IsolationError RunsFailedError StabilityError UsageError",
+    "errors": ("BaselineExceededError BudgetExceededError IsolationError RunsFailedError StabilityError UsageError"),
     "estimate": "Estimate",
     "limits": "Outcome",
     "protocol": "NoiseProtocol",

@@ -179,7 +179,7 @@ class Side:
         return {name: _finite(value) for name, value in vars(self).items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """A candidate against a baseline: is it better, does it vary more, and on what do the two differ?
 
@@ -287,6 +287,10 @@ class Comparison:
     def conclusion(self) -> str:
         """The answers in plain words."""
         return str(self.to_json()["conclusion"])
+
+    def __repr__(self) -> str:
+        """Say what it found: a test that asserts on it shows this where it fails."""
+        return f"Comparison({self.conclusion})"
 
     def __str__(self) -> str:
         """Write a table of the numbers, and the answers in words below it."""

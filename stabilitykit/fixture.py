@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from .asserts import demand_pass
+from .baselines import Baselines
 from .board import Board
 from .budgets import Budget
 from .comparison import Comparison, check_alike
@@ -67,6 +68,8 @@ class Stability:
         self._config, self._rootdir = config, rootdir
         self._store = RunStore(store, session, cast(CacheMode, config.cache), worker)
         self._slot, self._stop = slot, stop or Stop()
+        #: What this session keeps, and holds against what an earlier one kept.
+        self.baselines = Baselines(session, save=config.save, compare=config.compare, update=config.update)
         self._refuted: dict[tuple[str, int], str] = {}  #: controls that failed, by test and call
         self._current_test, self._on_progress = current_test, on_progress
         self._on_undecided, self._on_incomplete = on_undecided, on_incomplete
@@ -159,8 +162,11 @@ class Stability:
         question = test.name, test.calls
         if question in self._refuted:  # by an earlier try: a retry must not turn red to green
             raise IsolationError(self._refuted[question])
+        session, helping = self._session(test), self._is_helping()
         try:
-            return ask(task, protocol, **more, session=self._session(test))
+            whole = as_task(task, more["labels"])
+            self.baselines.attend(session, *question, whole, protocol, test.comparisons.append, is_helping=helping)
+            return ask(task, protocol, **more, session=session)
         except IsolationError as error:
             self._refuted[question] = str(error)
             raise

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .config import OPTIONS, MarkerConfig, StabilityConfig
-from .errors import StabilityError, UsageError
+from .errors import BaselineExceededError, StabilityError, UsageError
 from .progress import ProgressLines
 from .stopping import Stop
 
@@ -64,6 +64,13 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     if plugin.store.exists() and not plugin.store.is_dir():
         raise pytest.UsageError(f"Expected the run store to be a folder but {plugin.store} is a file.")
+    if not plugin.is_worker and (values.save or values.compare):
+        from .baselinefiles import check_baselines
+
+        try:
+            check_baselines(plugin.store, save=values.save, compare=values.compare, update=values.update)
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from None
     if config.pluginmanager.hasplugin("xdist"):
         from .xdist import XdistBridge
 
@@ -195,6 +202,17 @@ class StabilityPlugin:
         self._tests.pop(item.nodeid, None)
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
+        """Fail a test whose studies got worse than their baselines, after all that it asserts itself."""
+        __tracebackhide__ = True
+        try:
+            yield
+        except pytest.skip.Exception:  # a verdict that is UNDECIDED may skip
+            self._check_baselines(item)
+            raise
+        self._check_baselines(item)
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -202,6 +220,8 @@ class StabilityPlugin:
         if call.excinfo is not None and item.nodeid in self._tests and not self.config.getoption("fulltrace", False):
             call.excinfo = pytest.ExceptionInfo.from_exception(_without_own_frames(call.excinfo.value))
         report = yield
+        if call.excinfo is not None and call.excinfo.errisinstance(BaselineExceededError):
+            report.longrepr = call.excinfo.getrepr(style="value")  # no line of the test is to blame
         test = self._tests.get(item.nodeid)
         if (
             test is None
@@ -285,6 +305,12 @@ class StabilityPlugin:
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError, StabilityError):  # as somebody else does
             Pruning(Catalog(self.store)).leftovers()
+
+    def _check_baselines(self, item: pytest.Item) -> None:
+        __tracebackhide__ = True
+        complaint = self._fixture.baselines.complaint(_name_of(item)) if self._fixture else ""
+        if complaint:
+            raise BaselineExceededError(complaint)
 
     def asks(self, item: pytest.Item) -> bool:
         """Whether a test asks for the fixture ``stability``, itself or through another fixture."""

@@ -139,7 +139,7 @@ class TestPairing:
         answers = [name for name in comparison.to_json() if name.startswith("is_")]
         assert len(answers) == 8
         assert not any(getattr(comparison, name) for name in answers)
-        assert comparison.spread.value == 1
+        assert (comparison.spread.low, comparison.spread.value, comparison.spread.high) == (1, 1, 1)
         assert comparison.conclusion == "Run for run, both give the same answers: there is no difference to judge."
 
 
@@ -179,6 +179,8 @@ class TestEdges:
         assert left_out.churn == alone.churn
         assert left_out.disagreement == alone.disagreement
         assert left_out.mean_on_distribution.p_more == pytest.approx(alone.mean_on_distribution.p_more, rel=0.1)
+        sample = Sample.of(study(0, labels=labels))
+        assert sample.of_examples()[:, 0] == pytest.approx(sample.scores), "an example without a label moves nothing"
         # 300 labels as 60 examples of 5: the scores stay, and there are fewer examples to draw anew.
         grouped = [fake_study(s.outputs.reshape(-1, 60, 5, 3), LABELS.reshape(60, 5)) for s in (study(0), study(1))]
         comparison = Comparison.between(*grouped)

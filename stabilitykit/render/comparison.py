@@ -26,8 +26,12 @@ def conclusions(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _against(summary: Summary) -> str:
-    sides = summary["baseline"], summary["candidate"]
-    return f"{sides[1]['task']} against {sides[0]['task']}{_of(sides[0])} [{sides[1]['question']}]. "
+    baseline, candidate = summary["baseline"], summary["candidate"]
+    varies = f"[{candidate['question']}]"
+    if not baseline["saved"]:
+        return f"{candidate['task']} against {baseline['task']} {varies}. "
+    worse = summary["is_worse"] or summary["is_spread_larger"] or summary["is_disagreement_larger"]
+    return f"{'FAIL' if worse else 'PASS'} against the baseline {baseline['saved']} {varies}. "
 
 
 def _of(side: Summary) -> str:
