@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from .asserts import assert_within as assert_within
     from .budgets import Budget as Budget
     from .budgets import Verdict as Verdict
+    from .comparison import Comparison as Comparison
+    from .comparison import compare as compare
     from .data import RandomCropFlip as RandomCropFlip
+    from .errors import BaselineExceededError as BaselineExceededError
     from .errors import BudgetExceededError as BudgetExceededError
     from .errors import IsolationError as IsolationError
     from .errors import RunsFailedError as RunsFailedError
@@ -47,8 +50,9 @@ _HOME = {
         "assert_disagreement assert_ensemble_delta assert_within"
     ),
     "budgets": "Budget Verdict",
+    "comparison": "Comparison compare",
     "data": "RandomCropFlip",
-    "errors": "BudgetExceededError IsolationError RunsFailedError StabilityError UsageError",
+    "errors": ("BaselineExceededError BudgetExceededError IsolationError RunsFailedError StabilityError UsageError"),
     "estimate": "Estimate",
     "limits": "Outcome",
     "protocol": "NoiseProtocol",

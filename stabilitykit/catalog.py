@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .baselinefiles import BaselineFiles
 from .drafts import read_json
 from .errors import StabilityError, StoreError
 from .leases import locks_at
@@ -66,6 +67,10 @@ class Catalog:
     def other_formats(self) -> list[Path]:
         """Return the folders that earlier versions wrote and this one does not read."""
         return [path for path in _folders(self.folder) if _format_of(path) and _format_of(path) < int(FORMAT)]
+
+    def baselines(self) -> list[BaselineFiles]:
+        """Return the baselines, by name."""
+        return BaselineFiles.all(self.folder)
 
     def sessions(self) -> list[Path]:
         """Return the folders of sessions that live, or did not come to clear up."""

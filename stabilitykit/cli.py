@@ -58,13 +58,28 @@ def _list(catalog: Catalog, asked: argparse.Namespace) -> int:
         return OK
     if not entries:
         print(f"No experiments in {catalog.folder}.")
+        _list_baselines(catalog)
         return OK
     rows = [("KEY", "TASK", "VARIES", "RUNS", "SIZE", "AGE", "LAST USED")]
     for entry in entries:
         ages = (_ago(entry.created), _ago(entry.used))
         rows.append((entry.key[:SHORT], entry.task, entry.varies, _counted(entry), _sized(entry.bytes), *ages))
     _print_table(rows)
+    _list_baselines(catalog)
     return OK
+
+
+def _list_baselines(catalog: Catalog) -> None:
+    rows = [("BASELINE", "STUDIES", "COMMIT", "SIZE", "AGE")]
+    for baseline in catalog.baselines():
+        headers = baseline.headers()
+        commits = sorted({str(header["commit"]) for header in headers if header.get("commit")})
+        age = _ago(max((float(header.get("saved", 0)) for header in headers), default=0.0))
+        size = _sized(size_of(baseline.folder))
+        rows.append((baseline.name, str(len(headers)), ", ".join(commits) or "unknown", size, age))
+    if len(rows) > 1:
+        print()
+        _print_table(rows)
 
 
 def _summary(entry: Entry) -> dict[str, Any]:
@@ -78,6 +93,7 @@ def _size(catalog: Catalog, asked: argparse.Namespace) -> int:
         "total": size_of(catalog.folder),
         "experiments": sum(entry.bytes for entry in entries),
         "old": sum(size_of(entry.files.old) for entry in entries if entry.files.old.is_dir()),
+        "baselines": sum(size_of(baseline.folder) for baseline in catalog.baselines()),
         "sessions": size_of(catalog.folder / "sessions"),
         "other_formats": sum(map(size_of, catalog.other_formats())),
     }
@@ -88,6 +104,8 @@ def _size(catalog: Catalog, asked: argparse.Namespace) -> int:
     rows += [("experiments", _sized(sizes["experiments"]), f"{len(entries)}")]
     rows += [(f"  {entry.key[:SHORT]}", _sized(entry.bytes), f"{entry.name}, {_counted(entry)}") for entry in entries]
     rows += [("  of it old/", _sized(sizes["old"]), "bad files, and failures that were retried")]
+    named = ", ".join(baseline.name for baseline in catalog.baselines()) or "none"
+    rows += [("baselines", _sized(sizes["baselines"]), f"{named}; never pruned")]
     rows += [("sessions", _sized(sizes["sessions"]), "of sessions that live, or were killed")]
     rows += [("other formats", _sized(sizes["other_formats"]), "of earlier versions")]
     _print_table(rows)

@@ -8,11 +8,13 @@
     │   ├── ProtocolError      what varies, how often, from which seed
     │   ├── TaskError          the recipe, train function, data or labels
     │   ├── PerturbationError  the weight that should move cannot
+    │   ├── BaselineError      the baseline is of other data, epochs, environment or protocol
     │   └── BudgetError        the budget, or a metric that the task does not have
     ├── StoreError             the store cannot be read or written
     ├── IsolationError         the control found that a held source is not held
     ├── BudgetExceededError    the verdict of an assertion helper; also an AssertionError
     ├── SelfTestError          a planted fault that a gate does not notice; also an AssertionError
+    ├── BaselineExceededError  a study got worse than its baseline; also an AssertionError
     ├── RunsFailedError        one or more of the R runs did not produce a model
     └── IncompleteStudyError   the session ended, or its time did, before all R runs were trained
 
@@ -50,6 +52,10 @@ class BudgetError(UsageError):
     """The budget is empty, has an impossible value, or names a metric that the task does not have."""
 
 
+class BaselineError(UsageError):
+    """The baseline is of other data, epochs, environment or protocol: a difference would not be the change's."""
+
+
 class StoreError(StabilityError):
     """The run store cannot be written, or was written by a version with another format."""
 
@@ -72,3 +78,7 @@ class BudgetExceededError(StabilityError, AssertionError):
 
 class SelfTestError(StabilityError, AssertionError):
     """A fault that was planted into a copy of a study left its gate green: the gate cannot fire."""
+
+
+class BaselineExceededError(StabilityError, AssertionError):
+    """The mean got worse, or the spread larger, than in the baseline that the study was held against."""

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from .asserts import demand_pass
+from .baselines import Baselines
 from .board import Board
 from .budgetfile import BudgetFile, Entry, already_there
 from .budgets import Budget
 from .calibration import Calibration, calibrated, environment_line, propose
+from .comparison import Comparison, check_alike
 from .config import MarkerConfig, StabilityConfig
 from .control import ControlMode
 from .environment import current_environment
@@ -25,7 +27,7 @@ from .sources import Perturbation, Source, Vary
 from .stopping import Stop
 from .store import CacheMode, RunStore
 from .study import Session, Study, check, measure
-from .task import Task
+from .task import Task, as_task
 
 
 class TestContext:
@@ -39,6 +41,7 @@ class TestContext:
         self.marker = marker
         self.conftests = conftests
         self.studies: list[Study] = []
+        self.comparisons: list[Comparison] = []
         self.calls = 0
         self.checks = 0
         self.entry: Entry | None = None  #: of the check that is asked now, where its budget is from the file
@@ -73,6 +76,8 @@ class Stability:
         self._config, self._rootdir = config, rootdir
         self._store = RunStore(store, session, cast(CacheMode, config.cache), worker)
         self._slot, self._stop = slot, stop or Stop()
+        #: What this session keeps, and holds against what an earlier one kept.
+        self.baselines = Baselines(session, save=config.save, compare=config.compare, update=config.update)
         self._refuted: dict[tuple[str, int], str] = {}  #: controls that failed, by test and call
         self._current_test, self._on_progress = current_test, on_progress
         self._on_undecided, self._on_incomplete = on_undecided, on_incomplete
@@ -140,6 +145,25 @@ class Stability:
         study.on_judged(study, budget)
         return study
 
+    def compare(
+        self, baseline: Task | Callable[..., Any], candidate: Task | Callable[..., Any], **question: Any
+    ) -> Comparison:
+        """Measure two tasks as `measure` does, with the same arguments for both, and return their `Comparison`.
+
+        Run i of both has the same seeds. The comparison is reported, and fails nothing: a test asserts on it, as in
+        ``assert stability.compare(old, new).is_better``.
+        """
+        __tracebackhide__ = True
+        if "budget" in question:
+            raise BudgetError("Expected no budget in a comparison: it limits the spread of one study. Use check().")
+        labels = question.pop("labels", None)  # a Recipe has them
+        old, new = (as_task(task, None if isinstance(task, Task) else labels) for task in (baseline, candidate))
+        check_alike(old.labels, new.labels)
+        test = self._current_test()
+        comparison = Comparison.between(self.measure(old, **question), self.measure(new, **question))
+        test.comparisons.append(comparison)
+        return comparison
+
     def _ask(
         self,
         ask: Callable[..., Study],
@@ -161,8 +185,11 @@ class Stability:
         question = test.name, test.calls
         if question in self._refuted:  # by an earlier try: a retry must not turn red to green
             raise IsolationError(self._refuted[question])
+        session, helping = self._session(test), self._is_helping()
         try:
-            return ask(task, protocol, **more, session=self._session(test))
+            whole = as_task(task, more["labels"])
+            self.baselines.attend(session, *question, whole, protocol, test.comparisons.append, is_helping=helping)
+            return ask(task, protocol, **more, session=session)
         except IsolationError as error:
             self._refuted[question] = str(error)
             raise

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from .config import BUDGETS, OPTIONS, MarkerConfig, StabilityConfig
-from .errors import BudgetError, StabilityError, UsageError
+from .errors import BaselineExceededError, BudgetError, StabilityError, UsageError
 from .progress import ProgressLines
 from .stopping import Stop
 
@@ -73,6 +73,13 @@ def pytest_configure(config: pytest.Config) -> None:
             plugin.budgets.check_tests_exist(config.rootpath)
         except UsageError as error:
             raise pytest.UsageError(str(error)) from None
+    if not plugin.is_worker and (values.save or values.compare):
+        from .baselinefiles import check_baselines
+
+        try:
+            check_baselines(plugin.store, save=values.save, compare=values.compare, update=values.update)
+        except UsageError as error:
+            raise pytest.UsageError(str(error)) from None
     if config.pluginmanager.hasplugin("xdist"):
         from .xdist import XdistBridge
 
@@ -121,6 +128,7 @@ class StabilityPlugin:
         self._calibrations: dict[tuple[str, int], Calibration] = {}
         self._written: Written | None = None
         self._wrong_budgets: list[str] = []
+        self._comparisons: list[dict[str, Any]] = []
         self._tests: dict[str, TestContext] = {}
         self._numbers: dict[str, int] = {}
         self._current: pytest.Item | None = None
@@ -228,6 +236,17 @@ class StabilityPlugin:
         self._tests.pop(item.nodeid, None)
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
+        """Fail a test whose studies got worse than their baselines, after all that it asserts itself."""
+        __tracebackhide__ = True
+        try:
+            yield
+        except pytest.skip.Exception:  # a verdict that is UNDECIDED may skip
+            self._check_baselines(item)
+            raise
+        self._check_baselines(item)
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -235,6 +254,8 @@ class StabilityPlugin:
         if call.excinfo is not None and item.nodeid in self._tests and not self.config.getoption("fulltrace", False):
             call.excinfo = pytest.ExceptionInfo.from_exception(_without_own_frames(call.excinfo.value))
         report = yield
+        if call.excinfo is not None and call.excinfo.errisinstance(BaselineExceededError):
+            report.longrepr = call.excinfo.getrepr(style="value")  # no line of the test is to blame
         test = self._tests.get(item.nodeid)
         if (
             test is None
@@ -253,6 +274,11 @@ class StabilityPlugin:
             for call, study in enumerate(test.studies)
         ]
         report.stability_summaries = json.dumps(summaries)  # type: ignore[attr-defined]  # a report carries what it is given
+        comparisons = [
+            {"test": test.name, **comparison.to_json(), "position": test.number, "call": call}
+            for call, comparison in enumerate(test.comparisons)
+        ]
+        report.stability_comparisons = json.dumps(comparisons)  # type: ignore[attr-defined]  # likewise
         # JUnit's reporter reads them from the teardown's report, which takes them from the item.
         others = [(name, value) for name, value in item.user_properties if not name.startswith("stability_")]
         item.user_properties = [*others, *_properties(summaries)]
@@ -275,6 +301,7 @@ class StabilityPlugin:
         if not self.is_worker:
             self._summaries += json.loads(getattr(report, "stability_summaries", "[]"))
             self._keep(json.loads(getattr(report, "stability_calibrations", "[]")))
+            self._comparisons += json.loads(getattr(report, "stability_comparisons", "[]"))
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
@@ -283,10 +310,11 @@ class StabilityPlugin:
         if exitstatus == pytest.ExitCode.INTERRUPTED and (self.store / "FORMAT").exists():
             terminalreporter.write_line(f"stability: finished runs are kept in {self.store}; the next session goes on")
         if self._summaries:
+            from .render.comparison import conclusions
             from .render.terminal import study_table
 
             terminalreporter.write_sep("=", "stability")
-            for line in study_table(self._in_order()):
+            for line in study_table(_in_order(self._summaries)) + conclusions(_in_order(self._comparisons)):
                 terminalreporter.write_line(line)
             if self.values.json:
                 terminalreporter.write_line(f"written: {self.values.json}")
@@ -312,7 +340,8 @@ class StabilityPlugin:
 
             path = Path(self.values.json)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(document(self._in_order()), indent=1) + "\n", encoding="utf-8")
+            content = document(_in_order(self._summaries), _in_order(self._comparisons))
+            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def _keep(self, calibrations: list[dict[str, Any]]) -> None:
         """Keep what a test measured for its budgets; a retried test counts once, the last."""
@@ -345,6 +374,12 @@ class StabilityPlugin:
         with contextlib.suppress(OSError, StabilityError):  # as somebody else does
             Pruning(Catalog(self.store)).leftovers()
 
+    def _check_baselines(self, item: pytest.Item) -> None:
+        __tracebackhide__ = True
+        complaint = self._fixture.baselines.complaint(_name_of(item)) if self._fixture else ""
+        if complaint:
+            raise BaselineExceededError(complaint)
+
     def asks(self, item: pytest.Item) -> bool:
         """Whether a test asks for the fixture ``stability``, itself or through another fixture."""
         return "stability" in getattr(item, "fixturenames", ())
@@ -352,12 +387,6 @@ class StabilityPlugin:
     def number_of(self, item: pytest.Item) -> int:
         """Return the test's position in the collection."""
         return self._numbers[item.nodeid]
-
-    def _in_order(self) -> list[dict[str, Any]]:
-        """The studies in the order of collection, whichever worker was first; a retried test counts once, the last."""
-        latest = {(s["position"], s["test"], s["call"]): s for s in self._summaries}
-        ordered = [latest[key] for key in sorted(latest)]
-        return [{name: value for name, value in s.items() if name not in ("position", "call")} for s in ordered]
 
     def _current_test(self) -> TestContext:
         item = self._current
@@ -395,6 +424,13 @@ class StabilityPlugin:
             from .study import fail_undecided
 
             fail_undecided(message)
+
+
+def _in_order(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Studies, or comparisons, in the order of collection, whichever worker was first; a retried test counts once."""
+    latest = {(s["position"], s["test"], s["call"]): s for s in found}
+    ordered = [latest[key] for key in sorted(latest)]
+    return [{name: value for name, value in s.items() if name not in ("position", "call")} for s in ordered]
 
 
 def _store_of(config: pytest.Config, values: StabilityConfig) -> Path:

@@ -44,14 +44,15 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
     }
 
 
-def document(summaries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def document(summaries: Iterable[Mapping[str, Any]], comparisons: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
     """Return the one object of `--stability-json`."""
     studies = [dict(summary) for summary in summaries]
     environment = studies[0]["environment"] if studies else {}
     for study in studies:
         if study["environment"] == environment:
             del study["environment"]  # said once, above
-    return {"format": FORMAT, "environment": environment, "studies": studies}
+    more = [dict(comparison) for comparison in comparisons]
+    return {"format": FORMAT, "environment": environment, "studies": studies, "comparisons": more}
 
 
 def verdict_of(verdicts: Iterable[Verdict]) -> str | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import os
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from torch.optim import Optimizer
 
 from .data import Data, Examples, Layout, check_data, examples_of, split_indices
 from .errors import ProtocolError, TaskError
+from .fingerprint import CannotFingerprint, fingerprint
 from .metrics import IGNORED_LABEL, accuracy, cross_entropy, flatten_examples, rmse
 from .protocol import NoiseProtocol
 from .run import Run
@@ -53,6 +56,10 @@ class Task(ABC):
     @abstractmethod
     def content(self) -> object:
         """Everything that training depends on, to be fingerprinted."""
+
+    def identity(self) -> dict[str, object]:
+        """What another version of this task must share to be compared with it: never its model, settings or source."""
+        return {"labels": _content_digest(self.labels)}
 
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
         """Raise `UsageError` for what can be known to be wrong before anything trains."""
@@ -180,6 +187,12 @@ class Recipe(Task):
             del fields[name]
         fields["items"] = [_sample(data) for data in (self.train, self.test) if not isinstance(data, tuple)]
         return fields
+
+    def identity(self) -> dict[str, object]:
+        """The data, of a Dataset some of its items, and the epochs."""
+        parts = [data if isinstance(data, tuple) else (len(data), _sample(data)) for data in (self.train, self.test)]  # type: ignore[arg-type]  # sized, as `check_data` has seen
+        train, test = map(_content_digest, parts)
+        return {**super().identity(), "train": train, "test": test, "epochs": self.epochs}
 
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
         """Build the model once, move the weight, and score one small batch."""
@@ -401,6 +414,14 @@ def _sample(data: Any) -> list[Any]:
     step = max(1, len(data) // _SAMPLED_ITEMS)
     with Stream(0):
         return [data[index] for index in range(0, len(data), step)]
+
+
+def _content_digest(value: object) -> str | None:
+    """Return a hash of values alone, whichever source they came from; None where they cannot be read."""
+    try:
+        return fingerprint(value, Path(os.devnull))
+    except CannotFingerprint:
+        return None
 
 
 def _call(model: nn.Module, x: Tensor) -> Tensor:

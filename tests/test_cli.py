@@ -11,9 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from stabilitykit.baselinefiles import BaselineFiles
 from stabilitykit.board import Board
 from stabilitykit.cli import main
 from stabilitykit.leases import Leases
@@ -174,6 +176,36 @@ class TestWhichStore:
         monkeypatch.chdir("/")
         assert main(["list"]) == 2
         assert "Expected a run store, .stabilitykit, in / or above it but found none" in capsys.readouterr().err
+
+
+class TestBaselines:
+    @pytest.fixture
+    def kept(self, store):
+        about = {"commit": "abc123", "saved": time.time() - 2 * DAY, "session": "one"}
+        for call in (0, 1):
+            BaselineFiles(store.folder, "main").write("t.py::test", call, about, np.zeros((3, 20), np.uint8))
+        return store.folder / "baselines" / "main"
+
+    def test_are_listed_with_their_studies_and_commit(self, run, kept):
+        _, out, _ = run("list")
+        assert re.search(r"\n\nBASELINE +STUDIES +COMMIT +SIZE +AGE\nmain +2 +abc123 +.*B +2 d\n$", out)
+        assert "digits" in out
+
+    def test_count_for_the_size(self, run, kept):
+        sizes = json.loads(run("size", "--json")[1])
+        assert sizes["baselines"] == sum(path.stat().st_size for path in kept.iterdir())
+        assert sizes["total"] > sizes["experiments"] + sizes["baselines"]
+        assert re.search(r"baselines +.* main; never pruned", run("size")[1])
+
+    def test_are_never_pruned(self, run, store, kept):
+        before = sorted(kept.iterdir())
+        make_old(store.folder, days=90)
+        run("prune", "--all")
+        assert keys(store) == []
+        assert sorted(kept.iterdir()) == before
+        _, out, _ = run("list")
+        assert out.startswith("No experiments in ")
+        assert "\nmain " in out
 
 
 class TestSize:

@@ -71,7 +71,7 @@ def test_the_document_says_a_shared_environment_once():
     assert made["environment"] == {"torch": "2"}
     assert [study.get("environment") for study in made["studies"]] == [None, None, {"torch": "3"}]
     assert one["environment"] == {"torch": "2"}  # the summaries stay as they were
-    assert document([]) == {"format": 1, "environment": {}, "studies": []}
+    assert document([]) == {"format": 1, "environment": {}, "studies": [], "comparisons": []}
 
 
 def test_it_is_json_without_nan_or_infinity(ask):

@@ -62,7 +62,7 @@ def test_report_is_the_same_in_every_way_and_order(project: Project) -> None:
 def test_report_has_the_documented_form(project: Project) -> None:
     project.tests(QUESTIONS)
     _, report = project.study("--junitxml=junit.xml", way="plain")
-    assert set(report) == {"format", "environment", "studies"}
+    assert set(report) == {"format", "environment", "studies", "comparisons"}
     assert report["format"] == 1
     assert report["environment"]["device"]
     init, _, ulp, none, failed, beyond = report["studies"]

@@ -1,0 +1,374 @@
+"""Differences between two samples of runs: of means, of spreads, and of what all pairs of runs have in common.
+
+Each is candidate against baseline, with a one-sided bound on either side, and two one-sided p-values. Which test for
+which question, and the error rates that were measured for each, is docs/comparing.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special  # and not scipy.stats, whose import costs a second
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+#: Chance with which `Difference.runs_needed` would show a difference of the size that was seen.
+_POWER = 0.90
+
+#: Runs beyond which planning gives up: the difference is as good as none.
+_MOST_RUNS = 1000
+
+#: Runs of each model from which on Brown-Forsythe has power enough to be preferred to the F test.
+_ENOUGH_FOR_BROWN_FORSYTHE = 10
+
+#: Of a difference between two samples in which nothing differs.
+EQUAL = "all runs equal"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more the candidate has of something than the baseline.
+
+    ``low`` is above the truth in a share ``alpha`` of comparisons, and ``high`` below it in as many: the difference is
+    shown to be positive exactly where ``low`` is.
+    """
+
+    value: float  #: candidate less baseline; candidate by baseline where `none` is 1; NaN where it is undefined
+    low: float
+    high: float
+    p_more: float  #: one-sided p-value against "not more than the baseline"; NaN where the runs say nothing
+    p_less: float  #: likewise against "not less"
+    alpha: float  #: error rate of each bound
+    method: str  #: for a report
+    none: float = 0.0  #: the value of no difference
+    runs_needed: int | None = None  #: of each model, to show one of this size with power 0.9; None if shown, or >1000
+    examples_needed: int | None = None  #: likewise test examples, where no number of runs would do
+
+    @property
+    def is_more(self) -> bool:
+        """Whether the candidate is shown to have more."""
+        return self.p_more < self.alpha
+
+    @property
+    def is_less(self) -> bool:
+        """Whether the candidate is shown to have less."""
+        return self.p_less < self.alpha
+
+    def to_json(self) -> dict[str, float | int | str | None]:
+        """Return every number by name; null stands for what is undefined or infinite."""
+        numbers = {name: getattr(self, name) for name in ("value", "low", "high", "p_more", "p_less")}
+        finite = {name: float(number) if math.isfinite(number) else None for name, number in numbers.items()}
+        return finite | {
+            "method": self.method,
+            "runs_needed": self.runs_needed,
+            "examples_needed": self.examples_needed,
+        }
+
+
+def mean_difference(
+    baseline: npt.ArrayLike,
+    candidate: npt.ArrayLike,
+    *,
+    paired: bool = False,
+    alpha: float = 0.05,
+) -> Difference:
+    """Return the difference of two means over runs: Welch's t, or Student's of the differences where runs are paired.
+
+    Scores ``[R]`` in; the unit of the scores out.
+
+    >>> difference = mean_difference([90.1, 90.4, 89.9], [90.9, 91.2, 90.8])
+    >>> f"{difference.value:.2f} [{difference.low:.2f}, {difference.high:.2f}]", difference.is_more
+    ('0.83 [0.43, 1.24]', True)
+    """
+    x, y = np.asarray(baseline, np.float64), np.asarray(candidate, np.float64)
+    value, variance, df, method = _mean_error(x, y, paired)
+    needed = _runs_needed(value, _variance_a_run(x, y, paired), paired, alpha)
+    return _judged_by_t(value, math.sqrt(variance), df, alpha, method, needed)
+
+
+def distribution_difference(
+    baseline: npt.ArrayLike,
+    candidate: npt.ArrayLike,
+    examples: tuple[Floats, Floats],
+    *,
+    paired: bool = False,
+    alpha: float = 0.05,
+) -> Difference:
+    """Return the difference of two means, as it would be on any test set from the distribution of this one.
+
+    Scores ``[R]`` in, and what each example adds to them, ``[R, N]``, whose mean over examples the score is, or
+    changes by. To the variance over runs comes that of the N examples (`test_set_variance`). The statistic goes by
+    Student's t with Satterthwaite's degrees of freedom: they are many where the examples make the most of the variance,
+    and with three runs that do, a normal quantile would err in 9 % of comparisons.
+    """
+    x, y = np.asarray(baseline, np.float64), np.asarray(candidate, np.float64)
+    value, variance, df, method = _mean_error(x, y, paired)
+    of_examples = test_set_variance(*examples, paired=paired)
+    total, count = variance + of_examples, examples[0].shape[1]
+    if total > 0:
+        df = total**2 / (variance**2 / df + of_examples**2 / max(count - 1, 1))
+    difference = _judged_by_t(value, math.sqrt(total), df, alpha, f"{method} + test set", None)
+    if difference.is_more or difference.is_less or value == 0 or total == 0:
+        return difference
+    # Differences of this size are shown where they are this many standard errors.
+    wanted = (value / (_normal(alpha) + _normal(1 - _POWER))) ** 2
+    runs = more = None
+    if wanted > of_examples:
+        runs = math.ceil(_variance_a_run(x, y, paired) / (wanted - of_examples))
+    else:
+        more = math.ceil(of_examples * count / wanted)
+    return _judged_by_t(
+        value, math.sqrt(total), df, alpha, difference.method, runs if runs and runs <= _MOST_RUNS else None, more
+    )
+
+
+def test_set_variance(baseline: Floats, candidate: Floats, *, paired: bool) -> float:
+    """Return the variance of a difference of scores that comes from which N examples the test set has.
+
+    What each example adds to each run's score, ``[R, N]``, in. The variance over examples of the difference of mean
+    runs, less what the finite number of runs adds to it; never below 0. Source: docs/comparing.md.
+    """
+    count = int(baseline.shape[1])
+    if count < 2:
+        return 0.0
+    of_example = candidate.mean(axis=0) - baseline.mean(axis=0)
+    if paired:
+        noise = float((candidate - baseline).var(axis=0, ddof=1).mean()) / len(baseline)
+    else:
+        noise = sum(float(part.var(axis=0, ddof=1).mean()) / len(part) for part in (baseline, candidate))
+    return max(0.0, float(of_example.var(ddof=1)) - noise) / count
+
+
+# pytest would collect it as a test wherever a test module imports it.
+test_set_variance.__test__ = False  # type: ignore[attr-defined]  # pytest's
+
+
+def spread_ratio(
+    baseline: npt.ArrayLike,
+    candidate: npt.ArrayLike,
+    *,
+    alpha: float = 0.05,
+    rounding: tuple[float, float] = (0.0, 0.0),
+) -> Difference:
+    """Return how many times the baseline's spread over runs the candidate's is.
+
+    Scores ``[R]`` in. From ten runs of each on it is the ratio of mean absolute deviations from the median, with the
+    bounds at which Brown and Forsythe's test would reject; with fewer the ratio of SDs, with those of the F test, which
+    assumes normal scores. There, ``rounding`` is the SD that each model's runs have at least, where scores come in
+    steps: a few runs that happen to be equal are no proof that all would be.
+
+    >>> ratio = spread_ratio([90.1, 90.4, 89.9, 90.2], [90.9, 93.2, 88.8, 90.1])
+    >>> f"{ratio.value:.1f} [{ratio.low:.1f}, {ratio.high:.1f}]", ratio.method
+    ('8.9 [2.9, 27.0]', 'F, assumes normal')
+    """
+    x, y = np.asarray(baseline, np.float64), np.asarray(candidate, np.float64)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return undefined("a score is not finite", alpha, none=1.0)
+    if _sd(x) == _sd(y) == 0:
+        return no_ratio(alpha, "no spread in either")
+    if min(len(x), len(y)) >= _ENOUGH_FOR_BROWN_FORSYTHE:
+        return _brown_forsythe(x, y, alpha)
+    sds = [max(_sd(scores), floor) for scores, floor in zip((x, y), rounding, strict=True)]
+    return _f_test(sds[0], sds[1], len(x) - 1, len(y) - 1, alpha)
+
+
+def pairwise_difference(
+    baseline: npt.ArrayLike,
+    candidate: npt.ArrayLike,
+    *,
+    paired: bool = False,
+    alpha: float = 0.05,
+    percent_of: int | None = None,
+) -> Difference:
+    """Return the difference of two means over all pairs of runs, such as two disagreements, by jackknifes over runs.
+
+    Symmetric ``[R, R]`` each in; the unit of the entries out. Jackknife-Welch, or where run i of both had the same
+    seeds, the jackknife of the matrix of differences. ``percent_of`` is N where entries are percentages of N test
+    examples: see `pairwise_estimate`, which has the same floor under its standard error.
+    """
+    x, y = np.asarray(baseline, np.float64), np.asarray(candidate, np.float64)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return undefined("a pair of runs has no value", alpha)
+    (mean_x, of_x), (mean_y, of_y) = _jackknife(x, percent_of), _jackknife(y, percent_of)
+    value = mean_y - mean_x
+    if (_is_constant(x) and _is_constant(y)) or (paired and np.array_equal(x, y)):
+        return _judged_by_t(value, 0.0, 1.0, alpha, "", None)
+    if min(len(x), len(y)) < 3:
+        return Difference(value, -math.inf, math.inf, math.nan, math.nan, alpha, "one pair, no interval")
+    if paired:
+        floor = sum(_floor(mean, len(x), percent_of) ** 2 for mean in (mean_x, mean_y))
+        variance, df, method = max(_jackknife(y - x, None)[1], floor), len(x) - 1.0, "jackknife of paired runs"
+    else:
+        variance, df = _welch(of_x, of_y, len(x), len(y))
+        method = "jackknife over runs, Welch"
+    of_a_run = variance * len(x) if paired else of_x * len(x) + of_y * len(y)
+    needed = _runs_needed(value, of_a_run, paired, alpha, fewest=3)
+    return _judged_by_t(value, math.sqrt(variance), df, alpha, method, needed)
+
+
+def no_ratio(alpha: float, method: str = EQUAL) -> Difference:
+    """Return the ratio of two spreads that are one."""
+    return Difference(1, 1, 1, 1, 1, alpha, method, none=1.0)
+
+
+def undefined(why: str, alpha: float, none: float = 0.0) -> Difference:
+    """Return the difference of what has no value, such as the correlation of a constant model."""
+    nan = math.nan
+    return Difference(nan, nan, nan, nan, nan, alpha, f"undefined: {why}", none)
+
+
+def _judged_by_t(
+    value: float, error: float, df: float, alpha: float, method: str, runs: int | None, examples: int | None = None
+) -> Difference:
+    if math.isnan(value):
+        return undefined("a score is not finite", alpha)
+    if error == 0:  # nothing varies: what is seen is all that there is
+        return Difference(value, value, value, float(value <= 0), float(value >= 0), alpha, EQUAL)
+    margin = -float(special.stdtrit(df, alpha)) * error
+    p_less = float(special.stdtr(df, value / error))
+    p_more = float(special.stdtr(df, -value / error))
+    if min(p_more, p_less) < alpha:
+        runs = examples = None
+    bounds = value - margin, value + margin
+    return Difference(value, *bounds, p_more, p_less, alpha, method, runs_needed=runs, examples_needed=examples)
+
+
+def _mean_error(x: Floats, y: Floats, paired: bool) -> tuple[float, float, float, str]:
+    """Difference of the means, its variance over runs, the degrees of freedom of that, and how it was found."""
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return math.nan, 0.0, 1.0, ""
+    value = float(y[0] - x[0] + (y - y[0]).mean() - (x - x[0]).mean())  # equal numbers must differ by exactly 0
+    if paired:
+        return value, _sd(y - x) ** 2 / len(x), len(x) - 1.0, "paired t"
+    return value, *_welch(_sd(x) ** 2 / len(x), _sd(y) ** 2 / len(y), len(x), len(y)), "Welch t"
+
+
+def _welch(of_x: float, of_y: float, runs_x: int, runs_y: int) -> tuple[float, float]:
+    """Variance of a difference, and Satterthwaite's degrees of freedom of it."""
+    variance = of_x + of_y
+    if variance == 0:
+        return 0.0, 1.0
+    return variance, variance**2 / (of_x**2 / (runs_x - 1) + of_y**2 / (runs_y - 1))
+
+
+def _variance_a_run(x: Floats, y: Floats, paired: bool) -> float:
+    """Variance of the difference if each model had one run; with R runs each it is an R-th of that."""
+    return _sd(y - x) ** 2 if paired else _sd(x) ** 2 + _sd(y) ** 2
+
+
+def _f_test(sd_x: float, sd_y: float, df_x: int, df_y: int, alpha: float) -> Difference:
+    method = "F, assumes normal"
+    if sd_x == 0:
+        return Difference(math.inf, math.inf, math.inf, 0, 1, alpha, method, none=1.0)
+    ratio = sd_y / sd_x
+    low = ratio / math.sqrt(special.fdtri(df_y, df_x, 1 - alpha))
+    high = ratio * math.sqrt(special.fdtri(df_x, df_y, 1 - alpha))
+    p_more, p_less = float(special.fdtrc(df_y, df_x, ratio**2)), float(special.fdtr(df_y, df_x, ratio**2))
+    needed = None if min(p_more, p_less) < alpha else _runs_for_ratio(ratio, alpha)
+    return Difference(ratio, low, high, p_more, p_less, alpha, method, none=1.0, runs_needed=needed)
+
+
+def _brown_forsythe(x: Floats, y: Floats, alpha: float) -> Difference:
+    """Student's t of the absolute deviations from the median; the bounds are the ratios at which it would reject."""
+    of_x, of_y = (np.abs(scores - np.median(scores)) for scores in (x, y))
+    mean_x, mean_y = float(of_x.mean()), float(of_y.mean())
+    df = len(x) + len(y) - 2
+    share = (1 / len(x) + 1 / len(y)) / df
+    # Variance of mean_y - r * mean_x is own + r^2 * other, as r scales the baseline's deviations.
+    own, other = (float(((part - part.mean()) ** 2).sum() * share) for part in (of_y, of_x))
+    error = math.sqrt(own + other)
+    more = mean_y - mean_x
+    statistic = more / error if error else math.copysign(math.inf, more) if more else 0.0
+    p_more, p_less = float(special.stdtr(df, -statistic)), float(special.stdtr(df, statistic))
+    squared = float(special.stdtrit(df, alpha)) ** 2
+    ratio = mean_y / mean_x if mean_x else math.inf
+    low, high = _ratio_bounds(mean_x, mean_y, squared * other, squared * own)
+    needed = None if min(p_more, p_less) < alpha else _runs_for_ratio(ratio, alpha)
+    return Difference(ratio, low, high, p_more, p_less, alpha, "Brown-Forsythe", none=1.0, runs_needed=needed)
+
+
+def _ratio_bounds(below: float, above: float, of_below: float, of_above: float) -> tuple[float, float]:
+    """The ratios r >= 0 for which (above - r * below)^2 <= of_above + r^2 * of_below (Fieller)."""
+    leading, constant = below**2 - of_below, above**2 - of_above
+    root = math.sqrt(max(0.0, (below * above) ** 2 - leading * constant))
+    if leading <= 0:  # the baseline's spread may be 0 as far as its runs show
+        if below * above + root == 0:  # it is 0
+            return math.inf, math.inf
+        return (constant / (below * above + root) if constant > 0 else 0.0), math.inf
+    return max(0.0, (below * above - root) / leading), (below * above + root) / leading
+
+
+def _jackknife(pairs: Floats, percent_of: int | None) -> tuple[float, float]:
+    """Mean over pairs, and its variance over runs; NaN for that of one pair."""
+    runs = len(pairs)
+    of_run = pairs[~np.eye(runs, dtype=bool)].reshape(runs, runs - 1).mean(axis=1)
+    mean = float(of_run.mean())
+    if runs < 3:
+        return mean, math.nan
+    if _is_constant(pairs):
+        return mean, 0.0
+    variance = 4 * (runs - 1) / (runs * (runs - 2) ** 2) * float(np.square(of_run - mean).sum())
+    return mean, max(variance, _floor(mean, runs, percent_of) ** 2)
+
+
+def _floor(percent: float, runs: int, examples: int | None) -> float:
+    if examples is None:
+        return 0.0
+    share = percent / 100
+    return 100 * math.sqrt(max(share, 1 / examples) * (1 - share) / examples) / runs
+
+
+def _is_constant(pairs: Floats) -> bool:
+    """Whether each pair of runs scores what a run scores with itself: all runs are equal."""
+    return bool((pairs == pairs[0, 0]).all())
+
+
+def _runs_needed(value: float, of_a_run: float, paired: bool, alpha: float, fewest: int = 2) -> int | None:
+    """Fewest runs of each model with which a t test shows a difference of this size in 9 of 10 comparisons."""
+    size = abs(value)
+    if not size > 0 or of_a_run == 0:
+        return None
+    samples = 1 if paired else 2
+
+    def shows(runs: int) -> bool:
+        df = samples * (runs - 1)
+        centre = size * math.sqrt(runs / of_a_run)
+        # So far from 0 the noncentral t's own function gives up, and the power is 1.
+        return centre > 37 or 1 - special.nctdtr(df, centre, special.stdtrit(df, 1 - alpha)) >= _POWER
+
+    return _first(shows, fewest)
+
+
+def _runs_for_ratio(ratio: float, alpha: float) -> int | None:
+    """Likewise for an F test of two SDs; Brown and Forsythe's needs up to a fifth more."""
+    larger = max(ratio, 1 / ratio) if ratio > 0 else math.inf
+
+    def shows(runs: int) -> bool:
+        df = runs - 1
+        return bool(special.fdtrc(df, df, special.fdtri(df, df, 1 - alpha) / larger**2) >= _POWER)
+
+    return _first(shows, 2)
+
+
+def _first(shows: Callable[[int], bool], fewest: int) -> int | None:
+    """The least number that shows it, of which all greater ones do too."""
+    if not shows(_MOST_RUNS):
+        return None
+    low, high = fewest, _MOST_RUNS
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if shows(middle) else (middle + 1, high)
+    return low
+
+
+def _normal(alpha: float) -> float:
+    return float(-special.ndtri(alpha))
+
+
+def _sd(scores: Floats) -> float:
+    return float((scores - scores[0]).std(ddof=1))  # the SD of equal numbers is exactly 0
