@@ -46,6 +46,7 @@ ORDER = (
     "intervals",
     "floor",
     "limits",
+    "planning",
     "budgets",
     "calibration",
     "gate",
