@@ -83,7 +83,12 @@ OPTIONS: tuple[Option, ...] = (
         "folder of finished runs, which machines may share (default: .stabilitykit in the rootdir)",
         metavar="PATH",
     ),
-    Option("plan", "train nothing; say how many runs and minutes the budget of each test needs", _truth),
+    Option(
+        "plan",
+        "train nothing and run no other tests: enter each stability test as far as it goes without numbers, and say "
+        "how many runs and minutes its budgets need, and what their verdicts are worth",
+        _truth,
+    ),
     Option("calibrate", "measure, and propose budgets in stability-budgets.toml for checks that name none", _truth),
     Option("update", "let --stability-calibrate and --stability-save replace what is there", _truth),
     Option("save", "keep every study of this session as the baseline NAME", metavar="NAME"),

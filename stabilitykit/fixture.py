@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from .asserts import demand_pass
 from .baselines import Baselines
@@ -18,6 +18,7 @@ from .config import MarkerConfig, StabilityConfig
 from .control import ControlMode
 from .environment import current_environment
 from .errors import BudgetError, IncompleteStudyError, IsolationError, StabilityError
+from .forecast import PlannedStudy, Question
 from .measures import Metric
 from .protocol import NoiseProtocol
 from .runner import Progress
@@ -42,6 +43,7 @@ class TestContext:
         self.conftests = conftests
         self.studies: list[Study] = []
         self.comparisons: list[Comparison] = []
+        self.questions: list[Question] = []  #: noted in place of studies, with ``--stability-plan``
         self.calls = 0
         self.checks = 0
         self.entry: Entry | None = None  #: of the check that is asked now, where its budget is from the file
@@ -71,6 +73,7 @@ class Stability:
         on_incomplete: Callable[[str], None],
         board: Board | None = None,
         is_helping: Callable[[], bool] = lambda: False,
+        on_plan_end: Callable[[str], NoReturn],
         budgets: BudgetFile | None = None,
     ) -> None:
         self._config, self._rootdir = config, rootdir
@@ -83,6 +86,7 @@ class Stability:
         self._on_undecided, self._on_incomplete = on_undecided, on_incomplete
         self._board, self._is_helping = board, is_helping
         self._budgets = budgets or BudgetFile(rootdir / "none")
+        self._on_plan_end = on_plan_end
 
     def measure(
         self,
@@ -141,8 +145,9 @@ class Stability:
             study = self._ask(check, task, vary, perturb, runs, constants, {**more, "budget": budget})
         finally:
             test.entry = None
-        demand_pass(study, study.verdicts[-1])
-        study.on_judged(study, budget)
+        if not isinstance(study, PlannedStudy):
+            demand_pass(study, study.verdicts[-1])
+            study.on_judged(study, budget)
         return study
 
     def compare(
@@ -160,7 +165,10 @@ class Stability:
         old, new = (as_task(task, None if isinstance(task, Task) else labels) for task in (baseline, candidate))
         check_alike(old.labels, new.labels)
         test = self._current_test()
-        comparison = Comparison.between(self.measure(old, **question), self.measure(new, **question))
+        studies = self.measure(old, **question), self.measure(new, **question)
+        if self._config.plan:
+            self._on_plan_end("a comparison")
+        comparison = Comparison.between(*studies)
         test.comparisons.append(comparison)
         return comparison
 
@@ -187,6 +195,8 @@ class Stability:
             raise IsolationError(self._refuted[question])
         session, helping = self._session(test), self._is_helping()
         try:
+            if self._config.plan:
+                return cast(Study, self._plan(test, task, protocol, ask is check, more, session))
             whole = as_task(task, more["labels"])
             self.baselines.attend(session, *question, whole, protocol, test.comparisons.append, is_helping=helping)
             return ask(task, protocol, **more, session=session)
@@ -242,6 +252,29 @@ class Stability:
         test.calibrations.append(calibration)
         study.remarks.append(calibration.summary())
         return study
+
+    def _plan(
+        self,
+        test: TestContext,
+        task: Any,
+        protocol: NoiseProtocol,
+        stops_early: bool,
+        more: Mapping[str, Any],
+        session: Session,
+    ) -> PlannedStudy:
+        """Note the question, and give what a test can go on with to the next."""
+        asked = {name: more[name] for name in ("labels", "metrics", "budget")}
+        question = Question.of(task, protocol, **asked, stops_early=stops_early, session=session)
+        test.questions.append(question)
+        return PlannedStudy(question, self._note, self._on_plan_end)
+
+    def _note(self, question: Question, budget: Budget) -> None:
+        """Note what the current test asserts on a study, which a wider fixture may have asked for in another test."""
+        test = self._current_test()
+        if question not in test.questions:
+            test.questions.append(question)
+        if budget not in question.asserted:
+            question.asserted.append(budget)
 
     def _session(self, test: TestContext) -> Session:
         call, test.calls = test.calls, test.calls + 1

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -129,6 +129,7 @@ class StabilityPlugin:
         self._written: Written | None = None
         self._wrong_budgets: list[str] = []
         self._comparisons: list[dict[str, Any]] = []
+        self._plans: list[dict[str, Any]] = []
         self._tests: dict[str, TestContext] = {}
         self._numbers: dict[str, int] = {}
         self._current: pytest.Item | None = None
@@ -175,6 +176,7 @@ class StabilityPlugin:
                 board=others.board if others else None,
                 is_helping=lambda: bool(others and others.is_helping),
                 budgets=self.budgets,
+                on_plan_end=self._plan_ends,
             )
         return self._fixture
 
@@ -207,6 +209,13 @@ class StabilityPlugin:
         if errors:
             report.outcome, report.longrepr, report.result = "failed", "\n".join(errors), []
         return report
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Enter only the stability tests where a plan is asked for."""
+        if self.values.plan:
+            config.hook.pytest_deselected(items=[item for item in items if not self.asks(item)])
+            items[:] = filter(self.asks, items)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Number the tests: the same numbers in every worker. Make CUDA deterministic before anything starts it."""
@@ -257,6 +266,8 @@ class StabilityPlugin:
         if call.excinfo is not None and call.excinfo.errisinstance(BaselineExceededError):
             report.longrepr = call.excinfo.getrepr(style="value")  # no line of the test is to blame
         test = self._tests.get(item.nodeid)
+        if test is not None and test.questions:
+            self._report_plan(item, call, report, test)
         if (
             test is None
             or (self.xdist and self.xdist.is_helping)
@@ -302,6 +313,7 @@ class StabilityPlugin:
             self._summaries += json.loads(getattr(report, "stability_summaries", "[]"))
             self._keep(json.loads(getattr(report, "stability_calibrations", "[]")))
             self._comparisons += json.loads(getattr(report, "stability_comparisons", "[]"))
+            self._plans += json.loads(getattr(report, "stability_plans", "[]"))
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
@@ -309,6 +321,12 @@ class StabilityPlugin:
         """Print the table."""
         if exitstatus == pytest.ExitCode.INTERRUPTED and (self.store / "FORMAT").exists():
             terminalreporter.write_line(f"stability: finished runs are kept in {self.store}; the next session goes on")
+        if self._plans:
+            from .render.plan import plan_table
+
+            terminalreporter.write_sep("=", "stability plan")
+            for line in plan_table(_in_order(self._plans)):
+                terminalreporter.write_line(line)
         if self._summaries:
             from .render.comparison import conclusions
             from .render.terminal import study_table
@@ -341,6 +359,8 @@ class StabilityPlugin:
             path = Path(self.values.json)
             path.parent.mkdir(parents=True, exist_ok=True)
             content = document(_in_order(self._summaries), _in_order(self._comparisons))
+            if self.values.plan:
+                content["plan"] = _in_order(self._plans)
             path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def _keep(self, calibrations: list[dict[str, Any]]) -> None:
@@ -409,6 +429,29 @@ class StabilityPlugin:
         ]
         values = vars(progress) | {"running": running, "by_worker": dict(progress.by_worker)}
         self.tell({"test": test.name, "call": test.calls, **values, "seconds_left": progress.seconds_left})
+
+    def _report_plan(
+        self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, test: TestContext
+    ) -> None:
+        """Send the plan of a test, which neither passed nor failed: nothing was trained."""
+        error = call.excinfo.value if call.excinfo else None
+        if report.when == "teardown" or (report.when == "setup" and error is None) or isinstance(error, StabilityError):
+            return
+        from .forecast import summarize_plan
+
+        reason = "planned"
+        if error is not None:
+            reason += f"; without trained models the test went no further: {error}".partition("\n")[0]
+        workers = self.values.workers * (self.config.workerinput["workercount"] if self.is_worker else 1)  # type: ignore[attr-defined]  # xdist's
+        plans = [summarize_plan(question, test.name, workers) for question in test.questions]
+        more = {"notes": [] if error is None else [reason]}
+        plans = [plan | more | {"position": test.number, "call": call} for call, plan in enumerate(plans)]
+        report.stability_plans = json.dumps(plans)  # type: ignore[attr-defined]  # a report carries what it is given
+        report.outcome, report.longrepr = "skipped", (str(item.path), (item.location[1] or 0) + 1, f"Skipped: {reason}")
+
+    def _plan_ends(self, what: str) -> NoReturn:
+        __tracebackhide__ = True
+        pytest.skip(f"{what} has no value before runs are trained")
 
     def _incomplete(self, message: str) -> None:
         __tracebackhide__ = True

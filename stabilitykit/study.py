@@ -169,6 +169,11 @@ class Study:
         return tuple(record for record in self.records if record.status == "ok")
 
     @property
+    def main_delta(self) -> str:
+        """Name of the ensemble delta of accuracy, or of RMSE where the task is a regression."""
+        return self.measures.main_delta
+
+    @property
     def failed(self) -> tuple[RunRecord, ...]:
         """The runs that left nothing to measure."""
         return tuple(record for record in self.records if record.status != "ok")
@@ -489,18 +494,23 @@ def check_runs(study: Study) -> None:
 
 def _experiment(session: Session, task: Task, protocol: NoiseProtocol, trainer: Trainer) -> tuple[Experiment, str]:
     """Return the place in the store for these runs, and why it is private if it is."""
-    about: dict[str, Any] = {
-        "protocol": _identity(protocol),
-        "environment": trainer.environment.must_match,
-    }
-    private = ""
+    about, private = identity(session, task, protocol, trainer)
+    about = about | {"fingerprint": session.private_scope()} if private else about
+    return session.store.experiment(key_of(about), {"task": task.name, **about}, private=bool(private)), private
+
+
+def identity(session: Session, task: Task, protocol: NoiseProtocol, trainer: Trainer) -> tuple[dict[str, Any], str]:
+    """Return what tells these runs from all others, and why nothing does if it is so: they are then private."""
+    about = {"protocol": _identity(protocol), "environment": trainer.environment.must_match, "fingerprint": ""}
     try:
-        about["fingerprint"] = fingerprint(task.content(), session.rootdir, session.also)
+        return about | {"fingerprint": fingerprint(task.content(), session.rootdir, session.also)}, ""
     except CannotFingerprint as error:
-        private = str(error)
-        about["fingerprint"] = session.private_scope()
-    key = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:32]
-    return session.store.experiment(key, {"task": task.name, **about}, private=bool(private)), private
+        return about, str(error)
+
+
+def key_of(about: Mapping[str, Any]) -> str:
+    """Return the name of the experiment that these runs belong to."""
+    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def _identity(protocol: NoiseProtocol) -> dict[str, Any]:

@@ -1,0 +1,70 @@
+"""``stabilitykit``, or ``python -m stabilitykit``: what can be asked without writing pytest's options."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from ._version import __version__
+
+_EXAMPLES = """\
+examples:
+  stabilitykit plan                               every stability test below this folder
+  stabilitykit plan test_model.py -k init         some of them: whatever pytest takes, it takes
+  stabilitykit plan -n 2 --stability-runs 20      minutes with two workers, verdicts of at most 20 runs
+
+`stability-cache` says what the run store holds. In tests, everything is an option of pytest: pytest --help.
+"""
+
+_PLAN = """\
+Trains nothing. Each stability test is entered and asked what it would train; it ends where it needs a number that
+only runs have, and is reported as skipped, "planned". What it would have asked after that is not in the plan. Other
+tests are left out. For each limit of each budget the table says:
+
+  excludes           how many times its limit a spread must be for a PASS to be wrong (ratio)
+  runs needed        by a study of fixed R, and by --stability-runs of a check, which leave nothing UNDECIDED
+  R                  what the test would train at most, and whether that suffices
+  runs to a verdict  their mean if the true spread is 0.5, 1 or 2 times the budget: a check stops early
+  P(FAIL) beyond     the power if it is 1.25, 1.5 or 2 times the budget
+  minutes            for these runs, at the seconds that stored runs took, and this -n; what is stored costs none
+
+What a table row assumes, and a budget that no number of runs can reach, since examples that flip on their own already
+spread more, is said below the table.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out one command; planning goes on as pytest, in this process's place."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    if given[:1] == ["plan"] and not {"-h", "--help"} & set(given):
+        os.execv(sys.executable, [sys.executable, "-m", "pytest", "--stability-plan", *given[1:]])
+    parser.parse_args(given or ["--help"])
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="stabilitykit",
+        description="Measure how far trainings of one PyTorch model differ, and fail CI when they differ too much.",
+        epilog=_EXAMPLES,
+        formatter_class=layout,
+    )
+    parser.add_argument("--version", action="version", version=f"stabilitykit {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands.add_parser(
+        "plan",
+        help="say how many runs and minutes the budgets of the tests need, before anything trains",
+        usage="stabilitykit plan [pytest arguments]",
+        description=_PLAN,
+        epilog=_EXAMPLES,
+        formatter_class=layout,
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
