@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -12,7 +13,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from .budgets import Budget
+from .budgets import Budget, Verdict
 from .catalog import Catalog, Entry
 from .estimate import Estimate
 from .gate import Gate
@@ -33,6 +34,7 @@ from .sequential import looks
 from .study import Session, identity, key_of
 from .task import Task, as_task
 from .training import Trainer
+from .watch import Watch
 
 #: True spreads, in budgets, that a plan tells of: what is usual, at the budget, and what must not pass.
 TRUTHS = (0.5, 1.0, 1.25, 1.5, 2.0)
@@ -160,6 +162,16 @@ class Question:
         reused = self.session.store.cache == "auto"
         return sum(index < self.protocol.runs for index in self.stored) if reused else 0
 
+    @cached_property
+    def settled(self) -> Verdict | None:
+        """The verdict that the stored runs already are enough for, which asking again gives without training."""
+        if self.checked is None or not self.kept:
+            return None
+        experiment = self.session.store.experiment(key_of(self.about), {})
+        measures_of = functools.partial(Measures, labels=self.labels, metrics=self.metrics)
+        watch = Watch(experiment, self.checked, self.protocol.runs, measures_of, keeps=False)
+        return None if watch.settled() is None else watch.verdict
+
     def seconds(self) -> tuple[float | None, str]:
         """Return the mean seconds of a run, and whose they are; None where the store has no run of this task."""
         if self.stored:
@@ -199,6 +211,7 @@ def summarize_plan(question: Question, test: str, workers: int) -> dict[str, Any
         "key": "" if question.private else key_of(question.about),
         "runs": question.protocol.runs,
         "stored": question.kept,
+        "verdict": None if question.settled is None else question.settled.outcome.value,
         "examples": question.examples,
         "seconds_a_run": seconds,
         "seconds_from": source,

@@ -9,6 +9,9 @@ from .terminal import short_name
 
 Plan = Mapping[str, Any]
 
+#: P(UNDECIDED) below which a number of runs is not called too few.
+_HARDLY = 0.01
+
 _TITLES = (
     "test",
     "varies",
@@ -48,7 +51,6 @@ def _rows(plan: Plan) -> list[list[str]]:
 
 def _cells(plan: Plan, limit: Mapping[str, Any]) -> list[str]:
     runs, is_likeness = plan["runs"], limit["metric"] in ("correlation", "pearson")
-    needed = limit["most_runs"] if limit["sequential"] else limit["fixed_runs"]
     by_truth = {prospect["truth"]: prospect for prospect in limit["prospects"]}
     expected = [by_truth[truth]["runs"] for truth in (0.5, 1.0, 2.0) if truth in by_truth]
     power = [f"{by_truth[truth]['fails']:.2f}" if truth in by_truth else "-" for truth in (1.25, 1.5, 2.0)]
@@ -59,7 +61,7 @@ def _cells(plan: Plan, limit: Mapping[str, Any]) -> list[str]:
         f"{limit['ratio']:g} x",
         _number(limit["fixed_runs"]),
         _number(limit["most_runs"]),
-        f"{runs}{', too few' if needed is None or runs < needed else ''}" if limit["prospects"] else str(runs),
+        f"{runs}{', too few' if _open(limit) else ''}",
         " / ".join(f"{count:.1f}" if limit["sequential"] else f"{count}" for count in expected) or "-",
         " / ".join(power) if limit["prospects"] else "-",
         _minutes(plan, expected),
@@ -74,8 +76,25 @@ def _minutes(plan: Plan, runs: Iterable[float]) -> str:
     """Write the minutes that so many runs take, those that are stored left out."""
     if plan["seconds_a_run"] is None:
         return "?"
-    each = plan["seconds_a_run"] / 60 / plan["workers"]
-    return " / ".join(f"{max(count - plan['stored'], 0) * each:.2g}" for count in runs) or "-"
+    each = 0.0 if plan["verdict"] else plan["seconds_a_run"] / plan["workers"]
+    return " / ".join(_in_minutes(max(count - plan["stored"], 0) * each) for count in runs) or "-"
+
+
+def _in_minutes(seconds: float) -> str:
+    """Write seconds as minutes, to a digit that matters.
+
+    >>> _in_minutes(0), _in_minutes(2), _in_minutes(100), _in_minutes(5000)
+    ('0', '<0.1', '1.7', '83')
+    """
+    if 0 < seconds < 6:
+        return "<0.1"
+    return f"{seconds / 60:.1f}" if 0 < seconds < 600 else f"{seconds / 60:.0f}"
+
+
+def _open(limit: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return where the verdict is left open most often; None if it hardly ever is."""
+    worst = max(limit["prospects"], key=lambda prospect: prospect["undecided"], default=None)
+    return worst if worst and worst["undecided"] >= _HARDLY else None
 
 
 def _notes(plans: Sequence[Plan]) -> list[str]:
@@ -91,9 +110,8 @@ def _notes(plans: Sequence[Plan]) -> list[str]:
 def _warnings(plan: Plan) -> Iterable[str]:
     yield from plan["warnings"]
     for limit in plan["limits"]:
-        at_budget = next((p for p in limit["prospects"] if p["truth"] == 1), None)
-        needed = limit["most_runs"] if limit["sequential"] else limit["fixed_runs"]
-        if not at_budget or (needed is not None and plan["runs"] >= needed):
+        worst, needed = _open(limit), limit["most_runs"] if limit["sequential"] else limit["fixed_runs"]
+        if not worst:
             continue
         more = (
             f"no number of runs that can be trained leaves nothing open: raise ratio={limit['ratio']:g}"
@@ -101,12 +119,14 @@ def _warnings(plan: Plan) -> Iterable[str]:
             else f"--stability-runs {needed} leaves nothing open"
         )
         yield (
-            f"{plan['runs']} runs are too few for {limit['metric']}: UNDECIDED in "
-            f"{100 * at_budget['undecided']:.0f} % of studies of a model at the budget; {more}"
+            f"{plan['runs']} runs are too few for {limit['metric']}: UNDECIDED in {100 * worst['undecided']:.0f} % of "
+            f"studies of a model at {worst['truth']:g} times the budget; {more}"
         )
 
 
 def _remarks(plan: Plan) -> Iterable[str]:
+    if plan["verdict"]:
+        yield f"the stored runs have its verdict: {plan['verdict'].upper()}"
     for limit in plan["limits"]:
         if limit["stored_share"] is not None:
             yield (
@@ -128,14 +148,13 @@ def _total(plans: Sequence[Plan]) -> str:
         key = plan["key"] or str(number)
         if key not in most or plan["runs"] > most[key]["runs"]:
             most[key] = plan
-    missing = {key: plan["runs"] - plan["stored"] for key, plan in most.items()}
-    known = [missing[k] * p["seconds_a_run"] / p["workers"] for k, p in most.items() if p["seconds_a_run"] is not None]
-    workers = max((plan["workers"] for plan in plans), default=1)
-    time = f"{sum(known) / 60:.2g} minutes" if known or not sum(missing.values()) else "unknown time"
-    if 0 < len(known) < len(most):
-        time += " and unknown time"
-    stored = sum(plan["stored"] for plan in most.values())
+    trained = [plan for plan in most.values() if not plan["verdict"] and plan["runs"] > plan["stored"]]
+    known = [plan for plan in trained if plan["seconds_a_run"] is not None]
+    seconds = sum((plan["runs"] - plan["stored"]) * plan["seconds_a_run"] / plan["workers"] for plan in known)
+    times = [f"{_in_minutes(seconds)} minutes"] * (not trained or bool(known)) + ["unknown time"] * (known != trained)
+    time, workers = " and ".join(times), max((plan["workers"] for plan in plans), default=1)
+    missing, stored = sum(p["runs"] - p["stored"] for p in trained), sum(plan["stored"] for plan in most.values())
     return (
-        f"at most {sum(missing.values())} runs to train, {stored} stored: {time} with {workers} "
+        f"at most {missing} runs to train, {stored} stored: {time} with {workers} "
         f"worker{'s' * (workers > 1)}, and the controls; a verdict ends its study early"
     )

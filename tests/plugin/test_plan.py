@@ -66,7 +66,7 @@ def test_nothing_trains_and_each_question_is_planned(project: Project, way: str)
             "test_gate *shuffle *disagreement <= 40 *1.25 x*",
             "test_fixed *init *accuracy_sd <= 4 *2 x *14 *20 *14 * 14 *",
             "test_by_hand *ulp *none * 10 * 10 *",
-            "warning: 8 runs are too few for accuracy_sd: UNDECIDED in * % *; --stability-runs * (test_gate)",
+            "warning: 8 runs are too few for accuracy_sd: UNDECIDED in * % of studies of a model at 1* times the *",
             "note: accuracy_sd assumes normal scores (test_gate, test_fixed)",
             "note: no run stored yet: seconds unknown (*)",
             "note: planned; * no further: study.accuracy_sd has no value before runs are trained (test_by_hand)",
@@ -96,16 +96,36 @@ def test_stored_runs_cost_nothing_and_tell_the_seconds_and_the_spread(project: P
     assert init["seconds_a_run"] == shuffle["seconds_a_run"] > 0.5
     assert init["limits"][1]["assumes"].endswith(f"of {len(trained)} stored runs")
     assert 0 < init["limits"][1]["stored_share"] < 1
+    missing = 20 if init["verdict"] else 40 - len(trained)
+    minutes = missing * init["seconds_a_run"] / 60 / 2
     assert [plan | {"workers": 1} for plan in shared["plan"]] == alone["plan"]
     result.stdout.fnmatch_lines(
         [
             "note: the stored runs say disagreement *, 0.?? of the budget's spread (test_gate[[]init[]])",
             "note: seconds a run are those of this task's runs under other protocols (test_gate[[]shuffle[]])",
-            f"at most {40 - len(trained)} runs to train, {len(trained)} stored: 0.* minutes with 2 workers, *",
+            f"at most {missing} runs to train, {len(trained)} stored: {minutes:.1f} minutes with 2 workers, *",
         ]
     )
-    minutes = (40 - len(trained)) * init["seconds_a_run"] / 60 / 2
-    assert f": {minutes:.2g} minutes" in result.stdout.str()
+
+
+def test_a_verdict_that_stands_trains_nothing_more(project: Project) -> None:
+    project.tests("""
+        def test_gate(stability):
+            stability.check(train, labels=Y, vary="init", runs=20, budget=Budget(accuracy_sd=20.0))
+    """)
+    project.run().assert_outcomes(passed=1)
+    looks = {path: path.read_bytes() for path in (project.path / ".stabilitykit" / "v2").rglob("*look*")}
+    assert len(project.trained()) < 20
+    result = project.run("--stability-plan")
+    assert project.trained() == []
+    result.stdout.fnmatch_lines(
+        [
+            "test_gate *init *accuracy_sd <= 20 * 0 / 0 / 0",
+            "note: the stored runs have its verdict: PASS (test_gate)",
+            "at most 0 runs to train, * stored: 0 minutes with 1 worker, *",
+        ]
+    )
+    assert looks == {path: path.read_bytes() for path in (project.path / ".stabilitykit" / "v2").rglob("*look*")}
 
 
 def test_a_budget_that_no_runs_can_reach_is_said(project: Project) -> None:
