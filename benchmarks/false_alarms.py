@@ -104,11 +104,11 @@ def lattice(truth: float, examples: float, runs: int, studies: int) -> Iterable[
 class Networks:
     """Logits of simulated models about one fixed test set, which is what all measures are conditional on."""
 
-    def __init__(self, shared: bool, examples: int = 500, classes: int = 10) -> None:
+    def __init__(self, shared: bool, examples: int = 2000, classes: int = 10) -> None:
         self.shared, self.shape = shared, (examples, classes)
         self.generator = torch.Generator().manual_seed(0)
         self.mean = 2 * torch.randn(self.shape, generator=self.generator)
-        self.labels = (self.mean + 0.8 * torch.randn(self.shape, generator=self.generator)).argmax(dim=-1)
+        self.labels = (self.mean + 0.25 * torch.randn(self.shape, generator=self.generator)).argmax(dim=-1)
         self.directions = torch.randn(3, *self.shape, generator=self.generator)
 
     def models(self, count: int) -> torch.Tensor:
@@ -117,12 +117,12 @@ class Networks:
         if self.shared:
             along = torch.randn(count, 3, generator=self.generator)
             noise = 0.5 * noise + 0.5 * torch.einsum("rd,dnc->rnc", along, self.directions)
-        return self.mean + 0.5 * noise
+        return self.mean + 0.2 * noise
 
     def truths(self) -> dict[str, float]:
         """SDs of many models, and means over the pairs of some."""
         self.generator.manual_seed(1)
-        many = Measures(self.models(4000), self.labels)
+        many = Measures(self.models(2000), self.labels)
         some = Measures(self.models(400), self.labels)
         return {name: (many if name.endswith("_sd") else some)[name].value for name in METRICS}
 
@@ -232,10 +232,12 @@ def of_all_measures(studies: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=20_000, help="of normal scores at the defaults (20000)")
+    parser.add_argument("--models-only", action="store_true", help="leave out the SDs of drawn scores")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     intervals._RESAMPLES = 2  # the bootstrap of the "±" is not what is measured here
-    of_scores(asked.studies, asked.studies // 8)
-    print_bare(asked.studies)
+    if not asked.models_only:
+        of_scores(asked.studies, asked.studies // 8)
+        print_bare(asked.studies)
     of_pairs(asked.studies // 20)
     of_all_measures(asked.studies // 50)
