@@ -1,7 +1,7 @@
 """How often a check is wrong, and how many runs it takes: the table of docs/statistics.md, by simulated studies.
 
-``python benchmarks/false_alarms.py`` takes some five minutes on one core and prints Markdown. Every study goes through the
-package's own estimates, `Budget` and `Gate`, look by look. A figure in brackets is its Monte-Carlo error (1 se), in
+``python benchmarks/false_alarms.py`` takes some five minutes on one core and prints Markdown. Every study goes through
+the package's own estimates, `Budget` and `Gate`, look by look. A figure in brackets is its Monte-Carlo error (1 se), in
 units of the last digit.
 """
 

@@ -275,7 +275,7 @@ def _spread(metric: str, found: Estimate) -> tuple[float, float, float, int]:
 def _warnings(question: Question) -> Iterable[str]:
     floor = question.estimate("flip_floor")
     for budget, _ in question.budgets:
-        yield from objections(budget.limits, question.examples, None if floor is None else floor.low)
+        yield from objections(budget.limits, question.examples, floor)
     if question.private:
         yield f"runs are not kept: {question.private}"
 

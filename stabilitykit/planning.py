@@ -18,7 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special  # and not scipy.stats, whose import costs a second
 
+from .estimate import Estimate
+from .floor import unreachable
 from .intervals import Floats
+from .metrics import floor_of_churn
 from .sequential import FIRST_LOOK, levels, looks
 
 #: Simulated studies behind a `Prospect`: its probabilities have a standard error of 0.35 points at most.
@@ -194,31 +197,11 @@ def _mean_and_error(draws: Floats, looks: Floats) -> tuple[Floats, Floats]:
     return mean, np.sqrt(squares / (looks - 1) / looks)
 
 
-def flip_floor_at(disagreement: float, examples: int) -> float:
-    """Return the accuracy SD, in points, of models that disagree on so many percent of N examples independently.
-
-    It is the most: two models can disagree where both are wrong, which moves no accuracy. Source: Jordan (2024).
-
-    >>> round(flip_floor_at(11.0, 2000), 3)
-    0.524
-    """
-    return 100 * math.sqrt(disagreement / 100 / (2 * examples))
-
-
-def examples_for(limit: float, floor: float, examples: int) -> int:
-    """Return the size of a test set whose flip floor is at ``limit``, where that of N examples is at ``floor``.
-
-    >>> examples_for(0.3, 0.6, 1000)
-    4000
-    """
-    return math.ceil(examples * (floor / limit) ** 2)
-
-
-def objections(limits: Mapping[str, float], examples: int, floor: float | None = None) -> tuple[str, ...]:
+def objections(limits: Mapping[str, float], examples: int, floor: Estimate | None = None) -> tuple[str, ...]:
     """Say what makes a budget's ``accuracy_sd`` (points) unreachable or meaningless on N test examples.
 
-    ``floor`` is the lower bound of the flip floor in points, where runs have shown it; else the budget's own
-    disagreement gives one.
+    ``floor`` is the flip floor in points, where runs have shown it; else the budget's own limit on disagreement bounds
+    it: two models can disagree where both are wrong, but not be right on different examples without that.
 
     >>> print(*objections({"accuracy_sd": 0.05}, examples=1000))  # doctest: +NORMALIZE_WHITESPACE
     accuracy_sd=0.05 points are 0.5 of 1000 test examples, and an SD under two examples cannot be told from none: equal
@@ -234,17 +217,15 @@ def objections(limits: Mapping[str, float], examples: int, floor: float | None =
             f"under two examples cannot be told from none: equal scores are then common by chance. Budget "
             f"{200 / examples:.2g} points or more, or take {math.ceil(200 / limit)} test examples or more."
         )
-    if floor is None and limits.get("disagreement"):
-        at_budget = flip_floor_at(limits["disagreement"], examples)
-        source = f"a disagreement at its own budget of {limits['disagreement']:g} % brings up to {at_budget:.2g} points"
-    else:
-        at_budget, source = (
-            floor or 0.0,
-            f"the examples that flip between the stored runs bring {floor or 0:.2g} points",
-        )
+    if floor is not None:
+        shown = unreachable(limit, floor, examples)
+        return (*said, *([f"accuracy_sd: {shown}"] if shown else []))
+    at_budget = floor_of_churn(limits.get("disagreement", 0.0), examples)
     if at_budget > limit:
         said.append(
             f"accuracy_sd={limit:g} points are unreachable on {examples} test examples unless errors are negatively "
-            f"correlated: {source}. N >= {examples_for(limit, at_budget, examples)} test examples make it reachable."
+            f"correlated: a disagreement at its own budget of {limits['disagreement']:g} % brings up to "
+            f"{at_budget:.2g} points. N >= {math.ceil(examples * (at_budget / limit) ** 2)} test examples make it "
+            f"reachable."
         )
     return tuple(said)

@@ -11,7 +11,7 @@ from stabilitykit.budgets import Budget
 from stabilitykit.errors import BudgetError, ConfigError, UsageError
 from stabilitykit.estimate import Estimate
 from stabilitykit.forecast import PlannedStudy, Question, summarize_plan
-from stabilitykit.planning import flip_floor_at
+from stabilitykit.metrics import floor_of_churn
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.render.plan import plan_table
 from stabilitykit.study import measure
@@ -108,8 +108,8 @@ def test_the_flip_floor_of_stored_runs_goes_before_that_of_the_budget(ask, monke
     floor = Estimate(low + 1, low, low + 2, runs=5, method="jackknife over runs")
     monkeypatch.setattr(Question, "estimate", lambda self, metric: floor if metric == "flip_floor" else None)
     plan = summarize_plan(ask(budget=Budget(accuracy_sd=12, disagreement=90)), "test_a", workers=1)
-    assert flip_floor_at(90, 20) > 12
-    assert ["between the stored runs" in warning for warning in plan["warnings"]] == [True] * is_said
+    assert floor_of_churn(90, 20) > 12
+    assert ["flips of single examples alone give" in warning for warning in plan["warnings"]] == [True] * is_said
 
 
 def test_studies_that_share_their_runs_cost_them_once(ask):

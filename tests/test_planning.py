@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from stabilitykit.estimate import Estimate
 from stabilitykit.intervals import pairwise_estimate
 from stabilitykit.planning import (
     REPLICATES,
     cv_of,
-    examples_for,
-    flip_floor_at,
     most_runs_needed,
     objections,
     prospects,
@@ -162,23 +161,6 @@ def test_cv_comes_back_from_the_interval_of_a_pilot():
 # The floor
 
 
-def test_the_floor_is_what_independent_flips_give():
-    """Two runs differ on a share d of examples if each is right with probability p, 2 p (1 - p) = d."""
-    examples, right = 500, 0.9
-    correct = np.random.default_rng(0).random((4000, examples)) < right
-    disagreement = 100 * 2 * right * (1 - right)
-    assert flip_floor_at(disagreement, examples) == pytest.approx(100 * correct.mean(axis=1).std(ddof=1), rel=0.05)
-
-
-@given(st.floats(0.1, 30), st.integers(10, 100_000), st.floats(0.01, 10))
-def test_with_so_many_examples_the_floor_is_at_the_limit(disagreement, examples, limit):
-    floor = flip_floor_at(disagreement, examples)
-    enough = examples_for(limit, floor, examples)
-    assert flip_floor_at(disagreement, enough) <= limit * (1 + 1e-9)
-    if enough > 1:
-        assert flip_floor_at(disagreement, enough - 1) > limit * (1 - 1e-9)
-
-
 def test_a_budget_under_two_examples_is_objected_to():
     (said,) = objections({"accuracy_sd": 0.1}, examples=1999)
     assert "0.1 points" in said
@@ -195,8 +177,10 @@ def test_a_budget_under_the_flip_floor_is_objected_to_with_the_size_that_would_d
     assert "accuracy_sd=0.25" in said
     assert "unreachable on 2000 test examples unless errors are negatively correlated" in said
     assert "disagreement at its own budget of 11 %" in said
-    assert f"N >= {examples_for(0.25, flip_floor_at(11.0, 2000), 2000)} " in said
-    assert objections(limits, examples=2000, floor=0.2) == (), "what the runs showed goes before what the budget allows"
-    (said,) = objections({"accuracy_sd": 0.25}, examples=2000, floor=0.3)
-    assert "between the stored runs" in said
-    assert "N >= 2880 " in said
+    assert "N >= 8800 test examples" in said  # 50 * 11 / 0.25^2
+    shown = Estimate(0.24, 0.2, 0.28, runs=5, method="jackknife over runs")
+    assert objections(limits, examples=2000, floor=shown) == (), "what runs showed goes before what the budget allows"
+    shown = Estimate(0.35, 0.3, 0.4, runs=5, method="jackknife over runs")
+    (said,) = objections({"accuracy_sd": 0.25}, examples=2000, floor=shown)
+    assert "flips of single examples alone give 0.35 [0.30, 0.40] points" in said
+    assert "N >= 3920 " in said
