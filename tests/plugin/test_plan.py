@@ -77,6 +77,7 @@ def test_nothing_trains_and_each_question_is_planned(project: Project, way: str)
     result.stdout.fnmatch_lines(["SKIPPED [[]*[]] test_toy.py:*: planned"])
 
 
+@pytest.mark.slow
 def test_stored_runs_cost_nothing_and_tell_the_seconds_and_the_spread(project: Project) -> None:
     project.sleep_in_runs(0.5)
     project.tests("""
