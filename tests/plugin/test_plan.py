@@ -178,18 +178,22 @@ def test_what_stands_around_a_question_does_not_keep_it_from_being_planned(proje
         def test_known_to_vary(stability):
             stability.check(train, labels=Y, vary="shuffle", budget=Budget(accuracy_sd=4.0))
 
+        def test_compare(stability):
+            assert stability.compare(train, lambda run: train(run, 0.2), labels=Y, vary="shuffle", runs=5).is_better
+
         def test_must_be_beyond(stability):
             with pytest.raises(BudgetExceededError):
                 stability.check(train, labels=Y, vary="shuffle", budget=Budget(accuracy_sd=4.0))
     """)
     result, report = project.study("--stability-plan")
-    result.assert_outcomes(skipped=5)
+    result.assert_outcomes(skipped=6)
     assert trained_nothing(project)
     planned = {p["test"].partition("::")[2]: [limit["metric"] for limit in p["limits"]] for p in report["plan"]}
     assert planned["test_second"] == ["accuracy_sd", "disagreement"], "all that is asked of the study so far"
     assert planned["test_known_to_vary"] == planned["test_must_be_beyond"] == ["accuracy_sd"]
     result.stdout.fnmatch_lines(["note: planned; * no further: DID NOT RAISE *BudgetExceededError* (test_must_be_*)"])
-    result.stdout.fnmatch_lines(["at most 16 runs to train*"])
+    # init 6, shuffle 10 (the baseline of the comparison is among them), and the 5 of its candidate
+    result.stdout.fnmatch_lines(["at most 21 runs to train*"])
 
 
 @pytest.mark.parametrize("way", ["plain", "n2"])
