@@ -110,8 +110,8 @@ class Stability:
         ``control="full"`` repeats a whole run where the first epochs would do.
         """
         __tracebackhide__ = True
-        more = {"labels": labels, "metrics": metrics, "control": control, "budget": budget}
-        return self._ask(measure, task, vary, perturb, runs, constants, more)
+        protocol = self._protocol(vary, perturb, runs, constants)
+        return self._ask(measure, task, protocol, labels=labels, metrics=metrics, control=control, budget=budget)
 
     def check(
         self,
@@ -132,17 +132,20 @@ class Stability:
         are those of ``stability-budgets.toml``, which ``--stability-calibrate`` writes.
         """
         __tracebackhide__ = True
-        test = self._current_test()
+        test, protocol = self._current_test(), self._protocol(vary, perturb, runs, constants)
         test.checks += 1
         more = {"labels": labels, "metrics": metrics, "control": control}
         if budget is None and self._config.calibrate:
-            return self._calibrate(task, vary, perturb, runs, constants, more)
+            return self._calibrate(task, protocol, **more)
         if budget is None:
             test.entry, budget = self._budgets.require(test.name, test.checks)
+            test.entry.check_varies(protocol.name)
         else:
             self._budgets.check_agrees(test.name, test.checks, budget)
         try:
-            study = self._ask(check, task, vary, perturb, runs, constants, {**more, "budget": budget})
+            study = self._ask(check, task, protocol, **more, budget=budget)
+        except BudgetError as error:
+            raise (error if test.entry is None else BudgetError(f"In {test.entry.place}: {error}")) from None
         finally:
             test.entry = None
         if not isinstance(study, PlannedStudy):
@@ -172,52 +175,46 @@ class Stability:
         test.comparisons.append(comparison)
         return comparison
 
-    def _ask(
+    def _protocol(
         self,
-        ask: Callable[..., Study],
-        task: Task | Callable[..., Any],
         vary: Vary | None,
         perturb: str | Perturbation | None,
         runs: int | None,
         constants: Mapping[str | Source, int] | None,
-        more: Mapping[str, Any],
+    ) -> NoiseProtocol:
+        """Take what an argument does not say from the marker, and what that does not say from the options."""
+        __tracebackhide__ = True
+        marker = self._current_test().marker
+        if vary is None:
+            vary = marker.vary if marker.vary is not None else "all" if perturb is None else "none"
+        wanted = runs if runs is not None else marker.runs or self._config.runs
+        return NoiseProtocol(vary, perturb, wanted, self._config.seed, constants)
+
+    def _ask(
+        self, ask: Callable[..., Study], task: Task | Callable[..., Any], protocol: NoiseProtocol, **more: Any
     ) -> Study:
+        """Ask in this test's session: `measure`, `check`, or what a plan notes in place of them."""
         __tracebackhide__ = True
         test = self._current_test()
-        if vary is None:
-            vary = test.marker.vary if test.marker.vary is not None else "all" if perturb is None else "none"
-        wanted = runs if runs is not None else test.marker.runs or self._config.runs
-        protocol = NoiseProtocol(vary, perturb, wanted, self._config.seed, constants)
-        if test.entry is not None:
-            test.entry.check_varies(protocol.name)
         question = test.name, test.calls
         if question in self._refuted:  # by an earlier try: a retry must not turn red to green
             raise IsolationError(self._refuted[question])
-        session, helping = self._session(test), self._is_helping()
+        session = self._session(test)
         try:
             if self._config.plan:
                 return cast(Study, self._plan(test, task, protocol, ask is check, more, session))
             whole = as_task(task, more["labels"])
-            self.baselines.attend(session, *question, whole, protocol, test.comparisons.append, is_helping=helping)
+            kept, helping = test.comparisons.append, self._is_helping()
+            self.baselines.attend(session, *question, whole, protocol, kept, is_helping=helping)
             return ask(task, protocol, **more, session=session)
         except IsolationError as error:
             self._refuted[question] = str(error)
             raise
-        except BudgetError as error:
-            raise (error if test.entry is None else BudgetError(f"In {test.entry.place}: {error}")) from None
         except IncompleteStudyError as error:
             self._on_incomplete(str(error))
             raise
 
-    def _calibrate(
-        self,
-        task: Task | Callable[..., Any],
-        vary: Vary | None,
-        perturb: str | Perturbation | None,
-        runs: int | None,
-        constants: Mapping[str | Source, int] | None,
-        more: Mapping[str, Any],
-    ) -> Study:
+    def _calibrate(self, task: Task | Callable[..., Any], protocol: NoiseProtocol, **more: Any) -> Study:
         """Train all R runs, and propose a budget for this check: nothing is judged."""
         __tracebackhide__ = True
         test = self._current_test()
@@ -226,14 +223,13 @@ class Stability:
             reason = already_there(test.name)
             test.calibrations.append(Calibration(**where, refused=reason))
             raise BudgetError(f"Expected to calibrate a check that has no budget yet, but {reason}")
-        wanted = runs if runs is not None else test.marker.runs or self._config.runs
-        if wanted < FIRST_LOOK:
+        if protocol.runs < FIRST_LOOK:
             raise BudgetError(
-                f"Expected {FIRST_LOOK} runs or more to calibrate from but got {wanted}: two are one pair, without an "
-                f"upper bound. Ten or more are usual: --stability-runs 10."
+                f"Expected {FIRST_LOOK} runs or more to calibrate from but got {protocol.runs}: two are one pair, "
+                f"without an upper bound. Ten or more are usual: --stability-runs 10."
             )
         try:
-            study = self._ask(measure, task, vary, perturb, runs, constants, more)
+            study = self._ask(measure, task, protocol, **more)
         except StabilityError as error:
             test.calibrations.append(Calibration(**where, refused=str(error).splitlines()[0]))
             raise
@@ -246,7 +242,7 @@ class Stability:
             varies=study.protocol.name,
             runs=len(study.records),
             environment=environment_line(study.records[0].environment),
-            proposals=propose(estimates, examples=study.labels.numel()),
+            proposals=propose(estimates, examples=estimates.examples),
             undefined=tuple(name for name in calibrated(estimates) if estimates[name].is_undefined),
         )
         test.calibrations.append(calibration)
@@ -263,7 +259,7 @@ class Stability:
         session: Session,
     ) -> PlannedStudy:
         """Note the question, and give what a test can go on with to the next."""
-        asked = {name: more[name] for name in ("labels", "metrics", "budget")}
+        asked = {name: more.get(name) for name in ("labels", "metrics", "budget")}
         question = Question.of(task, protocol, **asked, stops_early=stops_early, session=session)
         test.questions.append(question)
         return PlannedStudy(question, self._note, self._on_plan_end)

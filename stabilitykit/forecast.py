@@ -18,7 +18,6 @@ from .catalog import Catalog, Entry
 from .estimate import Estimate
 from .gate import Gate
 from .measures import Measures, Metric, check_metrics
-from .metrics import IGNORED_LABEL
 from .planning import (
     ASSUMED_CV,
     ASSUMED_CV_OF_DELTAS,
@@ -94,6 +93,7 @@ class Question:
     private: str  #: why its runs are not kept, if they are not
     session: Session
     names: tuple[str, ...]  #: measures of its task
+    examples: int  #: N, the test examples that count
     checked: Budget | None  #: judged while runs come in
     asserted: list[Budget] = field(default_factory=list)  #: judged once, over all R runs
 
@@ -121,20 +121,25 @@ class Question:
         task.check(protocol, torch.device(device))
         trainer = Trainer(task, device, session.threads, session.rootdir)
         about, private = identity(session, task, protocol, trainer)
-        checked, asserted = (budget, []) if stops_early else (None, [budget] if budget else [])
-        return cls(task.name, protocol, task.labels, metrics, about, private, session, names, checked, asserted)
+        return cls(
+            task=task.name,
+            protocol=protocol,
+            labels=task.labels,
+            metrics=metrics,
+            about=about,
+            private=private,
+            session=session,
+            names=names,
+            examples=task.examples,
+            checked=budget if stops_early else None,
+            asserted=[budget] if budget and not stops_early else [],
+        )
 
     @property
     def budgets(self) -> tuple[tuple[Budget, bool], ...]:
         """Every budget, and whether it is judged while runs come in."""
         checked = () if self.checked is None else ((self.checked, True),)
         return (*checked, *((budget, False) for budget in self.asserted))
-
-    @property
-    def examples(self) -> int:
-        """N, the test examples that count."""
-        whole = self.labels.is_floating_point()
-        return self.labels.numel() if whole else int((self.labels != IGNORED_LABEL).sum())
 
     @cached_property
     def stored(self) -> dict[int, Mapping[str, Any]]:

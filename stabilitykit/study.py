@@ -31,6 +31,7 @@ from .flips import Flips, check_has_flips
 from .limits import FailedRuns
 from .measures import Measures, Metric, check_metrics
 from .metrics import ensemble_of, vanilla_groups
+from .planning import objections
 from .protocol import NoiseProtocol
 from .record import RunRecord
 from .runner import Progress, Runner
@@ -422,38 +423,17 @@ def _study(
     stops_early: bool,
 ) -> Study:
     task, metrics = as_task(task, labels), dict(metrics or {})
-    device = session.device_for()
+    trainer = Trainer(task, session.device_for(), session.threads, session.rootdir)
     check_metrics(metrics, task.labels)
     if budget is not None:
         budget.check_names(Measures.names(task.labels, metrics))
-
-    trainer = Trainer(task, device, session.threads, session.rootdir)
+        session.remarks += objections(budget.limits, task.examples)
     experiment, private = _experiment(session, task, protocol, trainer)
-    executor: Executor = InProcess(trainer)
     watch = None
     if budget is not None and stops_early:
         measures_of = functools.partial(Measures, labels=task.labels, metrics=metrics)
         watch = Watch(experiment, budget, protocol.runs, measures_of, keeps=session.keeps_looks)
-    runner = Runner(
-        experiment,
-        protocol.plans(),
-        executor,
-        study=f"{task.name} {protocol.name}",
-        stop=session.stop,
-        settled=None if watch is None else watch.settled,
-        on_progress=session.on_progress,
-    )
-    if not runner.is_finished():
-        task.check(protocol, torch.device(device))  # costs a model; one whose runs are there has passed it
-        runner.executor = executor = session.executor(trainer)
-    shown: Control | None = None
-    with contextlib.closing(executor):
-        runner.check_not_stopped()
-        with session.stop.interrupts():
-            shown = session.control(experiment, control, lambda mode: executor.call(prove_isolation, protocol, mode))
-        records = session.gather(runner)
-    if shown is None:  # a helper leaves the control to the owner of the test
-        shown = Control(False, "checked by the test's own worker")
+    records, shown = _gather(session, task, protocol, trainer, experiment, control, watch)
     study = Study(
         task=task.name,
         protocol=protocol,
@@ -477,6 +457,40 @@ def _study(
     check_runs(study)
     check_trace(study)
     return study
+
+
+def _gather(
+    session: Session,
+    task: Task,
+    protocol: NoiseProtocol,
+    trainer: Trainer,
+    experiment: Experiment,
+    mode: ControlMode,
+    watch: Watch | None,
+) -> tuple[list[RunRecord], Control]:
+    """Prove that what is held is held, and return the runs: all of the protocol, or those that the gate takes."""
+    executor: Executor = InProcess(trainer)
+    runner = Runner(
+        experiment,
+        protocol.plans(),
+        executor,
+        study=f"{task.name} {protocol.name}",
+        stop=session.stop,
+        settled=None if watch is None else watch.settled,
+        on_progress=session.on_progress,
+    )
+    if not runner.is_finished():
+        task.check(protocol, trainer.device)  # costs a model; one whose runs are there has passed it
+        runner.executor = executor = session.executor(trainer)
+    control: Control | None = None
+    with contextlib.closing(executor):
+        runner.check_not_stopped()
+        with session.stop.interrupts():
+            control = session.control(experiment, mode, lambda mode: executor.call(prove_isolation, protocol, mode))
+        records = session.gather(runner)
+    if control is None:  # a helper leaves it to the owner of the test
+        control = Control(False, "checked by the test's own worker")
+    return records, control
 
 
 def check_runs(study: Study) -> None:

@@ -49,6 +49,12 @@ class Task(ABC):
     def labels(self) -> Tensor:
         """Class indices ``[N, ...]`` (integer), or regression targets (floating)."""
 
+    @property
+    def examples(self) -> int:
+        """N, the test examples that count: tokens or pixels where each has a label, those labelled -100 left out."""
+        whole = self.labels.is_floating_point()
+        return self.labels.numel() if whole else int((self.labels != IGNORED_LABEL).sum())
+
     @abstractmethod
     def fit(self, run: Run) -> Any:
         """Train once under the run's streams; return logits ``[N, ..., C]``, or outputs shaped like the targets."""
