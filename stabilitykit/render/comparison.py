@@ -22,16 +22,21 @@ def conclusion(summary: Summary) -> str:
 
 def conclusions(summaries: Sequence[Summary]) -> list[str]:
     """Return a line for each comparison of a session: the test that asked, and the answer."""
-    return [f"{short_name(summary['test'])}: {_against(summary)}{summary['conclusion']}" for summary in summaries]
+    return [f"{short_name(summary['test'])}: {_answer(summary)}" for summary in summaries]
 
 
-def _against(summary: Summary) -> str:
+def _answer(summary: Summary) -> str:
     baseline, candidate = summary["baseline"], summary["candidate"]
     varies = f"[{candidate['question']}]"
     if not baseline["saved"]:
-        return f"{candidate['task']} against {baseline['task']} {varies}. "
-    worse = summary["is_worse"] or summary["is_spread_larger"] or summary["is_disagreement_larger"]
-    return f"{'FAIL' if worse else 'PASS'} against the baseline {baseline['saved']} {varies}. "
+        return f"{candidate['task']} against {baseline['task']} {varies}. {summary['conclusion']}"
+    against = f"against the baseline {baseline['saved']} {varies}"
+    if summary["is_worse"] or summary["is_spread_larger"] or summary["is_disagreement_larger"]:
+        return f"FAIL {against}. {summary['conclusion']}"
+    if summary["identical"]:
+        return f"PASS {against}: run for run the same answers"
+    numbers = f"mean {_interval(summary['mean'])}, spread {_interval(summary['spread'])} times"
+    return f"PASS {against}: not worse beyond error ({numbers}, disagreement {_interval(summary['disagreement'])})"
 
 
 def _of(side: Summary) -> str:
