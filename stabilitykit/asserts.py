@@ -9,6 +9,7 @@ from .errors import BudgetExceededError
 from .floor import unreachable, where_from
 from .forecast import PlannedStudy
 from .limits import Outcome
+from .planning import under_two_examples
 from .render.terminal import study_table
 from .report import summarize
 from .study import Study
@@ -30,6 +31,9 @@ def assert_within(study: Study, budget: Budget) -> None:
         return
     verdict = study.judge(budget)
     study.verdicts.append(verdict)
+    coarse = under_two_examples(budget.limits, study.measures.examples)
+    if coarse and coarse not in study.remarks:
+        study.remarks.append(coarse)
     demand_pass(study, verdict)
     study.on_judged(study, budget)
 

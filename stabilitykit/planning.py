@@ -197,6 +197,18 @@ def _mean_and_error(draws: Floats, looks: Floats) -> tuple[Floats, Floats]:
     return mean, np.sqrt(squares / (looks - 1) / looks)
 
 
+def under_two_examples(limits: Mapping[str, float], examples: int) -> str | None:
+    """Say what is wrong with a budget's ``accuracy_sd`` (points) that is less than two of N test examples, if it is."""
+    limit = limits.get("accuracy_sd")
+    if not limit or limit * examples >= 200:  # a budget of 0 is about bits, and any difference is beyond it
+        return None
+    return (
+        f"accuracy_sd={limit:g} points are {limit * examples / 100:.2g} of {examples} test examples, and an SD under "
+        f"two examples cannot be told from none: equal scores are then common by chance. Budget {200 / examples:.2g} "
+        f"points or more, or take {math.ceil(200 / limit)} test examples or more."
+    )
+
+
 def objections(limits: Mapping[str, float], examples: int, floor: Estimate | None = None) -> tuple[str, ...]:
     """Say what makes a budget's ``accuracy_sd`` (points) unreachable or meaningless on N test examples.
 
@@ -208,15 +220,10 @@ def objections(limits: Mapping[str, float], examples: int, floor: Estimate | Non
     scores are then common by chance. Budget 0.2 points or more, or take 4000 test examples or more.
     """
     limit = limits.get("accuracy_sd")
-    if not limit:  # a budget of 0 is about bits, and any difference is beyond it
+    if not limit:
         return ()
-    said = []
-    if limit * examples < 200:
-        said.append(
-            f"accuracy_sd={limit:g} points are {limit * examples / 100:.2g} of {examples} test examples, and an SD "
-            f"under two examples cannot be told from none: equal scores are then common by chance. Budget "
-            f"{200 / examples:.2g} points or more, or take {math.ceil(200 / limit)} test examples or more."
-        )
+    coarse = under_two_examples(limits, examples)
+    said = [coarse] if coarse else []
     if floor is not None:
         shown = unreachable(limit, floor, examples)
         return (*said, *([f"accuracy_sd: {shown}"] if shown else []))

@@ -427,7 +427,6 @@ def _study(
     check_metrics(metrics, task.labels)
     if budget is not None:
         budget.check_names(Measures.names(task.labels, metrics))
-        session.remarks += objections(budget.limits, task.examples)
     experiment, private = _experiment(session, task, protocol, trainer)
     watch = None
     if budget is not None and stops_early:
@@ -444,7 +443,7 @@ def _study(
         most_runs=protocol.runs if stops_early else None,
         max_failed_runs=budget.max_failed_runs if budget else 0,
         private=private,
-        remarks=list(session.remarks),
+        remarks=[*(objections(budget.limits, task.examples) if budget else ()), *session.remarks],
         on_undecided=session.on_undecided,
         on_judged=session.on_judged,
     )

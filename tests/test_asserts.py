@@ -136,6 +136,17 @@ def test_what_is_undecided_is_left_to_the_policy_of_the_study(study):
     assert len(told) == 1
 
 
+def test_a_budget_under_two_test_examples_is_said_beside_its_verdict(study):
+    with pytest.raises(BudgetExceededError):
+        assert_accuracy_sd(study, at_most=1.0)
+    with pytest.raises(BudgetExceededError):
+        assert_accuracy_sd(study, at_most=1.0)
+    under = [note for note in study.notes if note.startswith("accuracy_sd=1 points are 0.6 of 60 test examples")]
+    assert len(under) == 1
+    assert_accuracy_sd(study, at_most=50.0)
+    assert not any(note.startswith("accuracy_sd=50") for note in study.notes)
+
+
 def test_a_limit_on_a_measure_that_the_task_does_not_have_is_no_verdict(study):
     with pytest.raises(BudgetError, match=r"but got Budget\(rmse_sd=\.\.\.\)"):
         assert_within(study, Budget(rmse_sd=1))
