@@ -18,9 +18,11 @@ from .config import MarkerConfig, StabilityConfig
 from .control import ControlMode
 from .environment import current_environment
 from .errors import BudgetError, IncompleteStudyError, IsolationError, StabilityError
-from .forecast import PlannedStudy, Question
+from .findings import CALIBRATIONS, COMPARISONS, PLANS, STUDIES
+from .forecast import PlannedStudy, Question, summarize_plan
 from .measures import Metric
 from .protocol import NoiseProtocol
+from .report import summarize
 from .runner import Progress
 from .sequential import FIRST_LOOK
 from .sharing import HelperSession, OwnerSession
@@ -44,10 +46,21 @@ class TestContext:
         self.studies: list[Study] = []
         self.comparisons: list[Comparison] = []
         self.questions: list[Question] = []  #: noted in place of studies, with ``--stability-plan``
+        self.went_no_further = ""  #: why a plan of it may not be all of it
         self.calls = 0
         self.checks = 0
         self.entry: Entry | None = None  #: of the check that is asked now, where its budget is from the file
         self.calibrations: list[Calibration] = []
+
+    def found(self, runs_at_once: int) -> dict[str, list[dict[str, Any]]]:
+        """Return its findings by kind, as JSON's types."""
+        notes = {"notes": [self.went_no_further] if self.went_no_further else []}
+        return {
+            STUDIES: [summarize(study, self.name) for study in self.studies],
+            COMPARISONS: [comparison.to_json() for comparison in self.comparisons],
+            PLANS: [summarize_plan(question, self.name, runs_at_once) | notes for question in self.questions],
+            CALIBRATIONS: [calibration.to_json() for calibration in self.calibrations],
+        }
 
 
 class Stability:

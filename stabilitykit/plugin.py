@@ -6,9 +6,7 @@ Every session of every user loads this module, so whatever needs torch is import
 from __future__ import annotations
 
 import contextlib
-import datetime
 import functools
-import json
 import os
 import secrets
 import shutil
@@ -22,12 +20,12 @@ import pytest
 
 from .config import BUDGETS, OPTIONS, MarkerConfig, StabilityConfig
 from .errors import BaselineExceededError, BudgetError, StabilityError, UsageError
+from .findings import STUDIES, Findings, pack
 from .progress import ProgressLines
 from .stopping import Stop
 
 if TYPE_CHECKING:
-    from .budgetfile import BudgetFile, Written
-    from .calibration import Calibration
+    from .budgetfile import BudgetFile
     from .fixture import Stability, TestContext
     from .runner import Progress
     from .xdist import XdistBridge
@@ -124,12 +122,8 @@ class StabilityPlugin:
         self.progress = ProgressLines(config)
         self.tell: Callable[[dict[str, Any]], None] = self.progress.show
         self.xdist: XdistBridge | None = None
-        self._summaries: list[dict[str, Any]] = []
-        self._calibrations: dict[tuple[str, int], Calibration] = {}
-        self._written: Written | None = None
+        self.findings = Findings()
         self._wrong_budgets: list[str] = []
-        self._comparisons: list[dict[str, Any]] = []
-        self._plans: list[dict[str, Any]] = []
         self._tests: dict[str, TestContext] = {}
         self._numbers: dict[str, int] = {}
         self._current: pytest.Item | None = None
@@ -180,6 +174,11 @@ class StabilityPlugin:
             )
         return self._fixture
 
+    @property
+    def _runs_at_once(self) -> int:
+        workers: int = self.config.workerinput["workercount"] if self.is_worker else 1  # type: ignore[attr-defined]  # xdist's
+        return workers * self.values.workers
+
     def pytest_report_header(self) -> str:
         """Name the settings that every number depends on."""
         values = self.values
@@ -199,10 +198,8 @@ class StabilityPlugin:
         errors = [
             error for item in report.result or () if isinstance(item, pytest.Item) for error in _marker_errors(item)
         ]
-        if report.passed and type(collector) in (
-            pytest.Module,
-            pytest.Class,
-        ):  # all of a file's tests, not its doctests
+        tests = (pytest.Module, pytest.Class)  # all of a file's, not its doctests
+        if self.has_budgets and report.passed and type(collector) in tests:
             unknown = self.budgets.unknown_below(collector.nodeid, [child.nodeid for child in report.result])
             self._wrong_budgets += unknown
             errors += unknown
@@ -266,33 +263,16 @@ class StabilityPlugin:
         if call.excinfo is not None and call.excinfo.errisinstance(BaselineExceededError):
             report.longrepr = call.excinfo.getrepr(style="value")  # no line of the test is to blame
         test = self._tests.get(item.nodeid)
-        if test is not None and test.questions:
-            self._report_plan(item, call, report, test)
-        if (
-            test is None
-            or (self.xdist and self.xdist.is_helping)
-            or not (report.when == "call" or (report.when == "setup" and not report.passed))
-        ):
+        has_ended = report.when == "call" or (report.when == "setup" and not report.passed)
+        if test is None or not has_ended or (self.xdist and self.xdist.is_helping):
             return report
-        calibrations = [calibration.to_json() for calibration in test.calibrations]
-        report.stability_calibrations = json.dumps(calibrations)  # type: ignore[attr-defined]  # as below
-        if not test.studies:
-            return report
-        from .report import summarize
-
-        summaries = [
-            summarize(study, test.name) | {"position": test.number, "call": call}
-            for call, study in enumerate(test.studies)
-        ]
-        report.stability_summaries = json.dumps(summaries)  # type: ignore[attr-defined]  # a report carries what it is given
-        comparisons = [
-            {"test": test.name, **comparison.to_json(), "position": test.number, "call": call}
-            for call, comparison in enumerate(test.comparisons)
-        ]
-        report.stability_comparisons = json.dumps(comparisons)  # type: ignore[attr-defined]  # likewise
+        if test.questions:
+            self._show_as_planned(item, call, report, test)
+        found = test.found(self._runs_at_once)
+        report.stability_findings = pack(test.name, test.number, found)  # type: ignore[attr-defined]  # a report carries what it is given
         # JUnit's reporter reads them from the teardown's report, which takes them from the item.
         others = [(name, value) for name, value in item.user_properties if not name.startswith("stability_")]
-        item.user_properties = [*others, *_properties(summaries)]
+        item.user_properties = [*others, *_properties(found[STUDIES])]
         report.user_properties = list(item.user_properties)
         return report
 
@@ -310,10 +290,9 @@ class StabilityPlugin:
         """Collect the studies, in the one process that sees all reports."""
         self.progress.clear()
         if not self.is_worker:
-            self._summaries += json.loads(getattr(report, "stability_summaries", "[]"))
-            self._keep(json.loads(getattr(report, "stability_calibrations", "[]")))
-            self._comparisons += json.loads(getattr(report, "stability_comparisons", "[]"))
-            self._plans += json.loads(getattr(report, "stability_plans", "[]"))
+            found = getattr(report, "stability_findings", None)
+            if found is not None:
+                self.findings.add(found)
 
     def pytest_terminal_summary(
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
@@ -321,27 +300,12 @@ class StabilityPlugin:
         """Print the table."""
         if exitstatus == pytest.ExitCode.INTERRUPTED and (self.store / "FORMAT").exists():
             terminalreporter.write_line(f"stability: finished runs are kept in {self.store}; the next session goes on")
-        if self._plans:
-            from .render.plan import plan_table
-
-            terminalreporter.write_sep("=", "stability plan")
-            for line in plan_table(_in_order(self._plans)):
+        for title, lines in self.findings.sections():
+            terminalreporter.write_sep("=", title)
+            for line in lines:
                 terminalreporter.write_line(line)
-        if self._summaries:
-            from .render.comparison import conclusions
-            from .render.terminal import study_table
-
-            terminalreporter.write_sep("=", "stability")
-            for line in study_table(_in_order(self._summaries)) + conclusions(_in_order(self._comparisons)):
-                terminalreporter.write_line(line)
-            if self.values.json:
+            if title == "stability" and self.values.json:
                 terminalreporter.write_line(f"written: {self.values.json}")
-        if self._written is not None:
-            from .render.calibration import calibration_table
-
-            terminalreporter.write_sep("=", "proposed budgets")
-            for line in (*calibration_table(self._calibrated()), *self._written.lines()):
-                terminalreporter.write_line(line)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -349,41 +313,13 @@ class StabilityPlugin:
         self.progress.clear()
         if self.is_worker:
             return
-        if self._calibrations:
-            self._write_budgets(session)
+        is_written = self.findings.write_budgets(self.config.rootpath / BUDGETS, update=self.values.update)
+        if not is_written and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.folder.is_dir():
             self._clear_up()
         if self.values.json:
-            from .report import document
-
-            path = Path(self.values.json)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            content = document(_in_order(self._summaries), _in_order(self._comparisons))
-            if self.values.plan:
-                content["plan"] = _in_order(self._plans)
-            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-    def _keep(self, calibrations: list[dict[str, Any]]) -> None:
-        """Keep what a test measured for its budgets; a retried test counts once, the last."""
-        if calibrations:
-            from .calibration import Calibration
-
-            kept = [Calibration.from_json(values) for values in calibrations]
-            self._calibrations |= {(calibration.test, calibration.study): calibration for calibration in kept}
-
-    def _calibrated(self) -> list[Calibration]:
-        return sorted(self._calibrations.values(), key=lambda c: (c.position, c.test, c.study))
-
-    def _write_budgets(self, session: pytest.Session) -> None:
-        from .budgetfile import Written, write
-
-        path, today = self.config.rootpath / BUDGETS, datetime.date.today()
-        try:
-            self._written = write(path, self._calibrated(), update=self.values.update, date=today)
-        except StabilityError as error:  # the file was changed meanwhile, or cannot be
-            self._written = Written(0, 0, {BUDGETS: str(error)})
-        if self._written.refused and session.exitstatus == pytest.ExitCode.OK:
-            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            self.findings.write_report(Path(self.values.json), is_plan=self.values.plan)
 
     def _clear_up(self) -> None:
         """Remove what only this session needed, and what killed ones have left, their users' data among it."""
@@ -430,23 +366,18 @@ class StabilityPlugin:
         values = vars(progress) | {"running": running, "by_worker": dict(progress.by_worker)}
         self.tell({"test": test.name, "call": test.calls, **values, "seconds_left": progress.seconds_left})
 
-    def _report_plan(
+    def _show_as_planned(
         self, item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport, test: TestContext
     ) -> None:
-        """Send the plan of a test, which neither passed nor failed: nothing was trained."""
+        """Report a test that was planned as skipped: it neither passed nor failed, since nothing was trained."""
         error = call.excinfo.value if call.excinfo else None
-        if report.when == "teardown" or (report.when == "setup" and error is None) or isinstance(error, StabilityError):
+        if isinstance(error, StabilityError):
+            test.questions.clear()
             return
-        from .forecast import summarize_plan
-
         reason = "planned"
         if error is not None:
             reason += f"; without trained models the test went no further: {error}".partition("\n")[0]
-        workers = self.values.workers * (self.config.workerinput["workercount"] if self.is_worker else 1)  # type: ignore[attr-defined]  # xdist's
-        plans = [summarize_plan(question, test.name, workers) for question in test.questions]
-        more = {"notes": [] if error is None else [reason]}
-        plans = [plan | more | {"position": test.number, "call": call} for call, plan in enumerate(plans)]
-        report.stability_plans = json.dumps(plans)  # type: ignore[attr-defined]  # a report carries what it is given
+            test.went_no_further = reason
         report.outcome, report.longrepr = "skipped", (str(item.path), (item.location[1] or 0) + 1, f"Skipped: {reason}")
 
     def _plan_ends(self, what: str) -> NoReturn:
@@ -467,13 +398,6 @@ class StabilityPlugin:
             from .study import fail_undecided
 
             fail_undecided(message)
-
-
-def _in_order(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Studies, or comparisons, in the order of collection, whichever worker was first; a retried test counts once."""
-    latest = {(s["position"], s["test"], s["call"]): s for s in found}
-    ordered = [latest[key] for key in sorted(latest)]
-    return [{name: value for name, value in s.items() if name not in ("position", "call")} for s in ordered]
 
 
 def _store_of(config: pytest.Config, values: StabilityConfig) -> Path:
