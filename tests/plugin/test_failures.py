@@ -66,7 +66,7 @@ def test_a_failure_is_told_once_with_the_users_line_and_all_numbers(project: Pro
         "disagreement ",
         " is beyond the budget of 1 %, and so is its whole interval.",
         "PASS       correlation",
-        "accuracy %     acc. SD",
+        "accuracy %      acc. SD",
     ):
         assert wanted in sections["beyond"]
     for wanted in (
