@@ -38,7 +38,10 @@ class Gate:
     """
 
     def __init__(self, budget: Budget, runs: int, taken: Iterable[Look] = ()) -> None:
-        """Judge at most ``runs`` runs; ``taken`` are the looks of an earlier session, which stay as they were."""
+        """Judge at most ``runs`` runs; ``taken`` are the looks of an earlier session, which stay as they were.
+
+        Where they went beyond ``runs``, none is added to them: a look that was not scheduled could turn FAIL to PASS.
+        """
         if runs < FIRST_LOOK:
             raise ConfigError(
                 f"Expected at least {FIRST_LOOK} runs for a check but got {runs}, too few for its first look. Write "
@@ -46,8 +49,9 @@ class Gate:
             )
         self.budget = budget
         fresh = _schedule(budget, looks(runs))
-        earlier = tuple(look for look in taken if look.runs <= runs)
-        self.schedule = (*earlier, *(look for look in fresh if not earlier or look.runs > earlier[-1].runs))
+        earlier = tuple(taken)
+        later = (look for look in fresh if not earlier or look.runs > earlier[-1].runs)
+        self.schedule = (*(look for look in earlier if look.runs <= runs), *later)
         self._is_as_planned = self.schedule == fresh
         self._taken = 0
         self._found: dict[str, Judgement] = {}  #: the last judgement of each limit

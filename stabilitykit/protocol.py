@@ -116,6 +116,10 @@ class NoiseProtocol:
             names.append(self.perturb.kind)
         return "+".join(names) or "none"
 
+    def extended_to(self, runs: int) -> NoiseProtocol:
+        """Return it with so many runs; those that it has are among them."""
+        return NoiseProtocol(self.vary, self.perturb, runs, self.seed, dict(self.constants))
+
     def plans(self) -> tuple[RunPlan, ...]:
         """Return the plans of runs 0 to R - 1."""
         return tuple(self._plan(index) for index in range(self.runs))

@@ -75,8 +75,9 @@ class RunStore:
 
     def experiment(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Experiment:
         """Return the place of one experiment; a private one ends with the session."""
-        base = self.session_folder / "private" if private or self.cache == "off" else self.folder / f"v{FORMAT}"
-        return Experiment(base / key, self.session, about, reuse=self.cache != "refresh", worker=self.worker)
+        kept = self.folder / f"v{FORMAT}" / key
+        folder = self.session_folder / "private" / key if private or self.cache == "off" else kept
+        return Experiment(folder, self.session, about, reuse=self.cache != "refresh", worker=self.worker, kept=kept)
 
     def _live(self) -> None:
         """Hold a lock in the session's folder as long as this is used: what no process holds can be cleared away."""
@@ -131,9 +132,17 @@ class Experiment:
     """The runs of one protocol on one task: finished, claimed or free."""
 
     def __init__(
-        self, folder: Path, session: str, about: Mapping[str, Any], *, reuse: bool = True, worker: str = "main"
+        self,
+        folder: Path,
+        session: str,
+        about: Mapping[str, Any],
+        *,
+        reuse: bool = True,
+        worker: str = "main",
+        kept: Path | None = None,
     ) -> None:
         self.folder, self.session, self.reuse, self.worker = folder, session, reuse, worker
+        self._kept = kept or folder  #: where other sessions keep theirs
         self._about = about
         self._files = RunFiles(folder)
         self._seen: dict[int, dict[str, Any]] = {}  #: read, found whole, hashed: once a process
@@ -318,15 +327,17 @@ class Experiment:
         write_json(self.folder / "control.json", {**control, "session": self.session})
 
     def read_looks(self, gate: str) -> list[dict[str, Any]]:
-        """Return the looks that a gate has taken at these runs, if they may be reused: earlier sessions' among them."""
-        found = read_json(self._looks_file(gate))
-        is_ours = found is not None and (self.reuse or found.get("session") == self.session)
-        return list(found.get("looks", [])) if found is not None and is_ours else []
+        """Return the looks that a gate has taken at these runs, in whichever session.
+
+        Training the same seeds again makes no new question of it, so they count although runs are not reused.
+        """
+        found = read_json(self._looks_file(gate)) or read_json(self._kept / "gates" / f"{gate}.json")
+        return list(found.get("looks", [])) if found else []
 
     def write_looks(self, gate: str, looks: list[dict[str, Any]]) -> None:
         """Keep the looks that a gate has taken, so that another session goes on with them."""
         self._looks_file(gate).parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._looks_file(gate), {"looks": looks, "session": self.session})
+        write_json(self._looks_file(gate), {"looks": looks})
 
     def _looks_file(self, gate: str) -> Path:
         return self.folder / "gates" / f"{gate}.json"

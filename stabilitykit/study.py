@@ -432,6 +432,9 @@ def _study(
     if budget is not None and stops_early:
         measures_of = functools.partial(Measures, labels=task.labels, metrics=metrics)
         watch = Watch(experiment, budget, protocol.runs, measures_of, keeps=session.keeps_looks)
+        if watch.most_runs > protocol.runs:
+            session.remarks.append(f"judged at {watch.most_runs} runs before, which R = {protocol.runs} does not undo")
+            protocol = protocol.extended_to(watch.most_runs)
     records, shown = _gather(session, task, protocol, trainer, experiment, control, watch)
     study = Study(
         task=task.name,

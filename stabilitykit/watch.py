@@ -31,10 +31,16 @@ class Watch:
         *,
         keeps: bool = True,
     ) -> None:
-        """Watch at most ``runs`` runs; ``keeps`` is whether this one writes the looks down."""
+        """Watch at most ``runs`` runs, or those that were looked at before and are still there, if they are more.
+
+        ``keeps`` is whether this one writes the looks down.
+        """
         self._experiment, self._budget, self._measures_of, self._keeps = experiment, budget, measures_of, keeps
         self._name = hashlib.sha256(repr(budget).encode()).hexdigest()[:16]
-        self._gate = Gate(budget, runs, (Look(**look) for look in experiment.read_looks(self._name)))
+        self._earlier = [Look(**look) for look in experiment.read_looks(self._name)]
+        there = (look.runs for look in self._earlier if look.runs <= runs or self._are_there(look.runs))
+        self.most_runs = max([runs, *there])
+        self._gate = Gate(budget, self.most_runs, self._earlier)
         self._seen = self._failed = 0
         self._runs: int | None = None
 
@@ -68,4 +74,8 @@ class Watch:
             measures = self._measures_of(outputs)
             self._gate.look({name: measures[name] for name in self._gate.open})
         if self._keeps:
-            self._experiment.write_looks(self._name, [asdict(look) for look in self._gate.taken])
+            beyond = [look for look in self._earlier if look.runs > runs]
+            self._experiment.write_looks(self._name, [asdict(look) for look in (*self._gate.taken, *beyond)])
+
+    def _are_there(self, runs: int) -> bool:
+        return all(map(self._experiment.is_finished, range(runs)))

@@ -93,10 +93,66 @@ def test_a_verdict_that_was_given_stays_though_more_runs_are_allowed(make_sessio
     assert longer.verdicts[-1].judgements == first.verdicts[-1].judgements
 
 
-def test_a_session_that_trains_all_anew_starts_anew(make_session):
+@pytest.mark.parametrize("cache", ["refresh", "off"])
+def test_a_session_that_trains_all_anew_starts_no_new_looks(make_session, cache):
     check(TASK, protocol(4), budget=NARROW, session=make_session("one"))
-    anew = check(TASK, protocol(6), budget=NARROW, session=make_session("two", cache="refresh"))
-    assert anew.verdicts[-1].alpha == 0.05
+    anew = check(TASK, protocol(6), budget=NARROW, session=make_session("two", cache=cache))
+    assert anew.verdicts[-1].alpha > 0.05  # what two schedules may err together
+
+
+class Scripted(FakeTask):
+    """Run i gets as many of 1,000 examples wrong as it is told."""
+
+    #: With a budget of 0.5: FAIL if 20 runs are asked for first, PASS if 19 are (at 19), or 30 (at 25).
+    WRONG = (
+        *(499, 492, 497, 488, 502, 505, 488, 500, 502, 508, 509, 505, 496, 498, 508, 496, 500, 510, 501, 491),
+        *(498, 504, 499, 507, 508, 496, 497, 499, 492, 502),
+    )
+
+    def __init__(self) -> None:
+        super().__init__(examples=1000, classes=2)
+
+    def fit(self, run):
+        super().fit(run)
+        is_wrong = torch.arange(self.examples) < self.WRONG[run.index]
+        return torch.nn.functional.one_hot(torch.where(is_wrong, 1 - self.labels, self.labels), 2).float()
+
+
+class TestFinality:
+    """A FAIL stays one, whatever R is and however often the same seeds are trained."""
+
+    @pytest.fixture
+    def outcome(self, make_session):
+        numbers = itertools.count()
+
+        def of(runs, cache="auto"):
+            session = make_session(str(next(numbers)), cache=cache)
+            study = check(Scripted(), protocol(runs), budget=Budget(accuracy_sd=0.5), session=session)
+            return study.verdicts[-1].outcome
+
+        return of
+
+    @pytest.mark.parametrize(("runs", "expected"), [(19, Outcome.PASS), (20, Outcome.FAIL), (30, Outcome.PASS)])
+    def test_the_planted_scores_depend_on_the_first_schedule(self, outcome, runs, expected):
+        assert outcome(runs) is expected
+
+    @pytest.mark.parametrize("later", [(19,), (10,), (30,), (19, 30), (3, 30)])
+    def test_more_or_fewer_runs_do_not_turn_it(self, outcome, later):
+        assert outcome(20) is Outcome.FAIL
+        assert [outcome(runs) for runs in later] == [Outcome.FAIL for _ in later]
+
+    @pytest.mark.parametrize("cache", ["refresh", "off"])
+    def test_nor_do_runs_that_are_trained_again(self, outcome, cache):
+        assert outcome(20) is Outcome.FAIL
+        assert outcome(30, cache) is Outcome.FAIL
+        assert outcome(19, cache) is Outcome.UNDECIDED  # of 15 runs: no more are trained than asked for
+        assert outcome(19) is Outcome.FAIL
+
+    def test_fewer_runs_than_were_judged_are_a_note(self, make_session):
+        for name, runs in (("one", 20), ("two", 19)):
+            study = check(Scripted(), protocol(runs), budget=Budget(accuracy_sd=0.5), session=make_session(name))
+        assert len(study.records) == study.most_runs == 20
+        assert "judged at 20 runs before, which R = 19 does not undo" in study.notes
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
