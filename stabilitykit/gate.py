@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .budgets import Budget, Verdict
 from .errors import ConfigError
 from .estimate import Estimate
-from .limits import Judgement, Outcome
+from .limits import MOST_RUNS, Judgement, Outcome, advice
 from .sequential import FIRST_LOOK, crossing, levels, looks
+
+#: Cells of the levels that advice goes by.
+_COARSE = 80
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,8 @@ class Gate:
     @property
     def verdict(self) -> Verdict:
         """What was found on each limit, with the error rates of all looks that are scheduled."""
-        judged = tuple(self._found[name] for name in self.budget.limits if name in self._found)
-        return Verdict(judged, *self._error_rates())
+        judged = (self._found[name] for name in self.budget.limits if name in self._found)
+        return Verdict(tuple(map(self._advised, judged)), *self._error_rates())
 
     def look(self, estimates: Mapping[str, Estimate]) -> None:
         """Judge what is open by estimates over the first `next_look` runs."""
@@ -93,12 +97,30 @@ class Gate:
         """Take a look at which too few runs are whole to judge any limit."""
         self._taken += 1
 
+    def _advised(self, judgement: Judgement) -> Judgement:
+        """Say of what is UNDECIDED how many runs its later looks would take, which are not at the level of this one."""
+        is_open = judgement.outcome is Outcome.UNDECIDED and judgement.measured.pivot is not None
+        if not is_open or not self._is_settled():
+            return judgement
+        if self._has_failed():
+            return replace(judgement, advice="the check ended before it was settled, with what failed")
+
+        def settles(runs: int) -> bool:
+            (last,) = _schedule(self.budget, looks(runs), cells=_COARSE)[-1:]
+            return judgement.would_be_settled(runs, last.alpha, last.beta)
+
+        later = [runs for runs in looks(MOST_RUNS) if runs > self.runs]
+        found = bisect.bisect_left(later, True, key=settles)
+        return replace(judgement, advice=advice(later[found] if found < len(later) else None))
+
     def _has_verdict(self, name: str) -> bool:
         return name in self._found and self._found[name].outcome is not Outcome.UNDECIDED
 
     def _is_settled(self) -> bool:
-        failed = any(judgement.outcome is Outcome.FAIL for judgement in self._found.values())
-        return failed or not self.open or self._taken == len(self.schedule)
+        return self._has_failed() or not self.open or self._taken == len(self.schedule)
+
+    def _has_failed(self) -> bool:
+        return any(judgement.outcome is Outcome.FAIL for judgement in self._found.values())
 
     def _error_rates(self) -> tuple[float, float]:
         """Alpha and beta, or what a schedule spends that another session had begun with other looks."""
@@ -109,5 +131,6 @@ class Gate:
         return alpha, crossing(runs, [look.beta for look in self.schedule])
 
 
-def _schedule(budget: Budget, runs: tuple[int, ...]) -> tuple[Look, ...]:
-    return tuple(map(Look, runs, levels(runs, budget.alpha_each), levels(runs, budget.beta)))
+def _schedule(budget: Budget, runs: tuple[int, ...], **precision: int) -> tuple[Look, ...]:
+    fail_levels, pass_levels = (levels(runs, error, **precision) for error in (budget.alpha_each, budget.beta))
+    return tuple(map(Look, runs, fail_levels, pass_levels))

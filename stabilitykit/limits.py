@@ -16,7 +16,7 @@ _AT_LEAST = frozenset({"correlation", "pearson"})
 _RATIO_OF_SD, _RATIO_OF_PAIRS = 2.0, 1.25
 
 #: Runs beyond which planning gives up.
-_MOST_RUNS = 1000
+MOST_RUNS = 1000
 
 
 class Outcome(Enum):
@@ -140,6 +140,7 @@ class Judgement:
     alpha: float  #: error rate of the bound against FAIL
     beta: float  #: error rate of the bound against PASS
     outcome: Outcome
+    advice: str = ""  #: what would settle it, from a gate that knows the levels of its later looks
 
     @property
     def metric(self) -> str:
@@ -175,10 +176,15 @@ class Judgement:
             return None
         if estimate.pivot is None:
             return 3 if math.isinf(estimate.low) else None  # one pair shows no spread between pairs
-        for runs in range(estimate.runs + 1, _MOST_RUNS + 1):
-            if self.of.decide(_after(estimate, estimate.pivot, runs), self.alpha, self.beta) is not Outcome.UNDECIDED:
-                return runs
-        return None
+        later = range(estimate.runs + 1, MOST_RUNS + 1)
+        return next((runs for runs in later if self.would_be_settled(runs, self.alpha, self.beta)), None)
+
+    def would_be_settled(self, runs: int, alpha: float, beta: float) -> bool:
+        """Whether bounds of these error rates around the same value, over so many runs, would decide it."""
+        if self.measured.pivot is None:
+            return False
+        after = _after(self.measured, self.measured.pivot, runs)
+        return self.of.decide(after, alpha, beta) is not Outcome.UNDECIDED
 
     @property
     def reason(self) -> str:
@@ -196,18 +202,14 @@ class Judgement:
         if self.outcome is Outcome.UNDECIDED:
             return (
                 f"{measured} is neither shown to be beyond the budget of {budget} nor to be {excluded}; "
-                f"{self._advice()}."
+                f"{self.advice or self._advice()}."
             )
         if self.of.excluded == self.limit:
             return f"{measured} is beyond the budget of {budget}, which allows no difference at all."
         return f"{measured} is beyond the budget of {budget}, and so is its whole interval."
 
     def _advice(self) -> str:
-        needed = self.runs_to_settle
-        if needed is None:
-            return f"not even {_MOST_RUNS} runs would settle it, so move the budget"
-        roughly = "at least" if math.isinf(self.measured.low) else "about"
-        return f"{roughly} {needed} runs would settle it: --stability-runs {needed}"
+        return advice(self.runs_to_settle, "at least" if math.isinf(self.measured.low) else "about")
 
 
 @dataclass(frozen=True)
@@ -239,6 +241,13 @@ class FailedRuns:
 
         share = 1.0 if self.failed == self.runs else special.betaincinv(self.failed + 1, self.runs - self.failed, 0.95)
         return f"{counted}, within the {self.limit} that may: P(a run fails) <= {share:.1%} at 95 % confidence."
+
+
+def advice(runs: int | None, roughly: str = "about") -> str:
+    """Say how many runs would settle what is UNDECIDED; None are more than anybody trains."""
+    if runs is None:
+        return f"not even {MOST_RUNS} runs would settle it, so move the budget"
+    return f"{roughly} {runs} runs would settle it: --stability-runs {runs}"
 
 
 def _after(estimate: Estimate, pivot: Pivot, runs: int) -> Estimate:

@@ -60,6 +60,28 @@ def test_limits_share_alpha_and_each_has_all_of_beta_at_every_look():
     assert [look.beta for look in gate.schedule] == list(levels(looks(10), 0.1))
 
 
+def test_what_was_open_when_another_limit_failed_asks_for_no_more_runs():
+    gate = Gate(Budget(accuracy_sd=1.0, disagreement=7.0), runs=20)
+    gate.look({"accuracy_sd": sd_estimate([90.0, 91.0, 92.0]), "disagreement": Estimate(20, 15, 25, 3, "far beyond")})
+    (is_open,) = (j for j in gate.verdict.judgements if j.outcome is Outcome.UNDECIDED)
+    assert is_open.reason.endswith("; the check ended before it was settled, with what failed.")
+
+
+@pytest.mark.parametrize(("runs", "seed", "advised"), [(5, 1, 15), (10, 11, 20)])
+def test_as_many_runs_as_it_advises_would_settle_it(runs, seed, advised):
+    scores = np.random.default_rng(seed).normal(size=runs) * 1.3
+    gate = Gate(Budget(accuracy_sd=1.0), runs)
+    while gate.next_look:
+        gate.look({"accuracy_sd": sd_estimate(scores[: gate.next_look])})
+    (judgement,) = gate.verdict.judgements
+    assert judgement.outcome is Outcome.UNDECIDED
+    assert judgement.reason.endswith(f"; about {advised} runs would settle it: --stability-runs {advised}.")
+    at_this_level = judgement.runs_to_settle  # which later looks have not
+    last, too_early = (Gate(gate.budget, n, gate.taken).schedule[-1] for n in (advised, at_this_level))
+    assert judgement.would_be_settled(advised, last.alpha, last.beta)
+    assert not judgement.would_be_settled(at_this_level, too_early.alpha, too_early.beta)
+
+
 @pytest.mark.parametrize("runs", [2, 1, 0])
 def test_fewer_runs_than_the_first_look_are_refused(runs):
     with pytest.raises(ConfigError, match=f"at least 3 runs for a check but got {runs}, too few for its first look"):
