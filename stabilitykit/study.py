@@ -199,7 +199,7 @@ class Study:
             and len({record.fingerprint for record in self.records}) == 1 < len(self.records)
         ):
             notes.append(f"all runs are bit-identical: {self.protocol.name} never reaches the weights of this task")
-        if self.failed:
+        if self.failed and self.is_whole:  # else it has no numbers, and its test has failed
             notes.append(
                 f"{len(self.failed)} of {len(self.records)} runs failed, as max_failed_runs={self.max_failed_runs} "
                 f"allows; the numbers are about the others"

@@ -15,7 +15,7 @@ from stabilitykit.measures import Measures
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.record import RunRecord
 from stabilitykit.store import RunStore
-from stabilitykit.study import check
+from stabilitykit.study import Study, check
 from stabilitykit.testing import FakeTask
 from stabilitykit.watch import Watch
 
@@ -179,9 +179,11 @@ def test_the_order_in_which_runs_end_does_not_matter(tmp_path, ask, order):
 class TestFailedRuns:
     def test_a_failed_run_ends_the_check_when_all_before_it_are_there(self, make_session, trainings):
         task = Counting(1)
+        studies: list[Study] = []
         with pytest.raises(RunsFailedError, match="run 1"):
-            check(task, protocol(), budget=LOOSE, session=make_session())
+            check(task, protocol(), budget=LOOSE, session=make_session(on_study=studies.append))
         assert trainings(task) == [0, 1]
+        assert not any("allows" in note for note in studies[0].notes)
 
     def test_some_may_fail_and_the_others_are_judged(self, make_session):
         budget = Budget(accuracy_sd=20.0, max_failed_runs=1)
