@@ -181,8 +181,8 @@ class Study:
 
     @property
     def is_whole(self) -> bool:
-        """Whether no more runs failed than may."""
-        return len(self.failed) <= self.max_failed_runs
+        """Whether no more runs failed than may, and there are two between which something can vary."""
+        return len(self.failed) <= min(self.max_failed_runs, len(self.records) - 2)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from stabilitykit.limits import Outcome
 from stabilitykit.measures import Measures
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.record import RunRecord
+from stabilitykit.report import summarize
 from stabilitykit.store import RunStore
-from stabilitykit.study import Study, check
+from stabilitykit.study import Study, check, measure
 from stabilitykit.testing import FakeTask
 from stabilitykit.watch import Watch
 
@@ -198,6 +199,15 @@ class TestFailedRuns:
         study = check(Counting(0, 1), protocol(), budget=budget, session=make_session())
         assert study.accuracy_sd.runs == len(study.records) - 2 >= 2
         assert study.verdicts[-1].outcome is Outcome.PASS
+
+    @pytest.mark.parametrize("fails", [(0, 1, 2, 3), (1, 2, 3)])
+    def test_one_run_or_none_is_no_study_however_many_may_fail(self, make_session, fails):
+        budget, studies = Budget(accuracy_sd=20.0, max_failed_runs=9), []
+        for ask in (check, measure):
+            session = make_session(on_study=studies.append)
+            with pytest.raises(RunsFailedError, match="Expected 4 trained models but "):
+                ask(Counting(*fails), protocol(4), budget=budget, session=session)
+            assert summarize(studies[-1], "a test")["verdict"] == "fail"
 
     def test_more_than_may_are_a_failure(self, make_session):
         budget = Budget(accuracy_sd=0.1, ratio=1.01, max_failed_runs=1)
