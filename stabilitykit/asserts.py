@@ -12,7 +12,7 @@ from .limits import Outcome
 from .planning import under_two_examples
 from .render.terminal import study_table
 from .report import summarize
-from .study import Study
+from .study import Study, check_is_study
 
 _NEXT = (
     "next: vary one source at a time to see which matters, try recipe.with_snapshots(...), or, if the model may "
@@ -26,6 +26,7 @@ def assert_within(study: Study, budget: Budget) -> None:
     Raises `BudgetExceededError`, an AssertionError, with the table, the intervals and what to do next.
     """
     __tracebackhide__ = True
+    check_is_study(study)
     if isinstance(study, PlannedStudy):
         study.note(budget)
         return
@@ -86,6 +87,7 @@ def assert_disagreement(study: Study, at_most: float) -> None:
 def assert_ensemble_delta(study: Study, at_most: float) -> None:
     """Fail where averaging two runs changes the accuracy (or RMSE) by more than ``at_most``, on average over pairs."""
     __tracebackhide__ = True
+    check_is_study(study)
     limits: dict[str, Any] = {study.main_delta: at_most}
     assert_within(study, Budget(**limits))
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .budgets import Budget
+from .budgets import Budget, check_is_budget
 from .calibration import Calibration, Proposal
 from .config import BUDGETS as NAME
 from .drafts import Draft
@@ -136,6 +136,7 @@ class BudgetFile:
 
     def check_agrees(self, test: str, study: int, budget: Budget) -> None:
         """Raise `BudgetError` where a check that names its budget has another one here."""
+        check_is_budget(budget)
         entry = self.find(test, study)
         if entry is not None and entry.limits != dict(budget.limits):
             raise BudgetError(

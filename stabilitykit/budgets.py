@@ -179,6 +179,15 @@ class Budget:
         return f"Budget({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
+def check_is_budget(given: object) -> None:
+    """Raise BudgetError for anything but a `Budget`."""
+    if not isinstance(given, Budget):
+        raise BudgetError(
+            f"Expected a Budget but got {given!r}. Name what may vary and by how much, as in Budget(accuracy_sd=0.30, "
+            f"disagreement=11.0)."
+        )
+
+
 def _checked(name: str, limit: object) -> float:
     scale = Scale.of(name)
     advice = f"{scale.why}; write {name}={scale.example}, for example."

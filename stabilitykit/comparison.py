@@ -24,7 +24,7 @@ from .differences import (
 from .errors import TaskError
 from .metrics import IGNORED_LABEL, disagreement, percent_right, rmse, spearman
 from .render.comparison import comparison_table, conclusion
-from .study import Study
+from .study import Study, check_is_study
 
 #: Classes are kept in the fewest bytes that hold them.
 _TYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
@@ -47,6 +47,7 @@ class Sample:
     @classmethod
     def of(cls, study: Study) -> Sample:
         """Condense a study; raises `RunsFailedError` where a run left nothing to compare."""
+        check_is_study(study)
         outputs = [record.logits for record in study.trained if record.logits is not None]
         if not study.labels.is_floating_point():
             classes = outputs[0].shape[-1]

@@ -6,11 +6,11 @@ import contextlib
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 
-from .errors import IsolationError, UsageError
+from .errors import IsolationError, ProtocolError, UsageError
 from .protocol import NoiseProtocol
 from .run import TRACED_EPOCHS, StateDigest, combined_digest
 from .seeding import GeneratorStates, seed_generators
@@ -19,6 +19,12 @@ from .training import UNSEEDED, Trainer
 #: "auto": the first epochs twice, one full repeat where the loop cannot be stopped, nothing for a black box;
 #: "full": one full repeat in any case.
 ControlMode: TypeAlias = Literal["auto", "full"]
+
+
+def check_mode(mode: object) -> None:
+    """Raise `ProtocolError` for anything else."""
+    if mode not in get_args(ControlMode):
+        raise ProtocolError(f"Expected control='auto' or control='full' but got control={mode!r}.")
 
 
 @dataclass(frozen=True)

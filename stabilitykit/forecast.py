@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from .budgets import Budget, Verdict
+from .budgets import Budget, Verdict, check_is_budget
 from .catalog import Catalog, Entry
 from .estimate import Estimate
 from .gate import Gate
@@ -67,6 +67,7 @@ class PlannedStudy:
 
     def note(self, budget: Budget) -> None:
         """Note what a test asserts on the study."""
+        check_is_budget(budget)
         budget.check_names(self.question.names)
         self.on_budget(self.question, budget)
 
@@ -110,11 +111,12 @@ class Question:
         session: Session,
     ) -> Question:
         """Make it as `measure` would begin, and refuse what `measure` would refuse."""
-        task, metrics = as_task(task, labels), dict(metrics or {})
+        task, metrics = as_task(task, labels), metrics or {}
         device = session.device_for()
         check_metrics(metrics, task.labels)
         names = Measures.names(task.labels, metrics)
         if budget is not None:
+            check_is_budget(budget)
             budget.check_names(names)
         if budget is not None and stops_early:
             Gate(budget, protocol.runs)  # refuses fewer runs than its first look needs
@@ -125,7 +127,7 @@ class Question:
             task=task.name,
             protocol=protocol,
             labels=task.labels,
-            metrics=metrics,
+            metrics=dict(metrics),
             about=about,
             private=private,
             session=session,

@@ -162,6 +162,8 @@ class Measures(Mapping[str, Estimate]):
 
 def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:
     """Raise `TaskError` unless ``metrics`` are named functions whose names are free."""
+    if not isinstance(metrics, Mapping):
+        raise TaskError(f"Expected metrics= to name each metric, as in metrics={{'f1': f1}}, but got {metrics!r}.")
     # Names of either kind of task: reports tell the two apart by them.
     taken = {name for kind in (torch.zeros(1), torch.zeros(1, dtype=torch.long)) for name in Measures.names(kind)}
     for name, metric in metrics.items():
@@ -187,9 +189,20 @@ def _built_in_scores(classes: bool) -> dict[str, _Score]:
 
 def _each_run(name: str, metric: Metric) -> _Score:
     def scores(outputs: Runs, labels: Tensor) -> Tensor:
-        values = [float(metric(run, labels)) for run in outputs]
+        values = [_number(name, metric(run, labels)) for run in outputs]
         if not all(map(math.isfinite, values)):
             raise TaskError(f"Expected the metric {name!r} to return finite numbers but got {values}.")
         return torch.tensor(values, dtype=torch.float64)
 
     return scores
+
+
+def _number(name: str, value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]  # a tensor of one element among others
+    except (TypeError, ValueError, RuntimeError):
+        shape = getattr(value, "shape", None)
+        got = type(value).__name__ if shape is None else f"{type(value).__name__} of shape {list(shape)}"
+        raise TaskError(
+            f"Expected the metric {name!r} to return one number for a run but got a {got}. Take its mean, say."
+        ) from None

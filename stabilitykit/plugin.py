@@ -257,8 +257,10 @@ class StabilityPlugin:
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Send the test's studies along with its report: as text, which is all that crosses from a worker."""
-        if call.excinfo is not None and item.nodeid in self._tests and not self.config.getoption("fulltrace", False):
-            call.excinfo = pytest.ExceptionInfo.from_exception(_without_own_frames(call.excinfo.value))
+        error = None if call.excinfo is None else call.excinfo.value
+        is_of_ours = item.nodeid in self._tests or isinstance(error, StabilityError)  # it may ask with a wrong Budget
+        if error is not None and is_of_ours and not self.config.getoption("fulltrace", False):
+            call.excinfo = pytest.ExceptionInfo.from_exception(_without_own_frames(error))
         report = yield
         if call.excinfo is not None and call.excinfo.errisinstance(BaselineExceededError):
             report.longrepr = call.excinfo.getrepr(style="value")  # no line of the test is to blame

@@ -20,8 +20,8 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from .budgets import Budget, Verdict
-from .control import Control, ControlMode, prove_isolation
+from .budgets import Budget, Verdict, check_is_budget
+from .control import Control, ControlMode, check_mode, prove_isolation
 from .environment import resolve_device
 from .errors import BudgetExceededError, IsolationError, RunsFailedError, TaskError
 from .estimate import Estimate
@@ -208,6 +208,7 @@ class Study:
 
     def judge(self, budget: Budget) -> Verdict:
         """Hold every limit of the budget against its estimate, once, over all runs."""
+        check_is_budget(budget)
         failures = FailedRuns(len(self.failed), len(self.records), budget.max_failed_runs)
         return budget.judge(self.measures).beside(failures)
 
@@ -422,10 +423,12 @@ def _study(
     *,
     stops_early: bool,
 ) -> Study:
-    task, metrics = as_task(task, labels), dict(metrics or {})
+    task, metrics = as_task(task, labels), metrics or {}
     trainer = Trainer(task, session.device_for(), session.threads, session.rootdir)
     check_metrics(metrics, task.labels)
+    check_mode(control)
     if budget is not None:
+        check_is_budget(budget)
         budget.check_names(Measures.names(task.labels, metrics))
     experiment, private = _experiment(session, task, protocol, trainer)
     watch = None
@@ -442,7 +445,7 @@ def _study(
         records=tuple(records),
         labels=task.labels,
         control=shown,
-        metrics=metrics,
+        metrics=dict(metrics),
         most_runs=protocol.runs if stops_early else None,
         max_failed_runs=budget.max_failed_runs if budget else 0,
         private=private,
@@ -493,6 +496,14 @@ def _gather(
     if control is None:  # a helper leaves it to the owner of the test
         control = Control(False, "checked by the test's own worker")
     return records, control
+
+
+def check_is_study(given: object) -> None:
+    """Raise `TaskError` for a task in the place of its study; what stands for a study, in a plan, is one."""
+    if not hasattr(given, "protocol"):
+        raise TaskError(
+            f"Expected a study but got {given!r}. Train it first, as in study = stability.measure(recipe, vary='init')."
+        )
 
 
 def check_runs(study: Study) -> None:

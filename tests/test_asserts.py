@@ -17,7 +17,8 @@ from stabilitykit.asserts import (
     assert_within,
 )
 from stabilitykit.budgets import Budget
-from stabilitykit.errors import BudgetError, BudgetExceededError, StabilityError
+from stabilitykit.comparison import compare
+from stabilitykit.errors import BudgetError, BudgetExceededError, StabilityError, TaskError
 from stabilitykit.limits import Outcome
 from stabilitykit.testing import fake_study
 
@@ -151,6 +152,21 @@ def test_a_limit_on_a_measure_that_the_task_does_not_have_is_no_verdict(study):
     with pytest.raises(BudgetError, match=r"but got Budget\(rmse_sd=\.\.\.\)"):
         assert_within(study, Budget(rmse_sd=1))
     assert study.verdicts == []
+
+
+@pytest.mark.parametrize("budget", [{"accuracy_sd": 1}, 0.3, None])
+def test_what_is_no_budget_judges_nothing(study, budget):
+    with pytest.raises(BudgetError, match="Expected a Budget but got "):
+        assert_within(study, budget)
+    with pytest.raises(BudgetError, match="Expected a Budget but got "):
+        study.judge(budget)
+    assert study.verdicts == []
+
+
+@pytest.mark.parametrize("ask", [assert_ensemble_delta, assert_accuracy_sd, compare])
+def test_a_task_is_no_study(linear, ask):
+    with pytest.raises(TaskError, match=r"^Expected a study but got Recipe.*Train it first, as in study = "):
+        ask(linear, 1.0)
 
 
 def test_equal_runs_keep_a_budget_of_nothing():

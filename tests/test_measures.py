@@ -214,6 +214,17 @@ class TestChecking:
         ):
             check_metrics({"f1": 3}, LABELS)
 
+    @pytest.mark.parametrize(
+        ("value", "got"), [(torch.zeros(3, 2), "Tensor of shape [3, 2]"), ("high", "str"), (None, "NoneType")]
+    )
+    def test_what_is_no_number_is_refused_by_name(self, value, got):
+        measures = Measures(torch.rand(2, len(LABELS), 3), LABELS, {"f1": lambda outputs, labels: value})
+        with pytest.raises(TaskError) as refusal:
+            measures["f1_sd"]
+        assert str(refusal.value).startswith(
+            f"Expected the metric 'f1' to return one number for a run but got a {got}."
+        )
+
     def test_new_names_are_taken(self):
         check_metrics({"f1": len, "auc": len}, LABELS)
         check_metrics({}, LABELS.float())

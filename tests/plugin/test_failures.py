@@ -40,6 +40,9 @@ def test_a_failure_is_told_once_with_the_users_line_and_all_numbers(project: Pro
         def test_question(stability):
             stability.measure(train, labels=Y, vary="initt")
 
+        def test_budget(stability):
+            stability.check(train, labels=Y, vary="init", budget=Budget(accuracy_sd=1, max_failed_runs=-1))
+
         def broken_model():
             raise OSError("no such weights")
 
@@ -52,11 +55,11 @@ def test_a_failure_is_told_once_with_the_users_line_and_all_numbers(project: Pro
             stability.check(train, labels=Y, vary="init", runs=20, budget=Budget(disagreement=1))
     """)
     result = project.run(way=way)
-    result.assert_outcomes(failed=6, xfailed=1)
+    result.assert_outcomes(failed=7, xfailed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     text = result.stdout.str()
     sections = {name: text.partition(f"_ test_{name} _")[2].partition("____\n")[2].partition("\n____")[0] for name in (
-        "beyond", "run", "labels", "leak", "question", "recipe",
+        "beyond", "run", "labels", "leak", "question", "budget", "recipe",
     )}  # fmt: skip
     for name, section in sections.items():
         assert section.count("\n>  ") == 1 + (name == "recipe"), "one frame, and where the error is the user's, his"
@@ -79,6 +82,7 @@ def test_a_failure_is_told_once_with_the_users_line_and_all_numbers(project: Pro
     assert "one row a test label, but got [64, 2]" in sections["labels"]
     assert "IsolationError: Expected two trainings under one plan to be bit-identical" in sections["leak"]
     assert "Did you mean 'init'?" in sections["question"]
+    assert "max_failed_runs to be an integer >= 0 but got max_failed_runs=-1" in sections["budget"]
     assert 'raise OSError("no such weights")' in sections["recipe"]
     assert "INTERNALERROR" not in text
 
