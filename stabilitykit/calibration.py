@@ -127,10 +127,6 @@ class Calibration:
         """The test, and which check of it where that is not the first."""
         return self.test if self.study == 1 else f"{self.test} (check {self.study})"
 
-    def summary(self) -> str:
-        """List the limits."""
-        return "calibrated: " + ", ".join(f"{p.metric} {p.limit:g}" for p in self.proposals)
-
     def to_json(self) -> dict[str, Any]:
         """Return JSON's types."""
         return asdict(self)

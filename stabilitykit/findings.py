@@ -68,6 +68,7 @@ class Findings:
         path.parent.mkdir(parents=True, exist_ok=True)
         content = document(self.of(STUDIES), self.of(COMPARISONS))
         content |= {"plan": self.of(PLANS)} if is_plan else {}
+        content |= {"calibrations": self.of(CALIBRATIONS)} if self.of(CALIBRATIONS) else {}
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def write_budgets(self, path: Path, *, update: bool) -> bool:

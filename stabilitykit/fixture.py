@@ -244,7 +244,7 @@ class Stability:
         try:
             study = self._ask(measure, task, protocol, **more)
         except StabilityError as error:
-            test.calibrations.append(Calibration(**where, refused=str(error).splitlines()[0]))
+            test.calibrations.append(Calibration(**where, refused=f"{str(error).partition('. ')[0]}."))
             raise
         if self._is_helping():
             return study
@@ -259,7 +259,6 @@ class Stability:
             undefined=tuple(name for name in calibrated(estimates) if estimates[name].is_undefined),
         )
         test.calibrations.append(calibration)
-        study.remarks.append(calibration.summary())
         return study
 
     def _plan(

@@ -230,7 +230,6 @@ def test_a_calibration_crosses_as_json() -> None:
     calibration = Calibration("t.py::t", 2, 7, "Net", "init", 10, "torch 2", (proposal,), ("correlation",))
     assert Calibration.from_json(json.loads(json.dumps(calibration.to_json()))) == calibration
     assert calibration.name == "t.py::t (check 2)"
-    assert calibration.summary() == "calibrated: accuracy_sd 0.6"
 
 
 def test_an_environment_in_one_line() -> None:
