@@ -337,7 +337,7 @@ def _tables(text: str) -> list[dict[str, Any]]:
         document = tomlkit.parse(text)
     except TOMLKitError as error:
         raise BudgetError(
-            f"Expected {NAME} to be TOML but got: {error} Mend it, or take it from the last commit."
+            f"Expected {NAME} to be TOML but got: {str(error).rstrip('.')}. Mend it, or take it from the last commit."
         ) from None
     if document.get("format") != FORMAT:
         raise BudgetError(

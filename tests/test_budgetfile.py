@@ -84,7 +84,10 @@ def test_error_rates_and_the_ratio_may_stand_in_an_entry(path: Path) -> None:
 
 
 WRONG = {
-    "TOML": ("format = 1\n[[study]\n", "Expected stability-budgets.toml to be TOML but got: .* at line 2 "),
+    "TOML": (
+        "format = 1\n[[study]\n",
+        "Expected stability-budgets.toml to be TOML but got: .* at line 2 col .\\. Mend",
+    ),
     "no format": ("", "Expected format = 1 in stability-budgets.toml but got None"),
     "format 2": ("format = 2\n", "but got 2. Another version"),
     "unknown at the top": ("format = 1\nbudgets = 3\n", r"to have format and \[\[study\]\] but got 'budgets'"),
@@ -102,7 +105,7 @@ WRONG = {
     "alpha among the limits": (GOOD + "alpha = 0.01\n", r"Expected alpha above \[study.budgets\] in .*, line 3"),
     "alpha of 1": (GOOD.replace("varies =", "alpha = 1.0\ntask ="), "In .*, line 3 .*alpha=1.0"),
     "two entries": (GOOD + GOOD.partition("\n")[2], r"line 10 \(test_a.py::test_a\) is the second after line 3"),
-    "a limit twice": (GOOD + "accuracy_sd = 1\n", 'to be TOML but got: Key "accuracy_sd" already exists'),
+    "a limit twice": (GOOD + "accuracy_sd = 1\n", 'to be TOML but got: Key "accuracy_sd" already exists\\. Mend'),
 }
 
 
