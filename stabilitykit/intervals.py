@@ -105,6 +105,8 @@ def pairwise_estimate(
 class ChiSquare:
     """Of an SD of normal scores: df SD² / truth² has a chi-square distribution.
 
+    It is skewed, so bounds of a rate near one half could lie on the wrong side of the SD; they then are the SD.
+
     >>> sd = ChiSquare(sd=1.0, df=9, runs=10)
     >>> round(sd.low(0.05), 3), round(sd.high(0.05), 3)
     (0.729, 1.645)
@@ -116,11 +118,11 @@ class ChiSquare:
 
     def low(self, error: float) -> float:
         """Return the bound above the truth in that share of studies."""
-        return self.sd * math.sqrt(self.df / float(special.chdtri(self.df, error)))
+        return min(self.sd, self.sd * math.sqrt(self.df / float(special.chdtri(self.df, error))))
 
     def high(self, error: float) -> float:
         """Return the bound below the truth in that share of studies."""
-        return self.sd * math.sqrt(self.df / float(special.chdtri(self.df, 1 - error)))
+        return max(self.sd, self.sd * math.sqrt(self.df / float(special.chdtri(self.df, 1 - error))))
 
     def after(self, runs: int) -> ChiSquare:
         """Return it for the same SD over so many runs, whose tails cost the same share of the degrees of freedom."""
