@@ -33,6 +33,7 @@ def summary(test="test_a.py::test_b", name="init", **values):
     }
     return {
         "test": test,
+        "task": "net",
         "name": name,
         "runs": 2,
         "runs_at_most": 2,
@@ -47,6 +48,17 @@ def test_a_row_has_the_papers_columns():
     assert study_table([summary(verdict="pass")]) == [
         "test    varies  runs  accuracy %     acc. SD  floor           CE SD  disagree %  corr.  ens. delta  verdict",
         "test_b  init       2       90.12  0.22 ±0.02   0.19  0.0080 ±0.0005       10.70  0.872        1.82  PASS",
+    ]
+
+
+def test_two_tasks_of_one_test_are_told_apart():
+    rows = study_table([summary(), summary(task="wide"), summary(task="wide", name="shuffle"), summary("a.py::test_c")])
+    assert [row.partition("  ")[0] for row in rows] == [
+        "test",
+        "test_b (net)",
+        "test_b (wide)",
+        "test_b (wide)",
+        "test_c",
     ]
 
 

@@ -33,9 +33,10 @@ def study_table(summaries: Sequence[Summary]) -> list[str]:
     ``floor`` is the part of the accuracy SD that the test examples give by flipping independently.
     """
     lines: list[str] = []
+    names = _names(summaries)
     for columns, rows in ((_CLASSES, _of_kind(summaries, regression=False)), (_REGRESSION, _of_kind(summaries, True))):
         if rows:
-            lines += [""] * bool(lines) + _table(columns, rows)
+            lines += [""] * bool(lines) + _table(columns, rows, names)
     return lines + _notes(summaries)
 
 
@@ -48,14 +49,28 @@ def short_name(test: str) -> str:
     return test.partition("::")[2] or test
 
 
+def _names(summaries: Sequence[Summary]) -> dict[tuple[str, str], str]:
+    """Name the studies by test and task: a test of several tasks would else have rows that nobody can tell apart."""
+    keys = dict.fromkeys(map(_key, summaries))
+    tests = [test for test, _ in keys]
+    return {(test, task): short_name(test) + (f" ({task})" if tests.count(test) > 1 else "") for test, task in keys}
+
+
+def _key(summary: Summary) -> tuple[str, str]:
+    return summary["test"], summary["task"]
+
+
 def _of_kind(summaries: Sequence[Summary], regression: bool) -> list[Summary]:
     return [summary for summary in summaries if ("rmse" in summary["metrics"]) == regression]
 
 
-def _table(columns: Sequence[tuple[str, str]], summaries: Sequence[Summary]) -> list[str]:
+def _table(
+    columns: Sequence[tuple[str, str]], summaries: Sequence[Summary], names: Mapping[tuple[str, str], str]
+) -> list[str]:
     extra = _custom(summaries)
     titles = ["test", "varies", "runs", *(title for title, _ in columns), *extra, "verdict"]
-    rows = [titles] + [_row([*(key for _, key in columns), *extra], summary) for summary in summaries]
+    keys = [*(key for _, key in columns), *extra]
+    rows = [titles] + [[names[_key(summary)], *_row(keys, summary)] for summary in summaries]
     widths = [max(len(row[i]) for row in rows) for i in range(len(titles))]
     align = ["<", "<", *[">"] * (len(titles) - 3), "<"]
     return ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths, strict=True)).rstrip() for row in rows]
@@ -74,7 +89,7 @@ def _row(keys: Sequence[str], summary: Summary) -> list[str]:
     if summary["runs"] < summary["runs_at_most"]:
         runs += f" of {summary['runs_at_most']}"
     cells = [_cell(key, summary["metrics"].get(key)) for key in keys]
-    return [short_name(summary["test"]), summary["name"], runs, *cells, (summary["verdict"] or "-").upper()]
+    return [summary["name"], runs, *cells, (summary["verdict"] or "-").upper()]
 
 
 def _cell(key: str, estimate: Mapping[str, float | None] | None) -> str:
