@@ -10,11 +10,11 @@ from typing import Any, NoReturn, cast
 from .asserts import demand_pass
 from .baselines import Baselines
 from .board import Board
-from .budgetfile import BudgetFile, Entry, already_there
+from .budgetfile import BudgetFile, Entry
 from .budgets import Budget
 from .calibration import Calibration, calibrated, environment_line, propose
 from .comparison import Comparison, check_alike
-from .config import MarkerConfig, StabilityConfig
+from .config import BUDGETS, MarkerConfig, StabilityConfig
 from .control import ControlMode
 from .environment import current_environment
 from .errors import BudgetError, IncompleteStudyError, IsolationError, StabilityError
@@ -148,7 +148,8 @@ class Stability:
         test, protocol = self._current_test(), self._protocol(vary, perturb, runs, constants)
         test.checks += 1
         more = {"labels": labels, "metrics": metrics, "control": control}
-        if budget is None and self._config.calibrate:
+        is_new = self._budgets.find(test.name, test.checks) is None
+        if budget is None and self._config.calibrate and (is_new or self._config.update):
             return self._calibrate(task, protocol, **more)
         if budget is None:
             test.entry, budget = self._budgets.require(test.name, test.checks)
@@ -232,10 +233,6 @@ class Stability:
         __tracebackhide__ = True
         test = self._current_test()
         where: dict[str, Any] = {"test": test.name, "study": test.checks, "position": test.number}
-        if self._budgets.find(test.name, test.checks) is not None and not self._config.update:
-            reason = already_there(test.name)
-            test.calibrations.append(Calibration(**where, refused=reason))
-            raise BudgetError(f"Expected to calibrate a check that has no budget yet, but {reason}")
         if protocol.runs < FIRST_LOOK:
             raise BudgetError(
                 f"Expected {FIRST_LOOK} runs or more to calibrate from but got {protocol.runs}: two are one pair, "
@@ -316,8 +313,12 @@ class Stability:
         return session
 
     def _remarks(self, test: TestContext, session: Session) -> list[str]:
-        """Say where a budget from the file was measured, if not in an environment like this."""
-        if test.entry is None or test.entry.environment is None:
+        """Say that a budget of the file is not renewed, or that it was measured in another environment."""
+        if test.entry is None:
+            return []
+        if self._config.calibrate:
+            return [f"judged by its entry in {BUDGETS}, which --stability-update would renew"]
+        if test.entry.environment is None:
             return []
         here = environment_line(current_environment(session.device_for(), session.threads, self._rootdir).to_json())
         there = test.entry.environment
