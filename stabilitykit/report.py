@@ -24,6 +24,7 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
     the seconds.
     """
     whole = study.is_whole
+    scores = _scores(study) if whole else {}
     return {
         "test": test,
         "task": study.task,
@@ -40,7 +41,7 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
         **({"flips": study.flips.to_json()} if whole and "disagreement" in study.measures else {}),
         "notes": list(study.notes),
         "environment": dict(study.records[0].environment),
-        "records": [_record(study, record) for record in study.records],
+        "records": [_record(record, scores.get(record.index, {})) for record in study.records],
     }
 
 
@@ -78,12 +79,17 @@ def _judgement(judgement: Any) -> dict[str, Any]:
     }
 
 
-def _record(study: Study, record: RunRecord) -> dict[str, Any]:
-    scores = {}
-    if study.is_whole and record.status == "ok":
-        names = ("accuracy", "cross_entropy") if "accuracy" in study.measures else ("rmse",)
-        place = [run.index for run in study.trained].index(record.index)
-        scores = {name: float(study.measures.of_runs(name)[place]) for name in names}
+def _scores(study: Study) -> dict[int, dict[str, float]]:
+    """The scores of each run that has some, by its index."""
+    names = ("accuracy", "cross_entropy") if "accuracy" in study.measures else ("rmse",)
+    of_runs = {name: study.measures.of_runs(name).tolist() for name in names}
+    return {
+        record.index: {name: values[place] for name, values in of_runs.items()}
+        for place, record in enumerate(study.trained)
+    }
+
+
+def _record(record: RunRecord, scores: dict[str, float]) -> dict[str, Any]:
     return {
         "index": record.index,
         "seeds": dict(record.seeds),

@@ -161,7 +161,7 @@ class Study:
     @property
     def ensemble_delta(self) -> Estimate:
         """Accuracy (or RMSE) that averaging the outputs of two runs gains, mean over pairs (the paper's equation 1)."""
-        return self[self.measures.main_delta]
+        return self[self.main_delta]
 
     @property
     def trained(self) -> tuple[RunRecord, ...]:
