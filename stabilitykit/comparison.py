@@ -49,7 +49,9 @@ class Sample:
         """Condense a study; raises `RunsFailedError` where a run left nothing to compare."""
         check_is_study(study)
         outputs = [record.logits for record in study.trained if record.logits is not None]
-        if not study.labels.is_floating_point():
+        if not outputs:  # only weights are kept: the study has predicted from them
+            outputs = list(study.measures.predicted)
+        elif not study.labels.is_floating_point():
             classes = outputs[0].shape[-1]
             kind = next(kind for kind in _TYPES if classes - 1 <= torch.iinfo(kind).max)
             outputs = [run.argmax(dim=-1).to(kind) for run in outputs]

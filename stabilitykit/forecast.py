@@ -87,6 +87,7 @@ class Question:
     """One study that a test asks for."""
 
     task: str
+    trained: Task  #: what has that name
     protocol: NoiseProtocol
     labels: Tensor
     metrics: Mapping[str, Metric]
@@ -114,7 +115,7 @@ class Question:
         task, metrics = as_task(task, labels), metrics or {}
         device = session.device_for()
         check_metrics(metrics, task.labels)
-        names = Measures.names(task.labels, metrics)
+        names = task.measure_names(metrics)
         if budget is not None:
             check_is_budget(budget)
             budget.check_names(names)
@@ -125,6 +126,7 @@ class Question:
         about, private = identity(session, task, protocol, trainer)
         return cls(
             task=task.name,
+            trained=task,
             protocol=protocol,
             labels=task.labels,
             metrics=dict(metrics),
@@ -151,12 +153,9 @@ class Question:
     @cached_property
     def pilot(self) -> Measures | None:
         """What the stored runs measure, where there are enough of them for an interval."""
-        files, outputs = self._entry.files, []
-        for header in list(self.stored.values())[:_PILOT]:
-            array = None if files.array_problem(header) else files.array(header)
-            if array is not None:
-                outputs.append(torch.from_numpy(array))
-        return Measures(outputs, self.labels, self.metrics) if len(outputs) >= _FEWEST else None
+        files, headers = self._entry.files, list(self.stored.values())[:_PILOT]
+        runs = [files.record(header) for header in headers if not files.array_problem(header)]
+        return self.trained.measures(runs, self.metrics) if len(runs) >= _FEWEST else None
 
     def estimate(self, metric: str) -> Estimate | None:
         """Return what the stored runs say of a measure, where they say something."""
@@ -175,7 +174,7 @@ class Question:
         if self.checked is None or not self.kept:
             return None
         experiment = self.session.store.experiment(key_of(self.about), {})
-        measures_of = functools.partial(Measures, labels=self.labels, metrics=self.metrics)
+        measures_of = functools.partial(self.trained.measures, metrics=self.metrics)
         watch = Watch(experiment, self.checked, self.protocol.runs, measures_of, keeps=False)
         return None if watch.settled() is None else watch.verdict
 

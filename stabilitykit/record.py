@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "failed", "crashed", "timeout"]
 
+#: Fields of a record that have files of their own.
+ARRAYS = ("logits", "weights")
+
 
 @dataclass(frozen=True, eq=False)
 class RunRecord:
@@ -20,7 +23,9 @@ class RunRecord:
     seeds: Mapping[str, int | None]  #: of each source; None where low-level operations were held deterministic
     status: Status  #: "crashed" is a process that died while it trained this run; "timeout" one that took too long
     seconds: float  #: of training and scoring
-    logits: Tensor | None = None  #: ``[N, ..., C]``, or regression outputs ``[N, ...]``; None unless status is "ok"
+    #: ``[N, ..., C]``, or regression outputs ``[N, ...]``; None unless status is "ok", and where only weights are kept
+    logits: Tensor | None = None
+    weights: Mapping[str, Tensor] | None = None  #: the final state dict, each tensor read when it is asked for
     fingerprint: str = ""  #: sha256 of the final state dict; of the logits where the model is not known
     trace: tuple[str, ...] = ()  #: sha256 of the state dict after each of the first epochs
     curve: tuple[Mapping[str, float], ...] = ()  #: test metrics after each epoch
@@ -31,11 +36,14 @@ class RunRecord:
     trained_by: Mapping[str, Any] = field(default_factory=dict)  #: session, worker, process, host, time, attempt
 
     def to_json(self) -> dict[str, Any]:
-        """Return every field but the logits, in JSON's types."""
-        values = {name: value for name, value in vars(self).items() if name != "logits"}
+        """Return every field but logits and weights, in JSON's types."""
+        values = {name: value for name, value in vars(self).items() if name not in ARRAYS}
         return values | {"seeds": dict(self.seeds), "trace": list(self.trace), "curve": [dict(c) for c in self.curve]}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any], logits: Tensor | None) -> RunRecord:
+    def from_json(
+        cls, values: Mapping[str, Any], logits: Tensor | None, weights: Mapping[str, Tensor] | None = None
+    ) -> RunRecord:
         """Return the record that `to_json` wrote."""
-        return cls(**{**values, "trace": tuple(values["trace"]), "curve": tuple(values["curve"])}, logits=logits)
+        values = {**values, "trace": tuple(values["trace"]), "curve": tuple(values["curve"])}
+        return cls(**values, logits=logits, weights=weights)

@@ -4,6 +4,7 @@
 
     runs/0007.json            exists exactly when run 7 is finished; names, hashes and describes its array
     runs/0007.<sha>.npy       the logits, mapped into memory when they are asked for
+    runs/0007.<sha>.safetensors   the weights, where they are kept
     old/0007.<time>.json      what was there before and could not be used, or failed in an earlier session
 
 Nothing here is ever executed: a file that a stranger wrote can be wrong, not harmful. Reading headers needs neither
@@ -26,18 +27,59 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from .drafts import Draft, read_json
 from .errors import StoreError
-from .record import RunRecord, Status
+from .record import ARRAYS, RunRecord, Status
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
 #: Of the files below; each format has a folder of its own, ``v2/``.
 FORMAT = "2"
 
 #: What a header says of its run.
-_RECORD_FIELDS = {field.name for field in fields(RunRecord)} - {"logits"}
+_RECORD_FIELDS = {field.name for field in fields(RunRecord)} - set(ARRAYS)
 _DTYPES = ("<f4", "<f8")
 _CHUNK = 1 << 20  #: bytes
+
+
+class StoredWeights(Mapping[str, "Tensor"]):
+    """A state dict in a file: a tensor is read when it is asked for, and no longer kept than it is used."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Read one tensor."""
+        with self._open() as file:
+            if name not in file.keys():  # noqa: SIM118  # a file has keys and no `in`
+                raise KeyError(name)
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        with self._open() as file:
+            return iter(list(file.keys()))
+
+    def __len__(self) -> int:
+        """Count the tensors."""
+        return sum(1 for _ in self)
+
+    def read(self) -> dict[str, Tensor]:
+        """Read all of them at once, as a state dict."""
+        with self._open() as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # as above
+
+    def _open(self) -> Any:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            return safe_open(self.path, "pt")
+        except (OSError, SafetensorError) as error:
+            raise StoreError(
+                f"Expected the weights {self.path} but got: {error}. The file was there when the run was looked up: "
+                f"was the store pruned? Ask again, and the run is trained again."
+            ) from error
 
 
 class RunFiles:
@@ -63,16 +105,18 @@ class RunFiles:
         return _what_is_wrong(header, index) or self.array_problem(header)
 
     def array_problem(self, header: Mapping[str, Any]) -> str:
-        """Return what is wrong with the array of a whole header, reading all of it; empty where nothing is."""
-        arrays = header["arrays"]
-        if arrays is None:
-            return ""
+        """Return what is wrong with the arrays of a whole header, reading all of them; empty where nothing is."""
+        files = [part for part in (header["arrays"], header.get("weights")) if part is not None]
+        return next(filter(None, map(self._file_problem, files)), "")
+
+    def _file_problem(self, described: Mapping[str, Any]) -> str:
         try:
-            if _sha256(self.folder / arrays["file"]) != arrays["sha256"]:
-                return f"{arrays['file']} has other bytes than were written"
-            self._map(arrays)
+            if _sha256(self.folder / described["file"]) != described["sha256"]:
+                return f"{described['file']} has other bytes than were written"
+            if "shape" in described:
+                self._map(described)
         except (OSError, ValueError) as error:
-            return f"{arrays['file']} cannot be read: {error}"
+            return f"{described['file']} cannot be read: {error}"
         return ""
 
     def array(self, header: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
@@ -87,18 +131,40 @@ class RunFiles:
                 f"when the run was looked up: was the store pruned? Ask again, and the run is trained again."
             ) from error
 
-    def write(self, index: int, record: Mapping[str, Any], array: np.ndarray[Any, Any] | None) -> dict[str, Any] | None:
+    def record(self, header: Mapping[str, Any]) -> RunRecord:
+        """Return the run of a header that was found whole, with its arrays."""
+        array, kept = self.array(header), header.get("weights")
+        weights = None if kept is None else StoredWeights(self.folder / kept["file"])
+        if array is None:
+            return RunRecord.from_json(header["record"], None, weights)
+        import torch
+
+        return RunRecord.from_json(header["record"], torch.from_numpy(array), weights)
+
+    def write(
+        self,
+        index: int,
+        record: Mapping[str, Any],
+        array: np.ndarray[Any, Any] | None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Any] | None:
         """Put a run in its place and return its header; None where another result came first.
 
         A result that is there is replaced only by who knows of it: see `retire` and `replace`.
         """
-        return self._write(index, record, array, replace=False)
+        return self._write(index, record, array, weights, replace=False)
 
-    def replace(self, index: int, record: Mapping[str, Any], array: np.ndarray[Any, Any] | None) -> dict[str, Any]:
+    def replace(
+        self,
+        index: int,
+        record: Mapping[str, Any],
+        array: np.ndarray[Any, Any] | None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Any]:
         """Put a run in the place of the one that is there, for a session that trains all anew."""
-        header = self._write(index, record, array, replace=True)
+        header = self._write(index, record, array, weights, replace=True)
         assert header is not None
-        self._remove_arrays(index, but=header["arrays"])
+        self._remove_arrays(index, but=header)
         return header
 
     def retire(self, index: int) -> None:
@@ -132,10 +198,20 @@ class RunFiles:
         return self.folder / f"{index:04d}.json"
 
     def _write(
-        self, index: int, record: Mapping[str, Any], array: np.ndarray[Any, Any] | None, *, replace: bool
+        self,
+        index: int,
+        record: Mapping[str, Any],
+        array: np.ndarray[Any, Any] | None,
+        weights: Mapping[str, Tensor] | None,
+        *,
+        replace: bool,
     ) -> dict[str, Any] | None:
-        arrays = None if array is None else self._write_array(index, array)
-        header = {"format": FORMAT, "arrays": arrays, "record": dict(record)}
+        header = {
+            "format": FORMAT,
+            "arrays": None if array is None else self._write_array(index, array),
+            **({} if weights is None else {"weights": self._write_weights(index, weights)}),
+            "record": dict(record),
+        }
         try:
             with Draft(self.folder, f"{index:04d}.json") as draft:
                 draft.write(json.dumps(header).encode())
@@ -145,16 +221,15 @@ class RunFiles:
                 if draft.put_first():
                     return header
         except BaseException:
-            self._forget(index, arrays)
+            self._forget(index, header)
             raise
-        self._forget(index, arrays)
+        self._forget(index, header)
         return None
 
-    def _forget(self, index: int, arrays: Mapping[str, Any] | None) -> None:
-        """Remove an array that no header names: the one that is in place may have the same."""
-        winner = self.header(index)
-        if arrays is not None and (winner is None or winner["arrays"] != arrays):
-            (self.folder / arrays["file"]).unlink(missing_ok=True)
+    def _forget(self, index: int, loser: Mapping[str, Any]) -> None:
+        """Remove arrays that no header names: the one that is in place may have the same."""
+        for name in _array_files(loser) - _array_files(self.header(index)):
+            (self.folder / name).unlink(missing_ok=True)
 
     def _write_array(self, index: int, array: np.ndarray[Any, Any]) -> dict[str, Any]:
         import numpy as np
@@ -169,6 +244,17 @@ class RunFiles:
             name = f"{index:04d}.{draft.sha256[:12]}.npy"
             draft.put(name, sync_folder=False)  # the header's name follows, and nobody looks for the array without
         return {"file": name, "sha256": draft.sha256, "dtype": array.dtype.str, "shape": list(array.shape)}
+
+    def _write_weights(self, index: int, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        from safetensors.torch import save
+
+        # Copies, since tied weights share memory, and the format lets no two names do that.
+        content = save({name: weight.detach().cpu().clone().contiguous() for name, weight in weights.items()})
+        with Draft(self.folder, f"{index:04d}.safetensors") as draft:
+            draft.write(content)
+            name = f"{index:04d}.{draft.sha256[:12]}.safetensors"
+            draft.put(name, sync_folder=False)
+        return {"file": name, "sha256": draft.sha256}
 
     def _map(self, arrays: Mapping[str, Any]) -> np.ndarray[Any, Any]:
         """Map a file that has exactly the described array in it; ValueError or OSError where it has not."""
@@ -190,11 +276,11 @@ class RunFiles:
 
     def _remove_arrays(self, index: int, but: Mapping[str, Any] | None = None) -> None:
         for path in list(self._arrays(index)):
-            if but is None or path.name != but["file"]:
+            if path.name not in _array_files(but):
                 path.unlink(missing_ok=True)
 
     def _arrays(self, index: int) -> Iterator[Path]:
-        return (path for path in self._of(f"{index:04d}.") if path.suffix == ".npy")
+        return (path for path in self._of(f"{index:04d}.") if path.suffix in (".npy", ".safetensors"))
 
     def _of(self, prefix: str) -> Iterator[Path]:
         with os.scandir(self.folder) as entries:
@@ -217,17 +303,17 @@ def _what_is_wrong(header: Mapping[str, Any], index: int) -> str:
     for name, kind in wanted.items():
         if not isinstance(record[name], (kind, int) if kind is float else kind):
             return f"the header has no {name}"
-    if (arrays is None) != (record["status"] != "ok"):
+    weights = header.get("weights")
+    if (arrays is None and weights is None) != (record["status"] != "ok"):
         return f"a run of status {record['status']!r} has {'no' if arrays is None else 'an'} array"
-    return "" if arrays is None else _what_is_wrong_with_arrays(arrays, index)
+    problem = "" if arrays is None else _what_is_wrong_with_arrays(arrays, index)
+    return problem or ("" if weights is None else _what_is_wrong_with_weights(weights, index))
 
 
 def _what_is_wrong_with_arrays(arrays: object, index: int) -> str:
     if not isinstance(arrays, dict) or arrays.keys() != {"file", "sha256", "dtype", "shape"}:
         return "the header does not describe its array"
-    # The name follows from the rest: a header never leads to another file.
-    digest = re.fullmatch("[0-9a-f]{64}", str(arrays["sha256"]))
-    if digest is None or arrays["file"] != f"{index:04d}.{digest[0][:12]}.npy":
+    if not _is_named_for(arrays, index, ".npy"):
         return f"the header names {arrays['file']!r}, which is not this run's array"
     if arrays["dtype"] not in _DTYPES:
         return f"the array has the dtype {arrays['dtype']!r}, which no training leaves behind"
@@ -235,6 +321,25 @@ def _what_is_wrong_with_arrays(arrays: object, index: int) -> str:
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         return f"the array has the impossible shape {shape!r}"
     return ""
+
+
+def _what_is_wrong_with_weights(weights: object, index: int) -> str:
+    if not isinstance(weights, dict) or weights.keys() != {"file", "sha256"}:
+        return "the header does not describe its weights"
+    if not _is_named_for(weights, index, ".safetensors"):
+        return f"the header names {weights['file']!r}, which are not this run's weights"
+    return ""
+
+
+def _is_named_for(file: Mapping[str, Any], index: int, suffix: str) -> bool:
+    """Whether its name follows from the rest: a header never leads to another file."""
+    digest = re.fullmatch("[0-9a-f]{64}", str(file["sha256"]))
+    return digest is not None and file["file"] == f"{index:04d}.{digest[0][:12]}{suffix}"
+
+
+def _array_files(header: Mapping[str, Any] | None) -> set[str]:
+    kept = (header["arrays"], header.get("weights")) if header is not None else ()
+    return {part["file"] for part in kept if part is not None}
 
 
 def _chunks(array: np.ndarray[Any, Any]) -> Iterator[bytes]:

@@ -207,15 +207,10 @@ class Experiment:
         if header is None:
             raise StoreError(f"Expected run {index} in {self.folder} but it is not there, or not whole.")
         try:
-            array = self._files.array(header)
+            return self._files.record(header)
         except StoreError:
             del self._seen[index]
             raise
-        if array is None:
-            return RunRecord.from_json(header["record"], None)
-        import torch
-
-        return RunRecord.from_json(header["record"], torch.from_numpy(array))
 
     def claim(self, index: int) -> Claim | None:
         """Take the right to train run ``index``; None if it is finished, or somebody else trains it."""
@@ -295,7 +290,7 @@ class Experiment:
             if self._header(claim.index) is not None:
                 return  # a result that was seen never changes
             write = self._files.replace  # a good one, which is the answer until now: this session trains all anew
-        header = write(claim.index, values, array)
+        header = write(claim.index, values, array, record.weights)
         if header is not None:
             self._seen[claim.index] = header
 

@@ -68,6 +68,7 @@ class Study:
     labels: Tensor
     control: Control
     metrics: Mapping[str, Metric] = field(default_factory=dict)  #: the user's own, by name
+    recipe: Task | None = None  #: what was trained; None where the records are no runs of it, as those of ensembles
     most_runs: int | None = None  #: R of a check, which trains no more than its verdict takes
     max_failed_runs: int = 0  #: how many of the runs may leave nothing to measure
     private: str = ""  #: why its runs are not kept for another test or session; empty if they are
@@ -90,7 +91,9 @@ class Study:
     @cached_property
     def measures(self) -> Measures:
         """Every estimate by name, computed when first asked for."""
-        return Measures(self._outputs, self.labels, self.metrics)
+        if self.recipe is None:
+            return Measures(self._outputs, self.labels, self.metrics)
+        return self.recipe.measures(self.trained, self.metrics)
 
     @cached_property
     def flips(self) -> Flips:
@@ -224,15 +227,20 @@ class Study:
                 f"Expected at least two ensembles but {len(self.trained)} runs make {len(groups)} of size={size}. "
                 f"Train {2 * size} runs or more, or ask for smaller ensembles."
             )
+        if not self._outputs:
+            raise TaskError(f"Expected runs that keep their outputs, to average, but those of {self.task} do not.")
         outputs = ensemble_of(self._outputs, groups)
         records = tuple(self._ensemble(i, group, outputs[i]) for i, group in enumerate(groups))
-        return dataclasses.replace(self, task=f"{self.task}, ensembles of {size}", records=records, most_runs=None)
+        name = f"{self.task}, ensembles of {size}"
+        return dataclasses.replace(self, task=name, records=records, recipe=None, most_runs=None)
 
     def _ensemble(self, index: int, members: Iterable[int], logits: Tensor) -> RunRecord:
         runs = [self.trained[i] for i in members]
         fingerprint = hashlib.sha256("".join(run.fingerprint for run in runs).encode()).hexdigest()
         seconds = sum(run.seconds for run in runs)
-        return dataclasses.replace(runs[0], index=index, logits=logits, fingerprint=fingerprint, seconds=seconds)
+        return dataclasses.replace(
+            runs[0], index=index, logits=logits, weights=None, fingerprint=fingerprint, seconds=seconds
+        )
 
     def reduction_against(self, baseline: Study) -> Reduction:
         """Return how much less this study varies than ``baseline``: the paper's variability reduction (section 5)."""
@@ -429,11 +437,11 @@ def _study(
     check_mode(control)
     if budget is not None:
         check_is_budget(budget)
-        budget.check_names(Measures.names(task.labels, metrics))
+        budget.check_names(task.measure_names(metrics))
     experiment, private = _experiment(session, task, protocol, trainer)
     watch = None
     if budget is not None and stops_early:
-        measures_of = functools.partial(Measures, labels=task.labels, metrics=metrics)
+        measures_of = functools.partial(task.measures, metrics=metrics)
         watch = Watch(experiment, budget, protocol.runs, measures_of, keeps=session.keeps_looks)
         if watch.most_runs > protocol.runs:
             session.remarks.append(f"judged at {watch.most_runs} runs before, which R = {protocol.runs} does not undo")
@@ -446,6 +454,7 @@ def _study(
         labels=task.labels,
         control=shown,
         metrics=dict(metrics),
+        recipe=task,
         most_runs=protocol.runs if stops_early else None,
         max_failed_runs=budget.max_failed_runs if budget else 0,
         private=private,
@@ -456,7 +465,7 @@ def _study(
     if watch is not None:
         study.verdicts.append(watch.verdict)
     if study.is_whole:
-        built_in = Measures.names(task.labels)
+        built_in = task.measure_names()
         study.measures.compute(name for name in study.measures if name not in built_in)
     session.on_study(study)
     check_runs(study)

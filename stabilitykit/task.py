@@ -8,7 +8,7 @@ import inspect
 import os
 import types
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from torch.optim import Optimizer
 from .data import Data, Examples, Layout, check_data, examples_of, split_indices
 from .errors import ProtocolError, TaskError
 from .fingerprint import CannotFingerprint, fingerprint
+from .measures import Measures, Metric
 from .metrics import IGNORED_LABEL, accuracy, cross_entropy, flatten_examples, rmse
 from .protocol import NoiseProtocol
+from .record import RunRecord
 from .run import Run
 from .schedule import CosineCycles, Schedule
 from .seeding import Stream
@@ -43,6 +45,10 @@ class Task(ABC):
     name: str
     #: Whether sources can be varied one by one; a black box has one seed for all.
     isolates: bool = True
+    #: Whether a run keeps its final weights.
+    keep_weights: bool = False
+    #: Whether a run leaves its outputs. One that would leave too many keeps its weights, and `measures` predicts anew.
+    leaves_outputs: bool = True
 
     @property
     @abstractmethod
@@ -87,6 +93,14 @@ class Task(ABC):
         """Whether the labels are classes; floating-point labels are regression targets."""
         return not self.labels.is_floating_point()
 
+    def measure_names(self, metrics: Mapping[str, Metric] | None = None) -> tuple[str, ...]:
+        """Return what `measures` will name, before anything is trained."""
+        return Measures.names(self.labels, metrics)
+
+    def measures(self, runs: Sequence[RunRecord], metrics: Mapping[str, Metric] | None = None) -> Measures:
+        """Return the numbers of some runs of this task."""
+        return Measures([run.logits for run in runs if run.logits is not None], self.labels, metrics)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Recipe(Task):
@@ -124,6 +138,7 @@ class Recipe(Task):
     compile: bool = False
     num_workers: int = 0  #: loader processes for a Dataset; the bits do not depend on it
     curve: bool = False  #: score the test set after every epoch
+    keep_weights: bool = False  #: keep each run's final weights in the store, for `Study.cka`
     snapshots: int = 0  #: cycles whose last models are averaged; set by `with_snapshots`
     eval_batch_size: int = 1000
     name: str = "recipe"  #: in reports

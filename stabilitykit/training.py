@@ -10,7 +10,7 @@ import os
 import time
 import traceback
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Trainer:
         outcome: dict[str, Any] = {"status": "ok"}
         try:
             with self.under(plan):
-                outcome["logits"] = self._outputs(run)
+                outcome |= self._results(run)
         except UsageError:
             raise
         except (KeyboardInterrupt, RunTimeout):
@@ -68,7 +68,7 @@ class Trainer:
             index=plan.index,
             seeds=plan.seeds,
             seconds=time.perf_counter() - started,
-            fingerprint=_fingerprint(run, outcome.get("logits")),
+            fingerprint=_fingerprint(run, outcome),
             trace=tuple(combined_digest(digest) for digest in run.trace),
             curve=tuple(run.curve),
             perturbation=run.perturbation.to_json() if run.perturbation else None,
@@ -85,9 +85,11 @@ class Trainer:
         """
         run = Run(plan, self.device, stop_after=epochs)
         with self.under(plan):
-            outputs = check_outputs(self.task.fit(run), self.task.labels, self.task.labels)
-            if epochs is None or not run.trace:
-                run.trace.append({"logits": tensor_digest(outputs).hex()})
+            returned = self.task.fit(run)
+            if self.task.leaves_outputs:
+                outputs = check_outputs(returned, self.task.labels, self.task.labels)
+                if epochs is None or not run.trace:
+                    run.trace.append({"logits": tensor_digest(outputs).hex()})
         if run.model is not None:
             model = weakref.ref(run.model)
             run.model = None
@@ -118,16 +120,23 @@ class Trainer:
                 stack.enter_context(_rounded_gradients(plan.low_level or 0))
             yield
 
-    def _outputs(self, run: Run) -> Tensor:
+    def _results(self, run: Run) -> dict[str, Any]:
+        """Train, and return what the run leaves behind: its outputs, its weights, or both."""
         returned = self.task.fit(run)
-        try:
-            outputs = check_outputs(returned, self.task.labels, self.task.labels)
-        except TaskError as error:
-            raise TrainingError(str(error)) from None
         if run.plan.perturbation is not None and run.perturbation is None:
             raise TrainingError(
                 "the protocol perturbs a weight, but the train function never called run.perturb(model)"
             )
+        results: dict[str, Any] = {"logits": self._outputs(returned)} if self.task.leaves_outputs else {}
+        if self.task.keep_weights:
+            results["weights"] = _weights(run)
+        return results
+
+    def _outputs(self, returned: Any) -> Tensor:
+        try:
+            outputs = check_outputs(returned, self.task.labels, self.task.labels)
+        except TaskError as error:
+            raise TrainingError(str(error)) from None
         if not torch.isfinite(outputs).all():
             bad = int((~torch.isfinite(outputs)).sum())
             raise TrainingError(f"{bad} of {outputs.numel()} test outputs are NaN or infinite")
@@ -231,12 +240,24 @@ def _release(model: weakref.ref[nn.Module] | None) -> None:
         gc.collect()
 
 
-def _fingerprint(run: Run, logits: Tensor | None) -> str:
-    if logits is None:
+def _weights(run: Run) -> dict[str, Tensor]:
+    if run.model is None:
+        raise TrainingError("the task keeps weights, but it never called run.perturb(model), which says whose")
+    state = run.model.state_dict()
+    weights = {name: value.detach().cpu().clone() for name, value in state.items() if isinstance(value, Tensor)}
+    for name, value in weights.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise TrainingError(f"the weights {name} are NaN or infinite")
+    return weights
+
+
+def _fingerprint(run: Run, outcome: Mapping[str, Any]) -> str:
+    logits = outcome.get("logits")
+    if outcome["status"] != "ok":
         return ""
     if run.model is not None:
         return run.final_digest()
-    return hashlib.sha256(tensor_digest(logits)).hexdigest()
+    return "" if logits is None else hashlib.sha256(tensor_digest(logits)).hexdigest()
 
 
 def traceback_of(error: BaseException) -> str:

@@ -6,12 +6,11 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from torch import Tensor
-
 from .budgets import Budget, Verdict
 from .gate import Gate, Look
 from .limits import FailedRuns
 from .measures import Measures
+from .record import RunRecord
 from .store import Experiment
 
 
@@ -27,7 +26,7 @@ class Watch:
         experiment: Experiment,
         budget: Budget,
         runs: int,
-        measures_of: Callable[[Sequence[Tensor]], Measures],
+        measures_of: Callable[[Sequence[RunRecord]], Measures],
         *,
         keeps: bool = True,
     ) -> None:
@@ -67,11 +66,11 @@ class Watch:
         return self._runs
 
     def _look(self, runs: int) -> None:
-        outputs = [record.logits for record in map(self._experiment.load, range(runs)) if record.logits is not None]
-        if len(outputs) < 2:  # the others failed, as they may
+        records = [record for record in map(self._experiment.load, range(runs)) if record.status == "ok"]
+        if len(records) < 2:  # the others failed, as they may
             self._gate.pass_over()
         else:
-            measures = self._measures_of(outputs)
+            measures = self._measures_of(records)
             self._gate.look({name: measures[name] for name in self._gate.open})
         if self._keeps:
             beyond = [look for look in self._earlier if look.runs > runs]

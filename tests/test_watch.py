@@ -160,7 +160,7 @@ class TestFinality:
 def test_the_order_in_which_runs_end_does_not_matter(tmp_path, ask, order):
     study = ask(TASK, "init", runs=12)
     experiment = RunStore(tmp_path / "other", "s").experiment("key", {})
-    watch = Watch(experiment, NARROW, 12, lambda outputs: Measures(outputs, TASK.labels))
+    watch = Watch(experiment, NARROW, 12, TASK.measures)
     indices = list(range(12))
     random.Random(order).shuffle(indices)
     seen = []
@@ -170,7 +170,7 @@ def test_the_order_in_which_runs_end_does_not_matter(tmp_path, ask, order):
         prefix = next(i for i in itertools.count() if not (i < 12 and experiment.is_finished(i)))
         watch.settled()
         seen.append((prefix, len(watch._gate.taken)))
-    in_order = Watch(experiment, NARROW, 12, lambda outputs: Measures(outputs, TASK.labels), keeps=False)
+    in_order = Watch(experiment, NARROW, 12, TASK.measures, keeps=False)
     in_order.settled()
     assert watch.verdict == in_order.verdict
     assert len(watch._gate.taken) > 3
@@ -227,6 +227,7 @@ def test_an_undefined_correlation_fails(tmp_path):
     for index in range(3):
         with experiment.claimed(index) as claim:
             experiment.publish(claim, RunRecord(index, {}, "ok", 0.0, logits=torch.zeros(4, 2), fingerprint=str(index)))
-    watch = Watch(experiment, Budget(correlation=0.5), 20, lambda outputs: Measures(outputs, torch.arange(4) % 2))
+    labels = torch.arange(4) % 2
+    watch = Watch(experiment, Budget(correlation=0.5), 20, lambda runs: Measures([r.logits for r in runs], labels))
     assert watch.settled() == 3
     assert watch.verdict.outcome is Outcome.FAIL
