@@ -30,6 +30,7 @@ from .run import Run
 from .schedule import CosineCycles, Schedule
 from .seeding import Stream
 from .sources import Source
+from .views import ImageViews
 
 #: Items of a Dataset that are read for its fingerprint, evenly spaced, beside its attributes.
 _SAMPLED_ITEMS = 64
@@ -140,6 +141,7 @@ class Recipe(Task):
     curve: bool = False  #: score the test set after every epoch
     keep_weights: bool = False  #: keep each run's final weights in the store, for `Study.cka`
     snapshots: int = 0  #: cycles whose last models are averaged; set by `with_snapshots`
+    views: ImageViews | None = None  #: of each test image, whose outputs are averaged; set by `with_tta`
     eval_batch_size: int = 1000
     name: str = "recipe"  #: in reports
     _prepared: dict[object, Any] = field(default_factory=dict, repr=False)
@@ -188,6 +190,15 @@ class Recipe(Task):
         schedule = CosineCycles(cycles, own if warmup_epochs is None else warmup_epochs)
         return dataclasses.replace(self, schedule=schedule, snapshots=cycles)
 
+    def with_tta(self, *, flip: bool = True, shift: int = 0) -> Recipe:
+        """Return this recipe with test-time augmentation: same training, the mean outputs over views of each image.
+
+        The views are all shifts by up to ``shift`` pixels over a border of zeros, (2 shift + 1)² of them, each also
+        mirrored where ``flip``. They are the same in every run, and scoring takes as many times longer.
+        Source: Summers & Dinneen, ICML 2021, section 5, whose flip-crop81 is ``flip=True, shift=4``.
+        """
+        return dataclasses.replace(self, views=ImageViews(flip, shift))
+
     @property
     def labels(self) -> Tensor:
         """The labels of ``test``; a Dataset is read once for them."""
@@ -226,6 +237,8 @@ class Recipe(Task):
             examples = self._examples(self.test, device)
             few = [torch.arange(min(2, len(examples)))]
             (x, y) = next(iter(examples.batches(few, item_seed=0)))
+            if self.views is not None:
+                self.views.check(x, self.labels)
             with torch.no_grad():  # not inference_mode: a tensor that the model caches here must serve its training
                 outputs = model.eval()(x)
         check_outputs(outputs, y.cpu(), self.labels)
@@ -307,6 +320,7 @@ class Recipe(Task):
         with Stream(0, run.device), torch.no_grad():
             model.eval()
             forward = self._forward(model)
+            forward = functools.partial(self.views.mean, forward) if self.views else forward
             return torch.cat([forward(x).cpu() for x, _ in self._in_order(test)])
 
     def _forward(self, model: nn.Module) -> Callable[[Tensor], Tensor]:

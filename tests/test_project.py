@@ -55,6 +55,7 @@ ORDER = (
     "data",
     "schedule",
     "record",
+    "views",
     "run",
     "task",
     "training",
@@ -93,6 +94,14 @@ ORDER = (
     "findings",
     "sharing",
     "fixture",
+    "zoo.layers",
+    "zoo.resnet",
+    "zoo.vgg",
+    "zoo.shufflenet",
+    "zoo.shallow",
+    "zoo.settings",
+    "zoo.remedies",
+    "zoo",
     FRONT_PAGE,
     "__main__",
     "progress",
@@ -237,6 +246,16 @@ def test_module_imports_only_modules_above_it(module: str) -> None:
 @pytest.mark.parametrize("module", ORDER)
 def test_module_does_not_import_the_front_page(module: str) -> None:
     assert not {f"line {i.line}" for i in all_imports(module) if i.module == FRONT_PAGE}
+
+
+@pytest.mark.parametrize("module", [module for module in ORDER if module.split(".")[0] != "zoo"])
+def test_module_leaves_the_zoo_to_users(module: str) -> None:
+    assert not {f"line {i.line}: {i.module}" for i in all_imports(module) if (i.module or "").split(".")[0] == "zoo"}
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_module_loads_torchvision_only_where_it_is_used(module: str) -> None:
+    assert not {f"line {i.line}" for i in imports_on_load(module) if i.package == "torchvision"}
 
 
 @pytest.mark.parametrize("module", [module for module in ORDER if module not in PYTEST_MODULES])

@@ -1,0 +1,145 @@
+"""What the paper tried against instability and found not to help (appendix A): each takes a recipe and returns one.
+
+Another momentum, rate or optimizer, such as Adam, needs no more than ``dataclasses.replace(recipe, optimizer=...)``.
+
+>>> from stabilitykit.zoo import cifar10_shallow, linear
+>>> images, classes = torch.randn(20, 3, 32, 32), torch.arange(20) % 10
+>>> recipe = cifar10_shallow(linear, (images, classes), (images, classes), epochs=4)
+>>> [remedy(recipe).name for remedy in (clip_gradients, augment_weights, aswa, average_weights)]
+['linear, clipped at 1', 'linear, weights + 0.01', 'linear, ASWA', 'linear, averaged']
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from ..errors import TaskError
+from ..task import Recipe
+
+_MakeModel = Callable[[], nn.Module]
+_MakeOptimizer = Callable[[nn.Module], Optimizer]
+
+
+def clip_gradients(recipe: Recipe, max_norm: float = 1.0) -> Recipe:
+    """Clip the norm of all gradients together to ``max_norm`` before every step."""
+    _check_positive("max_norm", max_norm)
+    optimizer = functools.partial(_clipping, recipe.optimizer, max_norm)
+    return dataclasses.replace(recipe, optimizer=optimizer, name=f"{recipe.name}, clipped at {max_norm:g}")
+
+
+def augment_weights(recipe: Recipe, sd: float = 0.01) -> Recipe:
+    """Move every weight by its own normal offset, of this SD, for each forward and backward pass in training.
+
+    The gradient is taken there and applied to the weights themselves. The offsets come from the source ``stochastic``.
+    """
+    _check_positive("sd", sd)
+    model = functools.partial(_noisy, recipe.model, sd)
+    return dataclasses.replace(recipe, model=model, name=f"{recipe.name}, weights + {sd:g}")
+
+
+def aswa(recipe: Recipe) -> Recipe:
+    """Set the weights after every step to the mean of all so far: Aggressive Stochastic Weight Averaging.
+
+    After n steps a step moves them by 1/(n + 1) of its length, which is why the paper's model hardly trained.
+    Source: Madhyastha & Jain, 2019.
+    """
+    optimizer = functools.partial(_averaging_in_place, recipe.optimizer)
+    return dataclasses.replace(recipe, optimizer=optimizer, name=f"{recipe.name}, ASWA")
+
+
+def average_weights(recipe: Recipe) -> Recipe:
+    """Train as ever, and score the mean of the weights after every step, batch normalisation's averages included.
+
+    The paper modified ASWA until it converged and does not say how; this is the plainest way.
+    """
+    model = functools.partial(_averaged, recipe.model)
+    optimizer = functools.partial(_averaging_beside, recipe.optimizer)
+    return dataclasses.replace(recipe, model=model, optimizer=optimizer, name=f"{recipe.name}, averaged")
+
+
+class NoisyWeights(nn.Module):
+    """A model whose weights are moved at random for each pass in training; evaluated, it is ``model`` itself."""
+
+    def __init__(self, model: nn.Module, sd: float) -> None:
+        super().__init__()
+        self.model, self.sd = model, sd
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Call the model."""
+        if not self.training:
+            return self.model(*inputs)
+        moved = {name: w + self.sd * torch.randn_like(w) for name, w in self.model.named_parameters()}
+        return functional_call(self.model, moved, inputs)
+
+
+class AveragedWeights(nn.Module):
+    """A model and, beside it, the mean of its weights and floating-point buffers over all steps, which is evaluated."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.average = AveragedModel(model, use_buffers=True).requires_grad_(False)
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """Call the model in training, its average in evaluation."""
+        return (self.model if self.training else self.average)(*inputs)
+
+
+def _clipping(make: _MakeOptimizer, max_norm: float, model: nn.Module) -> Optimizer:
+    optimizer = make(model)
+
+    def clip(*_: object) -> None:
+        clip_grad_norm_(_weights_of(optimizer), max_norm)
+
+    optimizer.register_step_pre_hook(clip)
+    return optimizer
+
+
+def _noisy(make: _MakeModel, sd: float) -> nn.Module:
+    return NoisyWeights(make(), sd)
+
+
+def _averaging_in_place(make: _MakeOptimizer, model: nn.Module) -> Optimizer:
+    optimizer = make(model)
+    averages = [weight.detach().clone() for weight in _weights_of(optimizer)]
+    steps = 0
+
+    @torch.no_grad()
+    def average(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+        for mean, weight in zip(averages, _weights_of(optimizer), strict=True):
+            mean += (weight - mean) / (steps + 1)
+            weight.copy_(mean)
+
+    optimizer.register_step_post_hook(average)
+    return optimizer
+
+
+def _averaged(make: _MakeModel) -> nn.Module:
+    return AveragedWeights(make())
+
+
+def _averaging_beside(make: _MakeOptimizer, model: AveragedWeights) -> Optimizer:
+    optimizer = make(model.model)
+    optimizer.register_step_post_hook(lambda *_: model.average.update_parameters(model.model))
+    return optimizer
+
+
+def _weights_of(optimizer: Optimizer) -> list[Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise TaskError(f"Expected a finite {name} > 0 but got {name}={value!r}.")
