@@ -1,43 +1,67 @@
-"""Images that are here without a download, and the models that the paper asks its questions of."""
+"""The paper's experiments at three scales, and its numbers beside ours."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import gzip
+import inspect
+import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from stabilitykit import RandomCropFlip, Recipe, warmup_cosine
+from stabilitykit import RandomCropFlip, Recipe, Study
+from stabilitykit.zoo import cifar10, cifar10_shallow, linear, resnet14
 
-#: Where the files of Fashion-MNIST may lie: below a root of torchvision's, and where Debian's package puts them.
-FASHION_MNIST_FOLDERS = (
-    Path(os.environ.get("STABILITY_DATA", "data")) / "FashionMNIST" / "raw",
-    Path("/usr/share/datasets/fashion-mnist"),
-)
+#: Every row of the paper's tables.
+PAPER = json.loads((Path(__file__).parent / "paper.json").read_text())
+
+#: Where torchvision puts what it downloads.
+DATA = Path(os.environ.get("STABILITY_DATA", "data"))
+
+#: Where Debian's package dataset-fashion-mnist puts its files.
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 class Images(NamedTuple):
-    """``[N, 1, H, W]`` images of mean 0 and SD 1 and their classes ``[N]``, and how long they are trained on."""
+    """``[N, C, H, W]`` images of mean 0 and SD 1 and their classes ``[N]``."""
 
     name: str
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
-    epochs: int
-    batch_size: int
+    padding: int  #: of random crops, pixels
+    flip: bool = True  #: whether a mirrored image is one of its class; a mirrored 2 is no 2
+
+    @property
+    def channels(self) -> int:
+        return self.train[0].shape[1]
+
+    @property
+    def size(self) -> int:
+        return self.train[0].shape[-1]
 
 
-def fashion_mnist_folder() -> Path | None:
-    found = (folder for folder in FASHION_MNIST_FOLDERS if (folder / "train-images-idx3-ubyte.gz").is_file())
-    return next(found, None)
+@functools.cache
+def digits() -> Images:
+    """The 1,797 images of 8 x 8 pixels that come with scikit-learn: a third to train on, a third to test."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    x, y = (torch.tensor(data.images[:, None]).float() / 16 - 0.305) / 0.376, torch.tensor(data.target)
+    third = torch.arange(len(y)) % 3
+    return Images("digits", (x[third == 0], y[third == 0]), (x[third == 1], y[third == 1]), padding=1, flip=False)
 
 
-def fashion_mnist(folder: Path) -> Images:
-    """The first 5,000 training and the first 2,000 test images; about a tenth of each is of each class."""
+@functools.cache
+def fashion_mnist() -> Images:
+    """Fashion-MNIST at 14 x 14 pixels: its first 2,500 training and its first 2,000 test images."""
 
     def read(name: str, header: int, *shape: int) -> Tensor:
         content = gzip.decompress((folder / f"{name}-ubyte.gz").read_bytes())
@@ -45,89 +69,237 @@ def fashion_mnist(folder: Path) -> Images:
 
     def split(name: str, count: int) -> tuple[Tensor, Tensor]:
         x = read(f"{name}-images-idx3", 16, -1, 1, 28, 28)[:count]
-        return (x / 255 - 0.286) / 0.353, read(f"{name}-labels-idx1", 8, -1)[:count].long()
+        return nn.functional.avg_pool2d((x / 255 - 0.286) / 0.353, 2), read(f"{name}-labels-idx1", 8, -1)[:count].long()
 
-    return Images("Fashion-MNIST", split("train", 5_000), split("t10k", 2_000), epochs=10, batch_size=64)
+    folder = DEBIAN
+    if not folder.is_dir():
+        from torchvision.datasets import FashionMNIST
 
-
-def digits() -> Images:
-    """The 1,797 images of 8 x 8 pixels that come with scikit-learn. They are easy: a third is enough to train on."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    x, y = (torch.tensor(data.images[:, None]).float() / 16 - 0.305) / 0.376, torch.tensor(data.target)
-    train = torch.arange(len(y)) % 3 == 0
-    return Images("digits", (x[train], y[train]), (x[~train], y[~train]), epochs=80, batch_size=32)
+        FashionMNIST(DATA, download=True)
+        folder = DATA / "FashionMNIST" / "raw"
+    return Images("Fashion-MNIST", split("train", 2_500), split("t10k", 2_000), padding=1)
 
 
-def pytest_report_header() -> str:
-    folder = fashion_mnist_folder()
-    return (
-        f"images: Fashion-MNIST from {folder}" if folder else "images: scikit-learn's digits (no Fashion-MNIST found)"
+def _torchvision(name: str, mean: float, sd: float, **how: Any) -> Images:
+    import torchvision.datasets
+
+    def split(train: bool) -> tuple[Tensor, Tensor]:
+        data = getattr(torchvision.datasets, name)(DATA, train=train, download=True)
+        x = torch.as_tensor(data.data).float()
+        x = x.permute(0, 3, 1, 2) if x.dim() == 4 else x[:, None]
+        return (x / 255 - mean) / sd, torch.as_tensor(data.targets)
+
+    return Images(name, split(True), split(False), **how)
+
+
+@functools.cache
+def cifar10_images() -> Images:
+    """CIFAR-10: 50,000 training and 10,000 test images of 32 x 32 pixels."""
+    return _torchvision("CIFAR10", 0.473, 0.251, padding=4)
+
+
+@functools.cache
+def mnist_images() -> Images:
+    """MNIST: 60,000 training and 10,000 test images of 28 x 28 pixels."""
+    return _torchvision("MNIST", 0.131, 0.308, padding=2, flip=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How much of everything: the same tests, from a minute or two on a laptop to days on GPUs."""
+
+    name: str
+    images: Callable[[], Images]
+    easy_images: Callable[[], Images]  #: of the task with a very high accuracy
+    runs: int  #: R, where ``--stability-runs`` does not say it
+    few: int  #: R of the long tables
+    undecided: str  #: what ``--stability-undecided`` is, where it is not given
+    width: float  #: of the convolutional networks, as a share of the paper's
+    epochs: int
+    shallow_epochs: int  #: of the models of no or one hidden layer
+    warmup_epochs: float
+    lr: float
+    batch_size: int
+    cycles: int  #: of snapshot ensembles
+
+
+SCALES = {
+    scale.name: scale
+    for scale in (
+        Scale("tiny", digits, digits, 3, 3, "pass", 0.5, 6, 60, 0.5, 0.2, 32, cycles=2),
+        Scale("small", fashion_mnist, digits, 10, 6, "skip", 0.5, 10, 40, 0.5, 0.2, 64, cycles=5),
+        Scale("paper", cifar10_images, mnist_images, 100, 100, "skip", 1, 500, 500, 3, 0.4, 512, cycles=5),
     )
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("paper", "the paper's experiments")
+    group.addoption(
+        "--stability-scale",
+        choices=list(SCALES),
+        default="tiny",
+        help="tiny (default): digits, 3 runs, a few minutes; small: Fashion-MNIST, 10 runs, about an hour on 2 cores; "
+        "paper: its settings, CIFAR-10, 100 runs, days on GPUs",
+    )
+    group.addoption("--paper-json", metavar="PATH", help="write every row and figure to PATH, for docs/paper/make.py")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Take R, and what becomes of the undecided, from the scale where nobody said otherwise."""
+    chosen = SCALES[config.getoption("stability_scale")]
+    for key, value in {"stability_runs": chosen.runs, "stability_undecided": chosen.undecided}.items():
+        if config.getoption(key) is None and not config.getini(key):
+            setattr(config.option, key, value)
 
 
 @pytest.fixture(scope="session")
-def images() -> Images:
-    folder = fashion_mnist_folder()
-    return fashion_mnist(folder) if folder else digits()
-
-
-class ConvNet(nn.Sequential):
-    """Three blocks, each halving the image; the dropout is what the source ``stochastic`` varies."""
-
-    def __init__(self) -> None:
-        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.1), nn.Linear(32, 10)]
-        super().__init__(*self.block(1, 8), *self.block(8, 16), *self.block(16, 32), *head)
-
-    @staticmethod
-    def block(ins: int, outs: int) -> list[nn.Module]:
-        return [nn.Conv2d(ins, outs, 3, padding=1, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(outs), nn.ReLU()]
+def scale(pytestconfig: pytest.Config) -> Scale:
+    chosen = SCALES[pytestconfig.getoption("stability_scale")]
+    runs = int(pytestconfig.getoption("stability_runs") or pytestconfig.getini("stability_runs"))
+    return chosen if runs == chosen.runs else dataclasses.replace(chosen, runs=runs, few=runs)
 
 
 @pytest.fixture(scope="session")
-def cnn(images: Images) -> Recipe:
-    """The paper's rate, momentum, weight decay and schedule (section 3.2), with smaller batches for less data."""
-    return Recipe(
-        name=f"CNN, {images.name}",
-        model=ConvNet,
-        train=images.train,
-        test=images.test,
-        epochs=images.epochs,
-        batch_size=images.batch_size,
-        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.4, momentum=0.9, weight_decay=5e-4),
-        schedule=warmup_cosine(warmup_epochs=1),
-        augment=RandomCropFlip(padding=1, flip=images.name != "digits"),  # a mirrored 2 is no 2
-        memory_format=torch.channels_last,
-    )
+def images(scale: Scale) -> Images:
+    return scale.images()
 
 
 @pytest.fixture(scope="session")
-def linear(images: Images) -> Recipe:
-    pixels = images.train[0][0].numel()
-    return Recipe(
-        name=f"linear, {images.name}",
-        model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(pixels, 10)),
-        train=images.train,
-        test=images.test,
-        epochs=images.epochs,
-        batch_size=images.batch_size,
-        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9),
-        schedule=warmup_cosine(warmup_epochs=1),
-    )
+def setting(scale: Scale) -> Callable[..., Recipe]:
+    """Make a recipe from a model of the zoo: the paper's setting (section 3.2), at this scale."""
+
+    def setting(model: Callable[..., nn.Module], images: Images | None = None, **changes: Any) -> Recipe:
+        images = images or scale.images()
+        known = inspect.signature(model).parameters
+        sized = {"channels": images.channels, "size": images.size, "width": scale.width}
+        sized = {name: value for name, value in sized.items() if name in known} | changes.pop("sized", {})
+        how = {
+            "epochs": scale.epochs,
+            "warmup_epochs": scale.warmup_epochs,
+            "batch_size": scale.batch_size,
+            "augment": RandomCropFlip(images.padding, images.flip),
+            "name": model.__name__,
+        }
+        make = changes.pop("make", cifar10)
+        how |= {"lr": scale.lr} if make is cifar10 else {}
+        return make(functools.partial(model, **sized), images.train, images.test, **(how | changes))
+
+    return setting
 
 
 @pytest.fixture(scope="session")
-def one_hidden_layer(images: Images) -> Recipe:
-    pixels = images.train[0][0].numel()
-    epochs, lr = (80, 0.2) if images.name == "digits" else (20, 0.1)
-    return Recipe(
-        name=f"one hidden layer, {images.name}",
-        model=lambda: nn.Sequential(nn.Flatten(), nn.Linear(pixels, 512), nn.ReLU(), nn.Linear(512, 10)),
-        train=images.train,
-        test=images.test,
-        epochs=epochs,
-        batch_size=images.batch_size,
-        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9),
-        schedule=warmup_cosine(warmup_epochs=1),
-    )
+def shallow(scale: Scale, setting: Callable[..., Recipe]) -> Callable[..., Recipe]:
+    """Likewise for models of no or one hidden layer: a linear one converges at a lower rate only."""
+
+    def shallow(model: Callable[..., nn.Module], **changes: Any) -> Recipe:
+        lr = 0.01 if model is linear else 0.1
+        how = {"make": cifar10_shallow, "lr": lr, "epochs": scale.shallow_epochs, "memory_format": None}
+        return setting(model, **(how | changes))
+
+    return shallow
+
+
+@pytest.fixture(scope="session")
+def main_recipe(setting: Callable[..., Recipe]) -> Recipe:
+    """ResNet-14, the paper's main model; its weights are kept, for figure 1."""
+    return setting(resnet14, keep_weights=True)
+
+
+class Findings:
+    """Notes what a test found, for the table at the end and for ``--paper-json``."""
+
+    def __init__(self, note: Callable[[str, object], None]) -> None:
+        self._note = note
+
+    def row(self, table: str, row: str, study: Study) -> None:
+        """Put a study beside a row of the paper."""
+        columns = PAPER[table]["columns"]
+        assert row in PAPER[table]["rows"], f"{table} has no row {row!r}"
+        ours = {name: study[name].to_json() for name in [*columns, _score_of(study)]}
+        self._note("row", {"table": table, "row": row, "runs": len(study.records), "task": study.task, "ours": ours})
+
+    def figure(self, figure: str, series: str, values: object) -> None:
+        """Put the numbers of one curve, or one panel, beside a figure of the paper."""
+        self._note("figure", {"figure": figure, "series": series, "values": values})
+
+    def say(self, *lines: object) -> None:
+        """Put lines below the tables."""
+        self._note("line", "\n".join(map(str, lines)))
+
+
+def _score_of(study: Study) -> str:
+    return "perplexity" if "perplexity" in study.measures else "accuracy"
+
+
+@pytest.fixture
+def findings(record_property: Callable[[str, object], None]) -> Findings:
+    return Findings(record_property)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"paper: scale {config.getoption('stability_scale')}"
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the paper's numbers beside ours, and write them down."""
+    reports = [report for report in _reports(terminalreporter) if report.user_properties or report.when == "call"]
+    noted = [(report, name, value) for report in reports for name, value in report.user_properties]
+    rows = [value for _, name, value in noted if name == "row"]
+    for table in [table for table in PAPER if any(row["table"] == table for row in rows)]:
+        terminalreporter.section(f"{table}: {PAPER[table]['title']}")
+        terminalreporter.write_line("ours [90 % interval] | the paper's")
+        terminalreporter.write_line("")
+        for line in _table(table, [row for row in rows if row["table"] == table]):
+            terminalreporter.write_line(line)
+    lines = [value for _, name, value in noted if name == "line"]
+    if lines:
+        terminalreporter.section("findings of the paper")
+        terminalreporter.write_line("\n".join(lines))
+    path = config.getoption("paper_json")
+    if path and not hasattr(config, "workerinput"):
+        Path(path).write_text(json.dumps(_document(config, reports), indent=1) + "\n")
+
+
+def _reports(terminalreporter: Any) -> Iterator[Any]:
+    for category in ("passed", "failed", "skipped", "xfailed"):
+        for report in terminalreporter.stats.get(category, []):
+            if getattr(report, "when", None) in ("call", "setup") and "stability_tests" in report.nodeid:
+                yield report
+
+
+def _table(table: str, rows: list[dict[str, Any]]) -> list[str]:
+    columns = PAPER[table]["columns"]
+    cells = [["", "runs", *(name.replace("_", " ").replace("cross entropy", "CE") for name in columns)]]
+    for row in rows:
+        published = PAPER[table]["rows"][row["row"]]
+        numbers = [
+            f"{_interval(row['ours'][name])} | {value:g}" for name, value in zip(columns, published, strict=True)
+        ]
+        cells.append([row["row"], str(row["runs"]), *numbers])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _interval(estimate: dict[str, Any]) -> str:
+    value, low, high = (estimate[name] for name in ("value", "low", "high"))
+    shown = "-" if value is None else f"{value:.2g}"
+    return shown if low is None or high is None or low == high else f"{shown} [{low:.2g}, {high:.2g}]"
+
+
+def _document(config: pytest.Config, reports: list[Any]) -> dict[str, Any]:
+    from stabilitykit.environment import current_environment
+
+    tests = [
+        {
+            "test": report.nodeid.partition("stability_tests/")[2],
+            "outcome": report.outcome,
+            "why": str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else report.longreprtext[-2000:],
+            "seconds": round(report.duration, 1),
+            "found": [[name, value] for name, value in report.user_properties],
+        }
+        for report in reports
+    ]
+    environment = current_environment("cpu", 1, config.rootpath).to_json()
+    return {"scale": config.getoption("stability_scale"), "environment": environment, "tests": tests}

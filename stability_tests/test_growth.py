@@ -1,0 +1,22 @@
+"""What one ulp does grows by orders of magnitude in a few epochs, but not in a linear model (appendix C, figure 3)."""
+
+import pytest
+
+from stabilitykit.zoo import hidden_layer, linear
+
+
+@pytest.mark.parametrize("model", [linear, hidden_layer])
+def test_growth(stability, shallow, findings, model):
+    growth = stability.measure(shallow(model, curve=True), perturb="ulp").growth("cross_entropy")
+    findings.figure("figure 3", model.__name__, growth.to_json())
+
+
+def test_a_linear_model_stays_orders_of_magnitude_below(stability, shallow):
+    flat, deep = (
+        stability.measure(shallow(model, curve=True), perturb="ulp").growth("cross_entropy")
+        for model in (linear, hidden_layer)
+    )
+    # Five orders of magnitude and more in the paper, where the first epoch has ten times as many steps.
+    for below, above in zip(flat.epochs[5:], deep.epochs[5:], strict=True):
+        assert above.sd.low > 10 * below.sd.high
+    assert deep.peak.sd.low > 1_000 * flat.peak.sd.high
