@@ -175,8 +175,10 @@ class Recipe(Task):
     def __repr__(self) -> str:
         """Name what it trains and how long, without its data: test failures show it."""
         snapshots = f", snapshots={self.snapshots}" if self.snapshots else ""
+        views = f", views={len(self.views)}" if self.views else ""
         model = getattr(self.model, "__name__", repr(self.model))
-        return f"Recipe({self.name!r}, model={model}, epochs={self.epochs}, batch_size={self.batch_size}{snapshots})"
+        settings = f"epochs={self.epochs}, batch_size={self.batch_size}{snapshots}{views}"
+        return f"Recipe({self.name!r}, model={model}, {settings})"
 
     def with_snapshots(self, cycles: int = 5, *, warmup_epochs: float | None = None) -> Recipe:
         """Return this recipe as a snapshot ensemble: same epochs, several cycles, the mean logits of their last models.

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
 
 from ..errors import TaskError
 from ..task import Recipe
@@ -88,7 +88,9 @@ class AveragedWeights(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.average = AveragedModel(model, use_buffers=True).requires_grad_(False)
+        # Named, because the one that AveragedModel takes by itself on CUDA refuses integer buffers.
+        mean = get_swa_avg_fn()  # type: ignore[no-untyped-call]  # torch's own signature has no types
+        self.average = AveragedModel(model, avg_fn=mean, use_buffers=True).requires_grad_(False)
 
     def forward(self, *inputs: Tensor) -> Any:
         """Call the model in training, its average in evaluation."""
