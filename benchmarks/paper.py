@@ -157,10 +157,10 @@ def figure_3(results: Results, plt: Any) -> Any:
     """SD and central 95 % range of the cross-entropy after every epoch, one ulp apart."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
     for name, growth in results.figures["figure 3"].items():
-        epochs = range(1, len(growth["sd"]) + 1)
-        label = name.replace("_", " ")
-        axes[0].fill_between(epochs, growth["low"], growth["high"], alpha=0.5, label=label)
-        axes[1].semilogy(epochs, [one["value"] for one in growth["sd"]], marker=".", label=label)
+        of_epochs, label = growth["epochs"], name.replace("_", " ")
+        x, low, high = ([one[key] for one in of_epochs] for key in ("epoch", "low", "high"))
+        axes[0].fill_between(x, low, high, alpha=0.5, label=label)
+        axes[1].semilogy(x, [one["sd"]["value"] for one in of_epochs], marker=".", label=label)
     axes[0].set(xlabel="epoch", ylabel="cross-entropy, central 95 %")
     axes[1].set(xlabel="epoch", ylabel="cross-entropy SD, nats")
     axes[0].legend(fontsize=8)
@@ -171,12 +171,12 @@ FIGURES: dict[str, Callable[[Results, Any], Any]] = {"figure 1": figure_1, "figu
 
 
 def page(results: Results, template: str) -> str:
-    """Fill the places of the template: ``{{table 1}}``, ``{{outcomes test_sources}}``, ``{{series remedies}}``."""
+    """Fill the places of the template: ``{{table table 1}}``, ``{{figure 1}}``, ``{{outcomes test_sources}}``, ``{{series remedies}}``."""
 
     def fill(place: re.Match[str]) -> str:
         kind, _, rest = place[1].partition(" ")
         if kind == "table":
-            return results.table(place[1])
+            return results.table(rest)
         if kind == "figure":
             return f"![{FIGURES[place[1]].__doc__}](paper/{place[1].replace(' ', '-')}.png)"
         return str(getattr(results, kind)(rest) if rest else getattr(results, kind)())
