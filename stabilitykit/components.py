@@ -41,7 +41,10 @@ class VarianceComponents:
 
     @property
     def depends_on_constant(self) -> bool:
-        """Whether it is shown that the SD depends on the constant; wrong in 5 % of designs in which it does not."""
+        """Whether it is shown that the SD depends on the constant.
+
+        Of normal scores it is wrong in 5 % of designs in which it does not; heavy tails make that more.
+        """
         return self.ratio.low > 1
 
     def sd(self, component: str) -> Estimate:
