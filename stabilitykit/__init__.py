@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .budgets import Verdict as Verdict
     from .comparison import Comparison as Comparison
     from .comparison import compare as compare
+    from .components import VarianceComponents as VarianceComponents
+    from .components import variance_components as variance_components
+    from .conditioning import ConditionNumber as ConditionNumber
     from .data import RandomCropFlip as RandomCropFlip
     from .errors import BaselineExceededError as BaselineExceededError
     from .errors import BudgetExceededError as BudgetExceededError
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from .errors import StabilityError as StabilityError
     from .errors import UsageError as UsageError
     from .estimate import Estimate as Estimate
+    from .growth import Growth as Growth
     from .limits import Outcome as Outcome
     from .protocol import NoiseProtocol as NoiseProtocol
     from .record import RunRecord as RunRecord
@@ -51,9 +55,12 @@ _HOME = {
     ),
     "budgets": "Budget Verdict",
     "comparison": "Comparison compare",
+    "components": "VarianceComponents variance_components",
+    "conditioning": "ConditionNumber",
     "data": "RandomCropFlip",
     "errors": ("BaselineExceededError BudgetExceededError IsolationError RunsFailedError StabilityError UsageError"),
     "estimate": "Estimate",
+    "growth": "Growth",
     "limits": "Outcome",
     "protocol": "NoiseProtocol",
     "record": "RunRecord",

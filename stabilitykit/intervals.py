@@ -44,14 +44,15 @@ def mean_estimate(values: npt.ArrayLike) -> Estimate:
     return _estimate(mean, StudentT(mean, _sd(values) / math.sqrt(runs), runs), runs, "Student t")
 
 
-def sd_estimate(values: npt.ArrayLike, *, robust: bool = False) -> Estimate:
+def sd_estimate(values: npt.ArrayLike, *, robust: bool = False, resamples: int = _RESAMPLES) -> Estimate:
     """Estimate the SD of a score between runs (``ddof=1``), with the chi-square interval.
 
     Values ``[R]`` in; the estimate has their unit. The SD of R equal numbers is exactly 0.
 
     ``robust`` is for scores with heavy tails, such as cross-entropy: from four runs on, it lets the sample's excess
     kurtosis take away degrees of freedom, which widens the interval (Shoemaker, 2003; docs/statistics.md).
-    ``sd_of_sd`` is the bootstrap figure that the paper prints. It is too small for a gate when R is 30 or less.
+    ``sd_of_sd`` is the bootstrap figure that the paper prints, of so many ``resamples``; None of none, which is a
+    hundred times as fast. It is too small for a gate when R is 30 or less.
 
     >>> print(sd_estimate([90.1, 90.4, 89.9, 90.0, 90.3]))
     0.21 [0.13, 0.49]
@@ -66,7 +67,8 @@ def sd_estimate(values: npt.ArrayLike, *, robust: bool = False) -> Estimate:
     adjusted = robust and runs >= 4
     df = _kurtosis_df(values) if adjusted else runs - 1.0
     method = "chi-square, kurtosis df" if adjusted else "chi-square"
-    return _estimate(sd, ChiSquare(sd, df, runs), runs, method, sd_of_sd=_sd_of_sd(values))
+    spread = _sd_of_sd(values, resamples) if resamples else None
+    return _estimate(sd, ChiSquare(sd, df, runs), runs, method, sd_of_sd=spread)
 
 
 def pairwise_estimate(
@@ -155,8 +157,10 @@ class StudentT:
         return -float(special.stdtrit(self.runs - 1, error)) * self.error
 
 
-def _estimate(value: float, pivot: ChiSquare | StudentT, runs: int, method: str, **more: float) -> Estimate:
-    return Estimate(value, pivot.low(_LEVEL), pivot.high(_LEVEL), runs, method, pivot=pivot, **more)
+def _estimate(
+    value: float, pivot: ChiSquare | StudentT, runs: int, method: str, sd_of_sd: float | None = None
+) -> Estimate:
+    return Estimate(value, pivot.low(_LEVEL), pivot.high(_LEVEL), runs, method, pivot=pivot, sd_of_sd=sd_of_sd)
 
 
 def _of_runs(values: npt.ArrayLike) -> Floats:
@@ -179,6 +183,17 @@ def _sd(values: Floats) -> float:
     return float(_deviations(values).std(ddof=1))
 
 
+def tail_share(columns: Floats) -> float:
+    """Return the share of the degrees of freedom that heavy tails leave, on average over columns ``[R, K]`` that vary.
+
+    >>> tail_share(np.array([[1.0], [2.0], [4.0], [5.0]]))  # no tails to speak of
+    1.0
+    """
+    if len(columns) < 4:
+        return 1.0
+    return float(np.mean([_kurtosis_df(column) for column in columns.T])) / (len(columns) - 1)
+
+
 def _kurtosis_df(values: Floats) -> float:
     count = len(values)
     scaled = _deviations(values) / _sd(values)  # fourth powers of small numbers underflow
@@ -188,10 +203,10 @@ def _kurtosis_df(values: Floats) -> float:
     return float((count - 1) / (1 + max(excess, 0) / 2))
 
 
-def _sd_of_sd(values: Floats) -> float:
-    draws = np.random.default_rng(0).integers(len(values), size=(_RESAMPLES, len(values)))
-    resamples = np.sort(_deviations(values))[draws]  # sorted, so that the order of runs does not matter
-    return float(resamples.std(axis=1, ddof=1).std(ddof=1))
+def _sd_of_sd(values: Floats, resamples: int) -> float:
+    draws = np.random.default_rng(0).integers(len(values), size=(resamples, len(values)))
+    drawn = np.sort(_deviations(values))[draws]  # sorted, so that the order of runs does not matter
+    return float(drawn.std(axis=1, ddof=1).std(ddof=1))
 
 
 def _error_floor(percent: float, runs: int, examples: int) -> float:

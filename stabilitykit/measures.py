@@ -96,7 +96,9 @@ class Measures(Mapping[str, Estimate]):
             self[name]
 
     def of_runs(self, name: str) -> Tensor:
-        """Return a score of each run, ``[R]`` float64."""
+        """Return a score of each run, ``[R]`` float64; raises `TaskError` for what is no score of one run."""
+        if name not in self._scores:
+            raise TaskError(f"Expected a score of this task but got {name!r}. It has {', '.join(self._scores)}.")
         if name not in self._per_run:
             self._per_run[name] = self._scores[name](self._outputs, self._labels).double()
         return self._per_run[name]
@@ -134,8 +136,7 @@ class Measures(Mapping[str, Estimate]):
         return compute
 
     def _sd(self, name: str) -> Estimate:
-        # Cross-entropy has heavier tails than accuracy, and so may a metric of which nothing is known.
-        return sd_estimate(self.of_runs(name).numpy(), robust=name not in ("accuracy", "rmse"))
+        return sd_estimate(self.of_runs(name).numpy(), robust=has_heavy_tails(name))
 
     def _flip_floor(self) -> Estimate:
         return floor_estimate(churn(correctness(self.predicted, self._labels)).numpy(), self.examples)
@@ -158,6 +159,14 @@ class Measures(Mapping[str, Estimate]):
         else:
             pairs = ensemble_delta(self._outputs, self._labels, self._scores[name])
         return pairwise_estimate(pairs.numpy())
+
+
+def has_heavy_tails(score: str) -> bool:
+    """Whether the SD of a score needs the robust interval.
+
+    Cross-entropy has heavier tails than accuracy, and so may a metric of which nothing is known.
+    """
+    return score not in ("accuracy", "rmse")
 
 
 def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .budgets import Budget, Verdict, check_is_budget
+from .conditioning import ConditionNumber, condition_number_of
 from .control import Control, ControlMode, check_mode, prove_isolation
 from .environment import resolve_device
 from .errors import BudgetExceededError, IsolationError, RunsFailedError, TaskError
@@ -28,6 +29,7 @@ from .estimate import Estimate
 from .executor import Executor, InProcess, ProcessDied
 from .fingerprint import CannotFingerprint, fingerprint
 from .flips import Flips, check_has_flips
+from .growth import Growth, growth_of
 from .limits import FailedRuns
 from .measures import Measures, Metric, check_metrics
 from .metrics import ensemble_of, vanilla_groups
@@ -238,9 +240,27 @@ class Study:
         runs = [self.trained[i] for i in members]
         fingerprint = hashlib.sha256("".join(run.fingerprint for run in runs).encode()).hexdigest()
         seconds = sum(run.seconds for run in runs)
+        # What only one run has of its own, the ensemble has not.
         return dataclasses.replace(
-            runs[0], index=index, logits=logits, weights=None, fingerprint=fingerprint, seconds=seconds
+            runs[0],
+            index=index,
+            logits=logits,
+            weights=None,
+            fingerprint=fingerprint,
+            seconds=seconds,
+            curve=(),
+            perturbation=None,
         )
+
+    def growth(self, score: str) -> Growth:
+        """Return how a score spreads over runs after each epoch, of a Recipe with ``curve=True``; print it."""
+        return growth_of(self.trained, score, self.task, self.protocol.name)
+
+    def condition_number(self, score: str) -> ConditionNumber:
+        """Return how much training magnifies one weight's step, at least; ``perturb="ulp"`` and nothing else varies."""
+        note = "" if self.control.proven else f"isolation {self.control.scope}"
+        values = self.measures.of_runs(score).tolist()
+        return condition_number_of(self.trained, self.protocol, score, values, note)
 
     def reduction_against(self, baseline: Study) -> Reduction:
         """Return how much less this study varies than ``baseline``: the paper's variability reduction (section 5)."""

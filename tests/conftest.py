@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -94,6 +95,20 @@ def conv_net() -> Recipe:
         return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
 
     return recipe_of(model, (images, torch.arange(24) % 3), lr=0.5)
+
+
+@pytest.fixture
+def unstable_net() -> Recipe:
+    """One hidden layer, trained hard on what no line can separate: an ulp grows to ten million times itself."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 6, generator=draw)
+    y = (x[:, 0] * x[:, 1] > 0).long()
+
+    def model() -> nn.Module:
+        return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
+
+    recipe = recipe_of(model, (x[:200], y[:200]), lr=0.5, curve=True)
+    return dataclasses.replace(recipe, test=(x[200:], y[200:]), epochs=30, batch_size=20)
 
 
 def recipe_of(model: Callable[[], nn.Module], data: tuple[Tensor, Tensor], lr: float, **options: Any) -> Recipe:

@@ -8,6 +8,7 @@ accuracy are in percent, cross-entropy is in nats, correlation has no unit.
 
 from __future__ import annotations
 
+from .curves import central_range, runs_to_reach_inside, share_inside
 from .ensembles import (
     Average,
     accuracy_ensemble_delta,
@@ -45,6 +46,7 @@ __all__ = [
     "Score",
     "accuracy",
     "accuracy_ensemble_delta",
+    "central_range",
     "churn",
     "correctness",
     "cross_entropy",
@@ -62,6 +64,8 @@ __all__ = [
     "percent_right",
     "predictions",
     "rmse",
+    "runs_to_reach_inside",
+    "share_inside",
     "spearman",
     "vanilla_groups",
 ]
