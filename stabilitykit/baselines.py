@@ -33,6 +33,7 @@ _NAMES = {
     "vary": "what varies",
     "perturb": "perturbation",
     "constants": "constants",
+    "onset": "onset",
 }
 
 
@@ -151,6 +152,7 @@ def what_must_match(task: Task, protocol: NoiseProtocol, environment: Environmen
         "vary": sorted(source.value for source in protocol.vary),
         "perturb": dataclasses.asdict(protocol.perturb) if protocol.perturb else None,
         "constants": {source.value: constant for source, constant in protocol.constants},
+        **({"onset": protocol.onset} if protocol.onset else {}),  # which baselines of earlier versions do not know
         "environment": environment.must_match,
     }
     plain: dict[str, Any] = json.loads(json.dumps(about, default=str))

@@ -106,7 +106,7 @@ class Entry:
         try:
             protocol = self.about["protocol"]
             perturb = protocol["perturb"] and Perturbation(**protocol["perturb"])
-            return NoiseProtocol(protocol["vary"], perturb).name
+            return NoiseProtocol(protocol["vary"], perturb, onset=protocol.get("onset", 0)).name
         except (KeyError, TypeError, ValueError, StabilityError):
             return "unknown"
 

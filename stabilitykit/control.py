@@ -10,15 +10,23 @@ from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 
-from .errors import IsolationError, ProtocolError, UsageError
+from .errors import IsolationError, ProtocolError, StoreError, UsageError
 from .protocol import NoiseProtocol
-from .run import TRACED_EPOCHS, StateDigest, combined_digest
+from .run import TRACED_EPOCHS, Run, combined_digest
 from .seeding import GeneratorStates, seed_generators
 from .training import UNSEEDED, Trainer
 
-#: "auto": the first epochs twice, one full repeat where the loop cannot be stopped, nothing for a black box;
+#: "auto": the first epochs that vary twice, one full repeat where the loop cannot be stopped, nothing for a black box;
 #: "full": one full repeat in any case.
 ControlMode: TypeAlias = Literal["auto", "full"]
+
+
+#: What makes two trainings differ, and how to mend it.
+_LEAK = (
+    "Something that is held is not: a generator of its own (np.random.default_rng(), torch.Generator()), a call of "
+    "torch.seed(), state kept between runs, time, or threads. Take its seed from run.stream(...), or make it anew "
+    "inside the model or dataset."
+)
 
 
 def check_mode(mode: object) -> None:
@@ -54,16 +62,22 @@ def prove_isolation(trainer: Trainer, protocol: NoiseProtocol, mode: ControlMode
         plan = replace(plan, low_level=None)
     epochs = TRACED_EPOCHS if mode == "auto" else None
     try:
-        first = trainer.rehearse(plan, epochs)
+        # Once a task, from its start: what goes on from a stored state must have the bits of what did not.
+        proves = trainer.prefixes is not None and not trainer.prefixes.is_proven
+        first = trainer.rehearse(plan, epochs, from_start=proves)
         with _scrambled_generators(trainer.device):
             second = trainer.rehearse(plan, epochs)
-    except UsageError:
+    except (UsageError, StoreError):
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001  # the run of this plan will say it, with its traceback
         return Control(False, f"not proven: the training raised {type(error).__name__}")
-    _compare(first.trace, second.trace)
-    stopped = epochs is not None and first.trained_epochs
-    trained = f"the first {first.trained_epochs} epoch{'s' * (first.trained_epochs > 1)}" if stopped else "one run"
+    _compare(first, second)
+    if trainer.prefixes is not None and proves and second.resumed_at:
+        trainer.prefixes.note_proof()
+    trained = "one run"
+    if epochs is not None and first.trained_epochs:
+        count, onset = first.trained_epochs - plan.first_varied_epoch, plan.first_varied_epoch
+        trained = f"the first {count} epoch{'s' * (count > 1)}{f' from epoch {onset} on' * bool(onset)}"
     scope = f"{trained} twice, bit-identical"
     # The runs of the study vary natively from the first step on, and the logits of a rehearsal are not in a trace.
     comparable = [] if native else [digest for digest in first.trace if "logits" not in digest]
@@ -80,8 +94,8 @@ def _scrambled_generators(device: torch.device) -> Iterator[None]:
         before.put_back(device)
 
 
-def _compare(first: list[StateDigest], second: list[StateDigest]) -> None:
-    for epoch, (one, other) in enumerate(zip(first, second, strict=True)):
+def _compare(first: Run, second: Run) -> None:
+    for epoch, (one, other) in enumerate(zip(first.trace, second.trace, strict=True), first.plan.first_varied_epoch):
         differing = [name for name in one if one[name] != other.get(name)] or [
             name for name in other if name not in one
         ]
@@ -89,9 +103,13 @@ def _compare(first: list[StateDigest], second: list[StateDigest]) -> None:
             in_logits = differing == ["logits"]
             place = "in the test logits" if in_logits else f"in {differing[0]!r} after epoch {epoch} (from 0)"
             more = f" and {len(differing) - 1} more tensors" if len(differing) > 1 else ""
+            if first.resumed_at != second.resumed_at:
+                raise IsolationError(
+                    f"Expected a training that goes on from its stored first epochs to have the bits of one from the "
+                    f"start, but they differ {place}{more}. {_LEAK} Or a state goes on from epoch to epoch that is in "
+                    f"no tensor of the model or its optimizer: keep it in a buffer of the model, or write train(run), "
+                    f"whose runs are all trained from the start."
+                )
             raise IsolationError(
-                f"Expected two trainings under one plan to be bit-identical, but they differ {place}{more}. Something "
-                f"that is held is not: a generator of its own (np.random.default_rng(), torch.Generator()), a call of "
-                f"torch.seed(), state kept between runs, time, or threads. Take its seed from run.stream(...), or make "
-                f"it anew inside the model or dataset."
+                f"Expected two trainings under one plan to be bit-identical, but they differ {place}{more}. {_LEAK}"
             )

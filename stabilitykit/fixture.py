@@ -111,6 +111,7 @@ class Stability:
         labels: Any = None,
         metrics: Mapping[str, Metric] | None = None,
         constants: Mapping[str | Source, int] | None = None,
+        onset: int = 0,
         control: ControlMode = "auto",
         budget: Budget | None = None,
     ) -> Study:
@@ -120,10 +121,11 @@ class Stability:
         ``vary`` names sources (``"init"``, ``"shuffle+augment"``, a list, ``"all"``, ``"none"``); left out, everything
         varies, or nothing but the weight that ``perturb`` (``"ulp"``, ``"bit"``, a `Perturbation`) moves. ``metrics``
         are further functions of logits and labels, by name; ``constants`` chooses other seeds for held sources;
-        ``control="full"`` repeats a whole run where the first epochs would do.
+        ``onset`` is the epoch from which on they vary, where the epochs before are to be the same in all runs, and are
+        trained once; ``control="full"`` repeats a whole run where the first epochs would do.
         """
         __tracebackhide__ = True
-        protocol = self._protocol(vary, perturb, runs, constants)
+        protocol = self._protocol(vary, perturb, runs, constants, onset)
         return self._ask(measure, task, protocol, labels=labels, metrics=metrics, control=control, budget=budget)
 
     def check(
@@ -137,6 +139,7 @@ class Stability:
         labels: Any = None,
         metrics: Mapping[str, Metric] | None = None,
         constants: Mapping[str | Source, int] | None = None,
+        onset: int = 0,
         control: ControlMode = "auto",
     ) -> Study:
         """Train ``task`` until it is known whether ``budget`` is kept, R times at most, and fail unless it is.
@@ -145,7 +148,7 @@ class Stability:
         are those of ``stability-budgets.toml``, which ``--stability-calibrate`` writes.
         """
         __tracebackhide__ = True
-        test, protocol = self._current_test(), self._protocol(vary, perturb, runs, constants)
+        test, protocol = self._current_test(), self._protocol(vary, perturb, runs, constants, onset)
         test.checks += 1
         more = {"labels": labels, "metrics": metrics, "control": control}
         is_new = self._budgets.find(test.name, test.checks) is None
@@ -195,6 +198,7 @@ class Stability:
         perturb: str | Perturbation | None,
         runs: int | None,
         constants: Mapping[str | Source, int] | None,
+        onset: int,
     ) -> NoiseProtocol:
         """Take what an argument does not say from the marker, and what that does not say from the options."""
         __tracebackhide__ = True
@@ -202,7 +206,7 @@ class Stability:
         if vary is None:
             vary = marker.vary if marker.vary is not None else "all" if perturb is None else "none"
         wanted = runs if runs is not None else marker.runs or self._config.runs
-        return NoiseProtocol(vary, perturb, wanted, self._config.seed, constants)
+        return NoiseProtocol(vary, perturb, wanted, self._config.seed, constants, onset)
 
     def _ask(
         self, ask: Callable[..., Study], task: Task | Callable[..., Any], protocol: NoiseProtocol, **more: Any

@@ -35,6 +35,7 @@ class RunPlan:
     low_level: int | None  #: None holds low-level operations at their deterministic value
     perturbation: Perturbation | None = None
     perturbation_seed: int | None = None  #: shuffles the choices that `perturbation` leaves open; run i takes the i-th
+    onset: Onset | None = None  #: where the seeds above are not those of the first epochs
 
     def seed(self, source: Source) -> int | None:
         """Return the seed of one source; None where it is held deterministic."""
@@ -46,6 +47,25 @@ class RunPlan:
         """Every seed by the name of its source, as reports show them."""
         seeds = {source.value: self.seed(source) for source in Source}
         return seeds | ({"perturbation": self.perturbation_seed} if self.perturbation else {})
+
+    @property
+    def first_varied_epoch(self) -> int:
+        """The epoch from which on runs differ, from 0."""
+        return self.onset.epoch if self.onset else 0
+
+    @property
+    def at_start(self) -> RunPlan:
+        """The plan that a training begins under: this one, or that of the epochs before the onset."""
+        return self.onset.before if self.onset else self
+
+
+@dataclass(frozen=True)
+class Onset:
+    """The epoch at whose beginning some sources get seeds of their own (Summers & Dinneen, section 3.4)."""
+
+    epoch: int
+    vary: frozenset[Source]  #: these begin anew; the others go on where they are
+    before: RunPlan  #: of the epochs before, the same in every run
 
 
 @dataclass(frozen=True)
@@ -67,6 +87,7 @@ class NoiseProtocol:
     runs: int = 10  #: R, independent trainings
     seed: int = 0  #: base seed; another one is another, independent study
     constants: tuple[tuple[Source, int], ...] = ()  #: which constant a held source has; 0 where not named
+    onset: int = 0  #: epoch from whose beginning on `vary` varies; before it every source is held
 
     def __init__(
         self,
@@ -75,6 +96,7 @@ class NoiseProtocol:
         runs: int = 10,
         seed: int = 0,
         constants: Mapping[str | Source, int] | None = None,
+        onset: int = 0,
     ) -> None:
         sources = parse_sources(vary)
         held = {_only_source(name): constant for name, constant in (constants or {}).items()}
@@ -83,7 +105,9 @@ class NoiseProtocol:
         object.__setattr__(self, "runs", runs)
         object.__setattr__(self, "seed", seed)
         object.__setattr__(self, "constants", tuple(sorted(held.items(), key=lambda item: item[0].value)))
+        object.__setattr__(self, "onset", onset)
         self._check()
+        self._check_onset()
 
     def _check(self) -> None:
         if isinstance(self.runs, bool) or not isinstance(self.runs, int) or self.runs < 2:
@@ -105,20 +129,48 @@ class NoiseProtocol:
             if isinstance(constant, bool) or not isinstance(constant, int):
                 raise ProtocolError(f"Expected constants[{source.value!r}] to be an integer but got {constant!r}.")
 
+    def _check_onset(self) -> None:
+        if isinstance(self.onset, bool) or not isinstance(self.onset, int) or self.onset < 0:
+            raise ProtocolError(
+                f"Expected onset= to be the epoch from which on sources vary, an integer >= 0, but got {self.onset!r}."
+            )
+        if not self.onset:
+            return
+        if Source.INIT in self.vary:
+            later = "+".join(source.value for source in Source if source in self.vary - {Source.INIT})
+            raise ProtocolError(
+                f"Expected vary= to name sources that act after epoch {self.onset - 1}, but it has 'init', which has "
+                f"happened before training. With onset={self.onset} write vary={later or 'shuffle'!r}."
+            )
+        if self.perturb is not None:
+            raise ProtocolError(
+                f"Expected onset= without perturb= but got onset={self.onset} and {self.perturb}: the weight moves "
+                f"right after initialisation, when all epochs that the runs should share are still to come."
+            )
+        if not self.vary:
+            raise ProtocolError(
+                f"Expected something to vary from epoch {self.onset} on but vary names no source. Write vary='shuffle'."
+            )
+
+    @property
+    def before_onset(self) -> NoiseProtocol:
+        """The protocol of the epochs before the onset, in which every source has its constant."""
+        return NoiseProtocol("none", None, self.runs, self.seed, dict(self.constants))
+
     @property
     def name(self) -> str:
-        """What differs between the runs, as tables name it: ``init+shuffle``, ``all``, ``none+ulp``."""
+        """What differs between the runs, as tables name it: ``init+shuffle``, ``all``, ``none+ulp``, ``shuffle@5``."""
         if self.vary == frozenset(Source):
             names = ["all"]
         else:
             names = [source.value for source in Source if source in self.vary]
         if self.perturb:
             names.append(self.perturb.kind)
-        return "+".join(names) or "none"
+        return ("+".join(names) or "none") + (f"@{self.onset}" if self.onset else "")
 
     def extended_to(self, runs: int) -> NoiseProtocol:
         """Return it with so many runs; those that it has are among them."""
-        return NoiseProtocol(self.vary, self.perturb, runs, self.seed, dict(self.constants))
+        return NoiseProtocol(self.vary, self.perturb, runs, self.seed, dict(self.constants), self.onset)
 
     def plans(self) -> tuple[RunPlan, ...]:
         """Return the plans of runs 0 to R - 1."""
@@ -130,7 +182,12 @@ class NoiseProtocol:
         # One in all runs: two seeds could draw the same weight, one shuffled order gives each run its own.
         perturbation_seed = None if self.perturb is None else derive_seed(self.seed, "perturbation")
         return RunPlan(
-            index, **seeds, low_level=low_level, perturbation=self.perturb, perturbation_seed=perturbation_seed
+            index,
+            **seeds,
+            low_level=low_level,
+            perturbation=self.perturb,
+            perturbation_seed=perturbation_seed,
+            onset=Onset(self.onset, self.vary, self.before_onset._plan(0)) if self.onset else None,
         )
 
     def _seed(self, source: Source, index: int) -> int:

@@ -30,6 +30,7 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
         "task": study.task,
         "vary": sorted(source.value for source in study.protocol.vary),
         "perturb": study.protocol.perturb.kind if study.protocol.perturb else None,
+        "onset": study.protocol.onset,
         "name": study.protocol.name,
         "seed": study.protocol.seed,
         "runs": len(study.records),

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from .checkpoint import CannotKeep, fits, state_of, take_state
 from .data import Batch, Data, Examples, Layout, check_data, examples_of, split_indices, takes_generator
-from .errors import TaskError
+from .errors import ProtocolError, TaskError
 from .fingerprint import tensor_digest
 from .perturb import PerturbationRecord, perturb_model
+from .prefixes import Prefixes
 from .protocol import RunPlan, derive_seed
-from .seeding import Stream
+from .seeding import GeneratorStates, Stream, seed_generators
 from .sources import Source, parse_sources
 
-#: Epochs whose weights are hashed in every run, and trained twice by the control.
+#: Epochs, of those in which the sources vary, whose weights are hashed in every run, and trained twice by the control.
 TRACED_EPOCHS = 2
 
 #: Hash of each tensor of a model's state, by name.
 StateDigest = dict[str, str]
+
+#: All that goes on from one epoch to the next, beside the run itself.
+TrainingState: TypeAlias = tuple[nn.Module, Optimizer]
 
 
 class Run:
@@ -46,19 +54,32 @@ class Run:
     a block do not go on to another epoch.
     """
 
-    def __init__(self, plan: RunPlan, device: torch.device, *, stop_after: int | None = None) -> None:
+    def __init__(
+        self,
+        plan: RunPlan,
+        device: torch.device,
+        *,
+        stop_after: int | None = None,
+        prefixes: Prefixes | None = None,
+        from_start: bool = False,
+    ) -> None:
         self.plan = plan
+        self.acting = plan.at_start  #: whose seeds the sources have now: until the onset they are not yet the plan's
         self.device = device
         self.model: nn.Module | None = None  #: as given to `perturb`
         self.perturbation: PerturbationRecord | None = None
         self.trace: list[StateDigest] = []  #: of the model after each of the first epochs
         self.curve: list[dict[str, float]] = []  #: test metrics after each epoch, where the task was asked for them
+        self.snapshots: list[Tensor] = []  #: test outputs of the models that a snapshot ensemble is made of
         self.trained_epochs = 0  #: taken from `epochs`; 0 in a training that cannot be stopped after its first
-        self._stop_after = stop_after
-        seeds = {source: plan.seed(source) for source in Source if source is not Source.LOW_LEVEL}
-        self._streams = {source: Stream(seed or 0, device) for source, seed in seeds.items()}
-        self._shuffle = torch.Generator().manual_seed(plan.shuffle)
-        self._augment = torch.Generator().manual_seed(plan.augment)
+        self.resumed_at = 0  #: the epoch that it went on from, out of `prefixes`; 0 where it was trained from its start
+        self._stop_after, self._prefixes, self._from_start = stop_after, prefixes, from_start
+        self._at_onset: list[Callable[[], object]] = []
+        self._streams: dict[Source, Stream] = {
+            source: Stream(self.acting.seed(source) or 0, device) for source in Source if source is not Source.LOW_LEVEL
+        }
+        self._shuffle = torch.Generator().manual_seed(self.acting.shuffle)
+        self._augment = torch.Generator().manual_seed(self.acting.augment)
         self._passes = 0
 
     @property
@@ -103,15 +124,98 @@ class Run:
             raise TaskError("Expected run.perturb(model) before the state of the model is asked for.")
         return combined_digest(state_digest(self.model))
 
-    def epochs(self, count: int) -> Iterator[int]:
-        """Yield 0 to ``count`` - 1; the control stops here after the first epochs."""
+    @property
+    def varies(self) -> bool:
+        """Whether the sources have this run's own seeds; False before the onset."""
+        return self.acting is self.plan
+
+    def at_onset(self, begin: Callable[[], object]) -> None:
+        """Call ``begin`` when the sources begin to vary: now, unless the plan has an onset that is still to come."""
+        if self.varies:
+            begin()
+        else:
+            self._at_onset.append(begin)
+
+    def epochs(self, count: int, *, state: TrainingState | None = None) -> Iterator[int]:
+        """Yield 0 to ``count`` - 1; the control stops here after the first epochs that vary.
+
+        With an onset, what varies gets the run's own seed as that epoch begins. ``state`` is the model and its
+        optimizer, where nothing else that the loop makes is needed in the next epoch: the epochs before the onset,
+        which all runs share, are then trained once and stored, and the runs go on from there.
+        """
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise TaskError(f"Expected run.epochs(count) with count >= 1 but got {count!r}.")
-        for epoch in range(count if self._stop_after is None else min(count, self._stop_after)):
+        if not self.varies:
+            check_onset(self.plan.first_varied_epoch, count)
+            self._resume(state)
+        for epoch in range(self.resumed_at, count if self._stop_after is None else min(count, self._stop_after)):
+            if not self.varies and epoch == self.plan.first_varied_epoch:
+                self._keep(epoch, state)
+                self._begin_to_vary()
             yield epoch
             self.trained_epochs += 1
-            if epoch < TRACED_EPOCHS and self.model is not None:
+            if 0 <= epoch - self.plan.first_varied_epoch < TRACED_EPOCHS and self.model is not None:
                 self.trace.append(state_digest(self.model))
+
+    def check_began(self) -> None:
+        """Raise `TaskError` where the training is over, and never came to the onset of its plan."""
+        if not self.varies:
+            raise TaskError(
+                f"Expected a loop over run.epochs(n), in which sources vary from epoch {self.plan.first_varied_epoch} "
+                f"on, but the training ended before that epoch: nothing varied. Take the epochs from run.epochs(n), or "
+                f"choose an earlier onset."
+            )
+
+    def _begin_to_vary(self) -> None:
+        """Give each source that varies its own seed, in a generator that begins anew."""
+        onset, self.acting = self.plan.onset, self.plan
+        assert onset is not None, "asked for where the plan has one"
+        for source in onset.vary - {Source.LOW_LEVEL}:
+            self._streams[source].reseed(self.plan.seed(source) or 0)
+        if Source.SHUFFLE in onset.vary:
+            self._shuffle.manual_seed(self.plan.shuffle)
+        if Source.AUGMENT in onset.vary:
+            self._augment.manual_seed(self.plan.augment)
+        if Source.STOCHASTIC in onset.vary:
+            seed_generators(self.plan.stochastic, self.device)  # which the loop lives in
+        for begin in self._at_onset:
+            begin()
+
+    def _keep(self, epoch: int, state: TrainingState | None) -> None:
+        if state is None or self._prefixes is None or self.resumed_at == epoch:
+            return
+        with contextlib.suppress(CannotKeep):  # each run then trains these epochs itself
+            self._prefixes.keep(epoch, {**state_of(*state), "run": self._state()})
+
+    def _resume(self, state: TrainingState | None) -> None:
+        """Go on from the latest stored state of these epochs, if there is one that fits."""
+        if state is None or self._prefixes is None or self._from_start or self.trained_epochs:
+            return
+        epoch, found = self._prefixes.latest(self.plan.first_varied_epoch, self.device)
+        if found is not None and fits(*state, found):
+            take_state(*state, found)
+            self._take_state(found["run"])
+            self.trained_epochs = self.resumed_at = epoch
+
+    def _state(self) -> dict[str, Any]:
+        """All that this run itself goes on with, the generators of this process among it."""
+        return {
+            "loop": GeneratorStates.now(self.device).to_plain(),
+            "streams": {source.value: stream.state for source, stream in self._streams.items()},
+            "shuffle": self._shuffle.get_state(),
+            "augment": self._augment.get_state(),
+            "passes": self._passes,
+            "curve": self.curve,
+            "snapshots": self.snapshots,
+        }
+
+    def _take_state(self, state: dict[str, Any]) -> None:
+        GeneratorStates.from_plain(state["loop"]).put_back(self.device)
+        for source, stream in self._streams.items():
+            stream.state = state["streams"][source.value]
+        self._shuffle.set_state(state["shuffle"])
+        self._augment.set_state(state["augment"])
+        self._passes, self.curve, self.snapshots = state["passes"], state["curve"], state["snapshots"]
 
     def batches(
         self,
@@ -133,7 +237,7 @@ class Run:
             check_data("data", data)
             data = examples_of(data, Layout(self.device), num_workers)
         order = torch.randperm(len(data), generator=self._shuffle)
-        item_seed = derive_seed(self.plan.augment, self._passes)
+        item_seed = derive_seed(self.acting.augment, self._passes)
         self._passes += 1
         change = self._under_stream(augment) if augment is not None else lambda x: x
         for x, y in data.batches(split_indices(order, batch_size, drop_last=drop_last), item_seed):
@@ -148,6 +252,15 @@ class Run:
                 return augment(x)
 
         return swapped
+
+
+def check_onset(onset: int, epochs: int) -> None:
+    """Raise `ProtocolError` where training is over before the sources begin to vary."""
+    if onset >= epochs:
+        raise ProtocolError(
+            f"Expected onset= to be one of the {epochs} epochs, 0 to {epochs - 1}, but got onset={onset}: training is "
+            f"over before anything would vary. Choose an earlier one, or train longer."
+        )
 
 
 def state_digest(model: nn.Module) -> StateDigest:

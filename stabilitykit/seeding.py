@@ -29,6 +29,17 @@ class GeneratorStates(NamedTuple):
             torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         )
 
+    def to_plain(self) -> dict[str, Any]:
+        """Return the states as tuples, numbers and tensors."""
+        kind, keys, *rest = self.numpy
+        return {**self._asdict(), "numpy": (str(kind), tuple(map(int, keys)), *rest)}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> GeneratorStates:
+        """Return what `to_plain` was given."""
+        kind, keys, *rest = plain["numpy"]
+        return cls(**{**plain, "numpy": (kind, np.array(keys, dtype=np.uint32), *rest)})
+
     def put_back(self, device: torch.device) -> None:
         """Make this process draw from here on."""
         random.setstate(self.python)  # type: ignore[arg-type]  # typeshed asks for the tuple that getstate() returns
@@ -70,6 +81,19 @@ class Stream:
         self._inner: GeneratorStates | None = None
         self._outer: GeneratorStates | None = None
         self._depth = 0
+
+    def reseed(self, seed: int) -> None:
+        """Begin anew, from another seed."""
+        self.seed, self._inner = seed, None
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """Where it stands, as `GeneratorStates.to_plain` writes it; None where nobody has entered it yet."""
+        return None if self._inner is None else self._inner.to_plain()
+
+    @state.setter
+    def state(self, plain: dict[str, Any] | None) -> None:
+        self._inner = None if plain is None else GeneratorStates.from_plain(plain)
 
     def __enter__(self) -> Stream:
         self._depth += 1

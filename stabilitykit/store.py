@@ -9,6 +9,7 @@
                            claims/0007.json  who, since when, who died; left behind only by a process that died
                            control.json      the proof that what is held is held
                            gates/<id>.json   at which runs, and how surely, a budget was judged
+                           prefix/           see `Prefixes`
 
 The kernel frees the locks of a dead process, so no heartbeat has to be guessed (`locks_at` says where it cannot). A run
 is published by linking a complete file into place while its byte is locked: a reader sees all of it or none, and the
@@ -32,6 +33,7 @@ from typing import Any, Literal, TypeAlias
 from .drafts import Draft, read_json, unwritable, write_json, write_once
 from .errors import StoreError
 from .leases import locks_at
+from .prefixes import Prefixes
 from .record import RunRecord
 from .runfiles import FORMAT, RunFiles
 
@@ -76,8 +78,21 @@ class RunStore:
     def experiment(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Experiment:
         """Return the place of one experiment; a private one ends with the session."""
         kept = self.folder / f"v{FORMAT}" / key
-        folder = self.session_folder / "private" / key if private or self.cache == "off" else kept
+        folder = self._private(key) if private or self.cache == "off" else kept
         return Experiment(folder, self.session, about, reuse=self.cache != "refresh", worker=self.worker, kept=kept)
+
+    def prefixes(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Prefixes:
+        """Return the place of the states that the runs of other experiments begin from, in one without a source.
+
+        It ends with the session where that is private, or trains all anew.
+        """
+        folder = self._private(key) if private or self.cache != "auto" else self.folder / f"v{FORMAT}" / key
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(folder / "experiment.json")  # as for an experiment that is asked for
+        return Prefixes(folder, about)
+
+    def _private(self, key: str) -> Path:
+        return self.session_folder / "private" / key
 
     def _live(self) -> None:
         """Hold a lock in the session's folder as long as this is used: what no process holds can be cleared away."""

@@ -552,6 +552,9 @@ def _experiment(session: Session, task: Task, protocol: NoiseProtocol, trainer: 
     """Return the place in the store for these runs, and why it is private if it is."""
     about, private = identity(session, task, protocol, trainer)
     about = about | {"fingerprint": session.private_scope()} if private else about
+    if protocol.onset:
+        shared = about | {"protocol": _identity(protocol.before_onset)}
+        trainer.prefixes = session.store.prefixes(key_of(shared), {"task": task.name, **shared}, private=bool(private))
     return session.store.experiment(key_of(about), {"task": task.name, **about}, private=bool(private)), private
 
 
@@ -576,13 +579,14 @@ def _identity(protocol: NoiseProtocol) -> dict[str, Any]:
         "perturb": dataclasses.asdict(protocol.perturb) if protocol.perturb else None,
         "seed": protocol.seed,
         "constants": {source.value: constant for source, constant in protocol.constants},
+        **({"onset": protocol.onset} if protocol.onset else {}),  # not in the keys of runs that have none
     }
 
 
 def check_trace(study: Study) -> None:
     """Raise `IsolationError` unless the run that the control repeated has its bits, wherever it was trained."""
     first = study.records[0]
-    for epoch, (expected, got) in enumerate(zip(study.control.trace, first.trace, strict=False)):
+    for epoch, (expected, got) in enumerate(zip(study.control.trace, first.trace, strict=False), study.protocol.onset):
         if expected != got:
             raise IsolationError(
                 f"Expected run 0, trained by process {first.trained_by.get('pid')}, to have the control's weights bit "

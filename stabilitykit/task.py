@@ -26,7 +26,7 @@ from .measures import Measures, Metric
 from .metrics import IGNORED_LABEL, accuracy, cross_entropy, flatten_examples, rmse
 from .protocol import NoiseProtocol
 from .record import RunRecord
-from .run import Run
+from .run import Run, check_onset
 from .schedule import CosineCycles, Schedule
 from .seeding import Stream
 from .sources import Source
@@ -231,9 +231,10 @@ class Recipe(Task):
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
         """Build the model once, move the weight, and score one small batch."""
         super().check(protocol, device)
+        check_onset(protocol.onset, self.epochs)
         plan = protocol.plans()[0]
         run = Run(plan, device)
-        with Stream(plan.stochastic, device):
+        with Stream(run.acting.stochastic, device):
             model = self._build(run)
             self._make_optimizer(run.perturb(model))
             examples = self._examples(self.test, device)
@@ -250,9 +251,8 @@ class Recipe(Task):
         train, test = self._examples(self.train, run.device), self._examples(self.test, run.device)
         model = run.perturb(self._build(run))
         optimizer = self._make_optimizer(model)
-        snapshots: list[Tensor] = []
         outputs: Tensor | None = None
-        for epoch in run.epochs(self.epochs):
+        for epoch in run.epochs(self.epochs, state=(model, optimizer)):
             self._train_epoch(run, model, optimizer, train, epoch)
             done = epoch + 1
             at_snapshot = bool(self.snapshots) and done % (self.epochs // self.snapshots) == 0
@@ -261,9 +261,9 @@ class Recipe(Task):
             outputs = self._predict(run, model, test) if self.curve or at_snapshot else None
             if outputs is not None:
                 run.curve += [_scores(outputs, self.labels)] if self.curve else []
-                snapshots += [outputs] if at_snapshot else []
-        if snapshots:
-            return torch.stack(snapshots).mean(0)
+                run.snapshots += [outputs] if at_snapshot else []
+        if run.snapshots:
+            return torch.stack(run.snapshots).mean(0)
         return self._predict(run, model, test) if outputs is None else outputs
 
     def _train_epoch(self, run: Run, model: nn.Module, optimizer: Optimizer, train: Examples, epoch: int) -> None:
@@ -374,6 +374,11 @@ class BlackBoxTask(LoopTask):
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
         """Refuse what one seed cannot do."""
         super().check(protocol, device)
+        if protocol.onset:
+            raise ProtocolError(
+                f"Expected {self.name}(seed) without an onset but got onset={protocol.onset}: its epochs are its own. "
+                f"Write {self.name}(run) and take them from run.epochs(n)."
+            )
         if protocol.vary != frozenset(Source) or protocol.perturb is not None:
             raise ProtocolError(
                 f"Expected vary='all' for {self.name}(seed) but got {protocol.name!r}: one seed moves every source at "

@@ -20,8 +20,9 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from .environment import Environment, current_environment
-from .errors import TaskError, UsageError
+from .errors import StoreError, TaskError, UsageError
 from .fingerprint import tensor_digest
+from .prefixes import Prefixes
 from .protocol import RunPlan
 from .record import RunRecord
 from .run import Run, combined_digest
@@ -44,6 +45,7 @@ class Trainer:
         self.device = torch.device(device)
         self.threads = threads
         self.environment: Environment = current_environment(device, threads, rootdir)
+        self.prefixes: Prefixes | None = None  #: where the epochs before an onset are kept
 
     def train_once(self, plan: RunPlan) -> RunRecord:
         """Train one run; an exception in the user's code becomes a record of status "failed"."""
@@ -52,13 +54,13 @@ class Trainer:
         return record
 
     def _train(self, plan: RunPlan) -> tuple[RunRecord, weakref.ref[nn.Module] | None]:
-        run = Run(plan, self.device)
+        run = Run(plan, self.device, prefixes=self.prefixes)
         started = time.perf_counter()
         outcome: dict[str, Any] = {"status": "ok"}
         try:
-            with self.under(plan):
+            with self.under(run):
                 outcome |= self._results(run)
-        except UsageError:
+        except (UsageError, StoreError):
             raise
         except (KeyboardInterrupt, RunTimeout):
             raise
@@ -78,14 +80,16 @@ class Trainer:
         )
         return record, None if run.model is None else weakref.ref(run.model)
 
-    def rehearse(self, plan: RunPlan, epochs: int | None) -> Run:
-        """Train ``plan`` for its first ``epochs`` (all where None, or where the loop cannot be stopped).
+    def rehearse(self, plan: RunPlan, epochs: int | None, *, from_start: bool = False) -> Run:
+        """Train ``plan`` for the first ``epochs`` that vary (all where None, or where the loop cannot be stopped).
 
-        What comes back has no model any more.
+        What comes back has no model any more. ``from_start`` trains the epochs before an onset too, stored or not.
         """
-        run = Run(plan, self.device, stop_after=epochs)
-        with self.under(plan):
+        stop_after = None if epochs is None else plan.first_varied_epoch + epochs
+        run = Run(plan, self.device, stop_after=stop_after, prefixes=self.prefixes, from_start=from_start)
+        with self.under(run):
             returned = self.task.fit(run)
+            run.check_began()
             if self.task.leaves_outputs:
                 outputs = check_outputs(returned, self.task.labels, self.task.labels)
                 if epochs is None or not run.trace:
@@ -105,24 +109,27 @@ class Trainer:
         return "native" if self.device.type == "cuda" else "gradient rounding"
 
     @contextlib.contextmanager
-    def under(self, plan: RunPlan) -> Iterator[None]:
-        """Give a block the stochastic stream, threads and deterministic flags of ``plan``; put everything back."""
-        kind = self.low_level(plan)
+    def under(self, run: Run) -> Iterator[None]:
+        """Give a block the stochastic stream, threads and deterministic flags of ``run``; put everything back."""
+        kind = self.low_level(run.plan)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_process_state(self.device))
             if self.device.type == "cuda":  # a bare "cuda" in the user's code is the worker's own GPU
                 stack.enter_context(torch.cuda.device(self.device))
             torch.set_num_threads(self.threads)
-            _set_deterministic(kind not in UNSEEDED, self.device)
+            _set_deterministic(kind not in UNSEEDED or not run.varies, self.device)
             stack.enter_context(torch.enable_grad())
-            stack.enter_context(Stream(plan.stochastic, self.device))
+            stack.enter_context(Stream(run.acting.stochastic, self.device))
             if kind == "gradient rounding":
-                stack.enter_context(_rounded_gradients(plan.low_level or 0))
+                run.at_onset(lambda: stack.enter_context(_rounded_gradients(run.plan.low_level or 0)))
+            elif kind in UNSEEDED and not run.varies:
+                run.at_onset(lambda: _set_deterministic(False, self.device))
             yield
 
     def _results(self, run: Run) -> dict[str, Any]:
         """Train, and return what the run leaves behind: its outputs, its weights, or both."""
         returned = self.task.fit(run)
+        run.check_began()
         if run.plan.perturbation is not None and run.perturbation is None:
             raise TrainingError(
                 "the protocol perturbs a weight, but the train function never called run.perturb(model)"

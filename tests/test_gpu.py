@@ -10,6 +10,7 @@ from torch import nn
 
 from stabilitykit.control import prove_isolation
 from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.run import Run
 from stabilitykit.task import Recipe
 from stabilitykit.training import Trainer
 
@@ -50,7 +51,7 @@ def test_low_level_is_native_on_a_gpu_and_its_flags_are_put_back(trainer: Traine
     plan = NoiseProtocol("low_level", runs=2).plans()[0]
     before = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     state = torch.cuda.get_rng_state()
-    with trainer.under(plan):
+    with trainer.under(Run(plan, trainer.device)):
         assert not torch.are_deterministic_algorithms_enabled()
         assert torch.backends.cudnn.benchmark
     assert trainer.low_level(plan) == "native"
@@ -61,6 +62,7 @@ def test_low_level_is_native_on_a_gpu_and_its_flags_are_put_back(trainer: Traine
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_a_bare_cuda_in_a_run_is_the_workers_own_gpu(trainer: Trainer, tmp_path: Path) -> None:
     plan = NoiseProtocol("init", runs=2).plans()[0]
-    with Trainer(trainer.task, "cuda:1", 1, tmp_path).under(plan):
+    second = Trainer(trainer.task, "cuda:1", 1, tmp_path)
+    with second.under(Run(plan, second.device)):
         assert torch.zeros(1, device="cuda").device.index == 1
     assert torch.cuda.current_device() == 0
