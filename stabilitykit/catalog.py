@@ -12,6 +12,7 @@ from .baselinefiles import BaselineFiles
 from .drafts import read_json
 from .errors import StabilityError, StoreError
 from .leases import locks_at
+from .prefixes import Prefixes
 from .protocol import NoiseProtocol
 from .runfiles import FORMAT, RunFiles
 from .sources import Perturbation
@@ -83,6 +84,7 @@ class Entry:
     def __init__(self, folder: Path) -> None:
         self.folder, self.key = folder, folder.name
         self.files = RunFiles(folder)
+        self.prefixes = Prefixes(folder, {})
 
     @cached_property
     def about(self) -> dict[str, Any]:

@@ -187,6 +187,14 @@ def _verify(catalog: Catalog, asked: argparse.Namespace) -> int:
                 bad += 1
                 moved = f" {_move_away(entry, index)}" if asked.remove else ""
                 print(f"{entry.key[:SHORT]}:{index} is bad: {problem}.{moved}")
+        for epoch in entry.prefixes.epochs():
+            problem = entry.prefixes.problem(epoch) and entry.prefixes.problem(epoch)
+            if problem:
+                torn += 1
+                print(
+                    f"{entry.key[:SHORT]}: the state before epoch {epoch} is bad: {problem}. The next session that "
+                    f"needs it trains it again."
+                )
     print(f"As written: {runs - bad} of {_plural(runs, 'run')} in {_plural(len(entries), 'experiment')}.")
     return BAD if bad or torn else OK
 
@@ -288,7 +296,11 @@ def _age(text: str) -> float:
 
 
 def _counted(entry: Entry) -> str:
-    return ", ".join(f"{count} {what}" for what, count in entry.count().items() if count) or "none"
+    parts = [f"{count} {what}" for what, count in entry.count().items() if count]
+    epochs = entry.prefixes.epochs()
+    if epochs:
+        parts.append(f"states before epoch{'s' * (len(epochs) > 1)} {', '.join(map(str, epochs))}")
+    return ", ".join(parts) or "none"
 
 
 def _trainer(by: dict[str, Any]) -> str:

@@ -7,7 +7,8 @@
     prefix/proven.json             that a run which went on from a state had the bits of one that did not
 
 They lie in the experiment in which every source is held, whatever varies afterwards. Whoever gets to an epoch first
-writes it, and others that trained it meanwhile have the same bits: nobody waits. Nothing here is ever executed.
+writes it, and others that trained it meanwhile have the same bits: nobody waits. Nothing here is ever executed. To
+look which states there are needs no torch.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import load, save
-
-from .checkpoint import flatten, unflatten
 from .drafts import Draft, read_json, unwritable, write_json, write_once
 from .leases import locks_at
+
+if TYPE_CHECKING:
+    import torch
 
 #: Of the files above.
 _FORMAT = 1
@@ -58,6 +58,10 @@ class Prefixes:
         """
         if not self.problem(epoch):
             return
+        from safetensors.torch import save
+
+        from .checkpoint import flatten
+
         plain, tensors = flatten(dict(state))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -95,6 +99,10 @@ class Prefixes:
         header, problem, content = _read(self.place(epoch))
         if problem:
             return None
+        from safetensors.torch import load
+
+        from .checkpoint import unflatten
+
         state: dict[str, Any] = unflatten(header["state"], load(content), device)
         return state
 

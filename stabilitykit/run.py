@@ -178,8 +178,8 @@ class Run:
             self._augment.manual_seed(self.plan.augment)
         if Source.STOCHASTIC in onset.vary:
             seed_generators(self.plan.stochastic, self.device)  # which the loop lives in
-        for begin in self._at_onset:
-            begin()
+        while self._at_onset:  # nothing stays that could hold on to this run, and its model
+            self._at_onset.pop(0)()
 
     def _keep(self, epoch: int, state: TrainingState | None) -> None:
         if state is None or self._prefixes is None or self.resumed_at == epoch:

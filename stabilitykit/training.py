@@ -121,7 +121,8 @@ class Trainer:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(Stream(run.acting.stochastic, self.device))
             if kind == "gradient rounding":
-                run.at_onset(lambda: stack.enter_context(_rounded_gradients(run.plan.low_level or 0)))
+                rounded = _rounded_gradients(run.plan.low_level or 0)
+                run.at_onset(lambda: stack.enter_context(rounded))
             elif kind in UNSEEDED and not run.varies:
                 run.at_onset(lambda: _set_deterministic(False, self.device))
             yield

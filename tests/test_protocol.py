@@ -15,6 +15,8 @@ from stabilitykit.sources import Perturbation, Source
 
 SEEDED = [source for source in Source if source is not Source.LOW_LEVEL]
 
+LATE = [source for source in Source if source is not Source.INIT]
+
 sources = st.frozensets(st.sampled_from(Source))
 base_seeds = st.integers(0, 2**70)
 
@@ -158,3 +160,65 @@ def test_derived_seeds_are_the_same_on_every_machine():
         "stochastic": 2_107_492_117,
         "low_level": None,
     }
+
+
+class TestOnset:
+    """From an epoch on, what varies varies; before it all runs are one."""
+
+    @given(vary=st.frozensets(st.sampled_from(LATE), min_size=1), onset=st.integers(1, 50), seed=base_seeds)
+    def test_all_runs_begin_under_one_plan_in_which_everything_is_held(self, vary, onset, seed):
+        protocol = NoiseProtocol(vary, runs=4, seed=seed, onset=onset)
+        plans = protocol.plans()
+        (before,) = {plan.at_start for plan in plans}
+        assert before == NoiseProtocol("none", runs=2, seed=seed).plans()[0] == protocol.before_onset.plans()[0]
+        assert {plan.first_varied_epoch for plan in plans} == {onset}
+        assert all(plan.onset.vary == vary for plan in plans)
+
+    @given(vary=st.frozensets(st.sampled_from(LATE), min_size=1), onset=st.integers(1, 50), runs=st.integers(2, 5))
+    def test_the_seeds_after_it_are_those_of_a_study_without(self, vary, onset, runs):
+        plans = NoiseProtocol(vary, runs=runs, onset=onset).plans()
+        assert [dataclasses.replace(plan, onset=None) for plan in plans] == [*NoiseProtocol(vary, runs=runs).plans()]
+        assert NoiseProtocol(vary, runs=runs, onset=onset).extended_to(9).plans()[:runs] == plans
+
+    def test_none_is_a_plan_like_any_before(self):
+        plan = NoiseProtocol("all", runs=2, onset=0).plans()[1]
+        assert plan == NoiseProtocol("all", runs=2).plans()[1]
+        assert plan.onset is None
+        assert plan.at_start is plan
+        assert plan.first_varied_epoch == 0
+
+    def test_constants_hold_before_it_too(self):
+        protocol = NoiseProtocol("shuffle", constants={"init": 3}, onset=2)
+        assert protocol.plans()[0].at_start.init == protocol.plans()[0].init != NoiseProtocol("shuffle").plans()[0].init
+
+    @pytest.mark.parametrize(
+        ("vary", "onset", "name"),
+        [("shuffle", 5, "shuffle@5"), ("augment+shuffle", 1, "shuffle+augment@1"), ("shuffle", 0, "shuffle")],
+    )
+    def test_tables_name_it(self, vary, onset, name):
+        assert NoiseProtocol(vary, onset=onset).name == name
+
+    @pytest.mark.parametrize("onset", [-1, 2.0, "3", None, True])
+    def test_what_is_no_epoch_is_refused(self, onset):
+        with pytest.raises(ProtocolError, match=f"an integer >= 0, but got {onset!r}"):
+            NoiseProtocol("shuffle", onset=onset)
+
+    @pytest.mark.parametrize(
+        ("question", "message"),
+        [
+            ({"vary": "init"}, "'init', which has happened before training. With onset=3 write vary='shuffle'"),
+            ({"vary": "all"}, r"write vary='shuffle\+augment\+stochastic\+low_level'\."),
+            ({"vary": "init+augment"}, "write vary='augment'"),
+            ({"vary": "none"}, "Expected something to vary from epoch 3 on"),
+            ({"vary": "none", "perturb": "ulp"}, "Expected onset= without perturb="),
+            ({"vary": "shuffle", "perturb": "bit"}, "Expected onset= without perturb="),
+        ],
+    )
+    def test_what_cannot_begin_late_is_refused(self, question, message):
+        with pytest.raises(ProtocolError, match=message):
+            NoiseProtocol(**question, onset=3)
+        NoiseProtocol(**question, onset=0)
+
+    def test_its_plans_can_be_sent_to_another_process(self):
+        plan = NoiseProtocol("shuffle", onset=3).plans()[1]
+        assert pickle.loads(pickle.dumps(plan)) == plan

@@ -216,3 +216,13 @@ def test_a_run_tells_its_index_and_seeds():
     run = make("init", 2)
     assert run.index == 2
     assert run.seeds == NoiseProtocol("init", runs=3).plans()[2].seeds
+
+
+def test_what_begins_at_the_onset_begins_then_or_at_once():
+    begun = []
+    make("shuffle").at_onset(lambda: begun.append("at once"))
+    run = Run(NoiseProtocol("shuffle", runs=2, onset=2).plans()[0], CPU)
+    run.at_onset(lambda: begun.append("late"))
+    seen = [list(begun) for _ in run.epochs(3)]
+    assert seen == [["at once"], ["at once"], ["at once", "late"]]
+    run.check_began()
