@@ -69,7 +69,7 @@ def test_report_is_the_same_in_every_way(project: Project) -> None:
 def test_the_shared_epochs_are_trained_once(project: Project) -> None:
     project.tests(QUESTIONS)
     project.run("-k", "test_onset or test_gate")
-    # Of one step each. From 2 on: controls 4 and 2, four runs of 6. From 6 on: the control 4 more and 2, four runs of 2.
+    # Of one step each. From 2 on: the control 4 and 2, four runs of 6. From 6 on: 4 more and 2, 2, four runs of 2.
     assert len((project.path / "steps.txt").read_text().split()) == 4 + 2 + 4 * 6 + (6 - 2 + 2) + 2 + 4 * 2
 
 
