@@ -103,8 +103,8 @@ def assert_correlation(study: Study, at_least: float) -> None:
 def assert_alike(studies: Iterable[Study], within: float = 2.0, measures: Sequence[str] | None = None) -> None:
     """Fail where one study varies more than ``within`` times as much as another, in any of the ``measures``.
 
-    They are SDs and means over pairs by name, the paper's five if None; see `alike`. An SD is known to a factor of 2
-    only from some 30 runs on, and a mean over pairs from a few (docs/comparing.md).
+    They are SDs and means over pairs by name, the paper's five if None; see `alike`. SDs of six studies are shown to be
+    within a factor of 2 from some 50 runs of each on, means over pairs from a few (docs/comparing.md).
 
     Raises `BudgetExceededError`, an AssertionError, with the two studies, their ratio and what to do next.
     """

@@ -45,8 +45,8 @@ def spreads_of(study):
     return [*sds, mean["disagreement"], 1 - mean["correlation"], abs(mean["ensemble_delta"])]
 
 
-def mean_ratio(study, baseline):
-    return statistics.fmean(a / b for a, b in zip(spreads_of(study), spreads_of(baseline), strict=True))
+def mean_ratio(above, below):
+    return statistics.fmean(a / b for a, b in zip(above, below, strict=True))
 
 
 def without(study, run):
@@ -77,13 +77,14 @@ def test_its_interval_is_that_of_a_naive_jackknife(monkeypatch):
     monkeypatch.setattr(intervals, "_RESAMPLES", 2)  # the bootstrap of the "±" is slow, and not asked for
     wide, narrow = study_of(2.0, seed=1, runs=5), study_of(1.0, seed=2, runs=4)
     estimate = narrow.reduction_against(wide).estimate
+    of_wide, of_narrow = spreads_of(wide), spreads_of(narrow)
     left = [
-        [math.log(mean_ratio(without(narrow, run), wide)) for run in range(4)],
-        [math.log(mean_ratio(narrow, without(wide, run))) for run in range(5)],
+        [math.log(mean_ratio(spreads_of(without(narrow, run)), of_wide)) for run in range(4)],
+        [math.log(mean_ratio(of_narrow, spreads_of(without(wide, run)))) for run in range(5)],
     ]
     # (R - 1) / R times the sum of squared deviations
     variance = sum((len(logs) - 1) * statistics.pvariance(logs) for logs in left)
-    ratio, t = mean_ratio(narrow, wide), 2.353363434801823  # Student's, 3 degrees of freedom, 5 %
+    ratio, t = mean_ratio(of_narrow, of_wide), 2.353363434801823  # Student's, 3 degrees of freedom, 5 %
     assert estimate.value == pytest.approx(100 * (1 - ratio))
     assert estimate.low == pytest.approx(100 * (1 - ratio * math.exp(t * math.sqrt(variance))))
     assert estimate.high == pytest.approx(100 * (1 - ratio * math.exp(-t * math.sqrt(variance))))
