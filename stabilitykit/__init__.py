@@ -13,10 +13,12 @@ from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .asserts import assert_accuracy_sd as assert_accuracy_sd
+    from .asserts import assert_alike as assert_alike
     from .asserts import assert_correlation as assert_correlation
     from .asserts import assert_cross_entropy_sd as assert_cross_entropy_sd
     from .asserts import assert_disagreement as assert_disagreement
     from .asserts import assert_ensemble_delta as assert_ensemble_delta
+    from .asserts import assert_reduction as assert_reduction
     from .asserts import assert_within as assert_within
     from .budgets import Budget as Budget
     from .budgets import Verdict as Verdict
@@ -34,15 +36,17 @@ if TYPE_CHECKING:
     from .errors import UsageError as UsageError
     from .estimate import Estimate as Estimate
     from .growth import Growth as Growth
+    from .likeness import Likeness as Likeness
+    from .likeness import alike as alike
     from .limits import Outcome as Outcome
     from .protocol import NoiseProtocol as NoiseProtocol
     from .record import RunRecord as RunRecord
+    from .reduction import Reduction as Reduction
     from .run import Run as Run
     from .schedule import CosineCycles as CosineCycles
     from .schedule import warmup_cosine as warmup_cosine
     from .sources import Perturbation as Perturbation
     from .sources import Source as Source
-    from .study import Reduction as Reduction
     from .study import Study as Study
     from .study import check as check
     from .study import measure as measure
@@ -50,8 +54,8 @@ if TYPE_CHECKING:
 
 _HOME = {
     "asserts": (
-        "assert_accuracy_sd assert_correlation assert_cross_entropy_sd "
-        "assert_disagreement assert_ensemble_delta assert_within"
+        "assert_accuracy_sd assert_alike assert_correlation assert_cross_entropy_sd "
+        "assert_disagreement assert_ensemble_delta assert_reduction assert_within"
     ),
     "budgets": "Budget Verdict",
     "comparison": "Comparison compare",
@@ -61,13 +65,15 @@ _HOME = {
     "errors": ("BaselineExceededError BudgetExceededError IsolationError RunsFailedError StabilityError UsageError"),
     "estimate": "Estimate",
     "growth": "Growth",
+    "likeness": "Likeness alike",
     "limits": "Outcome",
     "protocol": "NoiseProtocol",
     "record": "RunRecord",
+    "reduction": "Reduction",
     "run": "Run",
     "schedule": "CosineCycles warmup_cosine",
     "sources": "Perturbation Source",
-    "study": "Reduction Study check measure",
+    "study": "Study check measure",
     "task": "Recipe",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

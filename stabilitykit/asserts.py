@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .budgets import Budget, Verdict
-from .errors import BudgetExceededError
+from .errors import BudgetError, BudgetExceededError
 from .floor import unreachable, where_from
 from .forecast import PlannedStudy
+from .likeness import alike, check_asked
 from .limits import Outcome
 from .planning import under_two_examples
 from .render.terminal import study_table
@@ -33,8 +35,8 @@ def assert_within(study: Study, budget: Budget) -> None:
     verdict = study.judge(budget)
     study.verdicts.append(verdict)
     coarse = under_two_examples(budget.limits, study.measures.examples)
-    if coarse and coarse not in study.remarks:
-        study.remarks.append(coarse)
+    if coarse:
+        _remark(study, coarse)
     demand_pass(study, verdict)
     study.on_judged(study, budget)
 
@@ -96,3 +98,56 @@ def assert_correlation(study: Study, at_least: float) -> None:
     """Fail where the outputs of two runs correlate by less than ``at_least`` (Spearman), on average over pairs."""
     __tracebackhide__ = True
     assert_within(study, Budget(correlation=at_least))
+
+
+def assert_alike(studies: Iterable[Study], within: float = 2.0, measures: Sequence[str] | None = None) -> None:
+    """Fail where one study varies more than ``within`` times as much as another, in any of the ``measures``.
+
+    They are SDs and means over pairs by name, the paper's five if None; see `alike`. SDs of six studies are shown to be
+    within a factor of 2 from some 50 runs of each on, means over pairs from a few (docs/comparing.md).
+
+    Raises `BudgetExceededError`, an AssertionError, with the two studies, their ratio and what to do next.
+    """
+    __tracebackhide__ = True
+    studies = list(studies)
+    for study in studies:
+        check_is_study(study)
+    if any(isinstance(study, PlannedStudy) for study in studies):
+        of_each = [s.question.names if isinstance(s, PlannedStudy) else tuple(s.measures) for s in studies]
+        check_asked(len(studies), within, measures, of_each)
+        return
+    found = alike(studies, within, measures)
+    for study in studies:
+        _remark(study, found.summary)
+    _demand(studies[0], found.outcome, str(found))
+
+
+def assert_reduction(study: Study, baseline: Study, at_least: float = 0.0) -> None:
+    """Fail where ``study`` varies less than ``baseline`` by under ``at_least`` percent, in the mean over five measures.
+
+    See `Study.reduction_against`. Raises `BudgetExceededError`, an AssertionError, with each drop and its interval.
+    """
+    __tracebackhide__ = True
+    for given in (study, baseline):
+        check_is_study(given)
+    if isinstance(at_least, bool) or not isinstance(at_least, int | float) or not at_least <= 100:
+        raise BudgetError(f"Expected at_least <= 100, percent of variability that is taken away, but got {at_least!r}.")
+    if isinstance(study, PlannedStudy) or isinstance(baseline, PlannedStudy):
+        return
+    found = study.reduction_against(baseline)
+    outcome = found.decide(at_least)
+    _remark(study, f"{found.estimate:.0f} % less variability than {baseline.task}: {outcome.name}")
+    _demand(study, outcome, f"{outcome.name:<10} {found.reason(at_least)}\n{' ' * 11}{found}")
+
+
+def _remark(study: Study, remark: str) -> None:
+    if remark not in study.remarks:
+        study.remarks.append(remark)
+
+
+def _demand(study: Study, outcome: Outcome, message: str) -> None:
+    __tracebackhide__ = True
+    if outcome is Outcome.FAIL:
+        raise BudgetExceededError(message)
+    if outcome is Outcome.UNDECIDED:
+        study.on_undecided(message)

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special  # and not scipy.stats, whose import costs a second
 
+from .ratios import fieller, welch
+
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 #: Chance with which `Difference.runs_needed` would show a difference of the size that was seen.
@@ -204,7 +206,7 @@ def pairwise_difference(
         floor = sum(_floor(mean, len(x), percent_of) ** 2 for mean in (mean_x, mean_y))
         variance, df, method = max(_jackknife(y - x, None)[1], floor), len(x) - 1.0, "jackknife of paired runs"
     else:
-        variance, df = _welch(of_x, of_y, len(x), len(y))
+        variance, df = welch(of_x, of_y, len(x), len(y))
         method = "jackknife over runs, Welch"
     of_a_run = variance * len(x) if paired else of_x * len(x) + of_y * len(y)
     needed = _runs_needed(value, of_a_run, paired, alpha, fewest=3)
@@ -245,15 +247,7 @@ def _mean_error(x: Floats, y: Floats, paired: bool) -> tuple[float, float, float
     value = float(y[0] - x[0] + (y - y[0]).mean() - (x - x[0]).mean())  # equal numbers must differ by exactly 0
     if paired:
         return value, _sd(y - x) ** 2 / len(x), len(x) - 1.0, "paired t"
-    return value, *_welch(_sd(x) ** 2 / len(x), _sd(y) ** 2 / len(y), len(x), len(y)), "Welch t"
-
-
-def _welch(of_x: float, of_y: float, runs_x: int, runs_y: int) -> tuple[float, float]:
-    """Variance of a difference, and Satterthwaite's degrees of freedom of it."""
-    variance = of_x + of_y
-    if variance == 0:
-        return 0.0, 1.0
-    return variance, variance**2 / (of_x**2 / (runs_x - 1) + of_y**2 / (runs_y - 1))
+    return value, *welch(_sd(x) ** 2 / len(x), _sd(y) ** 2 / len(y), len(x), len(y)), "Welch t"
 
 
 def _variance_a_run(x: Floats, y: Floats, paired: bool) -> float:
@@ -287,20 +281,9 @@ def _brown_forsythe(x: Floats, y: Floats, alpha: float) -> Difference:
     p_more, p_less = float(special.stdtr(df, -statistic)), float(special.stdtr(df, statistic))
     squared = float(special.stdtrit(df, alpha)) ** 2
     ratio = mean_y / mean_x if mean_x else math.inf
-    low, high = _ratio_bounds(mean_x, mean_y, squared * other, squared * own)
+    low, high = fieller(mean_x, mean_y, squared * other, squared * own)
     needed = None if min(p_more, p_less) < alpha else _runs_for_ratio(ratio, alpha)
     return Difference(ratio, low, high, p_more, p_less, alpha, "Brown-Forsythe", none=1.0, runs_needed=needed)
-
-
-def _ratio_bounds(below: float, above: float, of_below: float, of_above: float) -> tuple[float, float]:
-    """The ratios r >= 0 for which (above - r * below)^2 <= of_above + r^2 * of_below (Fieller)."""
-    leading, constant = below**2 - of_below, above**2 - of_above
-    root = math.sqrt(max(0.0, (below * above) ** 2 - leading * constant))
-    if leading <= 0:  # the baseline's spread may be 0 as far as its runs show
-        if below * above + root == 0:  # it is 0
-            return math.inf, math.inf
-        return (constant / (below * above + root) if constant > 0 else 0.0), math.inf
-    return max(0.0, (below * above - root) / leading), (below * above + root) / leading
 
 
 def _jackknife(pairs: Floats, percent_of: int | None) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -37,6 +37,8 @@ Metric: TypeAlias = Callable[[Tensor, Tensor], float]
 
 #: R runs' outputs and the labels in, float64 ``[R]`` out.
 _Score: TypeAlias = Callable[[Runs, Tensor], Tensor]
+
+_CORRELATIONS: Mapping[str, Callable[[Runs], Tensor]] = {"correlation": spearman, "pearson": pearson}
 
 
 class Measures(Mapping[str, Estimate]):
@@ -103,6 +105,19 @@ class Measures(Mapping[str, Estimate]):
             self._per_run[name] = self._scores[name](self._outputs, self._labels).double()
         return self._per_run[name]
 
+    def pairs(self, name: str) -> Tensor:
+        """Return what each two runs score, ``[R, R]`` float64: disagreement, a correlation or an ensemble delta."""
+        if name not in self._of_pairs:
+            self._of_pairs[name] = self._score_pairs(name).double()
+        return self._of_pairs[name]
+
+    @property
+    def of_variability(self) -> tuple[str, ...]:
+        """The paper's five measures of variability, or those of them that the task has."""
+        of_main = f"{next(iter(self._scores))}_sd"
+        names = dict.fromkeys((of_main, "cross_entropy_sd", "disagreement", "correlation", self.main_delta))
+        return tuple(name for name in names if name in self)
+
     @property
     def main_delta(self) -> str:
         """The ensemble delta of accuracy, or of RMSE where the task is a regression."""
@@ -128,12 +143,29 @@ class Measures(Mapping[str, Estimate]):
         if self._classes:
             compute["flip_floor"] = self._flip_floor
             compute["training_sd"] = self._training_sd
-            compute["disagreement"] = self._disagreement
-        compute["correlation"] = lambda: self._correlation(spearman)
-        compute["pearson"] = lambda: self._correlation(pearson)
+            compute["disagreement"] = lambda: self._over_pairs(
+                "disagreement", percent_of=self.examples, least=0, most=100
+            )
+        compute["correlation"] = lambda: self._over_pairs("correlation", least=-1, most=1)
+        compute["pearson"] = lambda: self._over_pairs("pearson", least=-1, most=1)
         for name in self._scores:
-            compute[_delta_name(name)] = lambda name=name: self._ensemble_delta(name)  # type: ignore[misc]  # as above
+            delta = _delta_name(name)
+            compute[delta] = lambda delta=delta: self._over_pairs(delta)  # type: ignore[misc]  # as above
         return compute
+
+    def _over_pairs(self, name: str, **about: Any) -> Estimate:
+        return pairwise_estimate(self.pairs(name).numpy(), **about)
+
+    @cached_property
+    def _of_pairs(self) -> dict[str, Tensor]:
+        return {}
+
+    def _score_pairs(self, name: str) -> Tensor:
+        if name == "disagreement":
+            return disagreement(self.predicted)
+        if name in _CORRELATIONS:
+            return self._correlation(_CORRELATIONS[name])
+        return self._ensemble_delta({_delta_name(score): score for score in self._scores}[name])
 
     def _sd(self, name: str) -> Estimate:
         return sd_estimate(self.of_runs(name).numpy(), robust=has_heavy_tails(name))
@@ -144,21 +176,15 @@ class Measures(Mapping[str, Estimate]):
     def _training_sd(self) -> Estimate:
         return training_sd_estimate(self["accuracy_sd"], self["flip_floor"], self.examples)
 
-    def _disagreement(self) -> Estimate:
-        pairs = disagreement(self.predicted)
-        return pairwise_estimate(pairs.numpy(), percent_of=self.examples, least=0, most=100)
+    def _correlation(self, coefficient: Callable[[Runs], Tensor]) -> Tensor:
+        return coefficient(self._outputs)
 
-    def _correlation(self, coefficient: Callable[[Runs], Tensor]) -> Estimate:
-        return pairwise_estimate(coefficient(self._outputs).numpy(), least=-1, most=1)
-
-    def _ensemble_delta(self, name: str) -> Estimate:
+    def _ensemble_delta(self, name: str) -> Tensor:
         if name == "accuracy":
-            pairs = accuracy_ensemble_delta(self._outputs, self._labels, self.predicted)
-        elif name == "cross_entropy":
-            pairs = cross_entropy_ensemble_delta(self._outputs)
-        else:
-            pairs = ensemble_delta(self._outputs, self._labels, self._scores[name])
-        return pairwise_estimate(pairs.numpy())
+            return accuracy_ensemble_delta(self._outputs, self._labels, self.predicted)
+        if name == "cross_entropy":
+            return cross_entropy_ensemble_delta(self._outputs)
+        return ensemble_delta(self._outputs, self._labels, self._scores[name])
 
 
 def has_heavy_tails(score: str) -> bool:

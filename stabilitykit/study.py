@@ -36,6 +36,7 @@ from .metrics import ensemble_of, vanilla_groups
 from .planning import objections
 from .protocol import NoiseProtocol
 from .record import RunRecord
+from .reduction import Reduction
 from .runner import Progress, Runner
 from .stopping import Stop
 from .store import Experiment, RunStore
@@ -265,46 +266,6 @@ class Study:
     def reduction_against(self, baseline: Study) -> Reduction:
         """Return how much less this study varies than ``baseline``: the paper's variability reduction (section 5)."""
         return Reduction.between(self.measures, baseline.measures)
-
-
-@dataclass(frozen=True)
-class Reduction:
-    """Relative drops of the five measures of variability, with correlation taken as 1 - rho, and their mean.
-
-    Source: Summers & Dinneen, ICML 2021, section 5.
-    """
-
-    drops: Mapping[str, float]  #: percent, by measure; negative where variability grew
-
-    @property
-    def value(self) -> float:
-        """Mean of the drops, percent."""
-        return sum(self.drops.values()) / len(self.drops)
-
-    @classmethod
-    def between(cls, measures: Measures, baseline: Measures) -> Reduction:
-        """Compare two studies of one task."""
-        of_scores = ("accuracy_sd", "cross_entropy_sd", "rmse_sd")
-        names = [n for n in (*of_scores, "disagreement", "correlation", baseline.main_delta) if n in baseline]
-        if measures.main_delta != baseline.main_delta:
-            raise TaskError("Expected two studies of one task, but one is a classification and the other is not.")
-        pairs = {name: (_variability(measures, name), _variability(baseline, name)) for name in names}
-        still = [name for name, (_, before) in pairs.items() if before == 0]
-        if still:
-            raise TaskError(
-                f"Expected a baseline that varies, but it has no variability of {', '.join(still)} that could be "
-                f"reduced. Vary a source in it, or train more runs."
-            )
-        return cls({name: 100 * (1 - after / before) for name, (after, before) in pairs.items()})
-
-    def __str__(self) -> str:
-        """Write the mean with its parts."""
-        parts = ", ".join(f"{name} {drop:.0f}" for name, drop in self.drops.items())
-        return f"{self.value:.0f} % less variability ({parts})"
-
-
-def _variability(measures: Measures, name: str) -> float:
-    return 1 - measures[name].value if name == "correlation" else abs(measures[name].value)
 
 
 class Session:

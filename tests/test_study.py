@@ -26,7 +26,7 @@ from stabilitykit.errors import (
 )
 from stabilitykit.limits import Outcome
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.study import Reduction, measure
+from stabilitykit.study import measure
 from stabilitykit.task import LoopTask, Recipe
 from stabilitykit.testing import FakeTask, fake_study
 
@@ -508,46 +508,6 @@ class TestEnsembles:
         with pytest.raises(BudgetExceededError):
             assert_within(study.ensembles(2), Budget(disagreement=0))
         assert [verdict.outcome for verdict in study.verdicts] == [Outcome.FAIL]
-
-
-class TestReduction:
-    def test_it_is_the_mean_of_five_relative_drops_by_hand(self):
-        generator = torch.Generator().manual_seed(0)
-        sure = 2.0 * nn.functional.one_hot(torch.arange(60) % 3, 3)
-        noise = torch.randn(8, 60, 3, generator=generator)
-        wide, narrow = (fake_study(sure + scale * noise, torch.arange(60) % 3) for scale in (2.0, 1.0))
-        reduction = narrow.reduction_against(wide)
-        drops = {
-            name: 100 * (1 - narrow[name].value / wide[name].value)
-            for name in ("accuracy_sd", "cross_entropy_sd", "disagreement", "ensemble_delta")
-        }
-        drops["correlation"] = 100 * (1 - (1 - narrow.correlation.value) / (1 - wide.correlation.value))
-        assert dict(reduction.drops) == pytest.approx(drops)
-        assert reduction.value == pytest.approx(sum(drops.values()) / 5)
-        assert narrow.disagreement.value < wide.disagreement.value
-        assert reduction.drops["disagreement"] > 0
-        assert wide.reduction_against(wide).value == 0
-
-    def test_it_is_written_with_its_parts(self):
-        reduction = Reduction({"accuracy_sd": 50.4, "disagreement": -10.0})
-        assert reduction.value == pytest.approx(20.2)
-        assert str(reduction) == "20 % less variability (accuracy_sd 50, disagreement -10)"
-
-    def test_a_regression_has_its_own_parts(self):
-        outputs, targets = TestNumbers.LOGITS[..., 0], TestNumbers.LOGITS[0, :, 1]
-        wide = fake_study(outputs, targets)
-        narrow = fake_study(outputs * 0.5, targets)
-        assert set(narrow.reduction_against(wide).drops) == {"rmse_sd", "correlation", "rmse_ensemble_delta"}
-
-    def test_a_baseline_that_does_not_vary_is_refused(self):
-        still = fake_study(TestNumbers.LOGITS[:1].expand(6, -1, -1), LABELS)
-        with pytest.raises(TaskError, match="but it has no variability of accuracy_sd, cross_entropy_sd, disagreement"):
-            fake_study(TestNumbers.LOGITS, LABELS).reduction_against(still)
-
-    def test_studies_of_two_kinds_are_refused(self):
-        regression = fake_study(TestNumbers.LOGITS[..., 0], LABELS.float())
-        with pytest.raises(TaskError, match="one is a classification and the other is not"):
-            regression.reduction_against(fake_study(TestNumbers.LOGITS, LABELS))
 
 
 def test_a_snapshot_study_is_measured_like_any_other(ask, dropout_net):

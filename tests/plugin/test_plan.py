@@ -181,12 +181,16 @@ def test_what_stands_around_a_question_does_not_keep_it_from_being_planned(proje
         def test_compare(stability):
             assert stability.compare(train, lambda run: train(run, 0.2), labels=Y, vary="shuffle", runs=5).is_better
 
+        def test_alike(study, stability):
+            assert_alike([study, stability.measure(train, labels=Y, vary="shuffle")], measures=["disagreement"])
+            assert_reduction(stability.measure(train, labels=Y, vary="shuffle"), study, at_least=10)
+
         def test_must_be_beyond(stability):
             with pytest.raises(BudgetExceededError):
                 stability.check(train, labels=Y, vary="shuffle", budget=Budget(accuracy_sd=4.0))
     """)
     result, report = project.study("--stability-plan")
-    result.assert_outcomes(skipped=6)
+    result.assert_outcomes(skipped=7)
     assert trained_nothing(project)
     planned = {p["test"].partition("::")[2]: [limit["metric"] for limit in p["limits"]] for p in report["plan"]}
     assert planned["test_second"] == ["accuracy_sd", "disagreement"], "all that is asked of the study so far"
@@ -205,6 +209,9 @@ def test_bad_input_fails_as_it_would_in_earnest(project: Project, way: str) -> N
         def test_unknown_in_an_assertion(stability):
             assert_within(stability.measure(train, labels=Y), Budget(f1_sd=1))
 
+        def test_alike_in_what(stability):
+            assert_alike([stability.measure(train, labels=Y)] * 2, measures=["f1_sd"])
+
         def test_no_labels(stability):
             stability.measure(train)
 
@@ -215,10 +222,15 @@ def test_bad_input_fails_as_it_would_in_earnest(project: Project, way: str) -> N
             stability.check(train, labels=Y, budget=Budget(accuracy_sd=4, ratio=1))
     """)
     result = project.run("--stability-plan", way=way)
-    result.assert_outcomes(failed=5)
+    result.assert_outcomes(failed=6)
     assert trained_nothing(project)
     text = " ".join(result.stdout.str().split())
-    for said in ("Budget(f1_sd=...), which would never be judged", "too few for its first look", "ratio > 1"):
+    for said in (
+        "Budget(f1_sd=...), which would never be judged",
+        "too few for its first look",
+        "ratio > 1",
+        "each study has but got 'f1_sd'",
+    ):
         assert said in text
     assert text.count("Budget(f1_sd=...), which would never be judged") >= 2
 

@@ -58,3 +58,21 @@ def test_what_fails_is_not_excused(project: Project) -> None:
     result = project.run("--stability-undecided", "pass")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["E *FAIL *disagreement * %*", "test_fails *FAIL"])
+
+
+ALIKE = """
+    def test_alike(stability):
+        studies = [stability.measure(train, labels=Y, vary=source, runs=4) for source in ("init", "shuffle")]
+        assert_alike(studies, within=1.01, measures=["accuracy_sd"])
+"""
+
+
+@pytest.mark.parametrize(("policy", "outcome"), [("fail", "failed"), ("pass", "passed"), ("skip", "skipped")])
+def test_studies_that_may_be_alike_go_by_the_same_policy(project: Project, policy: str, outcome: str) -> None:
+    project.tests(ALIKE)
+    result = project.run("--stability-undecided", policy, "-rs")
+    result.assert_outcomes(**{outcome: 1})
+    said = "UNDECIDED  accuracy_sd of * times that of *, neither shown to be within a factor of 1.01 nor beyond it; *"
+    if policy != "pass":
+        result.stdout.fnmatch_lines([f"*{said}*"])
+    result.stdout.fnmatch_lines(["*within a factor of 1.01 of init, shuffle: UNDECIDED accuracy_sd*"])
