@@ -139,9 +139,8 @@ def _automatic(modules: Mapping[str, nn.Module], seen: Mapping[str, _Seen]) -> l
     """Every layer that is worth a look, in the order in which they run."""
     whole, *parts = modules
     usable = sorted((name for name in parts if not seen[name].fault), key=lambda name: seen[name].rank)
-    first = [name for name in usable if _transforms(modules[name]) and not any(modules[name].children())][:1]
-    pools = [name for name in usable if "Pool" in type(modules[name]).__name__][-1:]
-    chosen = {*first, *pools, *_blocks(modules, usable)}
+    blocks = _blocks(modules, usable)
+    chosen = {_first(modules, usable, blocks), _last_pooling(modules, usable), *blocks}
     layers = [name for name in usable if name in chosen]
     outputs = [seen[name].output for name in (*layers[-1:], whole)]
     # A last layer that gives what the model gives, in whichever shape, goes by its own name.
@@ -159,6 +158,28 @@ def _blocks(modules: Mapping[str, nn.Module], usable: Sequence[str]) -> list[str
         if len(blocks) >= _ENOUGH or len(opened) == 0:
             return blocks
         level = [inner for module in level for inner in (module.children() if module in opened else [module])]
+
+
+def _first(modules: Mapping[str, nn.Module], usable: Sequence[str], blocks: Sequence[str]) -> str | None:
+    """The first single layer that transforms; None where a block is no more than that layer, scaled and rectified."""
+    singles = [name for name in usable if _is_single(modules[name])]
+    for name in blocks:
+        if [inner for inner in modules[name].modules() if _is_single(inner)] == [modules[one] for one in singles[:1]]:
+            return None
+    return next(iter(singles), None)
+
+
+def _last_pooling(modules: Mapping[str, nn.Module], usable: Sequence[str]) -> str | None:
+    """With what else is done without parameters in the same container, such as to flatten."""
+    pools = [name for name in usable if "Pool" in type(modules[name]).__name__]
+    if not pools:
+        return None
+    parent = pools[-1].rpartition(".")[0]
+    return parent if parent in usable and next(modules[parent].parameters(), None) is None else pools[-1]
+
+
+def _is_single(module: nn.Module) -> bool:
+    return _transforms(module) and not any(module.children())
 
 
 def _opened(level: Sequence[nn.Module]) -> list[nn.Module]:
