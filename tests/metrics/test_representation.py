@@ -193,6 +193,6 @@ def test_batches_are_spread_evenly_and_large_enough(count, batch_size, examples)
     assert max(sizes) - min(sizes) <= 1
     chosen = sorted(int(i) for batch in batches for i in batch)
     assert len(set(chosen)) == len(chosen) == min(count, examples)
-    assert 0 <= chosen[0]
+    assert chosen[0] >= 0
     assert chosen[-1] < count
     assert max(np.diff(chosen)) - min(np.diff(chosen)) <= 1
