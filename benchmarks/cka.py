@@ -14,53 +14,22 @@ import time
 import torch
 from peak import Peak
 from torch import Tensor, nn
-from torch.nn import functional
 
 from stabilitykit.data import Layout, TensorExamples
 from stabilitykit.similarity import compare_layers
+from stabilitykit.zoo import resnet14
 
 EXAMPLES = 2000
 LAYERS = ("conv1", "block1", "block2", "block3", "pool", "logits")
 
 
-class Residual(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(outputs)
-        self.stride, self.added = stride, outputs - inputs
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.norm2(self.conv2(functional.relu(self.norm1(self.conv1(x)))))
-        shortcut = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.added))
-        return functional.relu(inner + shortcut)
-
-
-class ResNet14(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(16)
-        self.block1 = nn.Sequential(Residual(16, 16, 1), Residual(16, 16, 1))
-        self.block2 = nn.Sequential(Residual(16, 32, 2), Residual(32, 32, 1))
-        self.block3 = nn.Sequential(Residual(32, 64, 2), Residual(64, 64, 1))
-        self.pool = nn.AdaptiveAvgPool2d(1)
-        self.logits = nn.Linear(64, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = functional.relu(self.norm1(self.conv1(x)))
-        return self.logits(self.pool(self.block3(self.block2(self.block1(x)))).flatten(1))
-
-
 def build() -> nn.Module:
-    return ResNet14().to(memory_format=torch.channels_last)
+    return resnet14().to(memory_format=torch.channels_last)
 
 
 def state_of(seed: int) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    return ResNet14().state_dict()
+    return resnet14().state_dict()
 
 
 def main(runs: int) -> None:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .run import Run as Run
     from .schedule import CosineCycles as CosineCycles
     from .schedule import warmup_cosine as warmup_cosine
+    from .similarity import Similarity as Similarity
     from .sources import Perturbation as Perturbation
     from .sources import Source as Source
     from .study import Reduction as Reduction
@@ -66,6 +67,7 @@ _HOME = {
     "record": "RunRecord",
     "run": "Run",
     "schedule": "CosineCycles warmup_cosine",
+    "similarity": "Similarity",
     "sources": "Perturbation Source",
     "study": "Reduction Study check measure",
     "task": "Recipe",

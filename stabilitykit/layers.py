@@ -16,7 +16,7 @@ from .errors import TaskError
 OUTPUT = "output"
 
 #: Layers that are chosen at most, and those that are enough not to look into a container.
-_MOST, _ENOUGH = 8, 5
+_MOST, _ENOUGH = 8, 4
 
 #: Modules that only hold others.
 _HOLDERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
