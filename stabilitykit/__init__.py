@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .run import Run as Run
     from .schedule import CosineCycles as CosineCycles
     from .schedule import warmup_cosine as warmup_cosine
+    from .similarity import Similarity as Similarity
     from .sources import Perturbation as Perturbation
     from .sources import Source as Source
     from .study import Study as Study
@@ -72,6 +73,7 @@ _HOME = {
     "reduction": "Reduction",
     "run": "Run",
     "schedule": "CosineCycles warmup_cosine",
+    "similarity": "Similarity",
     "sources": "Perturbation Source",
     "study": "Study check measure",
     "task": "Recipe",

@@ -40,6 +40,7 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
         "judgements": [_judgement(j) for verdict in study.verdicts for j in verdict.judgements],
         "control": study.control.to_json(),
         **({"flips": study.flips.to_json()} if whole and "disagreement" in study.measures else {}),
+        **({"similarity": [one.to_json() for one in study.similarities]} if study.similarities else {}),
         "notes": list(study.notes),
         "environment": dict(study.records[0].environment),
         "records": [_record(record, scores.get(record.index, {})) for record in study.records],

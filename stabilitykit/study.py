@@ -38,6 +38,7 @@ from .protocol import NoiseProtocol
 from .record import RunRecord
 from .reduction import Reduction
 from .runner import Progress, Runner
+from .similarity import Similarity, similarity_of
 from .stopping import Stop
 from .store import Experiment, RunStore
 from .task import Task, as_task
@@ -80,6 +81,7 @@ class Study:
     remarks: list[str] = field(default_factory=list)  #: what was seen while its runs were gathered, and since
     verdicts: list[Verdict] = field(default_factory=list)  #: every judgement that was asserted on this study
     selftests: list[str] = field(default_factory=list)  #: what its gates have proved, in a sentence each
+    similarities: list[Similarity] = field(default_factory=list)  #: what `cka` gave
 
     def __repr__(self) -> str:
         """Name the question, as tables do: test failures show it."""
@@ -218,6 +220,16 @@ class Study:
         failures = FailedRuns(len(self.failed), len(self.records), budget.max_failed_runs)
         return budget.judge(self.measures).beside(failures)
 
+    def cka(
+        self, layers: Iterable[str] | None = None, examples: int = 2000, batch_size: int | None = None
+    ) -> Similarity:
+        """Return how alike each layer represents the test examples in two runs, for a Recipe(keep_weights=True).
+
+        Names of ``layers`` are the model's modules'; None takes up to eight. See `compare_layers` for the arguments.
+        """
+        self.similarities.append(similarity_of(self.recipe, self.trained, layers, examples, batch_size))
+        return self.similarities[-1]
+
     def ensembles(self, size: int) -> Study:
         """Return vanilla ensembles of ``size`` runs each as a study: disjoint groups of this one's, their mean logits.
 
@@ -235,7 +247,7 @@ class Study:
         outputs = ensemble_of(self._outputs, groups)
         records = tuple(self._ensemble(i, group, outputs[i]) for i, group in enumerate(groups))
         name = f"{self.task}, ensembles of {size}"
-        return dataclasses.replace(self, task=name, records=records, recipe=None, most_runs=None)
+        return dataclasses.replace(self, task=name, records=records, recipe=None, most_runs=None, similarities=[])
 
     def _ensemble(self, index: int, members: Iterable[int], logits: Tensor) -> RunRecord:
         runs = [self.trained[i] for i in members]

@@ -18,6 +18,7 @@ from .ensembles import (
     vanilla_groups,
 )
 from .pairwise import disagreement, pearson, spearman
+from .representation import cka
 from .runs import Runs
 from .scores import (
     IGNORED_LABEL,
@@ -48,6 +49,7 @@ __all__ = [
     "accuracy_ensemble_delta",
     "central_range",
     "churn",
+    "cka",
     "correctness",
     "cross_entropy",
     "cross_entropy_ensemble_delta",
