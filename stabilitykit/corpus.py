@@ -53,7 +53,7 @@ class Corpus:
             )
         words = tuple(dict.fromkeys(tokens["train"] if vocabulary is None else vocabulary))
         place = {word: index for index, word in enumerate(words)}
-        return cls(*(_indices(name, tokens[name], place) for name in _SPLITS), vocabulary=words)
+        return cls(**{name: _indices(name, tokens[name], place) for name in _SPLITS}, vocabulary=words)
 
     @classmethod
     def of_folder(cls, folder: str | Path) -> Corpus:
@@ -82,9 +82,9 @@ class Corpus:
 def python_topics(least: int = 2) -> Corpus:
     """Return the help texts that come with Python, in the manner of the Penn Treebank: text on every machine.
 
-    Some fifty thousand words, 1,900 of them different: lower case, without punctuation, ``N`` for a number, ``<unk>`` for a word that the
-    training text has fewer than ``least`` times. Of every 8 sentences one is for validation and one for the test. The
-    texts are those of this Python, another version has others.
+    Some fifty thousand words, 1,900 of them different: lower case, without punctuation, ``N`` for a number, ``<unk>``
+    for a word that the training text has fewer than ``least`` times. Of every 8 sentences one is for validation and one
+    for the test. The texts are those of this Python, another version has others.
     """
     from pydoc_data import topics
 

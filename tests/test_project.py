@@ -64,6 +64,7 @@ ORDER = (
     "task",
     "growth",
     "conditioning",
+    "language",
     "training",
     "control",
     "drafts",

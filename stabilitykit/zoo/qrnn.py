@@ -6,6 +6,7 @@ Optimizing LSTM Language Models* (2017): the paper's model of text.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -52,7 +53,7 @@ class QRNN(nn.Module):
         self.embedding = nn.Parameter(torch.empty(vocabulary, embedding).uniform_(-0.1, 0.1))
         self.layers = nn.ModuleList(
             QRNNLayer(inputs, outputs, window=2 if place == 0 else 1, dropout_weights=dropout_weights)
-            for place, (inputs, outputs) in enumerate(zip(sizes[:-1], sizes[1:], strict=True))
+            for place, (inputs, outputs) in enumerate(itertools.pairwise(sizes))
         )
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
@@ -111,7 +112,7 @@ def f_pooling(candidate: Tensor, forget: Tensor, first: Tensor) -> Tensor:
     tensor([[0.5000],
             [0.2500]])
     """
-    states: Tensor = _Recurrence.apply(forget, candidate - forget * candidate, first)  # type: ignore[no-untyped-call]  # torch's own
+    states: Tensor = _Recurrence.apply(forget, candidate - forget * candidate, first)
     return states
 
 
@@ -122,7 +123,7 @@ class _Recurrence(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, forget: Tensor, added: Tensor, first: Tensor) -> Tensor:  # type: ignore[override]  # torch's takes any
+    def forward(ctx: Any, forget: Tensor, added: Tensor, first: Tensor) -> Tensor:
         states = torch.empty_like(added)
         last = first
         for f, b, state in zip(forget.unbind(), added.unbind(), states.unbind(), strict=True):
@@ -131,8 +132,8 @@ class _Recurrence(torch.autograd.Function):
         return states
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]  # torch's own
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]  # as above
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         forget, states, first = ctx.saved_tensors
         of_states = torch.empty_like(gradient)
         later: Tensor = of_states[-1].copy_(gradient[-1])

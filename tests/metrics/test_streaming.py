@@ -95,10 +95,8 @@ def test_perplexity_of_a_pair_is_that_of_its_mean_logits(logits: Tensor, targets
 
 def test_sampled_places_are_one_of_each_stretch() -> None:
     places = sampled_places(1003, size=100, seed=3)
-    ends = [i * 1003 // 100 for i in range(101)]
-    assert all(
-        low <= place < high for place, (low, high) in zip(places.tolist(), itertools.pairwise(ends), strict=True)
-    )
+    stretches = itertools.pairwise(i * 1003 // 100 for i in range(101))
+    assert all(low <= place < high for place, (low, high) in zip(places.tolist(), stretches, strict=True))
     assert not torch.equal(places, sampled_places(1003, size=100, seed=4))
 
 

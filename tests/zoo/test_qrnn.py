@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -35,7 +37,7 @@ def test_parameter_count(vocabulary: int, embedding: int, hidden: int, layers: i
     widths = [embedding] + [hidden] * (layers - 1) + [embedding]
     expected = vocabulary * embedding + vocabulary  # the embedding is the decoder, which has a bias of its own
     expected += 2 * embedding * 3 * widths[1] + 3 * widths[1]  # the first layer sees two words
-    expected += sum(3 * out * (into + 1) for into, out in zip(widths[1:-1], widths[2:], strict=True))
+    expected += sum(3 * out * (into + 1) for into, out in itertools.pairwise(widths[1:]))
     assert sum(p.numel() for p in model.parameters()) == expected
 
 
