@@ -25,8 +25,13 @@ class TokenScores:
 
     @property
     def cross_entropy(self) -> float:
-        """Mean negative log-likelihood of the right token, nats; its exponential is the perplexity."""
+        """Mean negative log-likelihood of the right token, nats."""
         return -float(self.log_probabilities.mean())
+
+    @property
+    def perplexity(self) -> float:
+        """Exponential of the cross-entropy: how many words the model hesitates between; infinite beyond 1e308."""
+        return float((-self.log_probabilities.mean()).exp())
 
 
 def token_scores(chunks: Iterable[Tensor], targets: Tensor, places: Tensor) -> TokenScores:
