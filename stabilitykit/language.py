@@ -189,12 +189,7 @@ class LanguageRecipe(Task):
             self._train_epoch(model, optimizer, text, epoch)
             scores = self._score(model, run.device) if self.curve else None
             if scores is not None:
-                run.curve.append(
-                    {
-                        "perplexity": float(torch.tensor(scores.cross_entropy).exp()),
-                        "cross_entropy": scores.cross_entropy,
-                    }
-                )
+                run.curve.append({"perplexity": scores.perplexity, "cross_entropy": scores.cross_entropy})
         scores = scores or self._score(model, run.device)  # now, so that a model that cannot predict is a failed run
         if not torch.isfinite(scores.log_probabilities).all():
             raise TrainingError("some logits of the test text are NaN or infinite")
@@ -331,8 +326,8 @@ class LanguageMeasures(Measures):
             [],
             labels,
             {
-                "perplexity": lambda outputs, labels: self.of_runs("cross_entropy").exp(),
-                "cross_entropy": lambda outputs, labels: self._cross_entropies(),
+                "perplexity": lambda outputs, labels: self._each("perplexity"),
+                "cross_entropy": lambda outputs, labels: self._each("cross_entropy"),
                 "accuracy": lambda outputs, labels: percent_right(self.predicted, labels),
             },
         )
@@ -350,8 +345,8 @@ class LanguageMeasures(Measures):
     def _overlaps(self) -> Tensor:
         return self._get_overlaps()
 
-    def _cross_entropies(self) -> Tensor:
-        return torch.tensor([scores.cross_entropy for scores in self._tokens], dtype=torch.float64)
+    def _each(self, score: str) -> Tensor:
+        return torch.tensor([getattr(scores, score) for scores in self._tokens], dtype=torch.float64)
 
     def _computations(self) -> dict[str, Callable[[], Estimate]]:
         compute = super()._computations()
