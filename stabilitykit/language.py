@@ -316,7 +316,7 @@ class LanguageMeasures(Measures):
     ...     overlaps=lambda: cross_entropy_ensemble_delta(logits),
     ... )
     >>> round(measures["perplexity"].value, 3), measures["disagreement"].value
-    (1.586, 50.0)
+    (1.751, 50.0)
     """
 
     def __init__(self, labels: Tensor, scores: Callable[[], list[TokenScores]], overlaps: Callable[[], Tensor]) -> None:
