@@ -171,7 +171,7 @@ FIGURES: dict[str, Callable[[Results, Any], Any]] = {"figure 1": figure_1, "figu
 
 
 def page(results: Results, template: str) -> str:
-    """Fill the places of the template: ``{{table table 1}}``, ``{{figure 1}}``, ``{{outcomes test_sources}}``, ``{{series remedies}}``."""
+    """Fill the places of the template, such as ``{{table table 1}}`` and ``{{outcomes test_sources}}``."""
 
     def fill(place: re.Match[str]) -> str:
         kind, _, rest = place[1].partition(" ")

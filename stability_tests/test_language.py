@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from stabilitykit.corpus import python_topics
-from stabilitykit.zoo.qrnn import QRNN
 
 from stabilitykit import Corpus, LanguageRecipe, assert_alike, warmup_cosine
+from stabilitykit.corpus import python_topics
+from stabilitykit.zoo.qrnn import QRNN
 
 ROWS = {
     "init": ("table 2", "Parameter initialization"),

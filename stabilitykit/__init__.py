@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from .components import VarianceComponents as VarianceComponents
     from .components import variance_components as variance_components
     from .conditioning import ConditionNumber as ConditionNumber
+    from .corpus import Corpus as Corpus
+    from .corpus import python_topics as python_topics
     from .data import RandomCropFlip as RandomCropFlip
     from .errors import BaselineExceededError as BaselineExceededError
     from .errors import BudgetExceededError as BudgetExceededError
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from .errors import UsageError as UsageError
     from .estimate import Estimate as Estimate
     from .growth import Growth as Growth
+    from .language import LanguageRecipe as LanguageRecipe
     from .likeness import Likeness as Likeness
     from .likeness import alike as alike
     from .limits import Outcome as Outcome
@@ -62,11 +65,13 @@ _HOME = {
     "comparison": "Comparison compare",
     "components": "VarianceComponents variance_components",
     "conditioning": "ConditionNumber",
+    "corpus": "Corpus python_topics",
     "data": "RandomCropFlip",
     "errors": ("BaselineExceededError BudgetExceededError IsolationError RunsFailedError StabilityError UsageError"),
     "estimate": "Estimate",
     "growth": "Growth",
     "likeness": "Likeness alike",
+    "language": "LanguageRecipe",
     "limits": "Outcome",
     "protocol": "NoiseProtocol",
     "record": "RunRecord",

@@ -62,8 +62,9 @@ class PlannedStudy:
 
     @property
     def main_delta(self) -> str:
-        """The ensemble delta of accuracy, or of RMSE where the task is a regression."""
-        return "rmse_ensemble_delta" if self.labels.is_floating_point() else "ensemble_delta"
+        """The ensemble delta of accuracy, of RMSE in a regression, of perplexity in a language model."""
+        main = ("ensemble_delta", "rmse_ensemble_delta", "perplexity_ensemble_delta")
+        return next(name for name in main if name in self.question.names)
 
     def note(self, budget: Budget) -> None:
         """Note what a test asserts on the study."""

@@ -36,7 +36,7 @@ from .metrics import (
 Metric: TypeAlias = Callable[[Tensor, Tensor], float]
 
 #: R runs' outputs and the labels in, float64 ``[R]`` out.
-_Score: TypeAlias = Callable[[Runs, Tensor], Tensor]
+Score: TypeAlias = Callable[[Runs, Tensor], Tensor]
 
 _CORRELATIONS: Mapping[str, Callable[[Runs], Tensor]] = {"correlation": spearman, "pearson": pearson}
 
@@ -56,14 +56,21 @@ class Measures(Mapping[str, Estimate]):
 
     def __init__(self, outputs: Runs, labels: Tensor, metrics: Mapping[str, Metric] | None = None) -> None:
         """Take R times ``[N, ..., C]`` logits and ``[N, ...]`` classes, or ``[N, ...]`` outputs and float targets."""
-        self._classes = not labels.is_floating_point()
+        classes = not labels.is_floating_point()
         # R tensors, so that no measure needs a second copy of all outputs.
         outputs = list(outputs)
-        self._outputs, self._labels = flatten_examples(outputs, labels) if self._classes else (outputs, labels)
-        self._scores: dict[str, _Score] = _built_in_scores(self._classes)
-        if self._classes:
-            self._scores["accuracy"] = lambda outputs, labels: percent_right(self.predicted, labels)
-        self._scores |= {name: _each_run(name, metric) for name, metric in (metrics or {}).items()}
+        outputs, labels = flatten_examples(outputs, labels) if classes else (outputs, labels)
+        scores = _built_in_scores(classes)
+        if classes:
+            scores["accuracy"] = lambda outputs, labels: percent_right(self.predicted, labels)
+        self._begin(
+            outputs, labels, scores | {name: _each_run(name, metric) for name, metric in (metrics or {}).items()}
+        )
+
+    def _begin(self, outputs: Runs, labels: Tensor, scores: dict[str, Score]) -> None:
+        """Take the labels ``[N]`` of what counts, and how to score outputs against them, the main score first."""
+        self._outputs, self._labels, self._scores = outputs, labels, scores
+        self._classes = not labels.is_floating_point()
         self._known: dict[str, Estimate] = {}
         self._per_run: dict[str, Tensor] = {}
         self._compute = self._computations()
@@ -218,11 +225,11 @@ def _delta_name(score: str) -> str:
     return "ensemble_delta" if score == "accuracy" else f"{score}_ensemble_delta"
 
 
-def _built_in_scores(classes: bool) -> dict[str, _Score]:
+def _built_in_scores(classes: bool) -> dict[str, Score]:
     return {"accuracy": accuracy, "cross_entropy": cross_entropy} if classes else {"rmse": rmse}
 
 
-def _each_run(name: str, metric: Metric) -> _Score:
+def _each_run(name: str, metric: Metric) -> Score:
     def scores(outputs: Runs, labels: Tensor) -> Tensor:
         values = [_number(name, metric(run, labels)) for run in outputs]
         if not all(map(math.isfinite, values)):

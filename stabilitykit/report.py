@@ -83,7 +83,7 @@ def _judgement(judgement: Any) -> dict[str, Any]:
 
 def _scores(study: Study) -> dict[int, dict[str, float]]:
     """The scores of each run that has some, by its index."""
-    names = ("accuracy", "cross_entropy") if "accuracy" in study.measures else ("rmse",)
+    names = [name for name in ("perplexity", "accuracy", "cross_entropy", "rmse") if name in study.measures]
     of_runs = {name: study.measures.of_runs(name).tolist() for name in names}
     return {
         record.index: {name: values[place] for name, values in of_runs.items()}

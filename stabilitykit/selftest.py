@@ -50,6 +50,11 @@ def selftest(study: Study, budget: Budget, *, undecided_is_red: bool = True) -> 
     Raises `SelfTestError`, an AssertionError, that names each fault which went unnoticed.
     """
     gate = _Gate(study, budget, undecided_is_red)
+    if not gate.records:
+        study.selftests.append(
+            "self-test: not possible, since the runs keep no outputs that faults could be planted into"
+        )
+        return
     blind = [gate.cannot_notice_a_broken_run(), gate.cannot_notice_a_leaked_seed()]
     unnoticed = [
         "" if blind[0] else gate.misses_a_broken_run(),

@@ -147,6 +147,16 @@ class Study:
         return self["cross_entropy_sd"]
 
     @property
+    def perplexity(self) -> Estimate:
+        """Mean perplexity over runs, of a language model."""
+        return self["perplexity"]
+
+    @property
+    def perplexity_sd(self) -> Estimate:
+        """SD of the perplexity over runs (ddof=1), of a language model."""
+        return self["perplexity_sd"]
+
+    @property
     def rmse(self) -> Estimate:
         """Mean root mean squared error over runs, in the unit of the targets."""
         return self["rmse"]
@@ -168,7 +178,7 @@ class Study:
 
     @property
     def ensemble_delta(self) -> Estimate:
-        """Accuracy (or RMSE) that averaging the outputs of two runs gains, mean over pairs (the paper's equation 1)."""
+        """Accuracy (RMSE, perplexity) that averaging the outputs of two runs gains, mean over pairs: equation (1)."""
         return self[self.main_delta]
 
     @property
@@ -179,7 +189,7 @@ class Study:
 
     @property
     def main_delta(self) -> str:
-        """Name of the ensemble delta of accuracy, or of RMSE where the task is a regression."""
+        """Name of the ensemble delta of accuracy, of RMSE in a regression, of perplexity in a language model."""
         return self.measures.main_delta
 
     @property
@@ -428,9 +438,10 @@ def _study(
     trainer = Trainer(task, session.device_for(), session.threads, session.rootdir)
     check_metrics(metrics, task.labels)
     check_mode(control)
+    names = task.measure_names(metrics)
     if budget is not None:
         check_is_budget(budget)
-        budget.check_names(task.measure_names(metrics))
+        budget.check_names(names)
     experiment, private = _experiment(session, task, protocol, trainer)
     watch = None
     if budget is not None and stops_early:
@@ -451,7 +462,7 @@ def _study(
         most_runs=protocol.runs if stops_early else None,
         max_failed_runs=budget.max_failed_runs if budget else 0,
         private=private,
-        remarks=[*(objections(budget.limits, task.examples) if budget else ()), *session.remarks],
+        remarks=[*(objections(budget.limits, task.examples) if budget else ()), *task.remarks, *session.remarks],
         on_undecided=session.on_undecided,
         on_judged=session.on_judged,
     )

@@ -48,6 +48,8 @@ class Task(ABC):
     isolates: bool = True
     #: Whether a run keeps its final weights.
     keep_weights: bool = False
+    #: What a reader of its studies should know beside the numbers.
+    remarks: tuple[str, ...] = ()
     #: Whether a run leaves its outputs. One that would leave too many keeps its weights, and `measures` predicts anew.
     leaves_outputs: bool = True
 
@@ -72,7 +74,7 @@ class Task(ABC):
 
     def identity(self) -> dict[str, object]:
         """What another version of this task must share to be compared with it: never its model, settings or source."""
-        return {"labels": _content_digest(self.labels)}
+        return {"labels": content_digest(self.labels)}
 
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
         """Raise `UsageError` for what can be known to be wrong before anything trains."""
@@ -147,22 +149,8 @@ class Recipe(Task):
     _prepared: dict[object, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("model", "optimizer"):
-            if not callable(getattr(self, name)):
-                raise TaskError(
-                    f"Expected {name}= to be a function that makes a new one for every run but got "
-                    f"{type(getattr(self, name)).__name__}. Write {name}=lambda{' model' * (name == 'optimizer')}: ..."
-                )
-        if isinstance(self.model, nn.Module):
-            raise TaskError(
-                f"Expected model= to be a function that makes a new model for every run but got a "
-                f"{type(self.model).__name__}: a second run would go on training the first one's weights. "
-                f"Write model=lambda: {type(self.model).__name__}(...)."
-            )
-        for name in ("epochs", "batch_size", "eval_batch_size"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise TaskError(f"Expected {name} >= 1 but got {name}={value!r}.")
+        check_makers(self.model, self.optimizer)
+        check_counts(epochs=self.epochs, batch_size=self.batch_size, eval_batch_size=self.eval_batch_size)
         check_data("train", self.train)
         check_data("test", self.test)
         if isinstance(self.schedule, CosineCycles):
@@ -225,7 +213,7 @@ class Recipe(Task):
     def identity(self) -> dict[str, object]:
         """The data, of a Dataset some of its items, and the epochs."""
         parts = [data if isinstance(data, tuple) else (len(data), _sample(data)) for data in (self.train, self.test)]  # type: ignore[arg-type]  # sized, as `check_data` has seen
-        train, test = map(_content_digest, parts)
+        train, test = map(content_digest, parts)
         return {**super().identity(), "train": train, "test": test, "epochs": self.epochs}
 
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
@@ -236,7 +224,7 @@ class Recipe(Task):
         run = Run(plan, device)
         with Stream(run.acting.stochastic, device):
             model = self._build(run)
-            self._make_optimizer(run.perturb(model))
+            new_optimizer(self.optimizer, run.perturb(model))
             examples = self._examples(self.test, device)
             few = [torch.arange(min(2, len(examples)))]
             (x, y) = next(iter(examples.batches(few, item_seed=0)))
@@ -250,7 +238,7 @@ class Recipe(Task):
         """Train one model and return its test outputs, averaged over the snapshots if there are any."""
         train, test = self._examples(self.train, run.device), self._examples(self.test, run.device)
         model = run.perturb(self._build(run))
-        optimizer = self._make_optimizer(model)
+        optimizer = new_optimizer(self.optimizer, model)
         outputs: Tensor | None = None
         for epoch in run.epochs(self.epochs, state=(model, optimizer)):
             self._train_epoch(run, model, optimizer, train, epoch)
@@ -278,31 +266,15 @@ class Recipe(Task):
             loss = loss_of(forward(x), y)
             loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature has no types
             if self.schedule is not None:
-                _set_rate(optimizer, self.schedule(epoch + step / steps, self.epochs))
+                set_rate(optimizer, self.schedule(epoch + step / steps, self.epochs))
             optimizer.step()
             total += loss.detach()
         if not torch.isfinite(total):
             raise TrainingError(f"the loss became {total.item()} in epoch {epoch} (from 0)")
 
     def _build(self, run: Run) -> nn.Module:
-        with run.stream(Source.INIT):
-            model = self.model()
-        if not isinstance(model, nn.Module):
-            raise TaskError(f"Expected model() to return a torch.nn.Module but it returned {type(model).__name__}.")
-        if next(model.parameters(), None) is None:
-            raise TaskError(f"Expected a model with parameters to train but {type(model).__name__} has none.")
-        model = model.to(run.device, self.dtype)
+        model = new_model(self.model, run).to(run.device, self.dtype)
         return model.to(memory_format=self.memory_format) if self.memory_format else model
-
-    def _make_optimizer(self, model: nn.Module) -> Optimizer:
-        optimizer = self.optimizer(model)
-        if not isinstance(optimizer, Optimizer):
-            raise TaskError(
-                f"Expected optimizer(model) to return a torch Optimizer but got {type(optimizer).__name__}."
-            )
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-        return optimizer
 
     def _examples(self, data: Data, device: torch.device) -> Examples:
         """Convert data once, for all runs of this recipe and of those derived from it."""
@@ -335,6 +307,56 @@ class Recipe(Task):
         # shapes for one code object: each recipe has its own, and past the limit fullgraph makes an error of it.
         own = types.FunctionType(_call.__code__.replace(), globals())
         return torch.compile(own, dynamic=False, fullgraph=True)
+
+
+def check_makers(model: object, optimizer: object) -> None:
+    """Raise `TaskError` unless both are functions that make a new one for every run."""
+    for name, make in (("model", model), ("optimizer", optimizer)):
+        if not callable(make):
+            raise TaskError(
+                f"Expected {name}= to be a function that makes a new one for every run but got "
+                f"{type(make).__name__}. Write {name}=lambda{' model' * (name == 'optimizer')}: ..."
+            )
+    if isinstance(model, nn.Module):
+        raise TaskError(
+            f"Expected model= to be a function that makes a new model for every run but got a "
+            f"{type(model).__name__}: a second run would go on training the first one's weights. "
+            f"Write model=lambda: {type(model).__name__}(...)."
+        )
+
+
+def check_counts(**counts: object) -> None:
+    """Raise `TaskError` unless all are integers of 1 or more."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise TaskError(f"Expected {name} >= 1 but got {name}={value!r}.")
+
+
+def new_model(make: Callable[[], nn.Module], run: Run) -> nn.Module:
+    """Return a model whose parameters come from the run's stream ``init``."""
+    with run.stream(Source.INIT):
+        model = make()
+    if not isinstance(model, nn.Module):
+        raise TaskError(f"Expected model() to return a torch.nn.Module but it returned {type(model).__name__}.")
+    if next(model.parameters(), None) is None:
+        raise TaskError(f"Expected a model with parameters to train but {type(model).__name__} has none.")
+    return model
+
+
+def new_optimizer(make: Callable[[nn.Module], Optimizer], model: nn.Module) -> Optimizer:
+    """Return the model's optimizer, each group of which knows the rate that a schedule's factors are on."""
+    optimizer = make(model)
+    if not isinstance(optimizer, Optimizer):
+        raise TaskError(f"Expected optimizer(model) to return a torch Optimizer but got {type(optimizer).__name__}.")
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return optimizer
+
+
+def set_rate(optimizer: Optimizer, factor: float) -> None:
+    """Set each group's learning rate to ``factor`` times its first one."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -458,7 +480,7 @@ def _sample(data: Any) -> list[Any]:
         return [data[index] for index in range(0, len(data), step)]
 
 
-def _content_digest(value: object) -> str | None:
+def content_digest(value: object) -> str | None:
     """Return a hash of values alone, whichever source they came from; None where they cannot be read."""
     try:
         return fingerprint(value, Path(os.devnull))
@@ -480,11 +502,6 @@ def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     # [N, 1] against [N] would be broadcast to all pairs.
     return functional.mse_loss(outputs.reshape(targets.shape), targets.to(outputs.dtype))
-
-
-def _set_rate(optimizer: Optimizer, factor: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
 
 
 def _check_rate_is_zero(optimizer: Optimizer, epochs: int) -> None:

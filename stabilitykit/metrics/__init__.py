@@ -11,10 +11,12 @@ from __future__ import annotations
 from .curves import central_range, runs_to_reach_inside, share_inside
 from .ensembles import (
     Average,
+    Overlaps,
     accuracy_ensemble_delta,
     cross_entropy_ensemble_delta,
     ensemble_delta,
     ensemble_of,
+    perplexity_ensemble_delta,
     vanilla_groups,
 )
 from .pairwise import disagreement, pearson, spearman
@@ -30,6 +32,7 @@ from .scores import (
     predictions,
     rmse,
 )
+from .streaming import TokenScores, sampled_places, token_scores
 from .variance import (
     churn,
     correctness,
@@ -43,8 +46,10 @@ from .variance import (
 __all__ = [
     "IGNORED_LABEL",
     "Average",
+    "Overlaps",
     "Runs",
     "Score",
+    "TokenScores",
     "accuracy",
     "accuracy_ensemble_delta",
     "central_range",
@@ -64,10 +69,13 @@ __all__ = [
     "floor_of_churn",
     "pearson",
     "percent_right",
+    "perplexity_ensemble_delta",
     "predictions",
     "rmse",
     "runs_to_reach_inside",
+    "sampled_places",
     "share_inside",
     "spearman",
+    "token_scores",
     "vanilla_groups",
 ]

@@ -143,20 +143,66 @@ def cross_entropy_ensemble_delta(logits: Runs) -> Tensor:
 
     Source: Summers & Dinneen, ICML 2021, equation (1), before its mean over pairs.
     """
-    runs, (examples, classes) = len(logits), logits[0].shape
-    total = logits[0].new_zeros(runs, runs, dtype=torch.float64)
-    examples_a_product = min(examples, max(1, _CHUNK_BYTES // (4 * 8 * runs * runs)))
-    room = total.new_empty(examples_a_product, runs, runs)
-    for some in blocks(logits, max(1, _CHUNK_BYTES // (4 * 8 * runs * classes))):
-        halves = some.transpose(0, 1).to(torch.float64, memory_format=torch.contiguous_format)
-        halves -= halves.amax(dim=-1, keepdim=True)
-        for few in torch.split(halves.div_(2), examples_a_product):
-            total += _log_overlaps(few, room[: len(few)])
-    # Not yet probabilities: each model's own sum of them is on the diagonal.
-    own = total.diagonal() / 2
-    delta = ((total - own[:, None] - own) / examples).triu(diagonal=1).clamp_(max=0)
-    same = first_copies(logits)  # equal models gain exactly nothing, whatever a matrix product rounds
-    return (delta + delta.T)[same][:, same]
+    overlaps = Overlaps(len(logits))
+    overlaps.add(logits)
+    return overlaps.cross_entropy_ensemble_delta()
+
+
+class Overlaps:
+    """What `cross_entropy_ensemble_delta` sums over examples, which need not be there all at once.
+
+    >>> overlaps = Overlaps(runs=2)
+    >>> overlaps.add(torch.tensor([[[0.0, 0.0]], [[0.0, 2.0]]]))
+    >>> overlaps.add(torch.tensor([[[0.0, 0.0]], [[0.0, 0.0]]]))
+    >>> overlaps.cross_entropy_ensemble_delta()
+    tensor([[ 0.0000, -0.0484],
+            [-0.0484,  0.0000]], dtype=torch.float64)
+    """
+
+    def __init__(self, runs: int) -> None:
+        self.examples = 0  #: N so far
+        self._total = torch.zeros(runs, runs, dtype=torch.float64)
+        self._alike = [0] * runs  # index of the first run that is equal bit for bit so far
+
+    def add(self, logits: Runs) -> None:
+        """Count in more examples, logits ``[R, n, C]``."""
+        runs, (examples, classes) = len(logits), logits[0].shape
+        self._total = self._total.to(logits[0].device)
+        examples_a_product = min(examples, max(1, _CHUNK_BYTES // (4 * 8 * runs * runs)))
+        room = self._total.new_empty(examples_a_product, runs, runs)
+        for some in blocks(logits, max(1, _CHUNK_BYTES // (4 * 8 * runs * classes))):
+            halves = some.transpose(0, 1).to(torch.float64, memory_format=torch.contiguous_format)
+            halves -= halves.amax(dim=-1, keepdim=True)
+            for few in torch.split(halves.div_(2), examples_a_product):
+                self._total += _log_overlaps(few, room[: len(few)])
+        self.examples += examples
+        both = list(zip(self._alike, first_copies(logits), strict=True))
+        self._alike = [both.index(pair) for pair in both]
+
+    def cross_entropy_ensemble_delta(self) -> Tensor:
+        """Return that of every pair over all examples so far, float64 ``[R, R]``."""
+        # Not yet probabilities: each model's own sum of them is on the diagonal.
+        own = self._total.diagonal() / 2
+        delta = ((self._total - own[:, None] - own) / self.examples).triu(diagonal=1).clamp_(max=0)
+        same = self._alike  # equal models gain exactly nothing, whatever a matrix product rounds
+        return (delta + delta.T)[same][:, same]
+
+
+def perplexity_ensemble_delta(cross_entropy: Tensor, delta: Tensor) -> Tensor:
+    """Perplexity of the mean logits of two models less the mean of their perplexities, for every pair.
+
+    Cross-entropies ``[R]`` and their `cross_entropy_ensemble_delta` ``[R, R]``, both in nats, in; float64 ``[R, R]``
+    out, never above 0.
+
+    >>> perplexity_ensemble_delta(torch.tensor([4.0, 4.0]).double(), torch.tensor([[0.0, -0.1], [-0.1, 0.0]]).double())
+    tensor([[ 0.0000, -5.1957],
+            [-5.1957,  0.0000]], dtype=torch.float64)
+
+    Source: Summers & Dinneen, ICML 2021, equation (1) and table 2.
+    """
+    alone = cross_entropy.exp()
+    together = (delta + (cross_entropy[:, None] + cross_entropy) / 2).exp()
+    return (together - (alone[:, None] + alone) / 2).clamp_(max=0)
 
 
 def _log_overlaps(halves: Tensor, room: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 Summary = Mapping[str, Any]
 
-#: Column titles and how to fill them, for classification and for regression.
+#: Column titles and how to fill them, for classification, regression and language models.
 _CLASSES: tuple[tuple[str, str], ...] = (
     ("accuracy %", "accuracy"),
     ("acc. SD", "accuracy_sd"),
@@ -24,6 +24,14 @@ _REGRESSION: tuple[tuple[str, str], ...] = (
     ("corr.", "correlation"),
     ("ens. delta", "rmse_ensemble_delta"),
 )
+_LANGUAGE: tuple[tuple[str, str], ...] = (
+    ("PPL", "perplexity"),
+    ("PPL SD", "perplexity_sd"),
+    ("CE SD", "cross_entropy_sd"),
+    ("disagree %", "disagreement"),
+    ("corr.", "correlation"),
+    ("ens. delta", "perplexity_ensemble_delta"),
+)
 
 
 def study_table(summaries: Sequence[Summary]) -> list[str]:
@@ -34,7 +42,8 @@ def study_table(summaries: Sequence[Summary]) -> list[str]:
     """
     lines: list[str] = []
     names = _names(summaries)
-    for columns, rows in ((_CLASSES, _of_kind(summaries, regression=False)), (_REGRESSION, _of_kind(summaries, True))):
+    for columns in (_CLASSES, _REGRESSION, _LANGUAGE):
+        rows = [summary for summary in summaries if _columns(summary) is columns]
         if rows:
             lines += [""] * bool(lines) + _table(columns, rows, names)
     return lines + _notes(summaries)
@@ -60,14 +69,17 @@ def _key(summary: Summary) -> tuple[str, str]:
     return summary["test"], summary["task"]
 
 
-def _of_kind(summaries: Sequence[Summary], regression: bool) -> list[Summary]:
-    return [summary for summary in summaries if ("rmse" in summary["metrics"]) == regression]
+def _columns(summary: Summary) -> Sequence[tuple[str, str]]:
+    if "rmse" in summary["metrics"]:
+        return _REGRESSION
+    # A classification may have a perplexity too, as a metric of the user's own.
+    return _LANGUAGE if "perplexity" in summary["metrics"] and "ensemble_delta" not in summary["metrics"] else _CLASSES
 
 
 def _table(
     columns: Sequence[tuple[str, str]], summaries: Sequence[Summary], names: Mapping[tuple[str, str], str]
 ) -> list[str]:
-    extra = _custom(summaries)
+    extra = _custom(summaries, {key for _, key in columns})
     titles = ["test", "varies", "runs", *(title for title, _ in columns), *extra, "verdict"]
     keys = [*(key for _, key in columns), *extra]
     rows = [titles] + [[names[_key(summary)], *_row(keys, summary)] for summary in summaries]
@@ -76,9 +88,9 @@ def _table(
     return ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths, strict=True)).rstrip() for row in rows]
 
 
-def _custom(summaries: Sequence[Summary]) -> list[str]:
+def _custom(summaries: Sequence[Summary], shown: set[str]) -> list[str]:
     """The SDs of the users' own metrics, which no column above has."""
-    known = {"accuracy_sd", "training_sd", "cross_entropy_sd", "rmse_sd"}
+    known = shown | {"accuracy_sd", "training_sd"}
     names = [name for summary in summaries for name in summary["metrics"] if name.endswith("_sd") and name not in known]
     return list(dict.fromkeys(names))
 

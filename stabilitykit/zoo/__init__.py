@@ -6,6 +6,7 @@ Every model is a function that makes a new one, as ``Recipe(model=...)`` takes i
 
 from __future__ import annotations
 
+from .qrnn import QRNN
 from .remedies import aswa, augment_weights, average_weights, clip_gradients
 from .resnet import resnet6, resnet10, resnet14, resnet18
 from .settings import cifar10, cifar10_shallow, mnist
@@ -14,6 +15,7 @@ from .shufflenet import shufflenet50
 from .vgg import vgg11
 
 __all__ = [
+    "QRNN",
     "aswa",
     "augment_weights",
     "average_weights",
