@@ -40,6 +40,8 @@ def test_sources_that_do_the_same_pass(sources):
     assert [of.outcome for of in found.measures] == [Outcome.PASS, Outcome.PASS]
     assert found["disagreement"].studies == ("init", "shuffle", "augment")
     assert len(found["disagreement"].ratios) == 6
+    assert found["disagreement"].alpha == pytest.approx(0.05 / 12)  # shared by the ratios of both measures
+    assert found["disagreement"].beta == 0.05
     text = str(found)
     assert "times that of" in text
     assert "the largest ratio of 6: all are shown to be within 1.5." in text
