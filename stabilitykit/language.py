@@ -29,7 +29,7 @@ from .metrics import (
 )
 from .protocol import NoiseProtocol
 from .record import RunRecord
-from .run import Run
+from .run import Run, check_onset
 from .schedule import CosineCycles, Schedule
 from .seeding import Stream
 from .sources import Source
@@ -162,9 +162,9 @@ class LanguageRecipe(Task):
                 f"changed. What can vary is init, stochastic (dropout and the lengths of segments), low_level, or all "
                 f"of them; or one weight, by perturb='ulp'."
             )
-        plan = protocol.plans()[0]
-        run = Run(plan, device)
-        with Stream(plan.stochastic, device), torch.no_grad():
+        check_onset(protocol.onset, self.epochs)
+        run = Run(protocol.plans()[0], device)
+        with Stream(run.acting.stochastic, device), torch.no_grad():
             model = new_model(self.model, run).to(device)
             new_optimizer(self.optimizer, run.perturb(model))
             self._check_logits(_read(model.eval(), self.corpus.test[:2, None].to(device), None))
@@ -184,7 +184,7 @@ class LanguageRecipe(Task):
         optimizer = new_optimizer(self.optimizer, model)
         text = _side_by_side(self.corpus.train, self.batch_size).to(run.device)
         scores: TokenScores | None = None
-        for epoch in run.epochs(self.epochs):
+        for epoch in run.epochs(self.epochs, state=(model, optimizer)):
             self._train_epoch(model, optimizer, text, epoch)
             scores = self._score(model, run.device) if self.curve else None
             if scores is not None:

@@ -25,7 +25,7 @@ from stabilitykit.protocol import NoiseProtocol, RunPlan
 from stabilitykit.record import RunRecord
 from stabilitykit.render.terminal import study_table
 from stabilitykit.report import summarize
-from stabilitykit.study import Session, Study, check
+from stabilitykit.study import Session, Study, check, measure
 from stabilitykit.training import Trainer
 from stabilitykit.zoo.qrnn import QRNN
 
@@ -191,6 +191,18 @@ def test_nothing_varies_where_the_model_draws_nothing(ask: Ask, recipe: Language
 def test_two_trainings_under_one_plan_have_the_same_bits(recipe: LanguageRecipe, tmp_path: Path) -> None:
     plan = NoiseProtocol("all", runs=2).plans()[1]
     assert train(recipe, tmp_path, plan).fingerprint == train(recipe, tmp_path, plan).fingerprint != ""
+
+
+def test_what_varies_from_an_epoch_on_goes_on_from_what_all_runs_share(
+    make_session: Callable[..., Session], recipe: LanguageRecipe, tmp_path: Path
+) -> None:
+    protocol = NoiseProtocol("stochastic", runs=3, onset=1)
+    study = measure(recipe, protocol, session=make_session())
+    alone = [train(recipe, tmp_path, plan).fingerprint for plan in protocol.plans()]
+    assert [record.fingerprint for record in study.records] == alone
+    assert len(set(alone)) == 3
+    with pytest.raises(ProtocolError, match="Expected onset= to be one of the 2 epochs"):
+        measure(recipe, NoiseProtocol("stochastic", runs=3, onset=2), session=make_session())
 
 
 def test_the_curve_does_not_change_the_training(ask: Ask, recipe: LanguageRecipe) -> None:

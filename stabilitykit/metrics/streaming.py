@@ -45,24 +45,29 @@ def token_scores(chunks: Iterable[Tensor], targets: Tensor, places: Tensor) -> T
     >>> scores.predicted.tolist(), scores.sample.tolist()
     ([0, 1, 0], [2.0, 3.0])
     """
-    log_probabilities, predicted, sample = [], [], []
+    # What is kept has its memory from the start: small pieces of it between chunks that come and go would leave the
+    # allocator holes that the next chunk does not fit into.
+    log_probabilities = torch.empty(len(targets), dtype=torch.float64)
+    predicted, sample = torch.empty(0, dtype=torch.uint8), torch.empty(0)
     start = 0
     for chunk in chunks:
         stop, classes = start + len(chunk), chunk.shape[-1]
         if stop > len(targets):
             raise TaskError(f"Expected logits of {len(targets)} tokens, as there are targets, but got more.")
-        right = targets[start:stop].to(chunk.device)
+        if start == 0:
+            predicted = torch.empty(len(targets), dtype=_integers(classes))
+            sample = torch.empty(len(places), dtype=chunk.dtype)
         exact = chunk.double()
-        of_right = exact.gather(-1, right[:, None]).squeeze(-1)
-        log_probabilities.append((of_right - torch.logsumexp(exact, dim=-1)).cpu())
-        predicted.append(chunk.argmax(dim=-1).to(_integers(classes)).cpu())
+        of_right = exact.gather(-1, targets[start:stop, None].to(chunk.device)).squeeze(-1)
+        log_probabilities[start:stop] = of_right - torch.logsumexp(exact, dim=-1)
+        predicted[start:stop] = chunk.argmax(dim=-1)
         first, last = torch.searchsorted(places, torch.tensor([start * classes, stop * classes])).tolist()
         kept = (places[first:last] - start * classes).to(chunk.device)
-        sample.append(chunk.reshape(-1).index_select(0, kept).cpu())
+        sample[first:last] = chunk.reshape(-1).index_select(0, kept)
         start = stop
     if start != len(targets):
         raise TaskError(f"Expected logits of {len(targets)} tokens, as there are targets, but got {start}.")
-    return TokenScores(torch.cat(log_probabilities), torch.cat(predicted), torch.cat(sample))
+    return TokenScores(log_probabilities, predicted, sample)
 
 
 def sampled_places(numbers: int, size: int, seed: int = 0) -> Tensor:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -117,3 +120,30 @@ def test_logits_of_more_or_fewer_tokens_than_targets_are_an_error(logits: Tensor
     targets = torch.zeros(tokens, dtype=torch.long)
     with pytest.raises(TaskError, match=f"Expected logits of {tokens} tokens"):
         token_scores(torch.split(logits[0], 10), targets, torch.arange(0))
+
+
+#: Scores so many chunks of 16 MB of logits, and prints by how many bytes the process grew at most.
+SCORING = """
+import re, sys, torch
+from stabilitykit.metrics import sampled_places, token_scores
+
+def kept(field):
+    return 1024 * int(re.search(field + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+
+torch.set_num_threads(1)
+chunks, tokens, words = int(sys.argv[1]), 400, 10_000
+targets, places = torch.zeros(chunks * tokens, dtype=torch.long), sampled_places(chunks * tokens * words, 1_000_000)
+before = kept("VmRSS")
+token_scores((torch.full((tokens, words), float(i)) for i in range(chunks)), targets, places)
+print(kept("VmHWM") - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="no /proc that counts a process's memory")
+def test_memory_does_not_grow_with_the_text() -> None:
+    few, many = (
+        int(subprocess.run([sys.executable, "-c", SCORING, chunks], check=True, capture_output=True).stdout)
+        for chunks in ("10", "50")
+    )
+    assert many < few + 3 * 16e6  # of 40 chunks more, 640 MB
