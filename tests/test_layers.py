@@ -112,6 +112,11 @@ def test_a_model_of_one_layer_has_its_output():
     assert choose_layers(nn.Linear(6, 2), VECTORS) == ("output",)
 
 
+def test_an_output_that_is_changed_in_place_afterwards_is_another_than_the_models():
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(inplace=True))
+    assert choose_layers(model, VECTORS) == ("0", "output")
+
+
 def test_named_layers_stay_in_the_order_asked_for_and_one_name_will_do():
     assert choose_layers(Odd(), VECTORS, ["output", "embed", "output"]) == ("output", "embed")
     assert choose_layers(Odd(), VECTORS, "embed") == ("embed",)

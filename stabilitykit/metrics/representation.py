@@ -119,6 +119,6 @@ def _gram(x: Tensor) -> Tensor:
     gram = features.new_zeros(len(x), len(x), dtype=torch.float64)
     for block in torch.split(features, max(1, _BLOCK_BYTES // (features.element_size() * len(x))), dim=1):
         centred = block - block[0]  # first, so that a constant feature becomes exactly 0: its mean may be rounded
-        centred -= centred.mean(0)
+        centred -= centred.mean(0)  # the less is added up to be cancelled, the more digits are left
         gram += centred @ centred.T
     return gram

@@ -117,8 +117,11 @@ def test_models_that_are_equal_in_one_batch_only_are_not_equal():
     assert 0 < got[0, 1] < 0.99
 
 
-def test_a_model_that_gives_the_same_for_all_examples_has_no_cka():
-    runs = [drawn(12, 3), torch.full((12, 3), 0.1), drawn(12, 3, seed=2)]
+@pytest.mark.parametrize("constant", [0.1, 0.3, 1.7])
+@pytest.mark.parametrize("examples", [12, 47])
+def test_a_model_that_gives_the_same_for_all_examples_has_no_cka(constant, examples):
+    """The mean of equal numbers may be rounded, and is then not theirs."""
+    runs = [drawn(examples, 3), torch.full((examples, 3), constant), drawn(examples, 3, seed=2)]
     got = cka(runs)
     assert got[1].isnan().all()
     assert got[:, 1].isnan().all()
@@ -165,6 +168,13 @@ def test_a_large_mean_costs_no_digits(dtype):
     torch.testing.assert_close(cka(moved.to(dtype)), exact, rtol=1e-5, atol=1e-6)
     if dtype is torch.float32:
         torch.testing.assert_close(cka((moved + 1000).to(dtype)), exact, rtol=1e-5, atol=1e-6)
+
+
+def test_products_in_float32_are_of_numbers_about_their_mean():
+    """About another point, such as the first example alone, thousands of features cost one digit or two."""
+    x = drawn(100, 4000).relu().float()
+    exact = packed_gram(x.double())
+    assert (packed_gram(x) - exact).norm() / exact.norm() < 5e-7
 
 
 def test_rows_of_a_u_centred_matrix_sum_to_zero():
