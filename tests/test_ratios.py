@@ -78,6 +78,11 @@ def test_fieller_gives_the_ends_of_what_would_not_be_rejected(below, above, of_b
     assert math.isinf(high) or not is_kept(high * 1.001)
 
 
+@pytest.mark.parametrize("below", [0.0, 1.0])
+def test_nothing_that_may_be_something_by_what_may_be_nothing_is_anything(below):
+    assert fieller(below, 0.0, of_below=4.0, of_above=1.0) == (0.0, math.inf)
+
+
 def test_satterthwaite_counts_between_the_fewer_and_all():
     assert welch(1.0, 1.0, 5, 5) == (2.0, 8.0)
     assert welch(1.0, 0.0, 5, 9) == (1.0, 4.0)
