@@ -182,15 +182,17 @@ def _grams(
 
     def look(run: int) -> None:
         model = idle.get()
-        model.load_state_dict(dict(states[run]))
-        for batch, x in enumerate(inputs):
+        try:
+            model.load_state_dict(dict(states[run]))
+            for batch, x in enumerate(inputs):
 
-            def keep(name: str, output: Tensor, batch: int = batch) -> None:
-                grams[name][batch][run] = packed_gram(output)
+                def keep(name: str, output: Tensor, batch: int = batch) -> None:
+                    grams[name][batch][run] = packed_gram(output)
 
-            with torch.no_grad(), watched(model, names, keep), _stream(device, alone=len(models) == 1):
-                model(x)
-        idle.put(model)
+                with torch.no_grad(), watched(model, names, keep), _stream(device, alone=len(models) == 1):
+                    model(x)
+        finally:
+            idle.put(model)  # whatever happened: another thread may wait for it
 
     # Both settings are a thread's own: gradients, and the threads that it may start.
     with ThreadPoolExecutor(len(models), "cka", torch.set_num_threads, (1,)) as pool:

@@ -259,7 +259,12 @@ def test_a_layer_with_the_same_output_for_all_has_no_cka():
     assert "0      undefined" in str(found)
 
 
-def test_an_exception_of_a_model_comes_through():
+@pytest.mark.timeout(
+    60, method="thread"
+)  # each of the runs fails, and none may leave another thread waiting for its model
+def test_an_exception_of_a_model_comes_through(threads):
+    threads(3)
+
     class Broken(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             if len(x) > 3:
@@ -269,8 +274,9 @@ def test_an_exception_of_a_model_comes_through():
     def build() -> nn.Module:
         return nn.Sequential(Broken(6, 4))
 
-    with pytest.raises(ZeroDivisionError, match="in the model"):
-        compare_layers(build, [build().state_dict()] * 9, examples_of(20), CPU)
+    for _ in range(20):
+        with pytest.raises(ZeroDivisionError, match="in the model"):
+            compare_layers(build, [build().state_dict()] * 30, examples_of(20), CPU)
 
 
 def test_two_runs_have_a_pair_and_no_interval():
