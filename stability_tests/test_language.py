@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from stabilitykit import Corpus, LanguageRecipe, assert_alike, python_topics, warmup_cosine
-from stabilitykit.zoo.qrnn import QRNN
+from stabilitykit import Corpus, assert_alike, python_topics, warmup_cosine
+from stabilitykit.zoo import QRNN, penn_treebank
 
 ROWS = {
     "init": ("table 2", "Parameter initialization"),
@@ -15,8 +15,8 @@ ROWS = {
     "all": ("table 2", "All sources"),
 }
 
-#: Widths of embedding and hidden layers, epochs, and the least that a word must occur. The paper's are 256 and 512.
-SIZES = {"tiny": (16, 24, 2, 20), "small": (64, 128, 8, 2), "paper": (256, 512, 500, 2)}
+#: Widths of embedding and hidden layers, epochs, and the least that a word must occur.
+SIZES = {"tiny": (16, 24, 2, 20), "small": (64, 128, 8, 2)}
 
 #: Half of the AWD family's, for the small text of the lower scales.
 LESS_DROPOUT = {
@@ -28,19 +28,19 @@ LESS_DROPOUT = {
 @pytest.fixture(scope="session")
 def language_model(scale):
     """A QRNN on Penn Treebank's text where a folder ``data/ptb`` has it, else on Python's own documentation."""
-    embedding, hidden, epochs, least = SIZES[scale.name]
     folder = Path("data/ptb")
+    if scale.name == "paper":
+        return penn_treebank(Corpus.of_folder(folder) if folder.is_dir() else python_topics())
+    embedding, hidden, epochs, least = SIZES[scale.name]
     corpus = Corpus.of_folder(folder) if folder.is_dir() else python_topics(least)
-    dropouts = {} if scale.name == "paper" else LESS_DROPOUT
-    return LanguageRecipe(
-        model=partial(QRNN, len(corpus), embedding=embedding, hidden=hidden, **dropouts),
-        corpus=corpus,
+    return penn_treebank(
+        corpus,
+        model=partial(QRNN, len(corpus), embedding=embedding, hidden=hidden, **LESS_DROPOUT),
         epochs=epochs,
         batch_size=16,
         optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=0.01),
         schedule=warmup_cosine(0.5),
         segment=35,
-        name="QRNN",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from .qrnn import QRNN
 from .remedies import aswa, augment_weights, average_weights, clip_gradients
 from .resnet import resnet6, resnet10, resnet14, resnet18
-from .settings import cifar10, cifar10_shallow, mnist
+from .settings import cifar10, cifar10_shallow, mnist, penn_treebank
 from .shallow import hidden_convolution, hidden_layer, linear, mnist_cnn
 from .shufflenet import shufflenet50
 from .vgg import vgg11
@@ -27,6 +27,7 @@ __all__ = [
     "linear",
     "mnist",
     "mnist_cnn",
+    "penn_treebank",
     "resnet6",
     "resnet10",
     "resnet14",

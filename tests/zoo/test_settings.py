@@ -7,7 +7,7 @@ import functools
 import pytest
 import torch
 
-from stabilitykit import RandomCropFlip, warmup_cosine, zoo
+from stabilitykit import Corpus, RandomCropFlip, warmup_cosine, zoo
 from stabilitykit.fingerprint import fingerprint
 from stabilitykit.protocol import NoiseProtocol
 
@@ -55,3 +55,14 @@ def test_a_setting_can_be_trained_and_fingerprinted(setting, tmp_path):
     recipes[0].check(NoiseProtocol("init", runs=2), torch.device("cpu"))
     one, again, other = (fingerprint(recipe.content(), tmp_path) for recipe in recipes)
     assert one == again != other
+
+
+def test_the_language_models_has_the_papers_sizes():
+    corpus = Corpus.of_texts(train="a b c " * 200, valid="a", test="b c")
+    recipe = zoo.penn_treebank(corpus)
+    model = recipe.model()
+    assert [layer.outputs for layer in model.layers] == [512, 512, 256]
+    assert (recipe.epochs, recipe.batch_size, recipe.segment, recipe.clip) == (500, 20, 70, 0.25)
+    (group,) = recipe.optimizer(model).param_groups
+    assert (group["lr"], group["weight_decay"], group["momentum"]) == (30, 1.2e-6, 0)
+    assert zoo.penn_treebank(corpus, segment=35, name="mine").segment == 35
