@@ -32,6 +32,9 @@ class ResNet(nn.Sequential):
 
     Each stage but the first halves the map, so images of 8 pixels and more will do. ``blocks`` counts the basic blocks
     of each stage; a stage of none passes on what it is given.
+
+    With fewer than 8 channels in front of a strided shortcut train with ``memory_format=None``: on CPUs with AVX-512
+    torch 2.14 writes beyond its memory there in ``channels_last``, and the process dies.
     """
 
     def __init__(

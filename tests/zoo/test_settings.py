@@ -50,7 +50,7 @@ def test_a_partial_is_named_after_its_model():
 
 @pytest.mark.parametrize("setting", [zoo.cifar10, zoo.cifar10_shallow, zoo.mnist])
 def test_a_setting_can_be_trained_and_fingerprinted(setting, tmp_path):
-    tiny = functools.partial(zoo.resnet6, width=0.25)
+    tiny = functools.partial(zoo.resnet6, width=0.5)
     recipes = [setting(tiny, IMAGES, IMAGES, epochs=4, **options) for options in ({}, {}, {"lr": 0.2})]
     recipes[0].check(NoiseProtocol("init", runs=2), torch.device("cpu"))
     one, again, other = (fingerprint(recipe.content(), tmp_path) for recipe in recipes)
