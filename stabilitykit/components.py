@@ -16,6 +16,7 @@ from .estimate import Estimate
 from .intervals import sd_estimate
 from .measures import has_heavy_tails
 from .study import Study, check_is_study
+from .task import content_digest
 
 
 @dataclass(frozen=True)
@@ -138,12 +139,22 @@ def _check_one_task(studies: Sequence[Study]) -> None:
                 f"{', with other labels' if study.task == first.task else ''}: the task would be taken for the "
                 f"constant."
             )
+        if _content(study) != _content(first):
+            raise TaskError(
+                f"Expected studies of one task but got two that are called {first.task} and differ in model, data or "
+                f"settings: what they do would be taken for what the constant does. Measure one task under each."
+            )
+
+
+def _content(study: Study) -> str | None:
+    """A hash of what was trained; None where nothing says, as of ensembles."""
+    return None if study.recipe is None else content_digest(study.recipe.content())
 
 
 def _check_crossed(studies: Sequence[Study]) -> None:
     first = studies[0]
     for study in studies[1:]:
-        for what in ("vary", "perturb", "seed"):
+        for what in ("vary", "perturb", "onset", "seed"):
             one, other = getattr(first.protocol, what), getattr(study.protocol, what)
             if one != other:
                 named = f"vary={first.protocol.name!r} and vary={study.protocol.name!r}"

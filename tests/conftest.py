@@ -35,8 +35,8 @@ def ask(make_session: Callable[..., Session]) -> Callable[..., Study]:
     session = make_session()
 
     def ask(task: Any, vary: Any = "none", perturb: Any = None, runs: int = 3, **options: Any) -> Study:
-        constants, seed = options.pop("constants", None), options.pop("seed", 0)
-        protocol = NoiseProtocol(vary, perturb, runs, seed, constants)
+        constants, seed, onset = options.pop("constants", None), options.pop("seed", 0), options.pop("onset", 0)
+        protocol = NoiseProtocol(vary, perturb, runs, seed, constants, onset)
         return measure(task, protocol, **{"session": session, **options})
 
     return ask

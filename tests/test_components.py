@@ -143,6 +143,22 @@ class TestErrors:
         with pytest.raises(TaskError, match="with other labels"):
             variance_components([one, dataclasses.replace(two, labels=two.labels[1:])], "accuracy")
 
+    def test_two_tasks_of_one_name(self, ask, linear):
+        longer = dataclasses.replace(linear, epochs=linear.epochs + 1)
+        other_rate = dataclasses.replace(linear, optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.01))
+        one = ask(linear, "init", runs=3)
+        for task in (longer, other_rate):
+            two = ask(task, "init", runs=3, constants={"shuffle": 1})
+            with pytest.raises(TaskError, match="differ in model, data or settings"):
+                variance_components([one, two], "accuracy")
+
+    @pytest.mark.parametrize("onset", [0, 2])
+    def test_another_onset_is_another_question(self, ask, linear, onset):
+        one = ask(linear, "shuffle", runs=3, onset=1)
+        two = ask(linear, "shuffle", runs=3, onset=onset, constants={"init": 1})
+        with pytest.raises(ProtocolError, match="vary='shuffle@1' and vary='shuffle"):
+            variance_components([one, two], "accuracy")
+
     @pytest.mark.parametrize(
         ("other", "message"),
         [
