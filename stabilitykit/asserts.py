@@ -14,7 +14,7 @@ from .limits import Outcome
 from .planning import under_two_examples
 from .render.terminal import study_table
 from .report import summarize
-from .study import Study, check_is_study
+from .study import Study, check_is_study, listed
 
 _NEXT = (
     "next: vary one source at a time to see which matters, try recipe.with_snapshots(...), or, if the model may "
@@ -109,9 +109,7 @@ def assert_alike(studies: Iterable[Study], within: float = 2.0, measures: Sequen
     Raises `BudgetExceededError`, an AssertionError, with the two studies, their ratio and what to do next.
     """
     __tracebackhide__ = True
-    studies = list(studies)
-    for study in studies:
-        check_is_study(study)
+    studies = listed(studies)
     if any(isinstance(study, PlannedStudy) for study in studies):
         of_each = [s.question.names if isinstance(s, PlannedStudy) else tuple(s.measures) for s in studies]
         check_asked(len(studies), within, measures, of_each)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from .errors import ProtocolError, TaskError
 from .estimate import Estimate
 from .intervals import sd_estimate
 from .measures import has_heavy_tails
-from .study import Study, check_is_study
+from .study import Study, listed
 from .task import content_digest
 
 
@@ -94,20 +94,18 @@ class VarianceComponents:
         return f"the SD {shown} on the constant of {held}: largest ratio of two {self.ratio}"
 
 
-def variance_components(studies: Sequence[Study], score: str) -> VarianceComponents:
+def variance_components(studies: Iterable[Study], score: str) -> VarianceComponents:
     """Split the variance of a score over studies that differ only in the constants of held sources.
 
     Raises `ProtocolError` unless run i of all studies has the same seed of what varies, and `TaskError` unless all are
     of one task that has such a score.
     """
-    studies = tuple(studies)
+    studies = listed(studies)
     if len(studies) < 2:
         raise ProtocolError(
             f"Expected studies under two constants or more but got {len(studies)}. Measure the same task with "
             f"constants={{'shuffle': k}} for k = 0, 1, 2, say."
         )
-    for study in studies:
-        check_is_study(study)
     _check_one_task(studies)
     _check_crossed(studies)
     table = np.stack([study.measures.of_runs(score).numpy() for study in studies], axis=1)

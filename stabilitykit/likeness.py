@@ -14,7 +14,9 @@ from .estimate import Estimate
 from .intervals import ChiSquare
 from .limits import MOST_RUNS, Outcome, advice
 from .ratios import Ratio, is_spread, spread_of
-from .study import Study, check_is_study
+from .study import Study, listed
+
+_WORST_FIRST = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS)
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,8 @@ class MeasureLikeness:
         if outcome is Outcome.FAIL:
             return f"{compared}, and so is beyond a factor of {self.within:g} with its whole interval."
         without = any(not ratio.has_interval for ratio in self.ratios.values())
-        more = advice(self.runs_to_settle, "at least" if without else "about")
-        return f"{compared}, neither shown to be within a factor of {self.within:g} nor beyond it; {more}, in each."
+        more = advice(self.runs_to_settle, "at least" if without else "about", ", in each")
+        return f"{compared}, neither shown to be within a factor of {self.within:g} nor beyond it; {more}."
 
     @property
     def _name(self) -> str:
@@ -119,7 +121,7 @@ class Likeness:
     def outcome(self) -> Outcome:
         """FAIL if one measure fails, PASS if all pass."""
         outcomes = {of.outcome for of in self.measures}
-        return next(o for o in (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS) if o in outcomes)
+        return next(outcome for outcome in _WORST_FIRST if outcome in outcomes)
 
     def __getitem__(self, metric: str) -> MeasureLikeness:
         """Return that of one measure by name."""
@@ -145,8 +147,9 @@ class Likeness:
         return f"within a factor of {self.within:g} of {', '.join(self.measures[0].studies)}: {found}"
 
     def __str__(self) -> str:
-        """Write a paragraph a measure: the verdict and the ratio that decides, then the spread of each study."""
-        return "\n".join([*(line for of in self.measures for line in _lines(of)), self.error_rates])
+        """Write a paragraph a measure, the worst first: the ratio that decides, then the spread of each study."""
+        worst_first = sorted(self.measures, key=lambda of: _WORST_FIRST.index(of.outcome))
+        return "\n".join([*(line for of in worst_first for line in _lines(of)), self.error_rates])
 
 
 def alike(
@@ -175,9 +178,7 @@ def alike(
     >>> {of.metric: of.outcome.value for of in found.measures if of.metric in ("disagreement", "correlation")}
     {'disagreement': 'pass', 'correlation': 'pass'}
     """
-    studies = list(studies)
-    for study in studies:
-        check_is_study(study)
+    studies = listed(studies)
     metrics = check_asked(len(studies), within, measures, [tuple(study.measures) for study in studies])
     if metrics is None:
         of_each = [study.measures.of_variability for study in studies]
@@ -208,6 +209,8 @@ def check_asked(
         raise BudgetError(f"Expected within > 1, the factor that no two studies may differ by, but got {within!r}.")
     if measures is None:
         return None
+    if not isinstance(measures, Iterable):
+        raise TaskError(f"Expected measures to be names of measures, as in ['disagreement'], but got {measures!r}.")
     metrics = (measures,) if isinstance(measures, str) else tuple(dict.fromkeys(measures))
     if not metrics:
         raise TaskError("Expected measures to compare but got none. Leave them out to compare the paper's five.")

@@ -243,11 +243,11 @@ class FailedRuns:
         return f"{counted}, within the {self.limit} that may: P(a run fails) <= {share:.1%} at 95 % confidence."
 
 
-def advice(runs: int | None, roughly: str = "about") -> str:
-    """Say how many runs would settle what is UNDECIDED; None are more than anybody trains."""
+def advice(runs: int | None, roughly: str = "about", of: str = "") -> str:
+    """Say how many runs (and ``of`` what) would settle what is UNDECIDED; None are more than anybody trains."""
     if runs is None:
         return f"not even {MOST_RUNS} runs would settle it, so move the budget"
-    return f"{roughly} {runs} runs would settle it: --stability-runs {runs}"
+    return f"{roughly} {runs} runs would settle it: --stability-runs {runs}{of}"
 
 
 def _after(estimate: Estimate, pivot: Pivot, runs: int) -> Estimate:

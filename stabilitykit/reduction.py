@@ -82,8 +82,9 @@ class Reduction:
             return f"{estimate} is shown to be at least {at_least:g} %."
         if outcome is Outcome.FAIL:
             return f"{estimate} is below the {at_least:g} % that are wanted, and so is its whole interval."
-        more = advice(self._runs_to_settle(at_least), "at least" if self.estimate.pivot is None else "about")
-        return f"{estimate} is neither shown to be at least {at_least:g} % nor to be less; {more}, of both studies."
+        roughly = "at least" if self.estimate.pivot is None else "about"
+        more = advice(self._runs_to_settle(at_least), roughly, ", of both studies")
+        return f"{estimate} is neither shown to be at least {at_least:g} % nor to be less; {more}."
 
     def __str__(self) -> str:
         """Write the mean with its parts."""

@@ -519,6 +519,18 @@ def check_is_study(given: object) -> None:
         )
 
 
+def listed(studies: Iterable[Study]) -> list[Study]:
+    """Return several studies as a list; raise `TaskError` for one alone, or for what is none."""
+    if hasattr(studies, "protocol"):
+        raise TaskError(f"Expected several studies but got {studies!r} alone. Write [study, another].")
+    if not isinstance(studies, Iterable):
+        raise TaskError(f"Expected several studies but got {studies!r}. Write [study, another].")
+    studies = list(studies)
+    for study in studies:
+        check_is_study(study)
+    return studies
+
+
 def check_runs(study: Study) -> None:
     """Raise `RunsFailedError` if a run of the study left nothing to measure."""
     if study.is_whole:

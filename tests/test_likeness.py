@@ -84,6 +84,21 @@ def test_few_runs_leave_sds_undecided_and_say_how_many_would_not(sources):
         assert_alike(sources, measures="accuracy_sd")
 
 
+def test_the_worst_is_said_first(sources):
+    found = alike([*sources, study_of(2.0, seed=9)], 1.5)  # of which disagreement, the third, is shown to be beyond
+    outcomes = [line.split()[0] for line in str(found).splitlines() if line.startswith(("FAIL  ", "UNDECIDED", "PASS"))]
+    assert outcomes == sorted(outcomes, key=["FAIL", "UNDECIDED", "PASS"].index)
+    assert outcomes[0] == "FAIL"
+    assert found.measures[0].outcome is Outcome.UNDECIDED
+
+
+def test_more_runs_than_anybody_trains_are_not_asked_for_in_each(sources):
+    spreads = [study["accuracy_sd"] for study in sources]
+    within = max(a.value / b.value for a in spreads for b in spreads)
+    reason = alike(sources, within, ["accuracy_sd"])["accuracy_sd"].reason
+    assert reason.endswith("; not even 1000 runs would settle it, so move the budget.")
+
+
 def test_a_failure_is_no_matter_of_policy(sources):
     told = []
     studies = [dataclasses.replace(study, on_undecided=told.append) for study in (*sources, study_of(4.0))]
@@ -167,8 +182,15 @@ def test_what_cannot_be_compared_is_refused(sources, ask):
         ask([*sources, regression], 2, ["accuracy_sd"])
     with pytest.raises(TaskError, match=r"but got none\. Leave them out"):
         ask(sources, 2, [])
+    for measures in (3, True):
+        with pytest.raises(TaskError, match=f"to be names of measures, .* but got {measures}"):
+            ask(sources, 2, measures)
     with pytest.raises(TaskError, match="Expected a study but got 3"):
         ask([sources[0], 3])
+    with pytest.raises(TaskError, match=r"several studies but got Study\(.*\) alone"):
+        ask(sources[0])
+    with pytest.raises(TaskError, match=r"several studies but got 3\."):
+        ask(3)
     with pytest.raises(TaskError, match="a measure that was compared but got 'pearson'"):
         alike(sources)["pearson"]
 

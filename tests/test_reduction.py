@@ -235,6 +235,11 @@ def test_the_runs_that_it_names_settle_it():
     assert pivot.after(runs).low(0.05) >= 0 > pivot.after(runs - 1).low(0.05)
 
 
+def test_more_runs_than_anybody_trains_are_not_asked_for():
+    reduction = study_of(1.0, runs=6).reduction_against(study_of(1.0, runs=6))
+    assert reduction.reason(0).endswith("; not even 1000 runs would settle it, so move the budget.")
+
+
 @pytest.mark.parametrize("at_least", [101, True, None, math.nan])
 def test_a_reduction_that_cannot_be_is_refused(at_least):
     with pytest.raises(BudgetError, match="Expected at_least <= 100"):
