@@ -145,6 +145,7 @@ class Run:
         """
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise TaskError(f"Expected run.epochs(count) with count >= 1 but got {count!r}.")
+        _check_state(state)
         if not self.varies:
             check_onset(self.plan.first_varied_epoch, count)
             self._resume(state)
@@ -260,6 +261,19 @@ def check_onset(onset: int, epochs: int) -> None:
         raise ProtocolError(
             f"Expected onset= to be one of the {epochs} epochs, 0 to {epochs - 1}, but got onset={onset}: training is "
             f"over before anything would vary. Choose an earlier one, or train longer."
+        )
+
+
+def _check_state(state: object) -> None:
+    """Raise `TaskError` for what is not a model and its optimizer."""
+    if state is None:
+        return
+    kinds = [type(part) for part in state] if isinstance(state, tuple | list) else [type(state)]
+    if len(kinds) != 2 or not all(map(issubclass, kinds, (nn.Module, Optimizer))):
+        got = ", ".join(kind.__name__ for kind in kinds)
+        raise TaskError(
+            f"Expected run.epochs(count, state=(model, optimizer)) but got {got or 'nothing'} as its state: "
+            f"they are stored where an onset has epochs that all runs share."
         )
 
 

@@ -157,6 +157,19 @@ class TestEpochs:
         with pytest.raises(TaskError, match=r"Expected run\.epochs\(count\) with count >= 1 but got"):
             list(make().epochs(count))
 
+    @pytest.mark.parametrize(
+        ("state", "got"),
+        [
+            (nn.Linear(2, 2), "Linear"),
+            ((nn.Linear(2, 2), None), "Linear, NoneType"),
+            ({"model": 1}, "dict"),
+            ((), "nothing"),
+        ],
+    )
+    def test_a_state_that_is_no_model_and_optimizer_is_refused_with_an_onset_or_without(self, state, got):
+        with pytest.raises(TaskError, match=rf"state=\(model, optimizer\)\) but got {got} as its state"):
+            next(make().epochs(3, state=state))
+
 
 class TestModel:
     def test_without_a_perturbation_the_model_is_only_followed(self):
