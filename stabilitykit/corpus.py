@@ -44,6 +44,13 @@ class Corpus:
         first use, if none is given. Raises `TaskError` for an empty text, and for a word that the vocabulary does not
         have where it has no ``<unk>`` either.
         """
+        for name, text in zip(_SPLITS, (train, valid, test), strict=True):
+            if not isinstance(text, str):
+                raise TaskError(f"Expected {name} to be a text but got {type(text).__name__}. Of files: of_folder().")
+        if isinstance(vocabulary, str):
+            raise TaskError(
+                f"Expected vocabulary= to be a list of words but got a text. Write {vocabulary[:9]!r}.split()."
+            )
         tokens = {name: _tokens(text) for name, text in zip(_SPLITS, (train, valid, test), strict=True)}
         empty = [name for name in _SPLITS if len(tokens[name]) < 2]
         if empty:

@@ -152,7 +152,7 @@ class LanguageRecipe(Task):
         return {**super().identity(), "train": text, "epochs": self.epochs}
 
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
-        """Build the model once, move the weight, and read two tokens."""
+        """Build the model once, move the weight, and read the first and the last word of the vocabulary."""
         super().check(protocol, device)
         absent = protocol.vary & {Source.SHUFFLE, Source.AUGMENT}
         if absent and protocol.vary != frozenset(Source):
@@ -167,7 +167,15 @@ class LanguageRecipe(Task):
         with Stream(run.acting.stochastic, device), torch.no_grad():
             model = new_model(self.model, run).to(device)
             new_optimizer(self.optimizer, run.perturb(model))
-            self._check_logits(_read(model.eval(), self.corpus.test[:2, None].to(device), None))
+            ends = torch.tensor([[0], [len(self.corpus) - 1]])  # of the vocabulary
+            try:
+                returned = _read(model.eval(), ends.to(device), None)
+            except IndexError as error:
+                raise TaskError(
+                    f"Expected a model that takes each of the corpus's {len(self.corpus)} words but it raised "
+                    f"IndexError: {error}. Make its embedding for len(corpus) words."
+                ) from error
+            self._check_logits(returned)
 
     def _check_logits(self, returned: tuple[object, Hidden]) -> None:
         shape = tuple(getattr(returned[0], "shape", ()))

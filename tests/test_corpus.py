@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,14 @@ def test_a_vocabulary_without_eos_is_an_error_even_with_unk() -> None:
 def test_an_empty_text_is_an_error_that_names_it() -> None:
     with pytest.raises(TaskError, match=r"Expected words in train, valid and test but valid and test has none"):
         Corpus.of_texts(train="a", valid="", test=" \n")
+
+
+@pytest.mark.parametrize("text", [None, b"a", ["a"]])
+def test_what_is_no_text_is_an_error_that_names_it(text: Any) -> None:
+    with pytest.raises(TaskError, match=f"Expected valid to be a text but got {type(text).__name__}"):
+        Corpus.of_texts(train="a", valid=text, test="a")
+    with pytest.raises(TaskError, match=r"a list of words but got a text\. Write 'a <eos>'\.split\(\)"):
+        Corpus.of_texts(train="a", valid="a", test="a", vocabulary="a <eos>")
 
 
 def test_a_folder_with_the_names_of_the_penn_treebank(tmp_path: Path) -> None:

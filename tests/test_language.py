@@ -220,6 +220,8 @@ def test_a_source_that_text_does_not_have_is_an_error(ask: Ask, recipe: Language
 def test_a_model_of_another_vocabulary_is_an_error(ask: Ask, recipe: LanguageRecipe) -> None:
     with pytest.raises(TaskError, match=r"here \[2, 1, 10\], .* but the first is \[2, 1, 20\]"):
         ask(dataclasses.replace(recipe, model=lambda: QRNN(20, 6, 8)), "init")
+    with pytest.raises(TaskError, match=r"takes each of the corpus's 10 words but .* Make its embedding for len"):
+        ask(dataclasses.replace(recipe, model=lambda: QRNN(9, 6, 8)), "init")
 
 
 def test_a_model_that_returns_logits_alone_is_an_error(ask: Ask, recipe: LanguageRecipe) -> None:
