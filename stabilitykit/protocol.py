@@ -144,8 +144,8 @@ class NoiseProtocol:
             )
         if self.perturb is not None:
             raise ProtocolError(
-                f"Expected onset= without perturb= but got onset={self.onset} and {self.perturb}: the weight moves "
-                f"right after initialisation, when all epochs that the runs should share are still to come."
+                f"Expected onset= without perturb= but got onset={self.onset} and perturb={self.perturb.kind!r}: "
+                f"the weight moves right after initialisation, when all epochs that the runs should share are to come."
             )
         if not self.vary:
             raise ProtocolError(

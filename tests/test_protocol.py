@@ -210,7 +210,10 @@ class TestOnset:
             ({"vary": "all"}, r"write vary='shuffle\+augment\+stochastic\+low_level'\."),
             ({"vary": "init+augment"}, "write vary='augment'"),
             ({"vary": "none"}, "Expected something to vary from epoch 3 on"),
-            ({"vary": "none", "perturb": "ulp"}, "Expected onset= without perturb="),
+            (
+                {"vary": "none", "perturb": "ulp"},
+                "Expected onset= without perturb= but got onset=3 and perturb='ulp': the",
+            ),
             ({"vary": "shuffle", "perturb": "bit"}, "Expected onset= without perturb="),
         ],
     )
