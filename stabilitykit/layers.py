@@ -76,6 +76,8 @@ def _modules(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _known(names: Iterable[str], modules: Mapping[str, nn.Module]) -> list[str]:
+    if not isinstance(names, Iterable):
+        raise TaskError(f"Expected layers= to be names of modules, as in ['conv1', 'block2'], but got {names!r}.")
     names = list(dict.fromkeys([names] if isinstance(names, str) else names))
     if not names:
         raise TaskError("Expected layers= to name layers of the model, or None for some that fit, but got none.")

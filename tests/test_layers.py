@@ -145,6 +145,11 @@ def test_no_layers_at_all_are_refused():
         choose_layers(Odd(), VECTORS, [])
 
 
+def test_what_are_no_names_is_refused():
+    with pytest.raises(TaskError, match=r"names of modules, as in .* but got 3\."):
+        choose_layers(Odd(), VECTORS, 3)
+
+
 def test_a_first_dimension_that_is_the_batch_by_coincidence_is_refused():
     """Two steps, and two examples in the second try: the first try, of three, tells them apart."""
     with pytest.raises(TaskError, match="steps_first"):

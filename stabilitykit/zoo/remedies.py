@@ -143,5 +143,5 @@ def _weights_of(optimizer: Optimizer) -> list[Tensor]:
 
 
 def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
         raise TaskError(f"Expected a finite {name} > 0 but got {name}={value!r}.")

@@ -161,7 +161,7 @@ def test_every_remedy_and_its_strength_count_in_the_fingerprint(recipe, tmp_path
     assert fingerprint(dataclasses.replace(aswa(recipe), name="").content(), tmp_path) == prints[3]
 
 
-@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, None, "1", True])
 def test_a_strength_that_means_nothing_is_refused(recipe, value):
     with pytest.raises(TaskError, match=r"^Expected a finite max_norm > 0 but got max_norm="):
         clip_gradients(recipe, value)
