@@ -64,21 +64,22 @@ class Results:
         for title, published in PAPER[name]["rows"].items():
             if title in rows:
                 ours = rows[title]["ours"]
-                cells = [f"{_shown(ours[c])}<br>*{_number(p)}*" for c, p in zip(columns, published, strict=True)]
+                cells = [f"{_shown(ours[c])}<br>*{p:g}*" for c, p in zip(columns, published, strict=True)]
                 lines.append(_line([title, str(rows[title]["runs"]), _number(ours[score]["value"], 3), *cells]))
         return "\n".join(lines)
 
     def outcomes(self, module: str) -> str:
-        """What became of each test of a module, as a list."""
-        lines = []
+        """What became of the tests of a module, as a list: those of one function and one outcome together."""
+        groups: dict[tuple[str, str], list[str]] = {}
         for test in self.tests:
             file, _, name = test["test"].partition("::")
             if file == f"{module}.py":
-                outcome = OUTCOMES[test["outcome"]]
-                if test["outcome"] == "skipped" and "UNDECIDED" not in test["why"].upper():
-                    outcome = f"left out: {test['why'].removeprefix('Skipped: ')}"
-                lines.append(f"- `{name}`: {outcome}")
-        return "\n".join(lines)
+                function, _, case = name.partition("[")
+                groups.setdefault((function, _outcome(test)), []).append(case.removesuffix("]"))
+        return "\n".join(
+            f"- `{function}`{cases[0] and f' ({_listed(cases)})'}: {outcome}"
+            for (function, outcome), cases in groups.items()
+        )
 
     def series(self, figure: str) -> str:
         """A figure's numbers as a table, where they are one estimate each or a flat object of them."""
@@ -92,12 +93,42 @@ class Results:
             lines + [_line([name, *(_shown(panel[head]) for head in heads)]) for name, panel in panels.items()]
         )
 
+    def components(self) -> str:
+        """Appendix D: the SDs that a crossed design splits a score's SD into, and those under each constant."""
+        titles = {
+            "rows": "of initialisation, whatever the constant",
+            "columns": "of the constant",
+            "rest": "of both together, and the rest",
+            "within": "of initialisation under one constant",
+        }
+        panels = self.figures["appendix D"]
+        lines = [_line(["SD", *(score.replace("_", "-") for score in panels)]), _line(["---"] * (1 + len(panels)))]
+        for name, title in titles.items():
+            lines.append(_line([title, *(_shown(panel["component_sds"][name]) for panel in panels.values())]))
+        under_each = zip(*(panel["sds"] for panel in panels.values()), strict=True)
+        lines += [_line([f"under constant {i}", *map(_shown, sds)]) for i, sds in enumerate(under_each)]
+        lines.append(_line(["largest ratio of two", *(_shown(panel["largest_ratio"]) for panel in panels.values())]))
+        return "\n".join(lines)
+
     def setting(self) -> str:
         """Where and when it was run."""
         environment = self.document["environment"]
         seconds = sum(test["seconds"] for test in self.tests)
         parts = [f"{name.replace('_', ' ')} {environment[name]}" for name in ("python", "torch") if name in environment]
         return f"scale `{self.document['scale']}`, {', '.join(parts)}; tests took {seconds / 60:.0f} worker-minutes"
+
+
+def _outcome(test: dict[str, Any]) -> str:
+    why = test["why"].removeprefix("Skipped: ")
+    if test["outcome"] != "skipped":
+        return OUTCOMES[test["outcome"]]
+    if not why.startswith("UNDECIDED"):
+        return f"left out, {why}"
+    return f"undecided: {why.split('UNDECIDED')[1].split(': --stability-runs')[0].strip()}"
+
+
+def _listed(cases: list[str]) -> str:
+    return ", ".join(cases) if len(cases) < 6 else f"{len(cases)} cases"
 
 
 def _line(cells: list[str]) -> str:
@@ -129,7 +160,7 @@ def figure_1(results: Results, plt: Any) -> Any:
         axes.bar(places, values, 0.14, yerr=errors, label=source, error_kw={"lw": 0.8})
     axes.set_xticks(range(len(layers)), layers)
     axes.set(ylabel="CKA between two runs", ylim=(0, 1))
-    axes.legend(ncols=len(panels), fontsize=8, loc="lower left")
+    figure.legend(ncols=len(panels), fontsize=8, loc="outside upper center")
     return figure
 
 
@@ -159,9 +190,10 @@ def figure_3(results: Results, plt: Any) -> Any:
     for name, growth in results.figures["figure 3"].items():
         of_epochs, label = growth["epochs"], name.replace("_", " ")
         x, low, high = ([one[key] for one in of_epochs] for key in ("epoch", "low", "high"))
-        axes[0].fill_between(x, low, high, alpha=0.5, label=label)
+        axes[0].plot(x, [one["mean"] for one in of_epochs], lw=0.8, label=label)
+        axes[0].fill_between(x, low, high, alpha=0.5)
         axes[1].semilogy(x, [one["sd"]["value"] for one in of_epochs], marker=".", label=label)
-    axes[0].set(xlabel="epoch", ylabel="cross-entropy, central 95 %")
+    axes[0].set(xlabel="epoch", ylabel="cross-entropy, mean and central 95 %")
     axes[1].set(xlabel="epoch", ylabel="cross-entropy SD, nats")
     axes[0].legend(fontsize=8)
     return figure
