@@ -40,7 +40,7 @@ def trained(stability, scale, setting):
 def test_rate_and_duration(trained, findings, change, rate, epochs):
     study = trained(change, rate, epochs)
     findings.row("table 7", f"{change}, rate x {rate}, epochs x {epochs}", study)
-    assert study.disagreement.value > 0
+    assert study.cross_entropy_sd.value > 0
 
 
 def test_no_rate_or_duration_is_stable(trained):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stabilitykit import Corpus, assert_alike, python_topics, warmup_cosine
+from stabilitykit import BudgetExceededError, Corpus, assert_alike, python_topics, warmup_cosine
 from stabilitykit.zoo import QRNN, penn_treebank
 
 ROWS = {
@@ -58,8 +58,11 @@ def test_one_ulp(stability, scale, language_model, findings):
     assert ulp["perplexity_sd"].value > 0
 
 
-def test_no_source_differs_from_another_by_a_factor_of_two(stability, scale, language_model):
+def test_no_source_differs_from_another_by_a_factor_of_two(stability, scale, language_model, request):
     scale.must_train_long_enough()
+    if scale.name == "small":  # docs/paper.md has the figures
+        why = "eight epochs are too short for one ulp, which grows with every step of a smooth network"
+        request.applymarker(pytest.mark.xfail(raises=BudgetExceededError, reason=why, strict=True))
     studies = [stability.measure(language_model, vary=source, runs=scale.few) for source in ROWS]
     ulp = stability.measure(language_model, perturb="ulp", runs=scale.few)
     assert_alike([*studies, ulp], within=2, measures=["disagreement", "perplexity_sd"])

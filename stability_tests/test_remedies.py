@@ -48,5 +48,7 @@ def test_it_does_not_help(stability, scale, setting, findings, remedy):
     findings.say(
         f"{remedy}: accuracy {treated.accuracy}, disagreement {treated.disagreement}; without {plain.disagreement}"
     )
+    assert treated.cross_entropy_sd.value > 0
+    scale.must_train_long_enough()
     # One ulp still makes models that differ by half as much or more.
     assert treated.disagreement.high > plain.disagreement.low / 2
