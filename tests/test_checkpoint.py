@@ -69,7 +69,9 @@ def test_tensors_lie_in_memory_as_they_did_where_each_element_has_a_place(tensor
 
 
 @pytest.mark.parametrize(
-    "value", [object(), {1.5: 2}, {"a": {"b": {1, 2}}}, torch.eye(2).to_sparse(), nn.Linear(1, 1)], ids=str
+    "value",
+    [object(), {1.5: 2}, {"a": {"b": {1, 2}}}, torch.eye(2).to_sparse(), nn.Linear(1, 1)],
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_no_plain_value_is_refused(value):
     with pytest.raises(CannotKeep):
