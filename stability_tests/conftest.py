@@ -302,7 +302,7 @@ def _document(config: pytest.Config, reports: list[Any]) -> dict[str, Any]:
         {
             "test": report.nodeid.partition("stability_tests/")[2],
             "outcome": report.outcome,
-            "why": str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else report.longreprtext[-2000:],
+            "why": _why(report),
             "seconds": round(report.duration, 1),
             "found": [[name, value] for name, value in report.user_properties],
         }
@@ -310,3 +310,13 @@ def _document(config: pytest.Config, reports: list[Any]) -> dict[str, Any]:
     ]
     environment = current_environment("cpu", 1, config.rootpath).to_json()
     return {"scale": config.getoption("stability_scale"), "environment": environment, "tests": tests}
+
+
+def _why(report: Any) -> str:
+    """Say why a test did not pass, without the places on this machine."""
+    if report.passed:
+        return ""
+    if isinstance(report.longrepr, tuple):
+        return str(report.longrepr[2])
+    crash = getattr(report.longrepr, "reprcrash", None)
+    return str(crash.message) if crash else ""

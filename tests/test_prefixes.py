@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import multiprocessing
 import shutil
+import subprocess
+import sys
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -223,21 +225,26 @@ def test_who_cannot_lock_writes_nothing_and_goes_on(trainer):
     assert branching.prefixes.epochs() == [3]
 
 
-def keep_until_told(folder, epoch, barrier):
-    prefixes = Prefixes(folder, {"task": "toy"})
-    barrier.wait()
-    prefixes.keep(epoch, {"x": torch.arange(100_000)})
+KEEP_WHEN_TOLD = """
+import sys, pathlib, torch
+from stabilitykit.prefixes import Prefixes
+print("ready", flush=True)
+sys.stdin.readline()
+Prefixes(pathlib.Path(sys.argv[1]), {"task": "toy"}).keep(2, {"x": torch.arange(100_000)})
+"""
 
 
 def test_processes_that_write_at_once_leave_whole_states(tmp_path):
-    context = multiprocessing.get_context("fork")
-    barrier = context.Barrier(4)
-    children = [context.Process(target=keep_until_told, args=(tmp_path / "a", 2, barrier)) for _ in range(4)]
+    command, pipes = [sys.executable, "-c", KEEP_WHEN_TOLD, str(tmp_path / "a")], {"stdin": PIPE, "stdout": PIPE}
+    children = [subprocess.Popen(command, text=True, **pipes) for _ in range(4)]
     for child in children:
-        child.start()
+        assert child.stdout.readline() == "ready\n"
     for child in children:
-        child.join()
-    assert [child.exitcode for child in children] == [0] * 4
+        child.stdin.write("\n")
+        child.stdin.flush()
+    for child in children:
+        child.communicate(timeout=60)
+    assert [child.returncode for child in children] == [0] * 4
     assert Prefixes(tmp_path / "a", {}).problem(2) == ""
     assert not list(tmp_path.rglob("*.tmp"))
 
