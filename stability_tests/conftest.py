@@ -149,7 +149,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="tiny (default): digits, 3 runs, a few minutes; small: Fashion-MNIST, 10 runs, about an hour on 2 cores; "
         "paper: its settings, CIFAR-10, 100 runs, days on GPUs",
     )
-    group.addoption("--paper-json", metavar="PATH", help="write every row and figure to PATH, for docs/paper/make.py")
+    group.addoption("--paper-json", metavar="PATH", help="write every row and figure to PATH, for benchmarks/paper.py")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -252,20 +252,20 @@ def pytest_report_header(config: pytest.Config) -> str:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print the paper's numbers beside ours, and write them down."""
     reports = [report for report in _reports(terminalreporter) if report.user_properties or report.when == "call"]
-    noted = [(report, name, value) for report in reports for name, value in report.user_properties]
-    rows = [value for _, name, value in noted if name == "row"]
+    noted = [noted for report in reports for noted in report.user_properties]
+    rows = [value for name, value in noted if name == "row"]
     for table in [table for table in PAPER if any(row["table"] == table for row in rows)]:
         terminalreporter.section(f"{table}: {PAPER[table]['title']}")
         terminalreporter.write_line("ours [90 % interval] | the paper's")
         terminalreporter.write_line("")
         for line in _table(table, [row for row in rows if row["table"] == table]):
             terminalreporter.write_line(line)
-    lines = [value for _, name, value in noted if name == "line"]
+    lines = [value for name, value in noted if name == "line"]
     if lines:
         terminalreporter.section("findings of the paper")
         terminalreporter.write_line("\n".join(lines))
     path = config.getoption("paper_json")
-    if path and not hasattr(config, "workerinput"):
+    if path:
         Path(path).write_text(json.dumps(_document(config, reports), indent=1) + "\n")
 
 

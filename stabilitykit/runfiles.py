@@ -76,10 +76,7 @@ class StoredWeights(Mapping[str, "Tensor"]):
         try:
             return safe_open(self.path, "pt")
         except (OSError, SafetensorError) as error:
-            raise StoreError(
-                f"Expected the weights {self.path} but got: {error}. The file was there when the run was looked up: "
-                f"was the store pruned? Ask again, and the run is trained again."
-            ) from error
+            raise _gone("weights", self.path, error) from error
 
 
 class RunFiles:
@@ -126,10 +123,7 @@ class RunFiles:
         try:
             return self._map(header["arrays"])
         except (OSError, ValueError) as error:
-            raise StoreError(
-                f"Expected the logits {self.folder / header['arrays']['file']} but got: {error}. The file was there "
-                f"when the run was looked up: was the store pruned? Ask again, and the run is trained again."
-            ) from error
+            raise _gone("logits", self.folder / header["arrays"]["file"], error) from error
 
     def record(self, header: Mapping[str, Any]) -> RunRecord:
         """Return the run of a header that was found whole, with its arrays."""
@@ -286,6 +280,14 @@ class RunFiles:
         with os.scandir(self.folder) as entries:
             names = [entry.name for entry in entries if entry.name.startswith(prefix)]
         return (self.folder / name for name in names)
+
+
+def _gone(what: str, path: Path, error: Exception) -> StoreError:
+    """Return what to raise where a file cannot be read that was there when its run was looked up."""
+    return StoreError(
+        f"Expected the {what} {path} but got: {error}. The file was there when the run was looked up: was the store "
+        f"pruned? Ask again, and the run is trained again."
+    )
 
 
 def _what_is_wrong(header: Mapping[str, Any], index: int) -> str:
