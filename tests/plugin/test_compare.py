@@ -218,7 +218,7 @@ def test_neither_a_rerun_nor_a_skip_makes_it_green(project: Project) -> None:
 
 def test_the_example_of_the_documentation_runs(project: Project) -> None:
     page = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    (example,) = re.findall(r"^```python\n(# test_improvement\.py\n.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
     project.write("test_improvement.py", example)
     result = project.run("-s")
     result.assert_outcomes(passed=1)
