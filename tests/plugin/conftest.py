@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,8 @@ from textwrap import dedent
 from typing import Any, NamedTuple
 
 import pytest
+
+from tests.plugin.warm_python import warm_python
 
 TOY = """
 import os
@@ -103,8 +106,10 @@ class Training(NamedTuple):
 class Project:
     """A folder of tests, and the processes that run them."""
 
-    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, python: str | Path) -> None:
         self._pytester = pytester
+        self.python = python  #: what `run` runs; it has loaded torch, which `sys.executable` has not
+        self._runs = itertools.count()
         self._monkeypatch = monkeypatch
         self.path = pytester.path
         pytester.makeini("[pytest]\nfilterwarnings = error\nxfail_strict = true\n")
@@ -113,8 +118,12 @@ class Project:
             monkeypatch.delenv(name)  # of the session that runs this very test
 
     def write(self, name: str, content: str) -> None:
-        """Make a file."""
-        (self.path / name).write_text(dedent(content))
+        """Make a file, of another second than the one that it replaces: Python caches what it compiled by that."""
+        file = self.path / name
+        before = int(file.stat().st_mtime) if file.exists() else 0
+        file.write_text(dedent(content))
+        if before and int(file.stat().st_mtime) <= before:
+            os.utime(file, (before + 1, before + 1))
 
     def tests(self, content: str, name: str = "test_toy.py") -> None:
         """Make a test file with the toy at hand."""
@@ -127,7 +136,8 @@ class Project:
 
     def run(self, *args: object, way: str = "plain") -> pytest.RunResult:
         """Run pytest in a process of its own, in one of `WAYS`; ``-p timeout`` among others loads what is left out."""
-        return self._pytester.runpytest_subprocess(*_without(args), *WAYS[way], *map(str, args), timeout=120)
+        own = [f"--basetemp={self.path / f'run-{next(self._runs)}'}", *_without(args), *WAYS[way]]
+        return self._pytester.run(self.python, "-m", "pytest", *own, *map(str, args), timeout=120)
 
     def study(self, *args: object, way: str = "plain") -> tuple[pytest.RunResult, dict[str, Any]]:
         """Run pytest, and return its `--stability-json` as well."""
@@ -207,9 +217,19 @@ def _no_nan(constant: str) -> float:
     raise AssertionError(f"{constant} is not JSON")
 
 
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | Path]:
+    """The Python that a project's tests are run by."""
+    if hasattr(os, "pidfd_open"):
+        with warm_python(tmp_path_factory.mktemp("python")) as launcher:
+            yield launcher
+    else:  # not Linux
+        yield sys.executable
+
+
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
-    return Project(pytester, monkeypatch)
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, python: str | Path) -> Project:
+    return Project(pytester, monkeypatch, python)
 
 
 @pytest.fixture(params=WAYS)

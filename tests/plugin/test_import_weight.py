@@ -38,6 +38,7 @@ def test_a_session_without_stability_tests_loads_nothing_heavy_and_leaves_no_fol
 ) -> None:
     project.write("conftest.py", WITNESS)
     project.write("test_any.py", "def test_any():\n    pass\n\ndef test_other():\n    pass\n")
+    project.python = sys.executable
     project.run(way=way).assert_outcomes(passed=2)
     lines = (project.path / "processes.txt").read_text().splitlines()
     assert len(lines) == processes
