@@ -19,8 +19,8 @@ from torch import nn
 
 from stabilitykit import NoiseProtocol, Run, measure
 from stabilitykit.measures import Measures
+from stabilitykit.session import Session
 from stabilitykit.store import RunStore
-from stabilitykit.study import Session
 
 EXAMPLES, CLASSES = 10_000, 10
 

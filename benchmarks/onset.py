@@ -19,8 +19,9 @@ from torch import nn
 
 from stabilitykit import NoiseProtocol, Recipe, measure, warmup_cosine
 from stabilitykit.prefixes import Prefixes
+from stabilitykit.session import Session
 from stabilitykit.store import RunStore
-from stabilitykit.study import Session, Study
+from stabilitykit.study import Study
 
 POINTS = (0.1, 0.3, 0.5, 0.7, 0.9)
 

@@ -48,12 +48,12 @@ if TYPE_CHECKING:
     from .run import Run as Run
     from .schedule import CosineCycles as CosineCycles
     from .schedule import warmup_cosine as warmup_cosine
+    from .session import check as check
+    from .session import measure as measure
     from .similarity import Similarity as Similarity
     from .sources import Perturbation as Perturbation
     from .sources import Source as Source
     from .study import Study as Study
-    from .study import check as check
-    from .study import measure as measure
     from .task import Recipe as Recipe
 
 _HOME = {
@@ -80,7 +80,8 @@ _HOME = {
     "schedule": "CosineCycles warmup_cosine",
     "similarity": "Similarity",
     "sources": "Perturbation Source",
-    "study": "Study check measure",
+    "session": "check measure",
+    "study": "Study",
     "task": "Recipe",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}

@@ -9,12 +9,12 @@ from .budgets import Budget, Verdict
 from .errors import BudgetError, BudgetExceededError
 from .floor import unreachable, where_from
 from .forecast import PlannedStudy
-from .likeness import alike, check_asked
+from .likeness import MeasureLikeness, alike, check_asked
 from .limits import Outcome
 from .planning import under_two_examples
 from .render.terminal import study_table
 from .report import summarize
-from .study import Study, check_is_study, listed
+from .study import RelativeGate, Study, check_is_study, listed
 
 _NEXT = (
     "next: vary one source at a time to see which matters, try recipe.with_snapshots(...), or, if the model may "
@@ -116,8 +116,10 @@ def assert_alike(studies: Iterable[Study], within: float = 2.0, measures: Sequen
         return
     found = alike(studies, within, measures)
     for study in studies:
+        study.relations.append(found.to_json())
         _remark(study, found.summary)
     _demand(studies[0], found.outcome, str(found))
+    studies[0].on_judged(studies[0], [_within_of_others(of) for of in found.measures])
 
 
 def assert_reduction(study: Study, baseline: Study, at_least: float = 0.0) -> None:
@@ -134,8 +136,24 @@ def assert_reduction(study: Study, baseline: Study, at_least: float = 0.0) -> No
         return
     found = study.reduction_against(baseline)
     outcome = found.decide(at_least)
+    asked = {"kind": "reduction", "outcome": outcome.value, "baseline": baseline.task, "at_least": at_least}
+    study.relations.append(asked | found.to_json() | {"reason": found.reason(at_least)})
     _remark(study, f"{found.estimate:.0f} % less variability than {baseline.task}: {outcome.name}")
     _demand(study, outcome, f"{outcome.name:<10} {found.reason(at_least)}\n{' ' * 11}{found}")
+    gate = RelativeGate(
+        f"the variability beside {baseline.task}",
+        lambda planted: planted.reduction_against(baseline).reach(at_least),
+        lambda planted: planted.reduction_against(baseline).decide(at_least),
+    )
+    study.on_judged(study, [gate])
+
+
+def _within_of_others(of: MeasureLikeness) -> RelativeGate:
+    return RelativeGate(
+        f"{of.metric} beside {', '.join(of.studies[1:])}",
+        lambda planted: of.with_first(planted).reach,
+        lambda planted: of.with_first(planted).outcome,
+    )
 
 
 def _remark(study: Study, remark: str) -> None:

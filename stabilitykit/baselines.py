@@ -17,7 +17,8 @@ from .comparison import Comparison, Sample
 from .environment import Environment, current_environment
 from .errors import BaselineError, StoreError
 from .protocol import NoiseProtocol
-from .study import Session, Study
+from .session import Session
+from .study import Study
 from .task import Task
 
 #: Error rate of a whole study that is held against a baseline, and the questions that share it.

@@ -11,12 +11,10 @@ from types import MappingProxyType
 
 from .errors import BudgetError
 from .estimate import Estimate
-from .limits import FailedRuns, Judgement, Limit, Outcome, Scale
+from .limits import WORST_FIRST, FailedRuns, Judgement, Limit, Outcome, Scale
 
 #: What explains a spread, and is known too badly from few runs to be judged by.
 _DIAGNOSIS = frozenset({"training_sd"})
-
-_WORST_FIRST = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS)
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,11 @@ class Verdict:
     @property
     def outcome(self) -> Outcome:
         """FAIL if any judgement is FAIL, else UNDECIDED if any is, else PASS."""
-        return min((judgement.outcome for judgement in self.judgements), key=_WORST_FIRST.index)
+        return min((judgement.outcome for judgement in self.judgements), key=WORST_FIRST.index)
 
     def summary(self) -> str:
         """Write each judgement with its reason on a line of its own, the worst first."""
-        worst_first = sorted(self.judgements, key=lambda judgement: _WORST_FIRST.index(judgement.outcome))
+        worst_first = sorted(self.judgements, key=lambda judgement: WORST_FIRST.index(judgement.outcome))
         return "\n".join(f"{judgement.outcome.name:<9}  {judgement.reason}" for judgement in worst_first)
 
     def beside(self, failures: FailedRuns) -> Verdict:

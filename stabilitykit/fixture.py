@@ -25,11 +25,12 @@ from .protocol import NoiseProtocol
 from .report import summarize
 from .runner import Progress
 from .sequential import FIRST_LOOK
+from .session import Session, check, measure
 from .sharing import HelperSession, OwnerSession
 from .sources import Perturbation, Source, Vary
 from .stopping import Stop
 from .store import CacheMode, RunStore
-from .study import Session, Study, check, measure
+from .study import Study
 from .task import Task, as_task
 
 

@@ -30,7 +30,7 @@ from .planning import (
 from .protocol import NoiseProtocol
 from .runfiles import FORMAT
 from .sequential import looks
-from .study import Session, identity, key_of
+from .session import Session, identity, key_of
 from .task import Task, as_task
 from .training import Trainer
 from .watch import Watch

@@ -6,17 +6,16 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from .errors import BudgetError, TaskError
 from .estimate import Estimate
 from .intervals import ChiSquare
-from .limits import MOST_RUNS, Outcome, advice
+from .limits import MOST_RUNS, WORST_FIRST, Outcome, advice
 from .ratios import Ratio, is_spread, spread_of
 from .study import Study, listed
-
-_WORST_FIRST = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS)
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,28 @@ class MeasureLikeness:
         return f"{compared}, neither shown to be within a factor of {self.within:g} nor beyond it; {more}."
 
     @property
+    def reach(self) -> float:
+        """How many times the factor the first study is from the one that varies least; a self-test drives it to 2."""
+        first, *others = self.studies
+        return max(self.ratios[first, other].value for other in others) / self.within
+
+    def with_first(self, study: Study) -> MeasureLikeness:
+        """Return it with a study in the first one's place."""
+        return replace(self, spreads=(_spread(study, self.metric), *self.spreads[1:]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the ratio that decides, as JSON's types; a bound that is infinite or undefined is None."""
+        ratio = self.ratios[self.largest]
+        numbers = {"value": ratio.value, "low": ratio.low(self.alpha), "high": ratio.high(self.beta)}
+        return {
+            "metric": self.metric,
+            "between": list(self.largest),
+            **{name: number if math.isfinite(number) else None for name, number in numbers.items()},
+            "outcome": self.outcome.value,
+            "reason": self.reason,
+        }
+
+    @property
     def _name(self) -> str:
         return f"1 - {self.metric}" if self.metric in ("correlation", "pearson") else self.metric
 
@@ -120,8 +141,7 @@ class Likeness:
     @property
     def outcome(self) -> Outcome:
         """FAIL if one measure fails, PASS if all pass."""
-        outcomes = {of.outcome for of in self.measures}
-        return next(outcome for outcome in _WORST_FIRST if outcome in outcomes)
+        return min((of.outcome for of in self.measures), key=WORST_FIRST.index)
 
     def __getitem__(self, metric: str) -> MeasureLikeness:
         """Return that of one measure by name."""
@@ -146,9 +166,19 @@ class Likeness:
         found = "; ".join(f"{outcome.name} {', '.join(names)}" for outcome, names in of_outcome.items() if names)
         return f"within a factor of {self.within:g} of {', '.join(self.measures[0].studies)}: {found}"
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what was asked and found, as JSON's types."""
+        return {
+            "kind": "likeness",
+            "outcome": self.outcome.value,
+            "within": self.within,
+            "studies": list(self.measures[0].studies),
+            "measures": [of.to_json() for of in self.measures],
+        }
+
     def __str__(self) -> str:
         """Write a paragraph a measure, the worst first: the ratio that decides, then the spread of each study."""
-        worst_first = sorted(self.measures, key=lambda of: _WORST_FIRST.index(of.outcome))
+        worst_first = sorted(self.measures, key=lambda of: WORST_FIRST.index(of.outcome))
         return "\n".join([*(line for of in worst_first for line in _lines(of)), self.error_rates])
 
 

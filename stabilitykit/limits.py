@@ -27,6 +27,10 @@ class Outcome(Enum):
     UNDECIDED = "undecided"
 
 
+#: The first of these that is among several outcomes is that of all of them.
+WORST_FIRST = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS)
+
+
 @dataclass(frozen=True)
 class Scale:
     """Where the values of a metric can lie, and in what unit."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from .budgets import Verdict
-from .limits import Outcome
+from .limits import WORST_FIRST, Outcome
 
 if TYPE_CHECKING:  # the process that writes a report may not have needed torch
     from .measures import Measures
@@ -36,8 +35,9 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
         "runs": len(study.records),
         "runs_at_most": study.most_runs or len(study.records),
         "metrics": {name: study[name].to_json() for name in _shown(study.measures)} if whole else {},
-        "verdict": "fail" if not whole else verdict_of(study.verdicts),
+        "verdict": _verdict(study),
         "judgements": [_judgement(j) for verdict in study.verdicts for j in verdict.judgements],
+        **({"relations": [dict(one) for one in study.relations]} if study.relations else {}),
         "control": study.control.to_json(),
         **({"flips": study.flips.to_json()} if whole and "disagreement" in study.measures else {}),
         **({"similarity": [one.to_json() for one in study.similarities]} if study.similarities else {}),
@@ -58,11 +58,12 @@ def document(summaries: Iterable[Mapping[str, Any]], comparisons: Iterable[Mappi
     return {"format": FORMAT, "environment": environment, "studies": studies, "comparisons": more}
 
 
-def verdict_of(verdicts: Iterable[Verdict]) -> str | None:
-    """Return the outcome over several verdicts: the worst one; None where nothing was judged."""
-    outcomes = {verdict.outcome for verdict in verdicts}
-    worst = next((o for o in (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS) if o in outcomes), None)
-    return worst.value if worst else None
+def _verdict(study: Study) -> str | None:
+    """Return the worst outcome of all that was asserted on a study; None where nothing was."""
+    outcomes = [verdict.outcome for verdict in study.verdicts]
+    outcomes += [Outcome(relation["outcome"]) for relation in study.relations]
+    outcomes += [] if study.is_whole else [Outcome.FAIL]
+    return min(outcomes, key=WORST_FIRST.index).value if outcomes else None
 
 
 def _shown(measures: Measures) -> list[str]:

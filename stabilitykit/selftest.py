@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from .estimate import Estimate
 from .limits import Judgement, Outcome
 from .metrics import IGNORED_LABEL
 from .record import RunRecord
-from .study import Study, check_trace
+from .study import RelativeGate, Study, check_trace
 
 #: Of the generator that every planted fault is drawn from.
 _SEED = 20_210_713
@@ -26,6 +26,8 @@ _LEAST = 0.01
 _DOUBLINGS = 14
 
 _BROKEN = "This is a fault of the gate and not of your budget: please report it."
+
+_MORE_RUNS = "Train more runs, or let UNDECIDED fail its test: --stability-undecided fail."
 
 #: How far apart two budgets must be for somebody to set one between them.
 _WIDE = 1.1
@@ -39,22 +41,32 @@ _LIKENESS = frozenset({"correlation", "pearson"})
 _SHAPES: tuple[Callable[[int, int], float], ...] = (lambda r, R: 1.0, lambda r, R: r / (R - 1))
 
 
-def selftest(study: Study, budget: Budget, *, undecided_is_red: bool = True) -> None:
-    """Plant three kinds of faults into copies of ``study``, and judge each as the study itself is judged.
+def selftest(study: Study, gate: Budget | Sequence[RelativeGate], *, undecided_is_red: bool = True) -> None:
+    """Plant faults into copies of ``study``, and judge each as the study itself is judged.
 
-    One run broken: its outputs are shuffled over the test examples, as of a training that learned nothing. The spread
-    doubled: deviations from the mean of all runs are amplified until a limited measure is at twice its budget, for each
-    limit. A seed leaked: the weights of run 0 differ from the control's. Nothing is trained or stored, and ``study``
-    gets a note and keeps its verdicts. ``undecided_is_red`` says whether an UNDECIDED verdict fails its test here.
+    Nothing is trained or stored, and ``study`` gets a note and keeps its verdicts. ``undecided_is_red`` says whether
+    an UNDECIDED verdict fails its test here. See `try_budget` and `try_relatives` for the faults.
 
     Raises `SelfTestError`, an AssertionError, that names each fault which went unnoticed.
     """
+    if all(record.logits is None for record in study.trained):
+        note = "self-test: not possible, since the runs keep no outputs that faults could be planted into"
+    elif isinstance(gate, Budget):
+        note = try_budget(study, gate, undecided_is_red)
+    else:
+        note = try_relatives(study, gate, undecided_is_red)
+    if note not in study.selftests:
+        study.selftests.append(note)
+
+
+def try_budget(study: Study, budget: Budget, undecided_is_red: bool) -> str:
+    """Plant three kinds of faults, and return a note of what was noticed.
+
+    One run broken: its outputs are shuffled over the test examples, as of a training that learned nothing. The spread
+    doubled: deviations from the mean of all runs are amplified until a limited measure is at twice its budget, for each
+    limit. A seed leaked: the weights of run 0 differ from the control's.
+    """
     gate = _Gate(study, budget, undecided_is_red)
-    if not gate.records:
-        study.selftests.append(
-            "self-test: not possible, since the runs keep no outputs that faults could be planted into"
-        )
-        return
     blind = [gate.cannot_notice_a_broken_run(), gate.cannot_notice_a_leaked_seed()]
     unnoticed = [
         "" if blind[0] else gate.misses_a_broken_run(),
@@ -62,31 +74,93 @@ def selftest(study: Study, budget: Budget, *, undecided_is_red: bool = True) -> 
         "" if blind[1] else gate.misses_a_leaked_seed(),
     ]
     unnoticed = [fault for fault in unnoticed if fault]
+    _demand_none(unnoticed, repr(budget))
+    return "; ".join([_turned_red(1 + blind.count("")), *filter(None, blind)])
+
+
+def try_relatives(study: Study, gates: Sequence[RelativeGate], undecided_is_red: bool) -> str:
+    """Amplify the deviations of a study's runs until it is at twice what each gate accepts beside the others."""
+    copies = _Copies(study, undecided_is_red)
+    unnoticed = []
+    for gate in gates:
+        driven = copies.driven(gate.reach, 2.0)
+        if copies.is_red(gate.decide(driven)):
+            continue
+        reached = gate.reach(driven)
+        if reached >= 2:
+            unnoticed.append(
+                f"the spread doubled: with {gate.name} at {reached:.3g} times what is accepted, the verdict is still "
+                f"not red. {_MORE_RUNS}"
+            )
+        else:
+            unnoticed.append(
+                f"this gate cannot fire: however much the deviations of the {len(copies.records)} runs from one "
+                f"another are amplified, {gate.name} comes to {reached:.3g} times what is accepted, which is not red. "
+                f"Accept less."
+            )
+    _demand_none(unnoticed, " and ".join(gate.name for gate in gates))
+    return _turned_red(len(gates))
+
+
+def _demand_none(unnoticed: Sequence[str], gate: str) -> None:
     if unnoticed:
         faults = "fault" if len(unnoticed) == 1 else "faults"
         raise SelfTestError(
-            f"Expected {budget!r} to turn red for every planted fault, but the self-test planted {len(unnoticed)} "
+            f"Expected {gate} to turn red for every planted fault, but the self-test planted {len(unnoticed)} "
             f"{faults} that it does not notice. A gate that cannot fire proves nothing.\n\n" + "\n\n".join(unnoticed)
         )
-    planted = 1 + blind.count("")
-    note = f"self-test: {planted} planted fault{'s' * (planted > 1)} turned it red"
-    note = "; ".join([note, *filter(None, blind)])
-    if note not in study.selftests:
-        study.selftests.append(note)
 
 
-class _Gate:
-    """A study, and the budget that judges copies of it."""
+def _turned_red(planted: int) -> str:
+    return f"self-test: {planted} planted fault{'s' * (planted > 1)} turned it red"
+
+
+class _Copies:
+    """Copies of a study with other outputs: they have no verdicts, and tell nobody."""
+
+    def __init__(self, study: Study, undecided_is_red: bool) -> None:
+        self.study, self.undecided_is_red = study, undecided_is_red
+        self.records = [record for record in study.records if record.logits is not None]
+
+    def of_outputs(self, outputs: Sequence[Tensor]) -> Study:
+        """Copy the study with these outputs of its runs."""
+        records = tuple(
+            dataclasses.replace(record, logits=run) for record, run in zip(self.records, outputs, strict=True)
+        )
+        return dataclasses.replace(self.study, records=records, verdicts=[], relations=[], selftests=[])
+
+    def driven(self, spread_of: Callable[[Study], float], least: float) -> Study:
+        """Amplify the deviations of the runs until the spread is at ``least`` that, or as far as it goes."""
+        most, reached = -math.inf, 0
+        for step in range(self._amplified.steps):
+            spread = spread_of(self.of_outputs(self._amplified.at(step)))
+            if spread > most:
+                most, reached = spread, step
+            if spread >= least and spread > 0:
+                break
+        return self.of_outputs(self._amplified.at(reached))
+
+    def is_red(self, outcome: Outcome) -> bool:
+        """Whether a test would fail."""
+        return outcome is Outcome.FAIL or (outcome is Outcome.UNDECIDED and self.undecided_is_red)
+
+    @cached_property
+    def _amplified(self) -> _Amplified:
+        return _Amplified([_outputs(record) for record in self.records])
+
+
+class _Gate(_Copies):
+    """Copies of a study, and the budget that judges them."""
 
     def __init__(self, study: Study, budget: Budget, undecided_is_red: bool) -> None:
-        self.study, self.budget, self.undecided_is_red = study, budget, undecided_is_red
-        self.records = [record for record in study.records if record.logits is not None]
+        super().__init__(study, undecided_is_red)
+        self.budget = budget
 
     @cached_property
     def _broken(self) -> Study:
         """The outputs of the first run are shuffled over the test examples."""
         first, *others = (_outputs(record) for record in self.records)
-        return self._with([_shuffled(first, self.study.labels), *others])
+        return self.of_outputs([_shuffled(first, self.study.labels), *others])
 
     def cannot_notice_a_broken_run(self) -> str:
         """Say so where no budget could: one run of many moves a mean over pairs by little, some measures not at all."""
@@ -121,7 +195,7 @@ class _Gate:
 
     def _accepts_a_broken_run(self) -> bool:
         judged = self._judge(self._broken)
-        return bool(judged) and not any(self._is_red(judgement.outcome) for judgement in judged.values())
+        return bool(judged) and not any(self.is_red(judgement.outcome) for judgement in judged.values())
 
     def _noticing(self) -> list[str]:
         """The budgets, a range for each measure, that accept the study and not the one with a broken run."""
@@ -148,7 +222,7 @@ class _Gate:
         for _ in range(50):
             limit = _limit(judgement.metric, (accepted + refused) / 2)
             outcome = dataclasses.replace(judgement.of, value=limit).decide(estimate, judgement.alpha, judgement.beta)
-            if self._is_red(outcome):
+            if self.is_red(outcome):
                 refused = (accepted + refused) / 2
             else:
                 accepted = (accepted + refused) / 2
@@ -161,19 +235,11 @@ class _Gate:
 
     def misses_a_doubled_spread(self) -> list[str]:
         """Amplify the deviations of all runs until each limited measure is at twice its budget."""
-        amplified = _Amplified([_outputs(record) for record in self.records])
         missed = []
         for metric, limit in self.budget.limits.items():
-            most, planted = -math.inf, 0
-            for step in range(amplified.steps):
-                value = self._value_of(self._with(amplified.at(step)), metric)
-                if _spread(metric, value) > most:
-                    most, planted = _spread(metric, value), step
-                if _is_doubled(metric, value, limit):
-                    break
-            driven = self._with(amplified.at(planted))
+            driven = self.driven(partial(self._spread_of, metric=metric), 2 * _spread(metric, limit))
             judged = self._judge(driven)
-            if judged and not self._is_red(judged[metric].outcome):
+            if judged and not self.is_red(judged[metric].outcome):
                 missed.append(self._still_green(metric, limit, driven))
         return missed
 
@@ -206,30 +272,20 @@ class _Gate:
                 raise
             return {}
 
-    def _value_of(self, planted: Study, metric: str) -> float:
+    def _spread_of(self, planted: Study, metric: str) -> float:
         try:
-            return planted[metric].value
+            return _spread(metric, planted[metric].value)
         except Exception:  # likewise
             if not self.study.metrics:
                 raise
-            return math.nan
-
-    def _is_red(self, outcome: Outcome) -> bool:
-        return outcome is Outcome.FAIL or (outcome is Outcome.UNDECIDED and self.undecided_is_red)
-
-    def _with(self, outputs: Sequence[Tensor]) -> Study:
-        """Copy the study with other outputs: it has no verdicts, and tells nobody."""
-        records = tuple(
-            dataclasses.replace(record, logits=run) for record, run in zip(self.records, outputs, strict=True)
-        )
-        return dataclasses.replace(self.study, records=records, verdicts=[], selftests=[])
+            return math.inf
 
     def _still_green(self, metric: str, limit: float, driven: Study) -> str:
         reached = driven[metric]
         if _is_doubled(metric, reached.value, limit):
             return (
                 f"the spread doubled: at {metric} {reached}, twice its budget of {limit:g} or more, the verdict is "
-                f"still not red. Train more runs, or let UNDECIDED fail its test: --stability-undecided fail."
+                f"still not red. {_MORE_RUNS}"
             )
         return (
             f"this gate cannot fire: however much the deviations of the {reached.runs} runs from one another are "

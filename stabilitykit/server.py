@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from . import children, study  # noqa: F401  # loaded to be there
+from . import children, session  # noqa: F401  # loaded to be there
 
 # Both import much on first use: reading tensors, and making an optimizer, torch's compiler.
 with tempfile.TemporaryDirectory() as _folder:

@@ -9,8 +9,8 @@ from .board import Announcement, Board
 from .control import Control, ControlMode
 from .record import RunRecord
 from .runner import Runner
+from .session import Session
 from .store import Experiment
-from .study import Session
 
 
 class HelperLeaves(BaseException):

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.session import Session, measure
 from stabilitykit.store import RunStore
-from stabilitykit.study import Session, Study, measure
+from stabilitykit.study import Study
 from stabilitykit.task import Recipe
 
 

@@ -16,7 +16,7 @@ from stabilitykit.comparison import Comparison, Sample
 from stabilitykit.environment import current_environment
 from stabilitykit.errors import BaselineError, ConfigError, StoreError
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.study import measure
+from stabilitykit.session import measure
 from stabilitykit.testing import FakeTask, fake_study
 
 INIT = NoiseProtocol("init", runs=3)

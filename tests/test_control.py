@@ -17,7 +17,7 @@ from stabilitykit.control import Control, _scrambled_generators, prove_isolation
 from stabilitykit.errors import IsolationError, TaskError
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.seeding import seed_generators
-from stabilitykit.study import measure
+from stabilitykit.session import measure
 from stabilitykit.task import Recipe, as_task
 from stabilitykit.training import Trainer
 

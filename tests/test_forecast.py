@@ -14,7 +14,7 @@ from stabilitykit.forecast import PlannedStudy, Question, summarize_plan
 from stabilitykit.metrics import floor_of_churn
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.render.plan import plan_table
-from stabilitykit.study import measure
+from stabilitykit.session import measure
 from stabilitykit.testing import FakeTask
 
 

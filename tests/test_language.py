@@ -25,7 +25,8 @@ from stabilitykit.protocol import NoiseProtocol, RunPlan
 from stabilitykit.record import RunRecord
 from stabilitykit.render.terminal import study_table
 from stabilitykit.report import summarize
-from stabilitykit.study import Session, Study, check, measure
+from stabilitykit.session import Session, check, measure
+from stabilitykit.study import Study
 from stabilitykit.training import Trainer
 from stabilitykit.zoo.qrnn import QRNN
 

@@ -26,7 +26,7 @@ from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.pruning import Pruning
 from stabilitykit.run import TRACED_EPOCHS, Run
 from stabilitykit.schedule import warmup_cosine
-from stabilitykit.study import measure
+from stabilitykit.session import measure
 from stabilitykit.task import Recipe, as_task
 from stabilitykit.training import Trainer
 
@@ -410,7 +410,7 @@ class TestStudy:
         assert len(self.prefixes(tmp_path)) == 1
 
     def test_keys_of_studies_without_an_onset_are_what_they_were(self):
-        from stabilitykit.study import _identity
+        from stabilitykit.session import _identity
 
         assert _identity(NoiseProtocol("init", runs=2)) == {
             "vary": ["init"],

@@ -90,6 +90,7 @@ ORDER = (
     "cli",
     "runner",
     "study",
+    "session",
     "components",
     "selftest",
     "server",

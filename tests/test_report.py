@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from stabilitykit.asserts import assert_within
+from stabilitykit.asserts import assert_alike, assert_reduction, assert_within
 from stabilitykit.budgets import Budget, Verdict
 from stabilitykit.errors import BudgetExceededError, RunsFailedError
 from stabilitykit.estimate import Estimate
 from stabilitykit.limits import Judgement, Limit, Outcome
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.report import FORMAT, document, summarize, verdict_of
-from stabilitykit.study import measure
+from stabilitykit.report import FORMAT, document, summarize
+from stabilitykit.session import measure
 from stabilitykit.testing import FakeTask, fake_study
 
 LABELS = torch.arange(30) % 3
@@ -151,10 +151,37 @@ def test_every_judgement_is_there_with_its_reason():
 )
 def test_the_worst_verdict_is_the_studys(outcomes, worst):
     estimate = Estimate(1, 0, 2, 3, "x")
-    verdicts = [
+    study = fake_study(LOGITS, LABELS)
+    study.verdicts.extend(
         Verdict((Judgement(Limit("a_sd", 1.0), estimate, 0.05, 0.05, Outcome(outcome)),)) for outcome in outcomes
-    ]
-    assert verdict_of(verdicts) == worst
+    )
+    assert summarize(study, "t")["verdict"] == worst
+
+
+def test_what_was_judged_beside_others_is_there_and_counts():
+    study, other = fake_study(LOGITS, LABELS, vary="init"), fake_study(LOGITS.flip(0) * 1.01, LABELS, vary="shuffle")
+    assert_alike([study, other], within=1.5, measures=["disagreement"])
+    summary = summarize(study, "t")
+    assert summary["verdict"] == "pass"
+    (relation,) = summary["relations"]
+    assert relation == summarize(other, "t")["relations"][0]
+    assert {name: relation[name] for name in ("kind", "outcome", "within", "studies")} == {
+        "kind": "likeness",
+        "outcome": "pass",
+        "within": 1.5,
+        "studies": ["init", "shuffle"],
+    }
+    (measure,) = relation["measures"]
+    assert measure["metric"] == "disagreement"
+    assert measure["low"] <= measure["value"] == 1.0 <= measure["high"] <= 1.5
+    with pytest.raises(BudgetExceededError):
+        assert_reduction(study, other, at_least=50)
+    summary = summarize(study, "t")
+    assert summary["verdict"] == "fail"
+    assert summary["relations"][1]["kind"] == "reduction"
+    assert summary["relations"][1]["baseline"] == other.task
+    assert summary["relations"][1]["mean"]["value"] < 50
+    json.dumps(summary, allow_nan=False)
 
 
 def test_the_curve_of_each_run_is_there_where_it_was_asked_for(ask, linear):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from stabilitykit import selftest as module
-from stabilitykit.asserts import assert_disagreement, assert_within
+from stabilitykit.asserts import assert_alike, assert_disagreement, assert_reduction, assert_within
 from stabilitykit.budgets import Budget
 from stabilitykit.control import Control
 from stabilitykit.errors import BudgetExceededError, SelfTestError, StabilityError
@@ -286,3 +286,46 @@ def test_runs_that_may_fail_are_no_part_of_the_faults():
     study = dataclasses.replace(study, records=records, max_failed_runs=1)
     selftest(study, Budget(disagreement=1.2 * study.disagreement.value, max_failed_runs=1))
     assert isinstance(study.judge(Budget(disagreement=50, max_failed_runs=1)).judgements[-1], FailedRuns)
+
+
+# Gates that hold a study against others
+
+
+def relatives_of(study, others, within, **measured):
+    """What `assert_alike` hands to a self-test."""
+    tried = []
+    quiet = {"on_judged": lambda study, gate: tried.append(gate), "on_undecided": lambda message: None}
+    first = dataclasses.replace(study, **quiet)
+    assert_alike([first, *others], within, **measured)
+    (gates,) = tried
+    return first, gates
+
+
+def test_alike_studies_turn_red_in_each_measure():
+    study, gates = relatives_of(study_of(), [study_of(9)], 1.5, measures=["disagreement", "correlation"])
+    selftest(study, gates)
+    assert study.selftests == ["self-test: 2 planted faults turned it red"]
+
+
+def test_a_factor_that_nothing_can_exceed_is_found_out():
+    """Two runs cannot disagree on more than nine tenths of ten classes' examples for long."""
+    loud = study_of(9, noise=20.0)
+    assert loud.disagreement.value > 60
+    study, gates = relatives_of(study_of(10, noise=20.0), [loud], 2.0, measures=["disagreement"])
+    with pytest.raises(SelfTestError, match=r"cannot fire: .* disagreement beside .* comes to 0\.\d+ times what is"):
+        selftest(study, gates)
+
+
+def test_a_likeness_that_is_left_undecided_is_no_gate_where_that_is_green():
+    study, gates = relatives_of(study_of(3), [study_of(4)], 2.0, measures=["accuracy_sd"])
+    selftest(study, gates)
+    with pytest.raises(SelfTestError, match=r"the spread doubled: with accuracy_sd beside all .*Train more runs"):
+        selftest(study, gates, undecided_is_red=False)
+
+
+def test_a_reduction_turns_red_where_there_is_none():
+    tried = []
+    calm = dataclasses.replace(study_of(9, noise=0.3), on_judged=lambda study, gate: tried.append(gate))
+    assert_reduction(calm, study_of(), at_least=10)
+    selftest(calm, tried[0])
+    assert calm.selftests == ["self-test: 1 planted fault turned it red"]

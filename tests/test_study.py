@@ -26,7 +26,7 @@ from stabilitykit.errors import (
 )
 from stabilitykit.limits import Outcome
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.study import measure
+from stabilitykit.session import measure
 from stabilitykit.task import LoopTask, Recipe
 from stabilitykit.testing import FakeTask, fake_study
 

@@ -15,8 +15,9 @@ from stabilitykit.measures import Measures
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.record import RunRecord
 from stabilitykit.report import summarize
+from stabilitykit.session import check, measure
 from stabilitykit.store import RunStore
-from stabilitykit.study import Study, check, measure
+from stabilitykit.study import Study
 from stabilitykit.testing import FakeTask
 from stabilitykit.watch import Watch
 

@@ -11,7 +11,7 @@ from torch import nn
 from stabilitykit.errors import StoreError
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.run import combined_digest, state_digest
-from stabilitykit.study import measure
+from stabilitykit.session import measure
 
 PROTOCOL = NoiseProtocol("init", runs=2)
 
