@@ -17,7 +17,7 @@ from .comparison import Comparison, check_alike
 from .config import BUDGETS, MarkerConfig, StabilityConfig
 from .control import ControlMode
 from .environment import current_environment
-from .errors import BudgetError, IncompleteStudyError, IsolationError, StabilityError
+from .errors import BudgetError, IncompleteStudyError, IsolationError, StabilityError, TaskError
 from .findings import CALIBRATIONS, COMPARISONS, PLANS, STUDIES
 from .forecast import PlannedStudy, Question, summarize_plan
 from .measures import Metric
@@ -182,6 +182,12 @@ class Stability:
         __tracebackhide__ = True
         if "budget" in question:
             raise BudgetError("Expected no budget in a comparison: it limits the spread of one study. Use check().")
+        for given in (baseline, candidate):
+            if hasattr(given, "protocol"):
+                raise TaskError(
+                    f"Expected two tasks to train but got {given!r}, which is trained. Studies that are there are "
+                    f"compared by stabilitykit.compare(baseline_study, candidate_study)."
+                )
         labels = question.pop("labels", None)  # a Recipe has them
         old, new = (as_task(task, None if isinstance(task, Task) else labels) for task in (baseline, candidate))
         check_alike(old.labels, new.labels)

@@ -191,8 +191,24 @@ class Question:
             for entry in Catalog(self.session.store.folder).entries()
             if all(entry.about.get(name) == about[name] for name in ("environment", "fingerprint"))
         ]
-        found = [runs for runs in map(_good_runs, others) if runs]
-        return (_mean_seconds(found), "this task's runs under other protocols") if found else (None, "")
+        found = [(entry, runs) for entry in others if (runs := _good_runs(entry))]
+        if not found:
+            return None, ""
+        whole = _mean_seconds(
+            (runs for _, runs in found), [self._share(entry.about["protocol"].get("onset", 0)) for entry, _ in found]
+        )
+        onset = self.protocol.onset
+        # The epochs before it are trained once, and divided among the runs.
+        own = self._share(onset) + (1 - self._share(onset)) / self.protocol.runs
+        return own * whole, "this task's runs under other protocols"
+
+    def _share(self, onset: int) -> float:
+        """Return the share of its epochs that a run trains by itself: those before an onset are trained once for all.
+
+        1 where only training tells how many epochs there are.
+        """
+        epochs = getattr(self.trained, "epochs", 0)
+        return 1 - onset / epochs if epochs else 1.0
 
     @property
     def _entry(self) -> Entry:
@@ -291,6 +307,11 @@ def _good_runs(entry: Entry) -> dict[int, Mapping[str, Any]]:
     return {i: header for i, header in entry.runs.items() if header is not None and header["record"]["status"] == "ok"}
 
 
-def _mean_seconds(experiments: Iterable[Mapping[int, Mapping[str, Any]]]) -> float:
-    seconds = [float(header["record"]["seconds"]) for runs in experiments for header in runs.values()]
+def _mean_seconds(experiments: Iterable[Mapping[int, Mapping[str, Any]]], shares: Iterable[float] = (1.0,)) -> float:
+    """Return the mean over all runs, each by the share that it is of what is meant."""
+    seconds = [
+        float(header["record"]["seconds"]) / share
+        for runs, share in zip(experiments, shares, strict=True)
+        for header in runs.values()
+    ]
     return sum(seconds) / len(seconds)

@@ -98,6 +98,23 @@ def test_stored_runs_tell_seconds_spread_and_precision(ask, make_session):
     assert summarize_plan(ask(FakeTask(examples=30)), "test_c", workers=2)["seconds_a_run"] is None
 
 
+def test_an_onset_costs_the_epochs_from_it_on_and_its_part_of_those_before(make_session, linear):
+    study = measure(linear, NoiseProtocol("shuffle", runs=2), session=make_session())
+    a_run = sum(record.seconds for record in study.records) / 2
+    for onset, share in ((0, 1), (2, 1 / 3 + 2 / 3 / 5)):  # of 3 epochs
+        protocol = NoiseProtocol("low_level", runs=5, onset=onset)
+        plan = summarize_plan(Question.of(linear, protocol, session=make_session()), "test_a", workers=1)
+        assert plan["seconds_a_run"] == pytest.approx(share * a_run)
+        assert plan["seconds_from"] == "this task's runs under other protocols"
+
+
+def test_runs_with_an_onset_tell_of_whole_ones(make_session, linear):
+    study = measure(linear, NoiseProtocol("shuffle", runs=2, onset=1), session=make_session())
+    whole = 3 / 2 * sum(record.seconds for record in study.records) / 2  # of 3 epochs
+    question = Question.of(linear, NoiseProtocol("shuffle", runs=5), session=make_session())
+    assert summarize_plan(question, "test_a", workers=1)["seconds_a_run"] == pytest.approx(whole)
+
+
 def test_a_spread_that_no_model_can_have_is_not_told_of(ask):
     plan = summarize_plan(ask(budget=Budget(disagreement=60)), "test_a", workers=1)
     assert [prospect["truth"] for prospect in plan["limits"][0]["prospects"]] == [0.5, 1.0, 1.25, 1.5]

@@ -216,6 +216,17 @@ def test_neither_a_rerun_nor_a_skip_makes_it_green(project: Project) -> None:
     assert re.search(r"2 failed, 2 rerun", result.stdout.str())
 
 
+def test_studies_that_are_there_are_sent_to_the_function(project: Project) -> None:
+    project.tests("""
+        def test_any(stability):
+            study = stability.measure(train, labels=Y, vary="init", runs=2)
+            stability.compare(study, train, labels=Y, vary="init", runs=2)
+    """)
+    result = project.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["E *Expected two tasks to train but got Study('train', *stabilitykit.compare(*"])
+
+
 def test_the_example_of_the_documentation_runs(project: Project) -> None:
     page = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```python\n(# test_improvement\.py\n.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
