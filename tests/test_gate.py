@@ -153,12 +153,14 @@ class TestErrorRates:
     def no_bootstrap(self, monkeypatch):
         monkeypatch.setattr(intervals, "_RESAMPLES", 2)  # the "±" is not judged by
 
+    @pytest.mark.slow
     def test_a_model_at_its_budget_is_failed_in_no_more_than_alpha(self):
         share, runs = outcomes(1.0, 2000, Budget(accuracy_sd=1.0))
         assert 0.015 < share["FAIL"] < 0.05
         assert share["UNDECIDED"] == 0
         assert runs < 12
 
+    @pytest.mark.slow
     def test_a_model_at_the_ratio_passes_in_no_more_than_beta(self):
         share, runs = outcomes(2.0, 2000, Budget(accuracy_sd=1.0))
         assert 0.02 < share["PASS"] < 0.06

@@ -212,6 +212,7 @@ def test_the_order_of_studies_and_the_scale_of_their_scores_do_not_matter():
 # Error rates: six studies, as the sources of the paper
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scales", "wrong", "rates"),
     [

@@ -159,6 +159,7 @@ def test_means_over_runs_and_diagnoses_are_no_spreads():
     assert not any(map(is_spread, ("accuracy", "cross_entropy", "flip_floor", "training_sd", "f1")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["sds", "means"])
 def test_each_bound_misses_the_truth_in_a_twentieth_of_cases(kind):
     cases, draw, low, high = 1500, np.random.default_rng(1), 0, 0

@@ -284,6 +284,7 @@ def test_two_runs_have_a_pair_and_no_interval():
     assert found.to_json()["layers"]["a"] == {"value": 0.5, "low": None, "high": None}
 
 
+@pytest.mark.slow
 def test_the_example_of_the_documentation_runs(tmp_path):
     page = (Path(__file__).parents[1] / "docs" / "representation.md").read_text(encoding="utf-8")
     script, shown = re.findall(r"^```(?:python)?\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)

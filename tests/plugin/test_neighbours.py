@@ -40,6 +40,7 @@ STUDIES = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["plain", "n2"])
 def test_with_all_of_them_at_once_a_rerun_changes_no_verdict(project: Project, way: str) -> None:
     for name in ("pytest_rerunfailures", "pytest_randomly", "pytest_cov", "pytest_html", "pytest_timeout"):

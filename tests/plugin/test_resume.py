@@ -49,6 +49,7 @@ def test_after_kill_9_only_the_missing_runs_are_trained_to_the_same_bits(
     assert len(set(fingerprints(whole))) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "tell", "isolation"),
     [("plain", os.killpg, "none"), ("n2", os.killpg, "process"), ("n2", os.kill, "none")],

@@ -16,6 +16,7 @@ STUDY = """
 """
 
 
+@pytest.mark.slow
 def test_two_sessions_at_once_train_each_run_once(project: Project, wait_for: Callable) -> None:
     project.tests(STUDY)
     project.sleep_in_runs(0.3)
