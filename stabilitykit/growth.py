@@ -91,7 +91,7 @@ def growth_of(records: Sequence[RunRecord], score: str, task: str, varies: str) 
     if not any(lengths.values()):
         raise TaskError(
             f"Expected runs that were scored after every epoch, but those of {task} kept no curve. "
-            f"Train a Recipe(..., curve=True); models from a train function, and ensembles, have none."
+            f"Train a Recipe or LanguageRecipe with curve=True; models from a train function, and ensembles, have none."
         )
     if len(set(lengths.values())) > 1:
         run, other = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)

@@ -255,7 +255,8 @@ def _with_weights(task: Task | None, runs: Sequence[RunRecord]) -> Recipe:
     if not isinstance(task, Recipe):
         raise TaskError(
             f"Expected a study of a Recipe, to compare the layers of its models, but {task.name} is a "
-            f"{type(task).__name__}, which does not say how to build one. Write it as Recipe(..., keep_weights=True)."
+            f"{type(task).__name__}. Layers are compared on the test examples of a Recipe(..., keep_weights=True), "
+            f"which says how to build its model; a text has no examples."
         )
     if task.snapshots:
         raise TaskError(
