@@ -149,7 +149,7 @@ class TestRefused:
             ask(dropout_net, "init").cka()
 
     def test_a_train_function(self, ask):
-        with pytest.raises(TaskError, match=r"fake is a FakeTask, .* Recipe\(..., keep_weights=True\)"):
+        with pytest.raises(TaskError, match=r"fake is a FakeTask\. .* Recipe\(..., keep_weights=True\)"):
             ask(FakeTask(), "init").cka()
 
     def test_ensembles(self, study):
