@@ -147,12 +147,12 @@ class _Process:
             log.unlink(missing_ok=True)
         self._log_start = log.stat().st_size if log.exists() else 0  #: an earlier attempt wrote what is before
         self.pipe, theirs = context.Pipe(duplex=False)
-        self.started = time.monotonic()
         process = context.Process(  # type: ignore[attr-defined]  # of a concrete context
             target=_main, args=(theirs, call, str(log)), name=f"stabilitykit {log.stem}"
         )
         with _no_main():
             process.start()
+        self.started = time.monotonic()  #: after the server, if it was to start first, has loaded torch
         self._process, self._pid = process, int(process.pid)
         theirs.close()  # so that the end of the child is the end of the pipe
 
