@@ -98,6 +98,7 @@ def test_runs_may_be_more_or_fewer_and_are_then_not_paired(visit):
     assert not other.paired
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paired", [False, True])
 def test_an_unchanged_model_fails_in_five_percent_at_most(paired):
     draw = torch.Generator().manual_seed(int(paired))

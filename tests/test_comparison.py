@@ -88,6 +88,7 @@ class TestQuestions:
         assert comparison.is_worse
         assert comparison.is_disagreement_larger
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("paired", [False, True])
     def test_two_samples_of_one_model_differ_in_no_question_more_often_than_in_five_percent(self, paired):
         """The model's examples are few, so scores come in steps, and runs tie."""

@@ -494,6 +494,7 @@ def test_a_root_reached_through_a_link_is_the_same_root(project, tmp_path_factor
     assert fingerprint(linked, link, [link / "conftest.py"]) != plain
 
 
+@pytest.mark.slow
 def test_the_same_task_has_the_same_fingerprint_in_any_process(project):
     project.write(
         {

@@ -166,11 +166,13 @@ class TestErrorRates:
         assert 0.02 < share["PASS"] < 0.06
         assert runs < 8
 
+    @pytest.mark.slow
     def test_a_model_at_half_its_budget_passes_soon(self):
         share, runs = outcomes(0.5, 1000, Budget(accuracy_sd=1.0))
         assert share["PASS"] > 0.999
         assert runs < 6.5
 
+    @pytest.mark.slow
     def test_a_bound_that_ignores_that_it_looks_again_would_be_wrong_too_often(self, monkeypatch):
         monkeypatch.setattr("stabilitykit.gate.levels", lambda looks, error: (error,) * len(looks))
         share, _ = outcomes(1.0, 1000, Budget(accuracy_sd=1.0))

@@ -92,6 +92,7 @@ class TestSD:
         assert estimate.high == pytest.approx(estimate.value * math.sqrt(9 / 3.3251), rel=1e-4)
         assert estimate.method == "chi-square"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("name", "runs", "robust", "low", "high"),
         [

@@ -53,6 +53,7 @@ def test_most_runs_without_a_gap_are_those_of_the_design(alpha, beta, runs):
     assert tuple(most_runs_needed(ratio, alpha, beta) for ratio in (1.5, 2, 3)) == runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ratio", "cv"), [(1.817, None), (1.25, 0.1)])
 def test_no_schedule_of_fewer_runs_resolves_as_much(ratio, cv):
     """1.817: 25 runs, right at a look, resolve what 26 do not."""

@@ -234,6 +234,7 @@ Prefixes(pathlib.Path(sys.argv[1]), {"task": "toy"}).keep(2, {"x": torch.arange(
 """
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_once_leave_whole_states(tmp_path):
     command, pipes = [sys.executable, "-c", KEEP_WHEN_TOLD, str(tmp_path / "a")], {"stdin": PIPE, "stdout": PIPE}
     children = [subprocess.Popen(command, text=True, **pipes) for _ in range(4)]

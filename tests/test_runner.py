@@ -330,6 +330,7 @@ WORKER = dedent(
 )
 
 
+@pytest.mark.slow
 def test_two_processes_train_every_run_exactly_once_between_them(tmp_path):
     command = [sys.executable, "-c", WORKER, str(tmp_path)]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

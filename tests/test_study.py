@@ -525,6 +525,7 @@ print(*[record.fingerprint for record in study.records], study.records[0].traine
 """
 
 
+@pytest.mark.slow
 def test_a_script_measures_without_pytest_and_keeps_its_runs_where_it_stands(tmp_path, ask):
     (tmp_path / "script.py").write_text(SCRIPT)
 

@@ -99,6 +99,7 @@ def test_weights_that_were_pruned_while_they_are_used_are_an_error_that_says_so(
         weights.read()
 
 
+@pytest.mark.slow
 def test_a_child_process_sends_them(make_session, keeping):
     here = measure(keeping, PROTOCOL, session=make_session("one", folder="here"))
     there = measure(keeping, PROTOCOL, session=make_session("one", folder="there", isolation="process"))

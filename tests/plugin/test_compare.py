@@ -129,6 +129,7 @@ def test_what_is_worse_than_its_baseline_fails_and_what_is_the_same_does_not(pro
     assert report["comparisons"][0]["is_worse"]
 
 
+@pytest.mark.slow
 def test_unlike_things_are_refused_with_every_reason_before_anything_trains(project: Project) -> None:
     project.tests("""
         from model import *

@@ -50,6 +50,7 @@ def test_a_run_that_raises_or_leaves_fails_its_study_and_the_others_are_kept(
     assert project.trained() == [2, 3, 3], "the next session tries what failed again, and only that"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["plain", "n2"])
 def test_a_child_that_dies_is_tried_twice_and_only_its_run_is_lost(project: Project, way: str) -> None:
     project.tests("""
@@ -148,6 +149,7 @@ def test_a_run_that_kills_pytest_itself_is_named_by_the_fourth_session(project: 
     assert project.trained() == [0, 1, 2, 4, 5, 6, 7]
 
 
+@pytest.mark.slow
 def test_an_outcome_of_pytest_in_a_run_is_a_failed_run(project: Project) -> None:
     project.tests("""
         def skips(run):
@@ -182,6 +184,7 @@ def test_kill_9_of_one_process_loses_only_the_runs_in_flight(project: Project, w
     assert project.trained() == [index for index in range(8) if index not in kept]
 
 
+@pytest.mark.slow
 def test_no_child_outlives_its_worker(project: Project, wait_for: Callable) -> None:
     project.tests(STUDY)
     project.suffer("hang 3")

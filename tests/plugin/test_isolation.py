@@ -42,13 +42,14 @@ STUDY = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "args"),
     [
         ("n2", ["--stability-isolation", "process"]),
-        pytest.param("plain", ["--stability-isolation", "process"], marks=pytest.mark.slow),
-        pytest.param("n0", ["--stability-workers", "2"], marks=pytest.mark.slow),
-        pytest.param("plain", ["--stability-isolation", "spawn"], marks=pytest.mark.slow),
+        ("plain", ["--stability-isolation", "process"]),
+        ("n0", ["--stability-workers", "2"]),
+        ("plain", ["--stability-isolation", "spawn"]),
     ],
 )
 def test_children_train_the_same_bits(project: Project, way: str, args: list[str], wait_for: Callable) -> None:
@@ -67,6 +68,7 @@ def test_children_train_the_same_bits(project: Project, way: str, args: list[str
     wait_for(lambda: not project.processes())  # the children's server ends with the worker
 
 
+@pytest.mark.slow
 def test_two_workers_train_two_runs_at_once(project: Project) -> None:
     project.sleep_in_runs(0.5)
     project.tests("""

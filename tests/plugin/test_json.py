@@ -37,6 +37,7 @@ REVERSED = """
 """
 
 
+@pytest.mark.slow
 def test_report_is_the_same_in_every_way_and_order(project: Project) -> None:
     project.tests(QUESTIONS)
     project.write("conftest.py", "")

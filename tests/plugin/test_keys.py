@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from .conftest import Project
 
@@ -56,6 +58,7 @@ def test_tests_that_differ_in_their_labels_do_not_share_a_failure(project: Proje
     project.run().assert_outcomes(passed=1, failed=1)
 
 
+@pytest.mark.slow
 def test_a_task_without_a_fingerprint_keeps_its_runs_to_itself_and_its_workers(project: Project) -> None:
     project.sleep_in_runs(0.2)
     project.tests("""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from .conftest import Project
 
@@ -29,6 +31,7 @@ QUESTIONS = """
 """
 
 
+@pytest.mark.slow
 def test_the_numbers_of_a_language_model_are_the_same_with_two_workers(project: Project) -> None:
     project.tests(QUESTIONS)
     reports = {}

@@ -45,6 +45,7 @@ QUESTIONS = (
 )
 
 
+@pytest.mark.slow
 def test_report_is_the_same_in_every_way(project: Project) -> None:
     project.tests(QUESTIONS)
     reports = {}
@@ -92,6 +93,7 @@ def test_what_cannot_begin_late_is_refused_before_anything_trains(
     assert project.stored() == []
 
 
+@pytest.mark.slow
 def test_a_plan_names_it(project: Project) -> None:
     project.tests(QUESTIONS)
     _, report = project.study("--stability-plan")

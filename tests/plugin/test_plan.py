@@ -242,6 +242,7 @@ def test_a_plan_does_nothing_else(project: Project) -> None:
     result.stderr.fnmatch_lines(["ERROR: Expected --stability-plan alone*"])
 
 
+@pytest.mark.slow
 def test_the_command_is_pytest_with_the_plan(project: Project) -> None:
     project.tests(TESTS)
     command = [sys.executable, "-m", "stabilitykit"]

@@ -79,6 +79,7 @@ def test_fast_studies_leave_no_lines(project: Project) -> None:
     project.run(way="n2").stdout.no_fnmatch_line("*stability: test*")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["plain", "n2"])
 def test_a_terminal_shows_it_over_the_line_of_results_and_puts_that_back(project: Project, way: str) -> None:
     project.tests(SLOW + STORED)
@@ -93,6 +94,7 @@ def test_a_terminal_shows_it_over_the_line_of_results_and_puts_that_back(project
     assert re.fullmatch(r"(test_toy\.py )?\.\.\. +\[100%\]", results)
 
 
+@pytest.mark.slow
 def test_quiet_sessions_show_none(project: Project) -> None:
     project.tests(SLOW)
     project.sleep_in_runs(0.05)

@@ -23,6 +23,7 @@ def fingerprints(report: dict) -> list[str]:
     return [record["fingerprint"] for record in study["records"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["plain", "n2"])
 def test_after_kill_9_only_the_missing_runs_are_trained_to_the_same_bits(
     project: Project, way: str, wait_for: Callable

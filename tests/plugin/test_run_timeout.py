@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from .conftest import Project
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "isolation"), [("plain", "none"), ("n2", "process")])
 def test_a_run_that_hangs_is_ended_and_named(project: Project, way: str, isolation: str) -> None:
     project.tests("""
