@@ -93,6 +93,30 @@ class Results:
             lines + [_line([name, *(_shown(panel[head]) for head in heads)]) for name, panel in panels.items()]
         )
 
+    def remedies(self) -> str:
+        """Appendix A: one row a remedy, below the one without."""
+        columns = ("accuracy", "accuracy_sd", "cross_entropy_sd", "disagreement")
+        lines = [_line(["", *(HEADINGS[column] for column in columns)]), _line(["---"] * (1 + len(columns)))]
+        panels = self.figures["remedies"]
+        without = next(iter(panels.values()))
+        plain = [without["plain"], *(without[f"plain {column}"] for column in columns[1:])]
+        lines.append(_line(["without", *map(_shown, plain)]))
+        lines += [_line([name, *(_shown(panel[column]) for column in columns)]) for name, panel in panels.items()]
+        return "\n".join(lines)
+
+    def condition_numbers(self) -> str:
+        """Section 4.1: how much larger two runs' distance has become by the end of training, by score."""
+        titles = {
+            "at_least": "largest over pairs",
+            "median": "median over pairs",
+            "change": "scores end apart by",
+            "step": "initial weights start apart by",
+        }
+        lines = [_line(["condition number, at least", *titles.values()]), _line(["---"] * (1 + len(titles)))]
+        for score, found in self.figures["condition number"].items():
+            lines.append(_line([f"of {score.replace('_', '-')}", *(f"{found[name]:.2g}" for name in titles)]))
+        return "\n".join(lines)
+
     def components(self) -> str:
         """Appendix D: the SDs that a crossed design splits a score's SD into, and those under each constant."""
         titles = {
