@@ -279,9 +279,9 @@ def _brown_forsythe(x: Floats, y: Floats, alpha: float) -> Difference:
     more = mean_y - mean_x
     statistic = more / error if error else math.copysign(math.inf, more) if more else 0.0
     p_more, p_less = float(special.stdtr(df, -statistic)), float(special.stdtr(df, statistic))
-    squared = float(special.stdtrit(df, alpha)) ** 2
+    t = abs(float(special.stdtrit(df, alpha)))
     ratio = mean_y / mean_x if mean_x else math.inf
-    low, high = fieller(mean_x, mean_y, squared * other, squared * own)
+    low, high = fieller(mean_x, mean_y, t * math.sqrt(other), t * math.sqrt(own))
     needed = None if min(p_more, p_less) < alpha else _runs_for_ratio(ratio, alpha)
     return Difference(ratio, low, high, p_more, p_less, alpha, "Brown-Forsythe", none=1.0, runs_needed=needed)
 

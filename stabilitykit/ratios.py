@@ -118,19 +118,25 @@ def welch(of_x: float, of_y: float, runs_x: int, runs_y: int) -> tuple[float, fl
     return variance, variance**2 / (of_x**2 / (runs_x - 1) + of_y**2 / (runs_y - 1))
 
 
-def fieller(below: float, above: float, of_below: float, of_above: float) -> tuple[float, float]:
-    """Return the least and the greatest r >= 0 for which (above - r * below)^2 <= of_above + r^2 * of_below.
+def fieller(below: float, above: float, below_error: float, above_error: float) -> tuple[float, float]:
+    """Return the least and greatest r >= 0 for which (above - r below)^2 <= above_error^2 + (r below_error)^2.
+
+    All four are 0 or more. No difference of squares is taken, so that the ends are right to the last digits also where
+    ``below`` is hardly more than its error.
 
     >>> fieller(2.0, 4.0, 0.0, 1.0)
     (1.5, 2.5)
     """
-    leading, constant = below**2 - of_below, above**2 - of_above
-    root = math.sqrt(max(0.0, (below * above) ** 2 - leading * constant))
-    if leading <= 0:  # what is below may be 0 as far as its runs show
-        if constant <= 0:  # and so may what is above
-            return 0.0, math.inf
-        return (constant / (below * above + root) if below * above + root > 0 else math.inf), math.inf
-    return max(0.0, (below * above - root) / leading), (below * above + root) / leading
+    # The ends are the roots of leading r^2 - 2 below above r + constant: constant / total and total / leading.
+    leading = (below - below_error) * (below + below_error)
+    constant = (above - above_error) * (above + above_error)
+    if leading <= 0 and constant <= 0:  # both may be 0, as far as their runs show
+        return 0.0, math.inf
+    if leading > 0:
+        total = below * above + math.hypot(above_error * math.sqrt(leading), above * below_error)
+        return max(0.0, constant) / total if total > 0 else 0.0, total / leading
+    total = below * above + math.hypot(below_error * math.sqrt(constant), below * above_error)
+    return (constant / total if total > 0 else math.inf), math.inf
 
 
 def _of_sds(above: ChiSquare, below: ChiSquare, error: float) -> tuple[float, float]:
@@ -143,10 +149,10 @@ def _of_sds(above: ChiSquare, below: ChiSquare, error: float) -> tuple[float, fl
 def _of_means(above: StudentT, below: StudentT, error: float) -> tuple[float, float]:
     # The degrees of freedom at the ratio that is seen: there the parts of the variance are (m_b e_a)^2, (m_a e_b)^2.
     parts = (below.mean * above.error) ** 2, (above.mean * below.error) ** 2
-    squared = float(special.stdtrit(welch(*parts, above.runs, below.runs)[1], error)) ** 2
+    t = abs(float(special.stdtrit(welch(*parts, above.runs, below.runs)[1], error)))
     if below.mean == 0 and above.mean == 0:  # neither is shown to be anything
         return 0.0, math.inf
-    return fieller(below.mean, above.mean, squared * below.error**2, squared * above.error**2)
+    return fieller(below.mean, above.mean, t * below.error, t * above.error)
 
 
 def _mirrored(estimate: Estimate, at: float) -> Estimate:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -64,12 +65,17 @@ def test_the_bounds_of_two_means_are_those_at_which_a_t_test_just_rejects():
             assert stats.t.sf(statistic, df) == pytest.approx(error)
 
 
-@given(below=SIZES, above=SIZES, of_below=SIZES, of_above=SIZES)
-def test_fieller_gives_the_ends_of_what_would_not_be_rejected(below, above, of_below, of_above):
-    low, high = fieller(below, above, of_below, of_above)
+@given(below=SIZES, above=SIZES, below_error=SIZES, above_error=SIZES)
+@example(below=0.1, above=1.25, below_error=0.1, above_error=1.0)
+@example(below=0.1, above=1.25, below_error=math.nextafter(0.1, 0), above_error=1.0)
+@example(below=0.1, above=1.25, below_error=math.nextafter(0.1, 1), above_error=1.0)
+@example(below=0.1, above=1.25, below_error=0.01, above_error=math.nextafter(1.25, 0))
+def test_fieller_gives_the_ends_of_what_would_not_be_rejected(below, above, below_error, above_error):
+    low, high = fieller(below, above, below_error, above_error)
 
-    def is_kept(ratio):
-        return (above - ratio * below) ** 2 <= of_above + ratio**2 * of_below
+    def is_kept(ratio):  # exactly: where `below` is hardly more than its error, the squares differ by their rounding
+        r, b, a, e, f = map(Fraction, (float(ratio), below, above, below_error, above_error))
+        return (a - r * b) ** 2 <= f**2 + (r * e) ** 2
 
     assert 0 <= low <= above / below <= high
     for inside in np.linspace(low * 1.0001 + 1e-9, min(high * 0.9999, 1e6), 7) if high > 1.001 * low else ():
@@ -80,7 +86,12 @@ def test_fieller_gives_the_ends_of_what_would_not_be_rejected(below, above, of_b
 
 @pytest.mark.parametrize("below", [0.0, 1.0])
 def test_nothing_that_may_be_something_by_what_may_be_nothing_is_anything(below):
-    assert fieller(below, 0.0, of_below=4.0, of_above=1.0) == (0.0, math.inf)
+    assert fieller(below, 0.0, below_error=2.0, above_error=1.0) == (0.0, math.inf)
+
+
+def test_what_is_exactly_nothing_bounds_nothing():
+    assert fieller(0.0, 2.0, below_error=0.0, above_error=1.0) == (math.inf, math.inf)
+    assert fieller(1.0, 0.0, below_error=0.5, above_error=0.0) == (0.0, 0.0)
 
 
 def test_satterthwaite_counts_between_the_fewer_and_all():
