@@ -39,17 +39,18 @@ class ImageViews:
         """Raise `TaskError` unless ``x`` are images that can be shifted, with labels that a shift leaves right."""
         if x.dim() != 4:
             raise TaskError(
-                f"Expected images [N, C, H, W] for test-time augmentation but got inputs of shape {list(x.shape)}."
+                f"Expected images [N, C, H, W] for test-time augmentation but got inputs of shape {list(x.shape)}: "
+                f"there is nothing to mirror or to shift. Measure the recipe without with_tta()."
             )
         if self.shift >= min(x.shape[2:]):
             raise TaskError(
                 f"Expected shift < {min(x.shape[2:])}, the size of the images, but got shift={self.shift}: "
-                f"some views would show nothing but the border."
+                f"some views would show nothing but the border. Take a smaller shift."
             )
         if labels.dim() > (2 if labels.is_floating_point() else 1):
             raise TaskError(
                 f"Expected one label an image for test-time augmentation but got labels of shape {list(labels.shape)}: "
-                f"those of pixels would have to move with the image."
+                f"those of pixels would have to move with the image. Measure the recipe without with_tta()."
             )
 
     def of(self, x: Tensor) -> Iterator[Tensor]:

@@ -185,14 +185,17 @@ class TestRefusals:
             (
                 {"train": (X.flatten(1), Y), "test": (X.flatten(1), Y), "model": lambda: nn.Linear(40, 3)},
                 0,
-                "Expected images [N, C, H, W] for test-time augmentation but got inputs of shape [2, 40].",
+                (
+                    "Expected images [N, C, H, W] for test-time augmentation but got inputs of shape [2, 40]: there is "
+                    "nothing to mirror or to shift. Measure the recipe without with_tta()."
+                ),
             ),
             (
                 {},
                 4,
                 (
                     "Expected shift < 4, the size of the images, but got shift=4: some views would show nothing but "
-                    "the border."
+                    "the border. Take a smaller shift."
                 ),
             ),
             (
@@ -200,7 +203,7 @@ class TestRefusals:
                 0,
                 (
                     "Expected one label an image for test-time augmentation but got labels of shape [9, 5, 4]: those "
-                    "of pixels would have to move with the image."
+                    "of pixels would have to move with the image. Measure the recipe without with_tta()."
                 ),
             ),
             (
@@ -208,7 +211,7 @@ class TestRefusals:
                 0,
                 (
                     "Expected one label an image for test-time augmentation but got labels of shape [9, 5, 4]: those "
-                    "of pixels would have to move with the image."
+                    "of pixels would have to move with the image. Measure the recipe without with_tta()."
                 ),
             ),
         ],
