@@ -59,14 +59,13 @@ class Results:
         columns = PAPER[name]["columns"]
         rows = {row["row"]: row for row in self.rows if row["table"] == name}
         score = next(iter(set(next(iter(rows.values()))["ours"]) - set(columns)))
-        lines = [_line(["", "R", HEADINGS[score], *(HEADINGS[column] for column in columns)])]
-        lines.append(_line(["---"] * (3 + len(columns))))
+        lines = []
         for title, published in PAPER[name]["rows"].items():
             if title in rows:
                 ours = rows[title]["ours"]
                 cells = [f"{_shown(ours[c])}<br>*{p:g}*" for c, p in zip(columns, published, strict=True)]
-                lines.append(_line([title, str(rows[title]["runs"]), _number(ours[score]["value"], 3), *cells]))
-        return "\n".join(lines)
+                lines.append([title, str(rows[title]["runs"]), _number(ours[score]["value"], 3), *cells])
+        return _table(["", "R", HEADINGS[score], *(HEADINGS[column] for column in columns)], lines)
 
     def outcomes(self, module: str) -> str:
         """What became of the tests of a module, as a list: those of one function and one outcome together."""
@@ -84,25 +83,19 @@ class Results:
     def series(self, figure: str) -> str:
         """A figure's numbers as a table, where they are one estimate each or a flat object of them."""
         panels = self.figures[figure]
-        heads = list(next(iter(panels.values())))
-        lines = [
-            _line(["", *(HEADINGS.get(head, head.replace("_", " ")) for head in heads)]),
-            _line(["---"] * (1 + len(heads))),
-        ]
-        return "\n".join(
-            lines + [_line([name, *(_shown(panel[head]) for head in heads)]) for name, panel in panels.items()]
-        )
+        names = list(next(iter(panels.values())))
+        heads = ["", *(HEADINGS.get(name, name.replace("_", " ")) for name in names)]
+        return _table(heads, [[title, *(_shown(panel[name]) for name in names)] for title, panel in panels.items()])
 
     def remedies(self) -> str:
         """Appendix A: one row a remedy, below the one without."""
         columns = ("accuracy", "accuracy_sd", "cross_entropy_sd", "disagreement")
-        lines = [_line(["", *(HEADINGS[column] for column in columns)]), _line(["---"] * (1 + len(columns)))]
         panels = self.figures["remedies"]
-        without = next(iter(panels.values()))
-        plain = [without["plain"], *(without[f"plain {column}"] for column in columns[1:])]
-        lines.append(_line(["without", *map(_shown, plain)]))
-        lines += [_line([name, *(_shown(panel[column]) for column in columns)]) for name, panel in panels.items()]
-        return "\n".join(lines)
+        any_panel = next(iter(panels.values()))
+        plain = {column: any_panel["plain" if column == "accuracy" else f"plain {column}"] for column in columns}
+        rows = {"without": plain} | panels
+        heads = ["", *(HEADINGS[column] for column in columns)]
+        return _table(heads, [[name, *(_shown(found[column]) for column in columns)] for name, found in rows.items()])
 
     def condition_numbers(self) -> str:
         """Section 4.1: how much larger two runs' distance has become by the end of training, by score."""
@@ -112,10 +105,11 @@ class Results:
             "change": "scores end apart by",
             "step": "initial weights start apart by",
         }
-        lines = [_line(["condition number, at least", *titles.values()]), _line(["---"] * (1 + len(titles)))]
-        for score, found in self.figures["condition number"].items():
-            lines.append(_line([f"of {score.replace('_', '-')}", *(f"{found[name]:.2g}" for name in titles)]))
-        return "\n".join(lines)
+        rows = [
+            [f"of {score.replace('_', '-')}", *(f"{found[name]:.2g}" for name in titles)]
+            for score, found in self.figures["condition number"].items()
+        ]
+        return _table(["condition number, at least", *titles.values()], rows)
 
     def components(self) -> str:
         """Appendix D: the SDs that a crossed design splits a score's SD into, and those under each constant."""
@@ -126,13 +120,14 @@ class Results:
             "within": "of initialisation under one constant",
         }
         panels = self.figures["appendix D"]
-        lines = [_line(["SD", *(score.replace("_", "-") for score in panels)]), _line(["---"] * (1 + len(panels)))]
-        for name, title in titles.items():
-            lines.append(_line([title, *(_shown(panel["component_sds"][name]) for panel in panels.values())]))
+        rows = [
+            [title, *(_shown(panel["component_sds"][name]) for panel in panels.values())]
+            for name, title in titles.items()
+        ]
         under_each = zip(*(panel["sds"] for panel in panels.values()), strict=True)
-        lines += [_line([f"under constant {i}", *map(_shown, sds)]) for i, sds in enumerate(under_each)]
-        lines.append(_line(["largest ratio of two", *(_shown(panel["largest_ratio"]) for panel in panels.values())]))
-        return "\n".join(lines)
+        rows += [[f"under constant {i}", *map(_shown, sds)] for i, sds in enumerate(under_each)]
+        rows.append(["largest ratio of two", *(_shown(panel["largest_ratio"]) for panel in panels.values())])
+        return _table(["SD", *(score.replace("_", "-") for score in panels)], rows)
 
     def setting(self) -> str:
         """Where and when it was run."""
@@ -155,8 +150,8 @@ def _listed(cases: list[str]) -> str:
     return ", ".join(cases) if len(cases) < 6 else f"{len(cases)} cases"
 
 
-def _line(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [heads, ["---"] * len(heads), *rows])
 
 
 def _number(value: float | None, digits: int = 2) -> str:
