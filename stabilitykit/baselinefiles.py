@@ -11,7 +11,6 @@ needs neither torch nor NumPy. Pruning removes no baseline: the runs behind it m
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .drafts import Draft, read_json, write_json
 from .errors import ConfigError, StoreError
+from .ownership import check_form, remove
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,6 +78,7 @@ class BaselineFiles:
         np.lib.format.write_array(buffer, np.ascontiguousarray(answers), allow_pickle=False)
         digest = hashlib.sha256(buffer.getvalue()).hexdigest()
         file = f"{stem}.{digest[:12]}.npy"
+        check_form(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with Draft(self.folder, file) as draft:
@@ -93,8 +94,7 @@ class BaselineFiles:
             ) from error
         for path in self.folder.glob(f"{stem}.*.npy"):  # of what was there before
             if path.name != file:
-                with contextlib.suppress(FileNotFoundError):
-                    path.unlink()
+                remove(path)
 
     def session_of(self, test: str, call: int) -> str | None:
         """Return which session kept a study; None where there is none."""

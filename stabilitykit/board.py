@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import StoreError
-from .leases import locks_at
+from .locks import ByteLocks
+from .ownership import check_form
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ class Board:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        check_form(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._owners = locks_at(folder / "owners.lock")
+            self._owners = ByteLocks.at(folder / "owners.lock")
         except OSError as error:
             raise StoreError(
                 f"Expected to write {folder} but got: {error}. The workers of a session find each other there; make "

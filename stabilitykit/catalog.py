@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 from .baselinefiles import BaselineFiles
 from .drafts import read_json
 from .errors import StabilityError, StoreError
-from .leases import locks_at
+from .locks import ByteLocks
+from .ownership import KEY, SESSION_ID
 from .prefixes import Prefixes
 from .protocol import NoiseProtocol
 from .runfiles import FORMAT, RunFiles
@@ -52,7 +54,7 @@ class Catalog:
 
     def entries(self) -> list[Entry]:
         """Return the experiments, the one that was used last first."""
-        entries = [Entry(folder) for folder in _folders(self.folder / f"v{FORMAT}")]
+        entries = [Entry(folder) for folder in _folders(self.folder / f"v{FORMAT}", KEY)]
         return sorted(entries, key=lambda entry: (-entry.used, entry.key))
 
     def find(self, prefix: str) -> Entry:
@@ -67,7 +69,7 @@ class Catalog:
 
     def other_formats(self) -> list[Path]:
         """Return the folders that earlier versions wrote and this one does not read."""
-        return [path for path in _folders(self.folder) if _format_of(path) and _format_of(path) < int(FORMAT)]
+        return [path for path in _folders(self.folder, r"v\d+") if int(path.name[1:]) < int(FORMAT)]
 
     def baselines(self) -> list[BaselineFiles]:
         """Return the baselines, by name."""
@@ -75,7 +77,11 @@ class Catalog:
 
     def sessions(self) -> list[Path]:
         """Return the folders of sessions that live, or did not come to clear up."""
-        return _folders(self.folder / "sessions")
+        return _folders(self.folder / "sessions", SESSION_ID)
+
+    def half_pruned(self) -> list[Path]:
+        """Return the experiments that a killed process had begun to remove."""
+        return [path for place in _folders(self.folder, r"v\d+") for path in _folders(place, rf"\.pruned-{KEY}-.*")]
 
 
 class Entry:
@@ -134,7 +140,7 @@ class Entry:
         try:
             found = map(Running.read, sorted((self.folder / "claims").glob("*.json")))
             claims = [running for running in found if running is not None]
-            locks = locks_at(self.folder / "claims.lock") if claims else None
+            locks = ByteLocks.at(self.folder / "claims.lock") if claims else None
             return {claim.index: claim for claim in claims if locks and locks.is_held(claim.index)}
         except OSError:  # a store that cannot be written: nobody trains for it
             return {}
@@ -190,12 +196,9 @@ def _mtime(path: Path) -> float:
         return 0.0
 
 
-def _folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+def _folders(folder: Path, form: str) -> list[Path]:
+    """Return the folders of a form of name in a folder; none through a link."""
+    if folder.is_symlink() or not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _format_of(folder: Path) -> int:
-    number = folder.name[1:]
-    return int(number) if folder.name.startswith("v") and number.isdecimal() else 0
+    found = (path for path in folder.iterdir() if re.fullmatch(form, path.name))
+    return sorted(path for path in found if path.is_dir() and not path.is_symlink())

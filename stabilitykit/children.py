@@ -1,9 +1,9 @@
 """A child process for each run: it may crash or hang, and nothing but its run is lost.
 
 A child is forked from a server that has torch loaded (``forkserver``: milliseconds), or is a new interpreter
-(``spawn``: seconds, but with a hash seed and memory layout of its own). It reads the task from a file, trains one plan,
-sends its record through a pipe, and ends. The claim on the run stays with this process, the child's parent. The child
-dies with its parent.
+(``spawn``: seconds, but with a hash seed and memory layout of its own). It reads the task from an open file, trains one
+plan, sends its record through a pipe, and ends. The claim on the run stays with this process, the child's parent. The
+child dies with its parent.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from multiprocessing import connection, context, get_context, parent_process
+from multiprocessing import connection, context, forkserver, get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
 
 from .executor import Died, Executor, Outcome, ProcessDied, Training, timed_out
-from .payload import Payload
+from .ownership import remove
+from .payload import Payload, SentPayload
 from .protocol import RunPlan
 from .record import RunRecord
 from .training import Trainer
+from .variables import VariableChanges
 
 StartMethod = Literal["forkserver", "spawn"]
 
@@ -42,6 +44,9 @@ _TIDY_SECONDS = 2.0
 _TELL, _TELL_SECONDS = signal.SIGUSR1, 0.1
 #: Linux's number for the signal that a process gets when its parent ends (prctl(2)).
 _PR_SET_PDEATHSIG = 1
+
+#: The environment that each server of children began with, by its process id; not so where other code started it.
+_variables_of_servers: dict[int | None, dict[str, str]] = {}
 
 
 class ChildProcesses(Executor):
@@ -57,11 +62,12 @@ class ChildProcesses(Executor):
         time_limit: float | None = None,
         method: StartMethod = "forkserver",
     ) -> None:
-        """Write the task into ``folder``; raise `CannotSend` where it cannot be sent to another process."""
+        """Prepare the task; raise `CannotSend` where no other process can have it. ``folder`` is for logs."""
         self.slots, self.time_limit = len(devices), time_limit
         self._free = list(devices)  #: a device that two children may share is there twice
-        self._payload = Payload(trainer, rootdir, folder)
-        self._context = _context_of(method)
+        self._payload = Payload(trainer, rootdir)
+        self._method, self._context = method, _context_of(method)
+        self._log = folder / f"{os.getpid()}-{id(self):x}.log"
 
     def start(self, plan: RunPlan, *, log: str, attempt: int = 1) -> Training:
         device = self._free.pop(0)
@@ -96,8 +102,7 @@ class ChildProcesses(Executor):
             self._free.append(child.device)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        log = self._payload.path.with_suffix(".log")
-        process = self._process(function, args, self._free[0], log, new_log=True)
+        process = self._process(function, args, self._free[0], self._log, new_log=True)
         try:
             if not connection.wait([process.pipe], self.time_limit):
                 process.abort()
@@ -105,20 +110,22 @@ class ChildProcesses(Executor):
             return process.result()
         finally:
             process.kill()
-            log.unlink(missing_ok=True)
+            remove(self._log)
 
     def close(self) -> None:
-        """Remove the task's files; no child may be started after."""
-        self._payload.remove()
+        """Free the task's files; no child may be started after."""
+        self._payload.close()
 
     def _process(self, function: Callable[..., Any], args: Any, device: str, log: Path, *, new_log: bool) -> _Process:
-        return _Process(self._context, _Call(self._payload.path, device, function, args), log, new_log=new_log)
+        call = _Call(self._payload.sent(), _changed_variables(self._method), device, function, args)
+        return _Process(self._context, call, log, new_log=new_log)
 
 
 class _Call(NamedTuple):
     """What a child does: ``function(trainer, *args)``, with the trainer of a payload on one device."""
 
-    payload: Path
+    payload: SentPayload
+    variables: VariableChanges
     device: str
     function: Callable[..., Any]
     args: tuple[Any, ...]
@@ -144,7 +151,7 @@ class _Process:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         if new_log:
-            log.unlink(missing_ok=True)
+            remove(log)
         self._log_start = log.stat().st_size if log.exists() else 0  #: an earlier attempt wrote what is before
         self.pipe, theirs = context.Pipe(duplex=False)
         process = context.Process(  # type: ignore[attr-defined]  # of a concrete context
@@ -187,7 +194,7 @@ class _Process:
         if record.status != "ok":
             return replace(record, error=record.error + self.log_tail())
         if self.log.stat().st_size == 0:
-            self.log.unlink()
+            remove(self.log)
         return record
 
     def abort(self) -> None:
@@ -224,7 +231,8 @@ def _main(pipe: connection.Connection, call: _Call, log: str) -> None:
     _die_with_parent()
     _write_to(log)
     try:
-        trainer = Payload.read(call.payload)
+        call.variables.apply()
+        trainer = call.payload.read()
         trainer.device = torch.device(call.device)
         sent: tuple[str, Any] = ("returned", call.function(trainer, *call.args))
     except Exception as error:  # noqa: BLE001  # raised again in the parent
@@ -249,7 +257,7 @@ def _die_with_parent() -> None:
 
 def _write_to(log: str) -> None:
     """Let what this process prints, and what kills it, go to a file."""
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)  # it may print a secret
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)
@@ -277,6 +285,23 @@ def _context_of(method: StartMethod) -> context.BaseContext:
     if method == "forkserver":
         made.set_forkserver_preload([f"{__package__}.server"])
     return made
+
+
+def _changed_variables(method: StartMethod) -> VariableChanges:
+    """Return how this process's environment differs from the one that a new child begins with."""
+    if method == "spawn":
+        return VariableChanges({})
+    before, variables = _server(), dict(os.environ)
+    forkserver.ensure_running()
+    if _server() != before:  # it was started here and now
+        _variables_of_servers[_server()] = variables
+    return VariableChanges.since(_variables_of_servers.get(_server(), {}))
+
+
+def _server() -> int | None:
+    """Return the process id of the server of children; None where none was started."""
+    pid: int | None = getattr(forkserver, "_forkserver")._forkserver_pid  # noqa: B009  # no public way to tell a new one
+    return pid
 
 
 @contextlib.contextmanager

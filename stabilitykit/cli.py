@@ -14,7 +14,7 @@ from typing import Any
 from ._version import __version__
 from .catalog import SHORT, Catalog, Entry, size_of, trained_at
 from .errors import StoreError
-from .leases import locks_at
+from .locks import ByteLocks
 from .pruning import Pruning, Removal
 
 OK, BAD, USAGE = 0, 1, 2
@@ -200,7 +200,7 @@ def _verify(catalog: Catalog, asked: argparse.Namespace) -> int:
 
 
 def _move_away(entry: Entry, index: int) -> str:
-    locks = locks_at(entry.folder / "claims.lock")
+    locks = ByteLocks.at(entry.folder / "claims.lock")
     if not locks.acquire(index):
         return "Left alone: it is being trained again."
     try:

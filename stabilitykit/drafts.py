@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from .errors import StoreError
+from .ownership import discard
 
 #: What a file system says that has no hard links.
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -33,6 +34,7 @@ class Draft:
     def __enter__(self) -> Draft:
         try:
             self._file = self._path.open("xb")
+            self._made = os.fstat(self._file.fileno())
         except OSError as error:
             raise unwritable(self._place, error) from error
         return self
@@ -42,7 +44,7 @@ class Draft:
             self._file.close()
         except OSError as closing:  # bytes that were still in the buffer
             error = error or closing
-        self._path.unlink(missing_ok=True)
+        discard(self._path, self._made)
         if isinstance(error, OSError):
             raise unwritable(self._place, error) from error
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import struct
 import sys
 import threading
 from pathlib import Path
+
+from .errors import StoreError
 
 #: The fields of ``struct flock`` as the system lays them out, so that it can be asked who holds a byte (F_GETLK).
 #: Elsewhere a byte is looked at by locking it for an instant.
@@ -17,6 +20,9 @@ _LAYOUTS = {
     "darwin": ("qqihh", ("start", "length", "pid", "type", "whence")),
 }
 _LAYOUT = _LAYOUTS.get(sys.platform) if sys.maxsize > 2**32 else None
+
+#: What a file system says that has no POSIX locks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 #: A byte that nobody asks for, and all bytes as one.
 _NOBODYS, _ALL = 2**30, -1
@@ -46,10 +52,21 @@ class ByteLocks:
 
     @classmethod
     def at(cls, path: Path) -> ByteLocks:
-        """Return this process's one instance for a file, which is made if need be."""
+        """Return this process's one instance for a file, which is made if need be.
+
+        Raises `StoreError` where the file system has no locks.
+        """
         key = path.resolve(), os.getpid()  # a fork inherits no locks, and must not believe that it holds them
         if key not in cls._of_process:
-            cls._of_process[key] = cls(key[0])
+            try:
+                cls._of_process[key] = cls(key[0])
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                raise StoreError(
+                    f"Expected kernel locks on {path} but its file system has none: {error}. Runs are claimed by "
+                    f"locks; put the store on another file system with --stability-store=PATH."
+                ) from error
         return cls._of_process[key]
 
     def acquire(self, byte: int) -> bool:

@@ -1,20 +1,26 @@
 """What a study's children get, in two files: the trainer with its task, and the tensors in it.
 
-The children map the tensors, and do not read them: all share one copy in the system's cache.
+The task is a pickle, which runs code when it is loaded. So no other user may write it: the files have no name and lie
+in no store, a child gets them open, and the hash of the task comes through the pipe that starts it. The children map
+the tensors, and do not read them: all share one copy in the system's cache.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.machinery
 import io
-import os
+import mmap
 import pickle
 import sys
+import tempfile
 import types
 import warnings
 from collections import ChainMap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import reduction
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -31,49 +37,77 @@ class CannotSend(Exception):
 
 
 class Payload:
-    """The two files."""
+    """The two files: without a name, readable by this user alone, and gone with the last process that has them open."""
 
-    def __init__(self, trainer: Trainer, rootdir: Path, folder: Path) -> None:
-        """Write it; raise `CannotSend` where that cannot be."""
-        self.path = folder / f"{os.getpid()}-{id(self):x}.task"
-        folder.mkdir(parents=True, exist_ok=True)
-        surroundings = {"environ": dict(os.environ), "filters": list(warnings.filters)}
+    def __init__(self, trainer: Trainer, rootdir: Path) -> None:
+        """Write the trainer with its task; raise `CannotSend` where part of it cannot be pickled."""
         try:
             with _by_value(rootdir):
-                content, tensors = _dumps((trainer, surroundings))
+                content, tensors = _dumps((trainer, list(warnings.filters)))
         except Exception as error:  # noqa: BLE001  # each extension type refuses in its own way
             raise CannotSend(f"{type(error).__name__}: {error}") from None
+        self._task, self._tensors = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  # see close
         try:
-            torch.save(tensors, self._tensors(self.path))
-            self.path.write_bytes(content)
+            self._task.write(content)
+            torch.save(tensors, self._tensors)
+            for file in (self._task, self._tensors):
+                file.flush()
         except (OSError, RuntimeError) as error:  # torch's writer raises the latter where the disk is full
-            self.remove()
+            self.close()
             raise StoreError(
-                f"Expected to write the task for child processes to {folder} but got: {error}. Make the folder "
-                f"writable, or free space, or train without --stability-isolation."
+                f"Expected to write the task for child processes to {tempfile.gettempdir()} but got: {error}. Free "
+                f"space there, set TMPDIR to a folder that has some, or train without --stability-isolation."
             ) from error
+        self._sha256 = hashlib.sha256(content).hexdigest()
 
-    @classmethod
-    def read(cls, path: Path) -> Trainer:
-        """Return the trainer, in a process that is made like the one that wrote it."""
-        tensors = torch.load(cls._tensors(path), mmap=True, weights_only=True)
-        trainer, surroundings = _Unpickler(io.BytesIO(path.read_bytes()), tensors).load()
-        os.environ.clear()
-        os.environ.update(surroundings["environ"])
+    def sent(self) -> SentPayload:
+        """Return it as an argument of a process that is about to start."""
+        return SentPayload(self._task.fileno(), self._tensors.fileno(), self._sha256)
+
+    def close(self) -> None:
+        """Free the files, once no process reads them any more."""
+        for file in (self._task, self._tensors):
+            file.close()
+
+
+@dataclass(frozen=True)
+class SentPayload:
+    """A payload on its way to a child, which gets the open files and the hash through the pipe that starts it."""
+
+    task: int  #: file descriptor
+    tensors: int  #: file descriptor
+    sha256: str  #: of the task's bytes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        files = [reduction.DupFd(file) for file in (self.task, self.tensors)]
+        return _received, (*files, self.sha256)
+
+    def read(self) -> Trainer:
+        """Return the trainer, in a child. Raises `StoreError` where the task has other bytes than were sent."""
+        content = _bytes_of(self.task)
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise StoreError("Expected the task that was sent to this process but got other bytes, which were not run.")
+        file = Path(f"/proc/self/fd/{self.tensors}")
+        if file.exists():
+            tensors = torch.load(file, mmap=True, weights_only=True)
+        else:  # not Linux: no name to map it by
+            tensors = torch.load(io.BytesIO(_bytes_of(self.tensors)), weights_only=True)
+        trainer, filters = _Unpickler(io.BytesIO(content), tensors).load()
         warnings.resetwarnings()
-        for action, message, category, module, line in reversed(surroundings["filters"]):
+        for action, message, category, module, line in reversed(filters):
             warnings.filters.insert(0, (action, message, category, module, line))  # type: ignore[attr-defined]
         trainer.environment.restore()
         return cast(Trainer, trainer)
 
-    def remove(self) -> None:
-        """Delete the files."""
-        for path in (self.path, self._tensors(self.path)):
-            path.unlink(missing_ok=True)
 
-    @staticmethod
-    def _tensors(path: Path) -> Path:
-        return path.with_suffix(".pt")
+def _bytes_of(file: int) -> bytes:
+    """Read a file whose position other processes share."""
+    with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as content:
+        return bytes(content)
+
+
+def _received(task: Any, tensors: Any, sha256: str) -> SentPayload:
+    return SentPayload(task.detach(), tensors.detach(), sha256)
 
 
 @contextlib.contextmanager

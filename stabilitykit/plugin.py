@@ -5,11 +5,9 @@ Every session of every user loads this module, so whatever needs torch is import
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
@@ -64,8 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
             f"Expected --stability-workers {values.workers} without workers of pytest-xdist: each of those trains one "
             f"run at a time, and helps the others. Leave out one of the two."
         )
-    if plugin.store.exists() and not plugin.store.is_dir():
-        raise pytest.UsageError(f"Expected the run store to be a folder but {plugin.store} is a file.")
+    if not plugin.is_worker:
+        _check_store(config, plugin.store)
     if plugin.has_budgets and not plugin.is_worker:
         try:
             plugin.budgets.check_tests_exist(config.rootpath)
@@ -94,6 +92,22 @@ def stability(pytestconfig: pytest.Config) -> Stability:
     except StabilityError as error:  # no line of the test is to blame
         message = f"{type(error).__name__}: {error}"
     pytest.fail(message, pytrace=False)
+
+
+def _check_store(config: pytest.Config, store: Path) -> None:
+    """Refuse a store that is none, and options of ours that pytest has taken for paths of tests."""
+    from .ownership import check_may_be_store
+    from .rootdir import check_rootdir
+
+    if store.exists() and not store.is_dir():
+        raise pytest.UsageError(f"Expected the run store to be a folder but {store} is a file.")
+    try:
+        check_may_be_store(store)
+        check_rootdir(config)
+    except StabilityError as error:
+        raise pytest.UsageError(str(error)) from None
+    except OSError as error:
+        raise pytest.UsageError(f"Expected to read the run store {store} but got: {error}.") from None
 
 
 def _given(config: pytest.Config, key: str) -> Any:
@@ -129,6 +143,7 @@ class StabilityPlugin:
         self._current: pytest.Item | None = None
         self._fixture: Stability | None = None
         self._has_set_cublas = False
+        self._left = ""  #: why the session's own folder was not removed
 
     @property
     def folder(self) -> Path:
@@ -302,6 +317,8 @@ class StabilityPlugin:
         """Print the table."""
         if exitstatus == pytest.ExitCode.INTERRUPTED and (self.store / "FORMAT").exists():
             terminalreporter.write_line(f"stability: finished runs are kept in {self.store}; the next session goes on")
+        if self._left:
+            terminalreporter.write_line(f"stability: {self._left}")
         for title, lines in self.findings.sections():
             terminalreporter.write_sep("=", title)
             for line in lines:
@@ -324,13 +341,18 @@ class StabilityPlugin:
             self.findings.write_report(Path(self.values.json), is_plan=self.values.plan)
 
     def _clear_up(self) -> None:
-        """Remove what only this session needed, and what killed ones have left, their users' data among it."""
+        """Remove what only this session needed, and what killed sessions have left."""
         from .catalog import Catalog
+        from .ownership import NotOurs, remove
         from .pruning import Pruning
 
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError, StabilityError):  # as somebody else does
+        try:
+            remove(self.folder)
             Pruning(Catalog(self.store)).leftovers()
+        except NotOurs as error:
+            self._left = str(error)
+        except (OSError, StabilityError):  # another session clears up, too
+            pass
 
     def _check_baselines(self, item: pytest.Item) -> None:
         __tracebackhide__ = True

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .drafts import Draft, read_json, unwritable, write_json, write_once
-from .leases import locks_at
+from .locks import ByteLocks
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,7 @@ class Prefixes:
         plain, tensors = flatten(dict(state))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            locks = locks_at(self.experiment / "claims.lock")
+            locks = ByteLocks.at(self.experiment / "claims.lock")
             if not locks.acquire(_WRITING):  # another writes, or prunes: it costs time, no more
                 return
             try:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .catalog import SHORT, Catalog, Entry, newest_in, size_of, trained_at
-from .leases import Locks, locks_at
+from .locks import ByteLocks
+from .ownership import NotOurs, check_removable, drafts_below, move, remove
 
 #: Seconds for which leftovers may still belong to somebody who is slow: to begin with a lock, or without one.
 _MINUTE, _DAY = 60.0, 86_400.0
@@ -49,7 +49,7 @@ class Pruning:
         """Remove what was moved out of the way in experiments: bad files, and failures that were retried."""
         folders = [(entry, entry.files.old) for entry in entries if entry.files.old.is_dir()]
         return [
-            self._remove(f"old/ of {_named(entry)}", folder, shutil.rmtree)
+            self._remove(f"old/ of {_named(entry)}", folder)
             for entry, folder in folders
             if newest_in(folder) <= self._before
         ]
@@ -69,33 +69,39 @@ class Pruning:
             self._unless_locked(f"the leftovers of session {folder.name}", folder)
             for folder in self.catalog.sessions()
             if max(newest_in(folder), folder.stat().st_mtime)
-            < (time.time() - _MINUTE if any(folder.glob("living.*")) else yesterday)
+            < (time.time() - _MINUTE if (folder / "living.lock").exists() else yesterday)
         ]
-        half = [path for path in self.catalog.folder.rglob(".*.tmp") if newest_in(path) < yesterday]
-        half += self.catalog.folder.glob("v*/.pruned-*")
-        return removed + [self._remove(f"half of {path.name}", path, _remove_any) for path in half if path.exists()]
+        half = [path for path in drafts_below(self.catalog.folder) if path.lstat().st_mtime < yesterday]
+        half += self.catalog.half_pruned()
+        return removed + [self._remove(f"half of {path.name}", path) for path in half]
 
     def _experiment(self, entry: Entry) -> Removal:
         named, size = _named(entry), entry.bytes
-        if self.rehearsal:
-            return Removal(named, size, kept=_trainers(entry))
-        locks = locks_at(entry.folder / "claims.lock")
+        kept = _not_ours(entry.folder)  # before the locks, which make a marker of ours
+        if kept or self.rehearsal:
+            return Removal(named, size, kept=kept or _trainers(entry))
+        locks = ByteLocks.at(entry.folder / "claims.lock")
         if not _acquire_all(locks):
             return Removal(named, size, kept=_trainers(entry) or "it is in use")
         try:
-            # In one step for everybody who looks; who wants a claim now makes the experiment anew.
+            # In one step for every process that looks; one that wants a claim now makes the experiment anew.
             away = entry.folder.with_name(f".pruned-{entry.key}-{os.urandom(4).hex()}")
-            entry.folder.rename(away)
+            move(entry.folder, away)
+        except NotOurs as error:
+            return Removal(named, size, kept=error.why)
         finally:
             locks.release_all()
-        shutil.rmtree(away)
+        remove(away)
         return Removal(named, size)
 
     def _run(self, entry: Entry, index: int) -> Removal:
         header = entry.runs[index]
         status = "unreadable" if header is None else header["record"]["status"]
         what = f"run {index} ({status}) of {_named(entry)}"
-        locks = locks_at(entry.folder / "claims.lock")
+        kept = _not_ours(entry.files.place(index))
+        if kept:
+            return Removal(what, 0, kept)
+        locks = ByteLocks.at(entry.folder / "claims.lock")
         if locks.is_held(index) if self.rehearsal else not locks.acquire(index):
             return Removal(what, 0, "it is being trained")
         if self.rehearsal:
@@ -104,28 +110,34 @@ class Pruning:
             if entry.files.header(index) != header:
                 return Removal(what, 0, "it has just been trained")
             return Removal(what, entry.files.remove(index))
+        except NotOurs as error:
+            return Removal(what, 0, error.why)
         finally:
             locks.release(index)
 
     def _unless_locked(self, what: str, folder: Path) -> Removal:
-        """Remove a folder in which nobody holds a lock."""
-        held: list[Locks] = []
+        """Remove a folder in which no process holds a lock."""
+        kept = _not_ours(folder)
+        if kept:
+            return Removal(what, 0, kept)
+        held: list[ByteLocks] = []
         try:
-            for path in {_lock_file(path) for path in folder.rglob("*.lock*") if path.suffix in {".lock", ".leases"}}:
-                locks = locks_at(path)
+            for path in folder.rglob("*.lock"):
+                locks = ByteLocks.at(path)
                 if not _acquire_all(locks):
                     return Removal(what, 0, f"{path.relative_to(self.catalog.folder)} is held")
                 held.append(locks)
-            return self._remove(what, folder, shutil.rmtree)
+            return self._remove(what, folder)
         finally:
             for locks in held:
                 locks.release_all()
 
-    def _remove(self, what: str, path: Path, remove: Callable[[Path], None]) -> Removal:
+    def _remove(self, what: str, path: Path) -> Removal:
         size = size_of(path)
-        if not self.rehearsal:
+        kept = _not_ours(path)
+        if not kept and not self.rehearsal:
             remove(path)
-        return Removal(what, size)
+        return Removal(what, size, kept)
 
 
 def _named(entry: Entry) -> str:
@@ -137,20 +149,18 @@ def _trainers(entry: Entry) -> str:
     return ", ".join(f"run {run.index} is being trained by {run.worker} (pid {run.pid})" for run in running)
 
 
-def _acquire_all(locks: Locks) -> bool:
+def _not_ours(path: Path) -> str:
+    """Return why something may not be removed; empty where it may."""
+    try:
+        check_removable(path)
+    except NotOurs as error:
+        return error.why
+    return ""
+
+
+def _acquire_all(locks: ByteLocks) -> bool:
     for _ in range(3):  # somebody may have tried a lock for an instant
         if locks.acquire_all():
             return True
         time.sleep(0.02)
     return False
-
-
-def _lock_file(path: Path) -> Path:
-    return path.with_suffix("") if path.suffix == ".leases" else path
-
-
-def _remove_any(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from .drafts import Draft, read_json
 from .errors import StoreError
+from .ownership import NotOurs, move, remove
 from .record import ARRAYS, RunRecord, Status
 
 if TYPE_CHECKING:
@@ -165,14 +166,14 @@ class RunFiles:
         """Move a run's files out of the way; nothing is deleted, so that somebody can look what was wrong."""
         self.old.mkdir(exist_ok=True)
         for path in self._arrays(index):
-            path.replace(self.old / path.name)
-        with contextlib.suppress(FileNotFoundError):
-            self.place(index).rename(self.old / f"{index:04d}.{time.time_ns()}.json")
+            move(path, self.old / path.name)
+        move(self.place(index), self.old / f"{index:04d}.{time.time_ns()}.json")
 
     def sweep(self, index: int) -> None:
         """Remove what a killed process left of a run that has no header; only for the owner of the run's claim."""
         for path in list(self._of(f".{index:04d}.")):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(NotOurs):  # it has no name that a draft has
+                remove(path)
         if not self.place(index).exists():
             self._remove_arrays(index)
 
@@ -182,10 +183,7 @@ class RunFiles:
 
     def remove(self, index: int) -> int:
         """Delete a run, and return how many bytes that freed; only for the owner of the run's claim."""
-        freed = self.size(index)
-        self.place(index).unlink()  # first: without it there is no run
-        self._remove_arrays(index)
-        return freed
+        return remove(self.place(index)) + self._remove_arrays(index)  # the header first: without it there is no run
 
     def place(self, index: int) -> Path:
         """Return where a run's header is."""
@@ -223,7 +221,7 @@ class RunFiles:
     def _forget(self, index: int, loser: Mapping[str, Any]) -> None:
         """Remove arrays that no header names: the one that is in place may have the same."""
         for name in _array_files(loser) - _array_files(self.header(index)):
-            (self.folder / name).unlink(missing_ok=True)
+            remove(self.folder / name)
 
     def _write_array(self, index: int, array: np.ndarray[Any, Any]) -> dict[str, Any]:
         import numpy as np
@@ -268,10 +266,8 @@ class RunFiles:
             return np.empty(shape, dtype)
         return np.memmap(path, dtype, mode="c", offset=start, shape=shape)  # copy on write: torch wants it writable
 
-    def _remove_arrays(self, index: int, but: Mapping[str, Any] | None = None) -> None:
-        for path in list(self._arrays(index)):
-            if path.name not in _array_files(but):
-                path.unlink(missing_ok=True)
+    def _remove_arrays(self, index: int, but: Mapping[str, Any] | None = None) -> int:
+        return sum(remove(path) for path in list(self._arrays(index)) if path.name not in _array_files(but))
 
     def _arrays(self, index: int) -> Iterator[Path]:
         return (path for path in self._of(f"{index:04d}.") if path.suffix in (".npy", ".safetensors"))

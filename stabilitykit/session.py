@@ -9,7 +9,6 @@ import functools
 import hashlib
 import itertools
 import json
-import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -297,6 +296,6 @@ def _script_session() -> Session:
     """The session of a script: its store is here, and its own code lies here too, or where the script does."""
     here = Path.cwd()
     script = Path(getattr(sys.modules["__main__"], "__file__", None) or here / "none").resolve()
-    store = RunStore(here / ".stabilitykit", secrets.token_hex(8))
+    store = RunStore(here / ".stabilitykit")
     atexit.register(store.end_session)
     return Session(store, here if here in script.parents else script.parent)

@@ -11,7 +11,7 @@
                            gates/<id>.json   at which runs, and how surely, a budget was judged
                            prefix/           see `Prefixes`
 
-The kernel frees the locks of a dead process, so no heartbeat has to be guessed (`locks_at` says where it cannot). A run
+The kernel frees the locks of a dead process, so no heartbeat has to be guessed A run
 is published by linking a complete file into place while its byte is locked: a reader sees all of it or none, and the
 first result stays. Other formats live in folders of their own, and are left alone.
 """
@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
+import secrets
 import socket
 import time
 import weakref
@@ -32,7 +32,8 @@ from typing import Any, Literal, TypeAlias
 
 from .drafts import Draft, read_json, unwritable, write_json, write_once
 from .errors import StoreError
-from .leases import locks_at
+from .locks import ByteLocks
+from .ownership import check_form, check_may_be_store, remove
 from .prefixes import Prefixes
 from .record import RunRecord
 from .runfiles import FORMAT, RunFiles
@@ -50,17 +51,33 @@ _MOST_DEATHS_EVER = 3
 _TRIES = 10
 
 
+def make_store(folder: Path) -> None:
+    """Make a folder a run store, where it is none. Raises `StoreError` for one that holds files of others."""
+    check_may_be_store(folder)
+    if not (folder / "FORMAT").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_once(folder / "FORMAT", FORMAT)  # first: by it another process knows the folder
+        write_once(folder / ".gitignore", "*\n")
+
+
 class RunStore:
     """All experiments below one folder, as one session sees them."""
 
-    def __init__(self, folder: Path, session: str, cache: CacheMode = "auto", worker: str = "main") -> None:
-        self.folder, self.session, self.cache, self.worker = folder, session, cache, worker
-        self.session_folder = folder / "sessions" / session
+    def __init__(
+        self, folder: Path, session: str | None = None, cache: CacheMode = "auto", worker: str = "main"
+    ) -> None:
+        """Make the folder a store, and a place in it for ``session``: 16 hex digits, a new one if None.
+
+        Raises `StoreError` for a folder that holds files of others, or that cannot be written.
+        """
+        self.folder, self.cache, self.worker = folder, cache, worker
+        self.session = session or secrets.token_hex(8)
+        self.session_folder = folder / "sessions" / self.session
         try:
+            make_store(folder)
+            check_form(self.session_folder)
             self.session_folder.mkdir(parents=True, exist_ok=True)
             self._live()
-            write_once(folder / ".gitignore", "*\n")
-            write_once(folder / "FORMAT", FORMAT)
             found = (folder / "FORMAT").read_text().strip()
         except OSError as error:
             raise unwritable(f"the run store {folder}", error) from error
@@ -96,13 +113,14 @@ class RunStore:
 
     def _live(self) -> None:
         """Hold a lock in the session's folder as long as this is used: what no process holds can be cleared away."""
-        living = locks_at(self.session_folder / "living.lock")
+        living = ByteLocks.at(self.session_folder / "living.lock")
         if living.acquire(os.getpid()):
             weakref.finalize(self, living.release, os.getpid())
 
     def end_session(self) -> None:
         """Remove what only this session needed."""
-        shutil.rmtree(self.session_folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove(self.session_folder)
 
 
 @dataclass(frozen=True)
@@ -168,10 +186,12 @@ class Experiment:
 
     def _open(self) -> None:
         """Make what locks need. Until one is held somebody may prune it, and it is made anew."""
+        for part in (self.folder, *(self.folder / name for name in ("runs", "old", "claims", "gates", "logs"))):
+            check_form(part)
         for tries_left in reversed(range(_TRIES)):
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                self._locks = locks_at(self.folder / "claims.lock")
+                self._locks = ByteLocks.at(self.folder / "claims.lock")
                 break
             except FileNotFoundError:
                 if not tries_left:
@@ -311,7 +331,7 @@ class Experiment:
 
     def release(self, claim: Claim) -> None:
         """Give a claim back, after the result is published or the training was interrupted."""
-        self._claim_file(claim.index).unlink(missing_ok=True)
+        remove(self._claim_file(claim.index))
         self._locks.release(claim.index)
 
     @contextlib.contextmanager
@@ -386,7 +406,7 @@ class Experiment:
         if self._about:
             about = self.folder / "experiment.json"
             if read_json(about) is None:  # not there, or damaged
-                about.unlink(missing_ok=True)
+                remove(about)
                 write_once(about, json.dumps(self._about, indent=1, default=str))
 
     def _is_claimed(self, index: int) -> bool:

@@ -84,7 +84,9 @@ class XdistBridge:
         """The session's notice board, made when the first stability test needs it."""
         if self._board is None:
             from .board import Board
+            from .store import make_store
 
+            make_store(self.plugin.store)
             self._board = Board(self.plugin.folder)
         return self._board
 

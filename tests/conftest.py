@@ -18,6 +18,7 @@ from stabilitykit.session import Session, measure
 from stabilitykit.store import RunStore
 from stabilitykit.study import Study
 from stabilitykit.task import Recipe
+from tests.store_names import session_id
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def make_session(tmp_path: Path) -> Callable[..., Session]:
     """A session by name: two of one name are two workers of one session, two names come one after the other."""
 
     def make(name: str = "one", *, cache: Any = "auto", folder: str = "store", **options: Any) -> Session:
-        return Session(RunStore(tmp_path / folder, name, cache), tmp_path, device="cpu", **options)
+        return Session(RunStore(tmp_path / folder, session_id(name), cache), tmp_path, device="cpu", **options)
 
     return make
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pickle
 import signal
+import stat
 import sys
 import threading
 import time
 import types
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -20,10 +23,13 @@ from torch import Tensor
 from stabilitykit.children import ChildProcesses
 from stabilitykit.errors import StoreError, TaskError
 from stabilitykit.executor import Died, ProcessDied, Training
-from stabilitykit.payload import CannotSend, Payload
+from stabilitykit.payload import CannotSend, Payload, SentPayload
 from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.store import RunStore
 from stabilitykit.task import LoopTask, Recipe
 from stabilitykit.training import Trainer
+from stabilitykit.variables import VariableChanges
+from tests.store_names import key_of, session_id
 
 PLAN, SECOND = NoiseProtocol("init", runs=2).plans()
 ROOT = Path(__file__).parents[1]
@@ -40,17 +46,22 @@ def children(tmp_path: Path) -> Iterator[Callable[..., ChildProcesses]]:
     def make(task: Callable | Trainer, **options: object) -> ChildProcesses:
         trainer = task if isinstance(task, Trainer) else trainer_of(task, tmp_path)
         devices = options.pop("devices", ["cpu"])
-        made.append(ChildProcesses(trainer, ROOT, tmp_path / "tasks", devices=devices, **options))
+        store = RunStore(tmp_path / "store", session_id("one"))
+        made.append(ChildProcesses(trainer, ROOT, store.session_folder / "tasks", devices=devices, **options))
         return made[-1]
 
     yield make
     for executor in made:
         executor.close()
-    assert not list((tmp_path / "tasks").iterdir())
+
+
+def log_in(tmp_path: Path, index: int = 0) -> Path:
+    """Return the place of a run's log in the store of the fixture ``children``."""
+    return RunStore(tmp_path / "store", session_id("one")).experiment(key_of("key"), {}).log_file(index)
 
 
 def train_both(executor: ChildProcesses, tmp_path: Path) -> list[Training]:
-    trainings = [executor.start(plan, log=str(tmp_path / f"{plan.index}.log")) for plan in (PLAN, SECOND)]
+    trainings = [executor.start(plan, log=str(log_in(tmp_path, plan.index))) for plan in (PLAN, SECOND)]
     waiting = list(trainings)
     while waiting:
         for ended in executor.wait(waiting):
@@ -67,7 +78,7 @@ def test_a_child_trains_the_bits_of_its_parent(dropout_net: Recipe, children: Ca
         assert there.fingerprint == here.fingerprint
         assert torch.equal(there.logits, here.logits)
         assert there.environment == here.environment
-    assert not list(tmp_path.glob("*.log")), "they printed nothing"
+    assert not list(tmp_path.rglob("*.log")), "they printed nothing"
 
 
 def test_a_child_has_the_parents_environment_filters_and_default_dtype(
@@ -95,7 +106,7 @@ def test_a_child_has_the_parents_environment_filters_and_default_dtype(
 
 
 def outcome(executor: ChildProcesses, tmp_path: Path) -> object:
-    training = executor.start(PLAN, log=str(tmp_path / "log"))
+    training = executor.start(PLAN, log=str(log_in(tmp_path)))
     assert executor.wait([training]) == [training]
     return training.outcome
 
@@ -109,7 +120,7 @@ def test_what_a_failed_run_printed_follows_its_traceback(children: Callable, tmp
     assert record.status == "failed"
     assert f'File "{__file__}"' in record.error, "the user's file, by which tracebacks show lines"
     assert 'raise ValueError("no")' in record.error
-    assert f"the end of {tmp_path / 'log'}:\n" in record.error
+    assert f"the end of {log_in(tmp_path)}:\n" in record.error
     assert record.error.endswith("last words")
     assert record.error.count("one line\n") == 29
 
@@ -154,7 +165,7 @@ def test_a_death_is_seen_at_once_and_a_child_that_hangs_is_ended_with_all_it_sta
     assert is_gone(int((tmp_path / "pid").read_text()))
     (tmp_path / "pid").unlink()
     executor = children(hangs)
-    training = executor.start(PLAN, log=str(tmp_path / "log"))
+    training = executor.start(PLAN, log=str(log_in(tmp_path)))
     while not (tmp_path / "pid").exists():
         time.sleep(0.01)
     child = training.process._pid
@@ -187,14 +198,14 @@ def test_waiting_for_the_server_is_no_time_of_the_run(
 
     monkeypatch.setattr(BaseProcess, "start", slowly)
     executor = children(lambda run: time.sleep(1000))
-    training = executor.start(PLAN, log=str(tmp_path / "log"))
+    training = executor.start(PLAN, log=str(log_in(tmp_path)))
     assert training.process.seconds < 1
     executor.cancel([training])
 
 
 def test_a_cancelled_child_is_gone(children: Callable, tmp_path: Path) -> None:
     executor = children(lambda run: time.sleep(1000))
-    training = executor.start(PLAN, log=str(tmp_path / "log"))
+    training = executor.start(PLAN, log=str(log_in(tmp_path)))
     executor.cancel([training])
     assert is_gone(training.process._pid)
 
@@ -235,6 +246,15 @@ def test_each_child_has_a_device_of_its_own(children: Callable, tmp_path: Path) 
     assert sorted(executor._free) == ["cpu:0", "cpu:1"]
 
 
+class Received(SentPayload):
+    """A payload as a child gets it: with files of its own."""
+
+    @classmethod
+    def of(cls, payload: Payload) -> Received:
+        sent = payload.sent()
+        return cls(os.dup(sent.task), os.dup(sent.tensors), sent.sha256)
+
+
 class TestPayload:
     def test_tensors_are_mapped_and_stay_one_where_they_were_one(self, tmp_path: Path) -> None:
         x = torch.arange(12.0).reshape(6, 2)
@@ -247,15 +267,14 @@ class TestPayload:
             optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
         )
         recipe._prepared["of this process"] = x
-        payload = Payload(Trainer(recipe, "cpu", 1, tmp_path), ROOT, tmp_path)
+        payload = Payload(Trainer(recipe, "cpu", 1, tmp_path), ROOT)
         before = dict(os.environ)
-        read = Payload.read(payload.path).task
+        read = Received.of(payload).read().task
         assert dict(os.environ) == before
         assert torch.equal(read.train[0], x)
         assert read.train[0] is read.test[0]
         assert read._prepared == {}
-        payload.remove()
-        assert not list(tmp_path.iterdir())
+        payload.close()
 
     def test_two_modules_of_one_name_are_told_apart(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Such as the conftest of two folders: a child would import whichever it finds first."""
@@ -264,25 +283,70 @@ class TestPayload:
         module.__file__ = str(tmp_path / "conftest.py")
         exec((tmp_path / "conftest.py").read_text(), vars(module))
         monkeypatch.setitem(sys.modules, "conftest", module)
-        payload = Payload(trainer_of(module.train, tmp_path), tmp_path, tmp_path / "tasks")
+        payload = Payload(trainer_of(module.train, tmp_path), tmp_path)
         monkeypatch.delitem(sys.modules, "conftest")
-        assert Payload.read(payload.path).task.function(None) == "mine"
+        assert Received.of(payload).read().task.function(None) == "mine"
+        payload.close()
 
     def test_what_cannot_be_sent_says_why(self, tmp_path: Path) -> None:
         lock = threading.Lock()
         with pytest.raises(CannotSend, match=r"TypeError: cannot pickle '_thread\.lock' object"):
-            Payload(trainer_of(lambda run: lock, tmp_path), ROOT, tmp_path)
+            Payload(trainer_of(lambda run: lock, tmp_path), ROOT)
 
-    def test_a_folder_that_cannot_be_written_is_a_store_error(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_full_disk_is_a_store_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def full(*args: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(Path, "write_bytes", full)
-        with pytest.raises(StoreError, match="No space left on device"):
-            Payload(trainer_of(lambda run: None, tmp_path), ROOT, tmp_path)
-        assert not list(tmp_path.iterdir())
+        monkeypatch.setattr(torch, "save", full)
+        with pytest.raises(StoreError, match=r"No space left on device.*set TMPDIR"):
+            Payload(trainer_of(lambda run: None, tmp_path), ROOT)
+
+    def test_its_files_have_no_name_and_are_this_users_alone(self, tmp_path: Path) -> None:
+        payload = Payload(trainer_of(lambda run: None, tmp_path), ROOT)
+        for file in (payload.sent().task, payload.sent().tensors):
+            status = os.fstat(file)
+            assert (status.st_nlink, stat.S_IMODE(status.st_mode)) == (0, 0o600)
+        payload.close()
+
+    def test_a_task_of_other_bytes_is_not_run(self, tmp_path: Path) -> None:
+        class Harm:
+            def __reduce__(self) -> tuple:
+                return (Path.touch, (tmp_path / "harmed",))
+
+        payload = Payload(trainer_of(lambda run: None, tmp_path), ROOT)
+        harmful = pickle.dumps(Harm())
+        os.pwrite(payload.sent().task, harmful, 0)
+        with pytest.raises(StoreError, match=r"^Expected the task that was sent to this process but got other bytes"):
+            Received.of(payload).read()
+        payload.close()
+        assert not (tmp_path / "harmed").exists()
+        pickle.loads(harmful)
+        assert (tmp_path / "harmed").exists(), "it would have been harmful"
+
+
+class TestVariables:
+    """A child begins with the environment of its server, which may have started long before."""
+
+    def test_what_was_set_changed_and_removed_since_the_server_started(
+        self, children: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def look(run: object) -> Tensor:
+            words = [os.environ.get(f"SK_{name}", "-") for name in ("NEW", "CHANGED", "REMOVED")]
+            raise ValueError(" ".join(words))
+
+        monkeypatch.setenv("SK_CHANGED", "before")
+        monkeypatch.setenv("SK_REMOVED", "before")
+        forkserver._forkserver._stop()  # the next child starts a new one, with this environment
+        assert "ValueError: - before before" in outcome(children(look), tmp_path).error
+        monkeypatch.setenv("SK_NEW", "now")
+        monkeypatch.setenv("SK_CHANGED", "now")
+        monkeypatch.delenv("SK_REMOVED")
+        assert "ValueError: now now -" in outcome(children(look), tmp_path).error
+
+    def test_only_the_difference_is_sent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = dict(os.environ)
+        monkeypatch.setenv("SK_NEW", "now")
+        assert VariableChanges.since(before) == VariableChanges({"SK_NEW": "now"})
 
 
 def test_a_record_keeps_its_fields_on_the_way(children: Callable, tmp_path: Path) -> None:
@@ -293,7 +357,7 @@ def test_a_record_keeps_its_fields_on_the_way(children: Callable, tmp_path: Path
     plan = NoiseProtocol("none", "ulp", runs=2).plans()[0]
     trainer = trainer_of(perturbed, tmp_path)
     executor = children(trainer)
-    training = executor.start(plan, log=str(tmp_path / "log"))
+    training = executor.start(plan, log=str(log_in(tmp_path)))
     executor.wait([training])
     there, here = (dataclasses.replace(r, logits=None, seconds=0) for r in (training.outcome, trainer.train_once(plan)))
     assert there.to_json() == here.to_json()

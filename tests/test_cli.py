@@ -18,19 +18,20 @@ import torch
 from stabilitykit.baselinefiles import BaselineFiles
 from stabilitykit.board import Board
 from stabilitykit.cli import main
-from stabilitykit.leases import Leases
 from stabilitykit.record import RunRecord
 from stabilitykit.runfiles import FORMAT
 from stabilitykit.store import RunStore
+from tests.store_names import key_of, session_id
 
 DAY = 86_400
+DEAD, KEY = session_id("dead"), key_of("key")
 ABOUT = {"protocol": {"vary": ["init"], "perturb": None, "seed": 0, "constants": {}}, "environment": {"torch": "2.9"}}
 
 
 @pytest.fixture
 def store(tmp_path):
     """A store with two experiments: "ab12cd..." has run 0 and a failed run 1, "ab34ef..." has run 0 of yesterday."""
-    store = RunStore(tmp_path / ".stabilitykit", "one", worker="gw1")
+    store = RunStore(tmp_path / ".stabilitykit", session_id("one"), worker="gw1")
     fill(store, "ab12cd" + "0" * 26, "digits", [record(0), record(1, status="failed", error="Traceback: boom")])
     fill(store, "ab34ef" + "0" * 26, "mlp", [record(0, perturbation={"parameter": "fc.weight", "old": 1.0})])
     store.end_session()
@@ -153,7 +154,7 @@ class TestList:
         assert "1 unreadable" in run("list")[1]
 
     def test_an_empty_store_says_so(self, run, tmp_path):
-        RunStore(tmp_path / "empty", "one")
+        RunStore(tmp_path / "empty", session_id("one"))
         assert run("list", at=tmp_path / "empty")[:2] == (0, f"No experiments in {tmp_path / 'empty'}.\n")
 
 
@@ -214,8 +215,8 @@ class TestSize:
         experiment._files.retire(1)
         (store.folder / "v1").mkdir()
         (store.folder / "v1" / "runs.npz").write_bytes(b"x" * 1000)
-        (store.folder / "sessions" / "dead").mkdir(parents=True)
-        (store.folder / "sessions" / "dead" / "owners.lock").write_bytes(b"y" * 10)
+        (store.folder / "sessions" / DEAD).mkdir(parents=True)
+        (store.folder / "sessions" / DEAD / "owners.lock").write_bytes(b"y" * 10)
         sizes = json.loads(run("size", "--json")[1])
         assert sizes["other_formats"] == 1000
         assert sizes["sessions"] == 10
@@ -335,7 +336,7 @@ class TestVerify:
         assert "Moved to old/; the next session trains it again." in out
         assert run("verify")[:2] == (0, "As written: 2 of 2 runs in 2 experiments.\n")
         assert len(list(experiment_folder(store, "ab34").glob("old/*"))) == 2
-        assert RunStore(store.folder, "two").experiment("ab34ef" + "0" * 26, {}).is_free(0)
+        assert RunStore(store.folder, session_id("two")).experiment("ab34ef" + "0" * 26, {}).is_free(0)
 
     def test_what_is_bad_and_trained_again_now_is_left_to_its_trainer(self, run, store, train):
         train("ab34", 0)
@@ -377,7 +378,7 @@ class TestPrune:
 
     def test_what_a_session_asked_for_lately_stays_however_old_its_runs_are(self, run, store):
         make_old(experiment_folder(store, "ab34"), 4)
-        RunStore(store.folder, "two").experiment("ab34ef" + "0" * 26, {})
+        RunStore(store.folder, session_id("two")).experiment("ab34ef" + "0" * 26, {})
         run("prune", "--older-than", "3d")
         assert keys(store) == ["ab12cd", "ab34ef"]
 
@@ -419,7 +420,7 @@ class TestPrune:
 
     def test_old_files_and_earlier_formats_go(self, run, store):
         store.experiment("ab12cd" + "0" * 26, {})._files.retire(1)
-        v1, v3 = store.folder / "v1" / "key", store.folder / "v3" / "key"
+        v1, v3 = store.folder / "v1" / KEY, store.folder / "v3" / KEY
         for folder in (v1, v3):
             folder.mkdir(parents=True)
             (folder / "claims.lock").touch()
@@ -432,16 +433,16 @@ class TestPrune:
         assert keys(store) == ["ab12cd", "ab34ef"]
 
     def test_an_earlier_format_that_is_in_use_stays(self, run, store, tmp_path):
-        (store.folder / "v1" / "key").mkdir(parents=True)
+        (store.folder / "v1" / KEY).mkdir(parents=True)
         script = "import sys, time; from pathlib import Path; from stabilitykit.locks import ByteLocks\n"
         script += "print(ByteLocks.at(Path(sys.argv[1])).acquire(3), flush=True); time.sleep(60)"
-        command = [sys.executable, "-c", script, str(store.folder / "v1/key/claims.lock")]
+        command = [sys.executable, "-c", script, str(store.folder / "v1" / KEY / "claims.lock")]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout.readline() == "True\n"
             _, out, _ = run("prune", "--old")
             child.kill()
-        assert "Kept v1/, of an earlier format: v1/key/claims.lock is held." in out
-        assert (store.folder / "v1" / "key").exists()
+        assert f"Kept v1/, of an earlier format: v1/{KEY}/claims.lock is held." in out
+        assert (store.folder / "v1" / KEY).exists()
 
 
 class TestPruneWhileSomebodyTrains:
@@ -469,21 +470,13 @@ class TestPruneWhileSomebodyTrains:
         assert "Kept run 1 (failed) of ab12cd000000 digits [init]: it is being trained." in out
         assert (experiment / "runs/0001.json").exists()
 
-    def test_the_experiment_stays_where_leases_stand_for_locks(self, run, store):
-        locks = Leases.at(experiment_folder(store, "ab34") / "claims.lock.leases")
-        assert locks.acquire(5)
-        assert "Kept ab34ef000000 mlp [init]: it is in use." in run("prune", "--all")[1]
-        locks.release(5)
-        run("prune", "--all")
-        assert keys(store) == []
-
     def test_who_had_it_open_goes_on_as_with_a_new_one(self, run, store):
         experiment = store.experiment("ab34ef" + "0" * 26, {"task": "mlp", **ABOUT})
         run("prune", "--all")
         with experiment.claimed(4) as claim:
             assert "Kept ab34ef000000 mlp [init]: run 4 is being trained by gw1" in run("prune", "--all")[1]
             experiment.publish(claim, record(4))
-        assert RunStore(store.folder, "two").experiment("ab34ef" + "0" * 26, {}).is_finished(4)
+        assert RunStore(store.folder, session_id("two")).experiment("ab34ef" + "0" * 26, {}).is_finished(4)
 
     def test_training_and_pruning_at_the_same_time_never_meet(self, run, store, tmp_path):
         """One process claims, trains and gives back, again and again, while this one prunes all."""
@@ -505,12 +498,12 @@ while time.monotonic() < end:
     time.sleep(0.002)
 print(met, flush=True)
 """
-        command = [sys.executable, "-c", script, str(store.folder / f"v{FORMAT}" / "busy")]
+        command = [sys.executable, "-c", script, str(store.folder / f"v{FORMAT}" / ("b" * 32))]
         pruned = 0
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout.readline() == "ready\n"
             while child.poll() is None:
-                pruned += "Removed busy" in run("prune", "--all")[1]
+                pruned += "Removed bbbb" in run("prune", "--all")[1]
             assert child.stdout.read() == "0\n"
         assert child.returncode == 0
         assert pruned > 10
@@ -518,7 +511,7 @@ print(met, flush=True)
 
 class TestLeftovers:
     def leave(self, store, days):
-        session = store.folder / "sessions" / "dead"
+        session = store.folder / "sessions" / DEAD
         Board(session)
         (session / "3.done").touch()
         make_old(session, days)
@@ -526,7 +519,7 @@ class TestLeftovers:
 
     def test_a_session_that_was_killed_the_day_before_yesterday_goes(self, run, store):
         session = self.leave(store, 2)
-        assert "Removed the leftovers of session dead, " in run("prune", "--older-than", "30d")[1]
+        assert f"Removed the leftovers of session {DEAD}, " in run("prune", "--older-than", "30d")[1]
         assert not session.exists()
 
     def test_a_session_of_today_stays(self, run, store):
@@ -535,24 +528,30 @@ class TestLeftovers:
         assert session.exists()
 
     def test_a_session_that_lives_stays_however_long_its_test_takes(self, run, store):
-        session = store.folder / "sessions" / "dead"
+        session = store.folder / "sessions" / DEAD
         script = "import sys, time; from pathlib import Path; from stabilitykit.board import Board\n"
         script += "with Board(Path(sys.argv[1])).owning(3): print(1, flush=True); time.sleep(60)"
         with subprocess.Popen([sys.executable, "-c", script, str(session)], stdout=subprocess.PIPE) as child:
             child.stdout.readline()
             make_old(session, 9)
-            assert "Kept the leftovers of session dead: sessions/dead/owners.lock is held." in run("prune", "--all")[1]
+            assert (
+                f"Kept the leftovers of session {DEAD}: sessions/{DEAD}/owners.lock is held."
+                in run("prune", "--all")[1]
+            )
             child.kill()
         assert session.exists()
 
     def test_a_session_that_was_killed_a_while_ago_goes_if_it_is_known_to_be_dead(self, run, store):
         script = "import sys, time; from pathlib import Path; from stabilitykit.store import RunStore\n"
-        script += "store = RunStore(Path(sys.argv[1]), 'dead'); print(1, flush=True); time.sleep(60)"
-        session = store.folder / "sessions" / "dead"
-        with subprocess.Popen([sys.executable, "-c", script, str(store.folder)], stdout=subprocess.PIPE) as child:
+        script += "store = RunStore(Path(sys.argv[1]), sys.argv[2]); print(1, flush=True); time.sleep(60)"
+        session = store.folder / "sessions" / DEAD
+        with subprocess.Popen([sys.executable, "-c", script, str(store.folder), DEAD], stdout=subprocess.PIPE) as child:
             child.stdout.readline()
             make_old(session, 1 / 24)
-            assert "Kept the leftovers of session dead: sessions/dead/living.lock is held." in run("prune", "--all")[1]
+            assert (
+                f"Kept the leftovers of session {DEAD}: sessions/{DEAD}/living.lock is held."
+                in run("prune", "--all")[1]
+            )
             child.kill()
         make_old(session, 0)
         run("prune", "--all")
@@ -563,7 +562,7 @@ class TestLeftovers:
 
     def test_half_written_files_of_yesterday_go_and_those_of_now_stay(self, run, store):
         runs = experiment_folder(store, "ab34") / "runs"
-        half, now = runs / ".0001.npy.4711.ab.tmp", runs / ".0002.npy.4711.ab.tmp"
+        half, now = runs / ".0001.npy.4711.00aa00ab.tmp", runs / ".0002.npy.4711.00aa00ab.tmp"
         for path in (half, now):
             path.write_bytes(b"half")
         os.utime(half, (1, 1))
@@ -572,7 +571,7 @@ class TestLeftovers:
 
     def test_an_experiment_that_was_half_removed_goes_and_is_never_listed(self, run, store):
         folder = experiment_folder(store, "ab34")
-        folder.rename(folder.with_name(f".pruned-{folder.name}"))
+        folder.rename(folder.with_name(f".pruned-{folder.name}-00aa00ab"))
         assert "ab34" not in run("list")[1]
         run("prune", "--failed")
         assert not list(folder.parent.glob(".*"))

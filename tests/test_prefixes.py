@@ -20,7 +20,7 @@ from stabilitykit.catalog import Catalog
 from stabilitykit.cli import main as stability_cache
 from stabilitykit.control import prove_isolation
 from stabilitykit.errors import IsolationError, ProtocolError, StoreError, TaskError
-from stabilitykit.leases import locks_at
+from stabilitykit.locks import ByteLocks
 from stabilitykit.prefixes import _WRITING, Prefixes
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.pruning import Pruning
@@ -214,7 +214,7 @@ def test_the_first_that_is_whole_stays(tmp_path):
 def test_who_cannot_lock_writes_nothing_and_goes_on(trainer):
     branching, plan = trainer(RECIPES["momentum"]), plans_of("shuffle", 3)[0]
     branching.prefixes.folder.mkdir(parents=True)
-    locks = locks_at(branching.prefixes.experiment / "claims.lock")
+    locks = ByteLocks.at(branching.prefixes.experiment / "claims.lock")
     assert locks.acquire(_WRITING)
     try:
         first = left(branching.train_once(plan))
@@ -514,7 +514,7 @@ class TestStore:
     def test_they_are_not_pruned_while_somebody_writes(self, store):
         catalog = Catalog(store)
         (held,) = (entry for entry in catalog.entries() if entry.varies == "none")
-        locks = locks_at(held.folder / "claims.lock")
+        locks = ByteLocks.at(held.folder / "claims.lock")
         assert locks.acquire(_WRITING)
         try:
             (removal,) = Pruning(catalog).experiments([held])

@@ -64,9 +64,9 @@ ORDER = (
     "record",
     "views",
     "checkpoint",
+    "ownership",
     "drafts",
     "locks",
-    "leases",
     "prefixes",
     "run",
     "task",
@@ -83,6 +83,7 @@ ORDER = (
     "baselinefiles",
     "watch",
     "executor",
+    "variables",
     "payload",
     "children",
     "catalog",
@@ -123,6 +124,7 @@ ORDER = (
     FRONT_PAGE,
     "__main__",
     "progress",
+    "rootdir",
     "xdist",
     "plugin",
 )
@@ -139,13 +141,15 @@ LIGHT = (
     "stopping",
     "findings",
     "progress",
+    "rootdir",
+    "ownership",
     "plugin",
     "xdist",
 )
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "matplotlib"}
 
 #: Only these know that pytest exists.
-PYTEST_MODULES = {"plugin", "progress", "xdist"}
+PYTEST_MODULES = {"plugin", "progress", "rootdir", "xdist"}
 PYTEST_PACKAGES = {"pytest", "_pytest", "pluggy", "xdist", "execnet"}
 
 

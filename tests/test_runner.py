@@ -19,6 +19,7 @@ from stabilitykit.record import RunRecord
 from stabilitykit.runner import Progress, Runner
 from stabilitykit.stopping import Stop
 from stabilitykit.store import RunStore
+from tests.store_names import key_of, session_id
 
 PLANS = NoiseProtocol("init", runs=6).plans()
 
@@ -36,7 +37,7 @@ def make(tmp_path):
                 return RunRecord(plan.index, plan.seeds, "failed", 0.1, error="boom")
             return record_of(plan)
 
-        experiment = RunStore(tmp_path, session, cache).experiment("key", {})
+        experiment = RunStore(tmp_path, session_id(session), cache).experiment(key_of("key"), {})
         return Runner(experiment, PLANS[:runs], InProcess(SimpleNamespace(train_once=train)), **options), trained
 
     return make
@@ -319,7 +320,7 @@ WORKER = dedent(
         time.sleep(0.05)
         return RunRecord(plan.index, plan.seeds, "ok", 0.1, logits=torch.full((2, 2), float(plan.seeds["init"] % 1000)))
 
-    experiment = RunStore(folder / "store", "shared").experiment("key", {})
+    experiment = RunStore(folder / "store", session_id("shared")).experiment(key_of("key"), {})
     (folder / f"ready {os.getpid()}").touch()
     while len(list(folder.glob("ready *"))) < 2:
         time.sleep(0.001)

@@ -28,7 +28,9 @@ from stabilitykit.drafts import Draft
 from stabilitykit.errors import StoreError
 from stabilitykit.record import RunRecord
 from stabilitykit.store import FORMAT, MOST_DEATHS, RunStore
+from tests.store_names import key_of, session_id
 
+KEY = key_of("key")
 LOGITS = torch.tensor([[0.25, -1.5], [2.0, 0.0]])
 
 
@@ -44,7 +46,9 @@ def open_store(tmp_path):
     """The experiment "key" as a session by name sees it."""
 
     def open_store(session="one", cache="auto", key="key", worker="main", **options):
-        return RunStore(tmp_path / "store", session, cache, worker).experiment(key, {"task": "a"}, **options)
+        return RunStore(tmp_path / "store", session_id(session), cache, worker).experiment(
+            key_of(key), {"task": "a"}, **options
+        )
 
     return open_store
 
@@ -90,10 +94,10 @@ class TestRoundTrip:
         made = RunRecord(
             index=index, status="ok", logits=bits.view(dtype) if bits.numel() else bits.to(dtype), **values
         )
-        session = str(next(sessions))
-        experiment = RunStore(tmp_path, session).experiment("key", {}, private=True)
+        session = session_id(str(next(sessions)))
+        experiment = RunStore(tmp_path, session).experiment(KEY, {}, private=True)
         publish(experiment, made)
-        again = RunStore(tmp_path, session).experiment("key", {}, private=True)
+        again = RunStore(tmp_path, session).experiment(KEY, {}, private=True)
         for got in (experiment.load(index), again.load(index)):
             assert got.logits.dtype == dtype
             assert got.logits.shape == made.logits.shape
@@ -166,7 +170,7 @@ class TestWholeOrMissing:
     @pytest.fixture
     def files(self, open_store, tmp_path):
         publish(open_store(), record(0), record(1))
-        runs = tmp_path / "store" / f"v{FORMAT}" / "key" / "runs"
+        runs = tmp_path / "store" / f"v{FORMAT}" / KEY / "runs"
         (arrays,) = runs.glob("0000.*.npy")
         return runs / "0000.json", arrays
 
@@ -313,13 +317,17 @@ class TestWholeOrMissing:
     def test_each_failure_of_an_earlier_session_is_kept_when_it_is_retried(self, open_store, tmp_path):
         for session in ("one", "two", "three"):
             publish(open_store(session), record(status="failed", error=session))
-        old = sorted((tmp_path / f"store/v{FORMAT}/key/old").iterdir())
+        old = sorted((tmp_path / f"store/v{FORMAT}/{KEY}/old").iterdir())
         assert [json.loads(path.read_text())["record"]["error"] for path in old] == ["one", "two"]
 
     def test_what_a_killed_process_left_is_harmless_and_goes_with_the_next_claim(self, open_store, files):
         runs = files[0].parent
-        left = [runs / ".0002.json.4711.ab.tmp", runs / ".0002.npy.4711.ab.tmp", runs / "0002.0123456789ab.npy"]
-        others = [runs / ".0003.json.4711.ab.tmp", runs / "0003.0123456789ab.npy"]
+        left = [
+            runs / ".0002.json.4711.00aa00ab.tmp",
+            runs / ".0002.npy.4711.00aa00ab.tmp",
+            runs / "0002.0123456789ab.npy",
+        ]
+        others = [runs / ".0003.json.4711.00aa00ab.tmp", runs / "0003.0123456789ab.npy"]
         for path in (*left, *others):
             path.write_bytes(b"half")
         experiment = open_store("two")
@@ -338,7 +346,7 @@ class TestWholeOrMissing:
 
 class TestArrays:
     def runs(self, tmp_path):
-        return tmp_path / "store" / f"v{FORMAT}" / "key" / "runs"
+        return tmp_path / "store" / f"v{FORMAT}" / KEY / "runs"
 
     def test_logits_are_mapped_not_read_and_a_change_of_them_changes_no_file(self, open_store):
         publish(open_store(), record())
@@ -435,7 +443,7 @@ class TestFirstWriterWins:
         experiment.release(claim)
         monkeypatch.undo()
         assert torch.equal(open_store("two").load(0).logits, LOGITS)
-        runs = tmp_path / "store" / f"v{FORMAT}" / "key" / "runs"
+        runs = tmp_path / "store" / f"v{FORMAT}" / KEY / "runs"
         assert len(list(runs.iterdir())) == 2
 
     def test_the_same_result_twice_stays_whole(self, open_store):
@@ -450,7 +458,7 @@ class TestFirstWriterWins:
 
 class TestFolder:
     def test_a_store_keeps_itself_out_of_git_and_names_its_format(self, tmp_path):
-        RunStore(tmp_path / "store", "one")
+        RunStore(tmp_path / "store", session_id("one"))
         assert (tmp_path / "store" / ".gitignore").read_text() == "*\n"
         assert (tmp_path / "store" / "FORMAT").read_text() == FORMAT
 
@@ -458,7 +466,7 @@ class TestFolder:
     def test_a_folder_that_is_no_store_is_refused(self, tmp_path, found):
         (tmp_path / "FORMAT").write_text(found)
         with pytest.raises(StoreError) as refusal:
-            RunStore(tmp_path, "one")
+            RunStore(tmp_path, session_id("one"))
         assert str(refusal.value) == (
             f"Expected {tmp_path / 'FORMAT'} to name the format of a run store but it says {found!r}. Is this a folder "
             "of stabilitykit? Move it away to start a new store."
@@ -467,14 +475,14 @@ class TestFolder:
     @pytest.mark.parametrize(("found", "after"), [("1", "2"), ("2", "2"), ("3", "3"), ("10", "10")])
     def test_a_store_of_another_format_is_gone_on_beside_it(self, tmp_path, found, after):
         """Who upgrades loses nothing and is not stopped; who goes back finds all as it was."""
-        theirs = tmp_path / f"v{1 if found < FORMAT else 3}" / "key" / "runs" / "0000.json"
+        theirs = tmp_path / f"v{1 if found < FORMAT else 3}" / KEY / "runs" / "0000.json"
         theirs.parent.mkdir(parents=True)
         theirs.write_text("theirs")
         (tmp_path / "FORMAT").write_text(found)
-        experiment = RunStore(tmp_path, "one").experiment("key", {})
+        experiment = RunStore(tmp_path, session_id("one")).experiment(KEY, {})
         assert not experiment.is_finished(0)
         publish(experiment, record())
-        assert RunStore(tmp_path, "two").experiment("key", {}).is_finished(0)
+        assert RunStore(tmp_path, session_id("two")).experiment(KEY, {}).is_finished(0)
         assert (tmp_path / "FORMAT").read_text() == after
         assert theirs.read_text() == "theirs"
 
@@ -483,16 +491,15 @@ class TestFolder:
         with pytest.raises(
             StoreError, match=r"^Expected to write the run store .*store but got: .* make the folder writable"
         ):
-            RunStore(tmp_path / "store", "one")
+            RunStore(tmp_path / "store", session_id("one"))
 
-    @pytest.mark.parametrize("name", ["v2", "v2/key", "v2/key/runs"])
+    @pytest.mark.parametrize("name", [f"v{FORMAT}", f"v{FORMAT}/{KEY}", f"v{FORMAT}/{KEY}/runs"])
     def test_a_file_in_place_of_a_folder_inside_is_refused(self, open_store, tmp_path, name):
         path = tmp_path / "store" / name
         path.parent.mkdir(parents=True)
+        (tmp_path / "store" / "FORMAT").write_text(FORMAT)
         path.write_text("")
-        with pytest.raises(
-            StoreError, match=r"^Expected to write .* but got: .* Runs that cannot be kept are not trained"
-        ):
+        with pytest.raises(StoreError, match=rf"^Expected to remove or to write .* {path} is no folder\."):
             open_store().claim(0)
 
     @pytest.mark.parametrize("broken", ["open", "write", "fsync", "link", "header write", "header fsync"])
@@ -505,7 +512,7 @@ class TestFolder:
         with pytest.raises(StoreError, match=rf"Expected to write .*{file} but got: .*No space left on device.*free"):
             experiment.publish(claim, record(0))
         monkeypatch.undo()
-        runs = tmp_path / f"store/v{FORMAT}/key/runs"
+        runs = tmp_path / f"store/v{FORMAT}/{KEY}/runs"
         assert not list(runs.iterdir())
         experiment.release(claim)
         assert experiment.is_free(0)
@@ -520,40 +527,40 @@ class TestFolder:
             experiment.claim(0)
         monkeypatch.undo()
         assert experiment.is_free(0)
-        assert not list((tmp_path / f"store/v{FORMAT}/key/claims").iterdir())
+        assert not list((tmp_path / f"store/v{FORMAT}/{KEY}/claims").iterdir())
 
     @pytest.mark.parametrize("broken", ["open", "write"])
     def test_a_store_cannot_be_started_on_a_full_disk(self, tmp_path, monkeypatch, broken):
         break_disk(monkeypatch, broken)
         with pytest.raises(StoreError, match=r"Expected to write .* but got: .*No space left"):
-            RunStore(tmp_path / "store", "one")
+            RunStore(tmp_path / "store", session_id("one"))
 
     def test_a_real_disk_that_is_full_is_one_error(self, tmp_path):
         disk = tmp_path / "disk"
         disk.mkdir()
         with small_disk(disk):
-            experiment = RunStore(disk / "store", "one").experiment("key", {"task": "a"})
+            experiment = RunStore(disk / "store", session_id("one")).experiment(KEY, {"task": "a"})
             publish(experiment, record(0))
             claim = experiment.claim(1)
             with pytest.raises(StoreError, match=r"Expected to write .*0001\.npy but got: .*No space left on device"):
                 experiment.publish(claim, record(1, logits=torch.zeros(1 << 19, 2)))
             experiment.release(claim)
             assert not list(disk.rglob("*.tmp"))
-            again = RunStore(disk / "store", "two").experiment("key", {})
+            again = RunStore(disk / "store", session_id("two")).experiment(KEY, {})
             assert [again.is_finished(index) for index in (0, 1)] == [True, False]
 
     def test_a_real_disk_that_is_read_only_is_one_error(self, tmp_path):
         disk = tmp_path / "disk"
         disk.mkdir()
         with small_disk(disk):
-            store = RunStore(disk / "store", "one")
-            claim = (experiment := store.experiment("key", {"task": "a"})).claim(0)
+            store = RunStore(disk / "store", session_id("one"))
+            claim = (experiment := store.experiment(KEY, {"task": "a"})).claim(0)
             experiment.release(claim)
             mount("-o", "remount,ro", str(disk))
             for work in (
                 lambda: experiment.claim(1),
-                lambda: store.experiment("other", {}),
-                lambda: RunStore(disk / "store", "two"),
+                lambda: store.experiment(key_of("other"), {}),
+                lambda: RunStore(disk / "store", session_id("two")),
             ):
                 with pytest.raises(StoreError, match=r"Expected to write .*disk/store.* but got: .*Read-only"):
                     work()
@@ -563,13 +570,13 @@ class TestFolder:
         tmp_path.chmod(0o500)
         try:
             with pytest.raises(StoreError, match="Expected to write the run store"):
-                RunStore(tmp_path / "store", "one")
+                RunStore(tmp_path / "store", session_id("one"))
         finally:
             tmp_path.chmod(0o700)
 
     def test_an_experiment_says_what_its_key_was_made_of(self, open_store, tmp_path):
         publish(open_store(), record())
-        assert json.loads((tmp_path / f"store/v{FORMAT}/key/experiment.json").read_text()) == {"task": "a"}
+        assert json.loads((tmp_path / f"store/v{FORMAT}/{KEY}/experiment.json").read_text()) == {"task": "a"}
 
 
 class TestReuse:
@@ -601,12 +608,12 @@ class TestReuse:
             assert torch.equal(experiment.load(0).logits, LOGITS + 1)
 
     def test_off_keeps_nothing_after_the_session(self, tmp_path):
-        store = RunStore(tmp_path, "one", "off")
-        publish(store.experiment("key", {}), record())
-        assert store.experiment("key", {}).is_finished(0)
+        store = RunStore(tmp_path, session_id("one"), "off")
+        publish(store.experiment(KEY, {}), record())
+        assert store.experiment(KEY, {}).is_finished(0)
         store.end_session()
-        assert not RunStore(tmp_path, "one", "off").experiment("key", {}).is_finished(0)
-        assert not RunStore(tmp_path, "two").experiment("key", {}).is_finished(0)
+        assert not RunStore(tmp_path, session_id("one"), "off").experiment(KEY, {}).is_finished(0)
+        assert not RunStore(tmp_path, session_id("two")).experiment(KEY, {}).is_finished(0)
         assert not list(tmp_path.rglob("*.npy"))
 
     def test_a_private_experiment_is_seen_by_its_session_alone(self, open_store, tmp_path):
@@ -614,14 +621,14 @@ class TestReuse:
         assert open_store(private=True).is_finished(0)
         assert not open_store().is_finished(0)
         assert not open_store("two", private=True).is_finished(0)
-        RunStore(tmp_path / "store", "one").end_session()
+        RunStore(tmp_path / "store", session_id("one")).end_session()
         assert not open_store(private=True).is_finished(0)
 
     def test_the_end_of_a_session_leaves_what_is_shared(self, open_store, tmp_path):
         publish(open_store(), record())
-        RunStore(tmp_path / "store", "one").end_session()
+        RunStore(tmp_path / "store", session_id("one")).end_session()
         assert open_store("two").is_finished(0)
-        assert not (tmp_path / "store" / "sessions" / "one").exists()
+        assert not (tmp_path / "store" / "sessions" / session_id("one")).exists()
 
     def test_a_control_serves_later_sessions_but_not_one_that_refreshes(self, open_store):
         control = {"proven": True, "scope": "x", "trace": [], "mode": "auto"}
@@ -630,12 +637,12 @@ class TestReuse:
         assert open_store("two").read_control()["proven"] is True
         assert open_store("three", "refresh").read_control() is None
         open_store("three", "refresh").write_control(control)
-        assert open_store("three", "refresh").read_control()["session"] == "three"
+        assert open_store("three", "refresh").read_control()["session"] == session_id("three")
 
     @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"proven": true, "session": "one"}'])
     def test_a_control_that_is_not_whole_is_proven_again(self, open_store, tmp_path, content):
         experiment = open_store()
-        (tmp_path / f"store/v{FORMAT}/key/control.json").write_text(content)
+        (tmp_path / f"store/v{FORMAT}/{KEY}/control.json").write_text(content)
         assert experiment.read_control() is None
 
 
@@ -643,7 +650,7 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from stabilitykit.store import RunStore
-claim = RunStore(Path(sys.argv[1]), sys.argv[2]).experiment("key", {}).claim(0)
+claim = RunStore(Path(sys.argv[1]), sys.argv[2]).experiment(sys.argv[3], {}).claim(0)
 print("none" if claim is None else claim.attempt, flush=True)
 time.sleep(60)
 """
@@ -654,7 +661,7 @@ def claim_elsewhere(tmp_path, start_holder):
     """Start a process that claims run 0 in a session and trains for ever; give it and its attempt."""
 
     def start(session="one"):
-        return start_holder(HOLD, tmp_path / "store", session)
+        return start_holder(HOLD, tmp_path / "store", session_id(session), KEY)
 
     return start
 
@@ -675,7 +682,7 @@ class TestClaims:
         assert other.is_free(1)
         one.release(claim)
         assert other.is_free(0)
-        assert not list((tmp_path / f"store/v{FORMAT}/key/claims").iterdir())
+        assert not list((tmp_path / f"store/v{FORMAT}/{KEY}/claims").iterdir())
 
     def test_another_process_holds_its_claim_until_it_is_killed_and_then_the_run_is_free(
         self, open_store, claim_elsewhere
@@ -751,7 +758,7 @@ class TestClaims:
 
     def test_a_claim_that_cannot_be_written_is_an_error_and_is_not_held(self, open_store, tmp_path):
         experiment = open_store()
-        (tmp_path / f"store/v{FORMAT}/key/claims/0000.json").mkdir(parents=True)
+        (tmp_path / f"store/v{FORMAT}/{KEY}/claims/0000.json").mkdir(parents=True)
         with pytest.raises(StoreError, match=r"Expected to write .*claims/0000\.json but got:"):
             experiment.claim(0)
         assert experiment.is_free(0)
@@ -778,7 +785,7 @@ class TestClaims:
     def test_a_claim_that_nobody_can_read_is_nobody_s(self, open_store, tmp_path, content):
         experiment = open_store()
         claim = experiment.claim(0)
-        (tmp_path / f"store/v{FORMAT}/key/claims/0000.json").write_text(content)
+        (tmp_path / f"store/v{FORMAT}/{KEY}/claims/0000.json").write_text(content)
         assert experiment.running() == {}
         experiment.release(claim)
 
@@ -791,7 +798,11 @@ class TestClaims:
     def test_a_child_s_word_on_where_it_trained_goes_before_its_parent_s(self, open_store):
         publish(open_store(worker="gw1"), record(trained_by={"pid": 4711, "session": "x", "isolation": "process"}))
         trained_by = open_store("two").load(0).trained_by
-        assert (trained_by["pid"], trained_by["session"], trained_by["isolation"]) == (4711, "one", "process")
+        assert (trained_by["pid"], trained_by["session"], trained_by["isolation"]) == (
+            4711,
+            session_id("one"),
+            "process",
+        )
 
     def test_a_death_in_an_earlier_session_is_no_attempt_of_this_one(self, open_store, claim_elsewhere):
         child, _ = claim_elsewhere("yesterday")

@@ -20,6 +20,7 @@ from stabilitykit.store import RunStore
 from stabilitykit.study import Study
 from stabilitykit.testing import FakeTask
 from stabilitykit.watch import Watch
+from tests.store_names import key_of, session_id
 
 TASK = FakeTask(examples=200)
 LOOSE, TIGHT = Budget(accuracy_sd=20.0), Budget(disagreement=1.0)
@@ -160,7 +161,7 @@ class TestFinality:
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_the_order_in_which_runs_end_does_not_matter(tmp_path, ask, order):
     study = ask(TASK, "init", runs=12)
-    experiment = RunStore(tmp_path / "other", "s").experiment("key", {})
+    experiment = RunStore(tmp_path / "other", session_id("s")).experiment(key_of("key"), {})
     watch = Watch(experiment, NARROW, 12, TASK.measures)
     indices = list(range(12))
     random.Random(order).shuffle(indices)
@@ -224,7 +225,7 @@ def test_too_few_runs_are_refused_before_anything_trains(make_session):
 
 
 def test_an_undefined_correlation_fails(tmp_path):
-    experiment = RunStore(tmp_path / "store", "s").experiment("key", {})
+    experiment = RunStore(tmp_path / "store", session_id("s")).experiment(key_of("key"), {})
     for index in range(3):
         with experiment.claimed(index) as claim:
             experiment.publish(claim, RunRecord(index, {}, "ok", 0.0, logits=torch.zeros(4, 2), fingerprint=str(index)))
