@@ -13,7 +13,7 @@ from .baselinefiles import BaselineFiles
 from .drafts import read_json
 from .errors import StabilityError, StoreError
 from .locks import ByteLocks
-from .ownership import KEY, SESSION_ID
+from .ownership import KEY, SESSION_ID, format_of
 from .prefixes import Prefixes
 from .protocol import NoiseProtocol
 from .runfiles import FORMAT, RunFiles
@@ -29,7 +29,7 @@ class Catalog:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        if not (folder / "FORMAT").is_file():
+        if format_of(folder) is None:
             raise StoreError(
                 f"Expected a run store but {folder} has no FORMAT file. Name the .stabilitykit folder, or the one it "
                 f"lies in, with --store."
@@ -45,7 +45,7 @@ class Catalog:
     def above(cls, start: Path) -> Catalog:
         """Return the catalog of the nearest store, looking in a folder and in each that it lies in."""
         for folder in (start, *start.parents):
-            if (folder / ".stabilitykit" / "FORMAT").is_file():
+            if format_of(folder / ".stabilitykit") is not None:
                 return cls(folder / ".stabilitykit")
         raise StoreError(
             f"Expected a run store, .stabilitykit, in {start} or above it but found none. It appears with the first "

@@ -3,7 +3,7 @@
 Other people and programs may write to a store's folder, by mistake or on purpose. So a place is no proof: all of these
 must hold, or nothing is touched.
 
-- The path lies below a folder with a ``FORMAT`` file: a store.
+- The path lies below a store: a folder whose file ``FORMAT``, not a link, holds the number of a format and no more.
 - Every name on the way has the exact form that this package writes there (`LAYOUT`).
 - No folder on the way, and nothing below a folder that is to go, is a symbolic link, a mount point or a special file.
 - A folder that goes as a whole holds the marker of its kind, and nothing of a name that this package does not write.
@@ -15,6 +15,7 @@ folders, so a folder that is replaced by a link meanwhile is not followed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -55,12 +56,14 @@ _DRAFT = re.compile(r"\.(.+)\.\d+\.[0-9a-f]{8}\.tmp")
 SESSION_ID, KEY = "[0-9a-f]{16}", "[0-9a-f]{32}"
 
 _INDEX = r"\d{4,}"
+_LEASES = Folder({r"\.clock": FILE, r"all|\d+": Folder({r"\d+": FILE})})  # earlier versions had them for locks
 _LOGS = Folder({rf"{_INDEX}\.log": FILE})
 _ARRAYS = {rf"{_INDEX}(\.[0-9a-f]{{12}})?\.(npy|safetensors|npz)": FILE}  # format 1 had npz
 
 _EXPERIMENT = Folder(
     {
         r"experiment\.json|control\.json|claims\.lock": FILE,
+        r"claims\.lock\.leases": _LEASES,
         "runs": Folder({rf"{_INDEX}\.json": FILE, **_ARRAYS}),
         "old": Folder({rf"{_INDEX}\.\d+\.json": FILE, **_ARRAYS}),
         "claims": Folder({rf"{_INDEX}\.json": FILE}),
@@ -74,6 +77,7 @@ _EXPERIMENT = Folder(
 _SESSION = Folder(
     {
         r"living\.lock|owners\.lock": FILE,
+        r"(living|owners)\.lock\.leases": _LEASES,
         r"\d+\.(begun|done|studies|disputed)|\d+\.\d+\.settled": FILE,
         "private": Folder({KEY: _EXPERIMENT}),
         "tasks": Folder({r"\d+-[0-9a-f]+\.(task|pt|log)": FILE}),  # .task and .pt: of earlier versions
@@ -92,6 +96,10 @@ LAYOUT = Folder(
         ),
     }
 )
+
+
+#: What opening a file says where it is not there, or is a link or a socket.
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO}
 
 
 class NotOurs(StoreError):
@@ -152,18 +160,46 @@ def discard(path: Path, made: os.stat_result) -> None:
             path.unlink()
 
 
+def format_of(folder: Path) -> int | None:
+    """Return the format that a store says it has; None for a folder that is no store."""
+    says = _format_says(folder)
+    return int(says) if says is not None and re.fullmatch(r"[0-9]{1,6}\s?", says) else None
+
+
+def _format_says(folder: Path) -> str | None:
+    """Return how the file ``FORMAT`` begins; None where there is none, or something else has its name."""
+    try:
+        handle = os.open(folder / "FORMAT", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # which waits for no pipe
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise
+    try:
+        is_file = stat.S_ISREG(os.fstat(handle).st_mode)
+        return os.read(handle, 32).decode(errors="replace") if is_file else None
+    finally:
+        os.close(handle)
+
+
 def check_may_be_store(folder: Path) -> None:
-    """Raise `StoreError` for a folder with files of others: one that is not empty, and has no ``FORMAT``."""
-    if not folder.is_dir() or (folder / "FORMAT").is_file():
+    """Raise `StoreError` for a folder with files of others: one that is not empty, and is no store."""
+    if not folder.is_dir() or format_of(folder) is not None:
         return
     strange = sorted(path.name for path in folder.iterdir() if not _is_of_a_new_store(path.name))
-    if strange and not (folder / "FORMAT").is_file():  # which another process has made meanwhile
-        shown = ", ".join(map(repr, strange[:3])) + (", ..." if len(strange) > 3 else "")
+    if not strange or format_of(folder) is not None:  # which another process has made meanwhile
+        return
+    says = _format_says(folder)
+    if says is not None:
         raise StoreError(
-            f"Expected the run store {folder} to be a new or an empty folder, or a store, but it holds {shown} and no "
-            f"file FORMAT. A store is written to and cleared up, so stabilitykit takes no folder that holds other "
-            f"files. Name one that does not exist yet, such as {folder / 'stability'}."
+            f"Expected {folder / 'FORMAT'} to name the format of a run store but it says {says!r}. Is this a folder of "
+            f"stabilitykit? Move it away to start a new store."
         )
+    shown = ", ".join(map(repr, strange[:3])) + (", ..." if len(strange) > 3 else "")
+    raise StoreError(
+        f"Expected the run store {folder} to be a new or an empty folder, or a store, but it holds {shown} and no "
+        f"file FORMAT. A store is written to and cleared up, so stabilitykit takes no folder that holds other "
+        f"files. Name one that does not exist yet, such as {folder / 'stability'}."
+    )
 
 
 def _is_of_a_new_store(name: str) -> bool:
@@ -182,9 +218,9 @@ class _Place:
         self._unmarked: Path | None = None  #: a folder on the way without its marker
 
     def __enter__(self) -> _Place:
-        store = next((above for above in self.path.parents if (above / "FORMAT").is_file()), None)
+        store = next((above for above in self.path.parents if format_of(above) is not None), None)
         if store is None:
-            raise NotOurs(self.path, "lies in no run store: no folder above it has a file FORMAT")
+            raise NotOurs(self.path, "lies in no run store: no folder above it has a file FORMAT that is one of ours")
         self._mounts, self._rule = _mounts_below(store), LAYOUT
         self.folder = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
         self._device = os.fstat(self.folder).st_dev

@@ -33,7 +33,7 @@ from typing import Any, Literal, TypeAlias
 from .drafts import Draft, read_json, unwritable, write_json, write_once
 from .errors import StoreError
 from .locks import ByteLocks
-from .ownership import check_form, check_may_be_store, remove
+from .ownership import check_form, check_may_be_store, format_of, remove
 from .prefixes import Prefixes
 from .record import RunRecord
 from .runfiles import FORMAT, RunFiles
@@ -54,7 +54,7 @@ _TRIES = 10
 def make_store(folder: Path) -> None:
     """Make a folder a run store, where it is none. Raises `StoreError` for one that holds files of others."""
     check_may_be_store(folder)
-    if not (folder / "FORMAT").is_file():
+    if format_of(folder) is None:
         folder.mkdir(parents=True, exist_ok=True)
         write_once(folder / "FORMAT", FORMAT)  # first: by it another process knows the folder
         write_once(folder / ".gitignore", "*\n")
@@ -78,15 +78,10 @@ class RunStore:
             check_form(self.session_folder)
             self.session_folder.mkdir(parents=True, exist_ok=True)
             self._live()
-            found = (folder / "FORMAT").read_text().strip()
+            found = format_of(folder)
         except OSError as error:
             raise unwritable(f"the run store {folder}", error) from error
-        if not found.isdecimal():
-            raise StoreError(
-                f"Expected {folder / 'FORMAT'} to name the format of a run store but it says {found!r}. Is this a "
-                f"folder of stabilitykit? Move it away to start a new store."
-            )
-        if int(found) < int(FORMAT):
+        if found is not None and found < int(FORMAT):
             # Runs of that format stay where they are, for who goes back to it, until they are pruned.
             with Draft(folder, "FORMAT") as draft:
                 draft.write(FORMAT.encode())

@@ -201,6 +201,47 @@ def test_what_lies_in_no_store_is_left_alone(elsewhere: Path) -> None:
     assert (elsewhere / "0000.json").exists()
 
 
+NO_FORMATS: dict[str, Callable[[Path], object]] = {
+    "words": lambda path: path.write_text("csv"),
+    "empty": lambda path: path.write_text(""),
+    "bytes that are no text": lambda path: path.write_bytes(b"\xff\xfe"),
+    "a long number": lambda path: path.write_text("1" * 5_000),
+    "link": lambda path: path.symlink_to(path.parent.parent / "two"),
+    "pipe": os.mkfifo,
+    "folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("kind", NO_FORMATS)
+def test_a_folder_whose_file_format_is_not_ours_is_no_store(tmp_path: Path, kind: str) -> None:
+    """Its name alone proved one: an ordinary session removed folders beside a data set's own file FORMAT."""
+    (tmp_path / "two").write_text("2")
+    living = tmp_path / "mine" / "sessions" / session_id("mine") / "living.lock"
+    living.parent.mkdir(parents=True)
+    living.write_text("mine")
+    NO_FORMATS[kind](tmp_path / "mine" / "FORMAT")
+    make_old(tmp_path / "mine")
+    with pytest.raises(NotOurs, match="lies in no run store"):
+        remove(living.parent)
+    for take in (RunStore, Catalog):
+        with pytest.raises(StoreError):
+            take(tmp_path / "mine")
+    assert living.read_text() == "mine"
+    assert not list((tmp_path / "mine").rglob(".gitignore"))
+    assert [path.name for path in (tmp_path / "mine" / "sessions").iterdir()] == [session_id("mine")]
+
+
+@pytest.mark.parametrize("lock", [f"v2/{KEY}/claims.lock", f"sessions/{DEAD}/owners.lock"])
+def test_the_leases_of_an_earlier_version_go_too(store: RunStore, lock: str) -> None:
+    leases = store.folder / f"{lock}.leases"
+    for name in ("7/1", "all/2", ".clock"):
+        (leases / name).parent.mkdir(parents=True, exist_ok=True)
+        (leases / name).write_text("{}")
+    make_old(store.folder)
+    assert not [removal.kept for removal in clear_up_everything(store.folder) if removal.kept]
+    assert set(contents(store.folder)) == {"FORMAT", ".gitignore"}
+
+
 def test_a_format_file_further_down_makes_no_store_of_what_lies_there(store: RunStore) -> None:
     runs = store.folder / f"v2/{KEY}/runs"
     (runs / "FORMAT").write_text("2")
