@@ -77,3 +77,30 @@ def test_a_value_that_changes_nothing_may_stand_apart(project: Project, where: l
     for _ in range(2):
         project.run(*where, "--stability-json", "report.json", "--stability-store", "runs").assert_outcomes(passed=1)
     assert project.trained() == [0, 1, 2]
+
+
+def test_options_in_a_file_are_read_too(project: Project, elsewhere: Path) -> None:
+    project.write("options.txt", f"--stability-store\n{elsewhere}\n")
+    result = project.run("@options.txt")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([ERROR.format("store", elsewhere)])
+
+
+@pytest.mark.parametrize("option", ["--junitxml", "--basetemp"])
+def test_the_path_of_an_option_of_pytests_own_is_no_path_of_a_test(
+    project: Project, elsewhere: Path, option: str
+) -> None:
+    """Its value leads pytest nowhere, which knows that option from the start."""
+    (project.path / "runs").mkdir()
+    value = elsewhere / ("junit.xml" if option == "--junitxml" else "temporary")
+    value.touch() if option == "--junitxml" else value.mkdir()
+    project.run(option, value, "--stability-store", "runs", "--collect-only").assert_outcomes()
+    result = project.run("--confcutdir", "/", "--stability-store", elsewhere)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+
+
+def test_the_value_that_leads_elsewhere_is_the_one_that_is_named(project: Project, elsewhere: Path) -> None:
+    (project.path / "runs").mkdir()
+    (elsewhere / "report.json").touch()
+    result = project.run("test_toy.py", "--stability-store", "runs", "--stability-json", elsewhere / "report.json")
+    assert "equals sign" not in result.stderr.str(), "pytest finds the same project"
