@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec, cast
 
 from .catalog import SHORT, Catalog, Entry, newest_in, size_of, trained_at
 from .locks import ByteLocks
@@ -23,6 +25,24 @@ class Removal:
     what: str
     bytes: int
     kept: str = ""  #: the reason
+
+
+_Args = ParamSpec("_Args")
+
+
+def _one_by_one(removing: Callable[_Args, Removal]) -> Callable[_Args, Removal]:
+    """Let what the system refuses, such as what another user owns, be kept: the next one may go all the same."""
+
+    @functools.wraps(removing)
+    def tried(*args: _Args.args, **named: _Args.kwargs) -> Removal:
+        try:
+            return removing(*args, **named)
+        except (NotOurs, OSError) as error:
+            entry = args[1]
+            what = entry if isinstance(entry, str) else _named(cast(Entry, entry))
+            return Removal(what, 0, error.why if isinstance(error, NotOurs) else str(error))
+
+    return tried
 
 
 class Pruning:
@@ -75,6 +95,7 @@ class Pruning:
         half += self.catalog.half_pruned()
         return removed + [self._remove(f"half of {path.name}", path) for path in half]
 
+    @_one_by_one
     def _experiment(self, entry: Entry) -> Removal:
         named, size = _named(entry), entry.bytes
         kept = _not_ours(entry.folder)  # before the locks, which make a marker of ours
@@ -94,6 +115,7 @@ class Pruning:
         remove(away)
         return Removal(named, size)
 
+    @_one_by_one
     def _run(self, entry: Entry, index: int) -> Removal:
         header = entry.runs[index]
         status = "unreadable" if header is None else header["record"]["status"]
@@ -115,6 +137,7 @@ class Pruning:
         finally:
             locks.release(index)
 
+    @_one_by_one
     def _unless_locked(self, what: str, folder: Path) -> Removal:
         """Remove a folder in which no process holds a lock."""
         kept = _not_ours(folder)
@@ -132,6 +155,7 @@ class Pruning:
             for locks in held:
                 locks.release_all()
 
+    @_one_by_one
     def _remove(self, what: str, path: Path) -> Removal:
         size = size_of(path)
         kept = _not_ours(path)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stabilitykit import ownership
+from stabilitykit import locks, ownership, pruning
 from stabilitykit.catalog import Catalog
 from stabilitykit.errors import StoreError
 from stabilitykit.ownership import NotOurs, check_form, move, remove
@@ -341,3 +341,27 @@ def test_no_removal_goes_past_the_proof() -> None:
 def test_a_removal_is_seen(line: str) -> None:
     assert removals_in(f"x = 1\n{line}\n") == [2]
     assert removals_in("replace(run, seeds=1)\nwords.replace('a', 'b')\nnames.remove('a')\nremove(path)\n") == []
+
+
+def test_what_the_system_refuses_is_kept_and_the_others_go(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a shared store the folder of another user's session kept those behind it, and a whole prune from going."""
+    theirs, also_dead = store.folder / "sessions" / ("0" * 16), store.folder / "sessions" / ("f" * 16)
+    for folder in (theirs, also_dead):
+        folder.mkdir()
+        (folder / "living.lock").touch()
+    make_old(store.folder)
+    at = pruning.ByteLocks.at
+
+    def at_unless_theirs(path: Path) -> locks.ByteLocks:
+        if theirs in path.parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return at(path)
+
+    monkeypatch.setattr(pruning.ByteLocks, "at", at_unless_theirs)
+    removed = Pruning(Catalog(store.folder)).leftovers()
+    assert {removal.what.split()[-1]: removal.kept for removal in removed} == {
+        "0" * 16: f"[Errno 13] Permission denied: '{theirs / 'living.lock'}'",
+        DEAD: "",
+        "f" * 16: "",
+    }
+    assert list((store.folder / "sessions").iterdir()) == [theirs]
