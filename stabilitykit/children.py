@@ -295,7 +295,8 @@ def _changed_variables(method: StartMethod) -> VariableChanges:
     forkserver.ensure_running()
     if _server() != before:  # it was started here and now
         _variables_of_servers[_server()] = variables
-    return VariableChanges.since(_variables_of_servers.get(_server(), {}))
+    began_with = _variables_of_servers.get(_server())
+    return VariableChanges.all() if began_with is None else VariableChanges.since(began_with)
 
 
 def _server() -> int | None:

@@ -49,7 +49,8 @@ class Payload:
         self._task, self._tensors = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  # see close
         try:
             self._task.write(content)
-            torch.save(tensors, self._tensors)
+            name = _name_of(self._tensors.fileno())
+            torch.save(tensors, self._tensors if name is None else name)  # by name it copies none of them
             for file in (self._task, self._tensors):
                 file.flush()
         except (OSError, RuntimeError) as error:  # torch's writer raises the latter where the disk is full
@@ -87,17 +88,23 @@ class SentPayload:
         content = _bytes_of(self.task)
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise StoreError("Expected the task that was sent to this process but got other bytes, which were not run.")
-        file = Path(f"/proc/self/fd/{self.tensors}")
-        if file.exists():
-            tensors = torch.load(file, mmap=True, weights_only=True)
-        else:  # not Linux: no name to map it by
+        name = _name_of(self.tensors)
+        if name is None:
             tensors = torch.load(io.BytesIO(_bytes_of(self.tensors)), weights_only=True)
+        else:
+            tensors = torch.load(name, mmap=True, weights_only=True)
         trainer, filters = _Unpickler(io.BytesIO(content), tensors).load()
         warnings.resetwarnings()
         for action, message, category, module, line in reversed(filters):
             warnings.filters.insert(0, (action, message, category, module, line))  # type: ignore[attr-defined]
         trainer.environment.restore()
         return cast(Trainer, trainer)
+
+
+def _name_of(file: int) -> Path | None:
+    """Return a path by which this process can open an open file without a name; None where the system has none."""
+    name = Path(f"/proc/self/fd/{file}")
+    return name if name.exists() else None
 
 
 def _bytes_of(file: int) -> bytes:

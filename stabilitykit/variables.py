@@ -13,6 +13,7 @@ class VariableChanges:
 
     changed: Mapping[str, str]
     removed: tuple[str, ...] = ()
+    is_all: bool = False  #: whether a variable that is not in ``changed`` goes, too
 
     @classmethod
     def since(cls, before: Mapping[str, str]) -> VariableChanges:
@@ -21,8 +22,14 @@ class VariableChanges:
         changed = {name: value for name, value in now.items() if before.get(name) != value}
         return cls(changed, tuple(name for name in before if name not in now))
 
+    @classmethod
+    def all(cls) -> VariableChanges:
+        """Return this process's whole environment, for a child of which it is not known what it begins with."""
+        return cls(dict(os.environ), is_all=True)
+
     def apply(self) -> None:
         """Make the changes in this process."""
-        for name in self.removed:
+        others = [name for name in os.environ if self.is_all and name not in self.changed]
+        for name in (*self.removed, *others):
             os.environ.pop(name, None)
         os.environ.update(self.changed)

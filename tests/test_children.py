@@ -348,6 +348,21 @@ class TestVariables:
         monkeypatch.setenv("SK_NEW", "now")
         assert VariableChanges.since(before) == VariableChanges({"SK_NEW": "now"})
 
+    def test_of_a_server_that_other_code_began_a_child_keeps_nothing(
+        self, children: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A variable that was removed since was still there, so that a run trained otherwise than in this process."""
+
+        def look(run: object) -> Tensor:
+            raise ValueError(" ".join(os.environ.get(f"SK_{name}", "-") for name in ("SINCE", "BEFORE")))
+
+        monkeypatch.setenv("SK_BEFORE", "before")
+        forkserver._forkserver._stop()
+        forkserver.ensure_running()  # as the user's own code would
+        monkeypatch.setenv("SK_SINCE", "since")
+        monkeypatch.delenv("SK_BEFORE")
+        assert "ValueError: since -" in outcome(children(look), tmp_path).error
+
 
 def test_a_record_keeps_its_fields_on_the_way(children: Callable, tmp_path: Path) -> None:
     def perturbed(run: object) -> Tensor:
