@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -80,7 +81,9 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         "store",
-        "folder of finished runs, which machines may share (default: .stabilitykit in the rootdir)",
+        "folder of finished runs, which machines may share (default: .stabilitykit in the rootdir); write it with =, "
+        "since pytest can take a path that stands apart for that of a test",
+        os.path.expanduser,  # the shell does it only for words of their own
         metavar="PATH",
     ),
     Option(
@@ -94,7 +97,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("save", "keep every study of this session as the baseline NAME", metavar="NAME"),
     Option("compare", "fail where mean or spread got worse beyond error than in the baseline NAME", metavar="NAME"),
     Option("selftest", "plant faults into a copy of each judged study, and fail where it still passes", _truth),
-    Option("json", "write every study, its numbers, verdict and runs to PATH", metavar="PATH"),
+    Option("json", "write every study, its numbers, verdict and runs to PATH", os.path.expanduser, metavar="PATH"),
 )
 
 

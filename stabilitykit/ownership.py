@@ -37,7 +37,7 @@ class Folder:
     def find(self, name: str) -> Entry | None:
         """Return what an entry of this name is; None where this package writes no such name here."""
         of_draft = _DRAFT.fullmatch(name)
-        found = next((entry for form, entry in self.entries.items() if re.fullmatch(form, name)), None)
+        found = next((entry for form, entry in self.entries.items() if re.fullmatch(form, name, re.ASCII)), None)
         if found is None and of_draft:
             return FILE if self.find(of_draft[1]) is FILE else None
         return found

@@ -5,6 +5,7 @@ Every session of every user loads this module, so whatever needs torch is import
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import secrets
@@ -347,12 +348,12 @@ class StabilityPlugin:
         from .pruning import Pruning
 
         try:
-            remove(self.folder)
-            Pruning(Catalog(self.store)).leftovers()
+            with contextlib.suppress(OSError):  # a worker that is being killed still writes: the next session clears up
+                remove(self.folder)
         except NotOurs as error:
             self._left = str(error)
-        except (OSError, StabilityError):  # another session clears up, too
-            pass
+        with contextlib.suppress(OSError, StabilityError):  # another session clears up, too
+            Pruning(Catalog(self.store)).leftovers()
 
     def _check_baselines(self, item: pytest.Item) -> None:
         __tracebackhide__ = True

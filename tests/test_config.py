@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -91,6 +92,12 @@ def test_several_workers_of_one_process_are_children():
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1"])
 def test_every_device_that_may_be_there_is_taken(device):
     assert StabilityConfig(device=device).device == device
+
+
+def test_a_home_is_found_where_the_shell_did_not_see_it():
+    """As in ``--stability-store=~/runs``, which is one word."""
+    config = StabilityConfig.from_values({"store": "~/runs", "json": "~/report.json"})
+    assert (config.store, config.json) == (str(Path.home() / "runs"), str(Path.home() / "report.json"))
 
 
 def test_a_config_is_frozen():
