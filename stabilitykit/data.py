@@ -230,11 +230,13 @@ class RandomCropFlip(Augment):
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         count, channels, height, width = x.shape
-        top, left, mirrored = sent(self._drawn(count, generator), x.device)[:, :, None]
-        rows = top + torch.arange(height, device=x.device)
-        columns = left + torch.arange(width, device=x.device)
+        shifts = torch.randint(0, 2 * self.padding + 1, (2, count, 1), generator=generator)
+        down, right = sent(shifts, x.device)
+        rows = down + torch.arange(height, device=x.device)
+        columns = right + torch.arange(width, device=x.device)
         if self.flip:
-            columns = torch.where(mirrored.bool(), columns.flip(1), columns)
+            mirrored = torch.rand(count, 1, generator=generator) < 0.5
+            columns = torch.where(sent(mirrored, x.device), columns.flip(1), columns)
         # A pixel is a row of channels in one long table, since one index a pixel is gathered fastest.
         border = [0, 0, *[self.padding] * 4]
         padded = torch.nn.functional.pad(x.permute(0, 2, 3, 1), border)
@@ -242,12 +244,6 @@ class RandomCropFlip(Augment):
         pixels = (starts[:, :, None] + columns[:, None, :]).reshape(-1)
         table = padded.reshape(-1, channels)
         return table.index_select(0, pixels).view(count, height, width, channels).permute(0, 3, 1, 2)
-
-    def _drawn(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw the shift down, the shift right and whether to mirror, ``[3, count]``: all that a GPU is sent."""
-        shifts = torch.randint(0, 2 * self.padding + 1, (2, count), generator=generator)
-        mirrored = torch.rand(1, count, generator=generator) < 0.5 if self.flip else torch.zeros(1, count)
-        return torch.cat([shifts, mirrored.long()])
 
 
 def takes_generator(augment: Callable[..., Tensor]) -> bool:
