@@ -230,10 +230,9 @@ class RandomCropFlip(Augment):
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         count, channels, height, width = x.shape
-        shifts = torch.randint(0, 2 * self.padding + 1, (2, count, 1), generator=generator)
-        down, right = sent(shifts, x.device)
-        rows = down + torch.arange(height, device=x.device)
-        columns = right + torch.arange(width, device=x.device)
+        shifts = sent(torch.randint(0, 2 * self.padding + 1, (2, count, 1), generator=generator), x.device)
+        rows = shifts[0] + torch.arange(height, device=x.device)
+        columns = shifts[1] + torch.arange(width, device=x.device)
         if self.flip:
             mirrored = torch.rand(count, 1, generator=generator) < 0.5
             columns = torch.where(sent(mirrored, x.device), columns.flip(1), columns)

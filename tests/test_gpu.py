@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from stabilitykit.children import ChildProcesses
 from stabilitykit.control import prove_isolation
 from stabilitykit.corpus import Corpus
 from stabilitykit.data import RandomCropFlip
@@ -167,6 +166,7 @@ def _drops(layer: nn.Module) -> bool:
 def test_a_run_that_goes_on_at_the_onset_has_the_bits_of_one_from_the_start(
     trainer: Make, tmp_path: Path, onset: int
 ) -> None:
+    pytest.importorskip("safetensors", reason="what keeps the state before the onset")
     plans = NoiseProtocol("shuffle+augment+stochastic", runs=2, onset=onset).plans()
     straight = [left(trainer().train_once(plan)) for plan in plans]
     branching = trainer()
@@ -305,6 +305,9 @@ def test_a_child_begins_without_cuda_though_its_parent_uses_it(
     trainer: Make, device: str, tmp_path: Path, method: str
 ) -> None:
     """A fork of a process that has asked for CUDA can never use it: the server must not have asked."""
+    pytest.importorskip("cloudpickle", reason="what sends a task to a child")
+    from stabilitykit.children import ChildProcesses
+
     torch.cuda.is_available()
     torch.zeros(1, device=device)
     executor = ChildProcesses(trainer(), tmp_path, tmp_path / "tasks", devices=[device], method=method)  # type: ignore[arg-type]  # a literal
@@ -315,6 +318,8 @@ def test_a_child_begins_without_cuda_though_its_parent_uses_it(
 
 
 def test_two_workers_on_one_device_train_the_bits_of_one(device: str, tmp_path: Path) -> None:
+    pytest.importorskip("cloudpickle", reason="what sends a task to a child")
+
     def study(name: str, **how: object) -> list[tuple[object, ...]]:
         session = Session(RunStore(tmp_path / name, name), tmp_path, device=device, **how)  # type: ignore[arg-type]  # its options
         found = measure(net(), NoiseProtocol("init", runs=4), session=session)
