@@ -162,12 +162,13 @@ def _drops(layer: nn.Module) -> bool:
     return isinstance(layer, nn.Dropout)
 
 
+@pytest.mark.parametrize("late", ["shuffle+augment", "stochastic"])  # what is held goes on, what varies begins anew
 @pytest.mark.parametrize("onset", [1, 2])
 def test_a_run_that_goes_on_at_the_onset_has_the_bits_of_one_from_the_start(
-    trainer: Make, tmp_path: Path, onset: int
+    trainer: Make, tmp_path: Path, onset: int, late: str
 ) -> None:
     pytest.importorskip("safetensors", reason="what keeps the state before the onset")
-    plans = NoiseProtocol("shuffle+augment+stochastic", runs=2, onset=onset).plans()
+    plans = NoiseProtocol(late, runs=2, onset=onset).plans()
     straight = [left(trainer().train_once(plan)) for plan in plans]
     branching = trainer()
     branching.prefixes = Prefixes(tmp_path / "prefixes", {"task": "toy"})
@@ -352,7 +353,7 @@ def test_more_steps_wait_no_more_often(tmp_path: Path, on: str, augment: Callabl
                 trainer.train_once(plan)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
-        return sum("synchronizing" in str(warning.message) for warning in seen)
+        return sum("called a synchronizing" in str(warning.message) for warning in seen)
 
     assert waits(32) == waits(96)
 
@@ -373,7 +374,7 @@ class Overlapping(nn.Module):
 @pytest.mark.parametrize("on", [pytest.param("cuda:0", marks=ON_GPU)])
 def test_an_operation_without_a_deterministic_kernel_is_named(tmp_path: Path, on: str) -> None:
     trainer = Trainer(dataclasses.replace(net(), model=Overlapping), on, 1, tmp_path)
-    with pytest.warns(UserWarning, match="adaptive_avg_pool2d_backward_cuda does not have a deterministic"):
+    with pytest.warns(UserWarning, match="adaptive_avg_pool2d_backward.* does not have a deterministic"):
         trainer.train_once(NoiseProtocol("init", runs=2).plans()[0])
 
 

@@ -165,10 +165,13 @@ def test_a_measurement_that_crashes_has_failed(check: gpu_check.Check, said, mon
 def test_what_is_missing_is_named_with_what_is_not_run(
     check: gpu_check.Check, said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gpu_check, "is_here", lambda package: package not in ("xdist", "cloudpickle", "sklearn"))
-    gpu_check.look_around(check)
+    monkeypatch.setattr(
+        gpu_check, "is_here", lambda package: package not in ("xdist", "cloudpickle", "sklearn", "tomlkit")
+    )
+    assert gpu_check.look_around(check)
     lines = {line.get("missing"): line for line in said()}
-    assert {"xdist", "cloudpickle", "sklearn"} < set(lines)
+    assert {"xdist", "cloudpickle", "sklearn", "tomlkit"} < set(lines)
+    assert "not_run" not in lines["tomlkit"]
     assert lines["sklearn"]["not_run"] == "the main job, which trains on scikit-learn's digits"
     assert check.report.exit_code() == 3
     gpu_check.with_workers(check, epochs=2, workers=4)

@@ -200,6 +200,21 @@ def test_what_a_gpu_would_refuse_or_be_asked_for_is_an_error(fault: Any, error: 
         watch(recipe_of(3, augment=fault))
 
 
+def test_a_batch_in_pinned_memory_is_sent_without_waiting_and_a_copy_to_the_cpu_waits() -> None:
+    x, y = images(4)
+    with Watch() as seen:
+        Layout(GPU, torch.float64).inputs(x.pin_memory())
+        Layout(GPU).labels(y.pin_memory())
+    assert (seen.sent, sum(seen.waits.values())) == (2, 0)
+    with Watch() as seen:
+        Layout(GPU).inputs(x)
+        Layout(GPU).labels(y)
+    assert (seen.sent, seen.waits) == (0, {"send": 2})
+    with Watch() as seen:
+        Layout(torch.device("cpu")).inputs(x.to(GPU).pin_memory())
+    assert seen.waits == {"send": 1, "fetch": 1}
+
+
 def test_a_loader_pins_its_batches_for_a_gpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     pins: list[bool] = []
 
