@@ -47,7 +47,7 @@ class Size:
 
 
 #: ResNet-14 and its batch are the paper's; the images are fewer, so that ten runs of each way fit.
-FULL = Size(train=12_800, test=2_000, batch_size=512, width=1, pixels=32, runs=10, run_seconds=2.0)
+FULL = Size(train=12_800, test=2_000, batch_size=512, width=1, pixels=32, runs=10, run_seconds=1.5)
 TOY = Size(train=32, test=16, batch_size=16, width=0.5, pixels=8, runs=2, run_seconds=0.1)
 
 
