@@ -154,12 +154,13 @@ def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path, monkeyp
 
 def test_a_measurement_that_crashes_has_failed(check: gpu_check.Check, said, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = check.folder / "broken.py"
-    broken.write_text("""print('{"way": "first"}'); raise SystemExit("out of memory")""")
+    noise = """import sys; print("noise", file=sys.stderr, end=""); print("{noise"); print(3)"""
+    broken.write_text(f"""{noise}; print('{{"way": "first"}}'); raise SystemExit("out of memory")""")
     monkeypatch.setattr(gpu_check, "MEASURE", broken)
     assert gpu_check.measured(check, "steps", "STEPS") is None
     first, second = said()
     assert first == {"part": "steps", "way": "first"}
-    assert second == {"part": "steps", "failed": "exit code 1: out of memory"}
+    assert second == {"part": "steps", "failed": "exit code 1: noiseout of memory"}
 
 
 def test_what_is_missing_is_named_with_what_is_not_run(
