@@ -208,6 +208,22 @@ def test_time_that_is_up_is_said(check: gpu_check.Check, said) -> None:
     assert [line["not_run"] for line in said()] == ["0 s were left"] * 2
 
 
+@pytest.mark.parametrize(
+    ("code", "failed"), [(0, None), (1, "1 failed"), (None, "all was trained, but the session did not end")]
+)
+def test_a_session_that_has_trained_must_also_end_well(
+    check: gpu_check.Check, said, monkeypatch: pytest.MonkeyPatch, code: int | None, failed: str | None
+) -> None:
+    def run(check: gpu_check.Check, command: object, limit: object, cwd: Path) -> object:
+        (cwd / "times.json").write_text('{"runs": 10, "between": [0, 1]}')
+        return gpu_check.Ended(code, "1 failed", "", 5.0)
+
+    monkeypatch.setattr(gpu_check.Check, "run", run)
+    gpu_check.with_workers(check, epochs=2, workers=1)
+    (line,) = said()
+    assert (line["runs"], line.get("failed")) == (10, failed)
+
+
 def test_the_tests_for_gpus_are_all_among_the_files_that_it_names() -> None:
     names = [path.name for path in (SCRIPTS.parent / "tests").rglob("test_*.py") if gpu_check.is_marked(path)]
     assert "test_gpu.py" in names
