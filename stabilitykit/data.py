@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,6 +23,24 @@ Batch: TypeAlias = tuple[Tensor, Tensor]
 Data: TypeAlias = "tuple[Tensor, Tensor] | Dataset[Any]"
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on ``device``, without waiting for what the device still computes.
+
+    Only pinned memory can be copied in its turn; a plain ``.to(device)`` returns once all earlier work is done.
+    """
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def fetched(parts: Iterable[Tensor], device: torch.device) -> Tensor:
+    """Return one tensor on the CPU of the parts that ``device`` computes, waiting once, after the last of them."""
+    copies = [part.to("cpu", non_blocking=True) for part in parts]  # into pinned memory; no copy where it is there
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+    return torch.cat(copies)
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where and how tensors lie while they train."""
@@ -32,9 +50,17 @@ class Layout:
     memory_format: torch.memory_format | None = None  #: of 4-D inputs; None leaves them
 
     def inputs(self, x: Tensor) -> Tensor:
-        """Move inputs here."""
-        x = x.to(self.device, self.dtype if x.is_floating_point() else None)
+        """Move inputs here; from pinned memory without waiting for the device."""
+        x = x.to(self.device, self.dtype if x.is_floating_point() else None, non_blocking=self._need_not_wait(x))
         return x.contiguous(memory_format=self.memory_format) if self.memory_format and x.dim() == 4 else x
+
+    def labels(self, y: Tensor) -> Tensor:
+        """Move labels here, as `inputs` does."""
+        return y.to(self.device, non_blocking=self._need_not_wait(y))
+
+    def _need_not_wait(self, tensor: Tensor) -> bool:
+        # A copy to the CPU could be read before it has arrived.
+        return self.device.type != "cpu" and tensor.is_pinned()
 
 
 class Examples(ABC):
@@ -56,7 +82,7 @@ class TensorExamples(Examples):
     """Examples held in memory; a batch is one gather."""
 
     def __init__(self, x: Tensor, y: Tensor, layout: Layout) -> None:
-        self.x, self.y = layout.inputs(x), y.to(layout.device)
+        self.x, self.y = layout.inputs(x), layout.labels(y)
         # index_select of a channels_last tensor would come back in the default layout; of its NHWC view it does not.
         self._channels_last = layout.memory_format is torch.channels_last and x.dim() == 4
         self._rows = self.x.permute(0, 2, 3, 1) if self._channels_last else self.x
@@ -65,8 +91,11 @@ class TensorExamples(Examples):
         return len(self.y)
 
     def batches(self, batches: Sequence[Tensor], item_seed: int) -> Iterator[Batch]:
-        for indices in batches:
-            indices = indices.to(self.x.device)
+        if not batches:
+            return
+        # The whole order at once: one copy a batch would be one wait a batch.
+        order = sent(torch.cat([*batches]), self.x.device)
+        for indices in torch.split(order, [len(indices) for indices in batches]):
             x = self._rows.index_select(0, indices)
             yield x.permute(0, 3, 1, 2) if self._channels_last else x, self.y.index_select(0, indices)
 
@@ -86,6 +115,7 @@ class DatasetExamples(Examples):
             batch_sampler=[indices.tolist() for indices in batches],
             num_workers=self.num_workers,
             generator=torch.Generator(),  # else the loader would draw from the run's own stream
+            pin_memory=self.layout.device.type == "cuda",  # so that a batch is copied while the last one trains
         )
         for batch in loader:
             if not isinstance(batch, (tuple, list)) or [isinstance(part, Tensor) for part in batch] != [True, True]:
@@ -94,7 +124,7 @@ class DatasetExamples(Examples):
                     f"one shape, but a batch of them is {_kinds(batch)}. Wrap it in a Dataset that returns such pairs."
                 )
             x, y = batch
-            yield self.layout.inputs(x), y.to(self.layout.device)
+            yield self.layout.inputs(x), self.layout.labels(y)
 
 
 class _SeededItems(Dataset[Any]):
@@ -186,8 +216,9 @@ class Augment(ABC):
 class RandomCropFlip(Augment):
     """Shift each image by up to ``padding`` pixels over a border of zeros, and mirror half of them.
 
-    ``[N, C, H, W]`` in and out; all images of a batch in one gather, which leaves them in ``torch.channels_last``
-    whatever they came in, as convolutions take them fastest. Source: Summers & Dinneen, section 3.2.
+    ``[N, C, H, W]`` in and out. Shifts are drawn on the CPU, so that every device gets the same ones; the pixels are
+    gathered where the images are, all of a batch at once, which leaves them in ``torch.channels_last`` whatever they
+    came in, as convolutions take them fastest. Source: Summers & Dinneen, section 3.2.
 
     >>> x = torch.arange(8.0).reshape(2, 1, 2, 2)
     >>> RandomCropFlip(padding=1)(x, torch.Generator().manual_seed(0)).shape
@@ -199,17 +230,17 @@ class RandomCropFlip(Augment):
 
     def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
         count, channels, height, width = x.shape
-        shifts = torch.randint(0, 2 * self.padding + 1, (2, count, 1), generator=generator)
-        rows = shifts[0] + torch.arange(height)
-        columns = shifts[1] + torch.arange(width)
+        shifts = sent(torch.randint(0, 2 * self.padding + 1, (2, count, 1), generator=generator), x.device)
+        rows = shifts[0] + torch.arange(height, device=x.device)
+        columns = shifts[1] + torch.arange(width, device=x.device)
         if self.flip:
             mirrored = torch.rand(count, 1, generator=generator) < 0.5
-            columns = torch.where(mirrored, columns.flip(1), columns)
+            columns = torch.where(sent(mirrored, x.device), columns.flip(1), columns)
         # A pixel is a row of channels in one long table, since one index a pixel is gathered fastest.
         border = [0, 0, *[self.padding] * 4]
         padded = torch.nn.functional.pad(x.permute(0, 2, 3, 1), border)
-        starts = (torch.arange(count)[:, None] * padded.shape[1] + rows) * padded.shape[2]
-        pixels = (starts[:, :, None] + columns[:, None, :]).reshape(-1).to(x.device)
+        starts = (torch.arange(count, device=x.device)[:, None] * padded.shape[1] + rows) * padded.shape[2]
+        pixels = (starts[:, :, None] + columns[:, None, :]).reshape(-1)
         table = padded.reshape(-1, channels)
         return table.index_select(0, pixels).view(count, height, width, channels).permute(0, 3, 1, 2)
 

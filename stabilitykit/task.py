@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from .data import Data, Examples, Layout, check_data, examples_of, split_indices
+from .data import Data, Examples, Layout, check_data, examples_of, fetched, split_indices
 from .errors import ProtocolError, TaskError
 from .fingerprint import CannotFingerprint, fingerprint
 from .measures import Measures, Metric
@@ -295,7 +295,7 @@ class Recipe(Task):
             model.eval()
             forward = self._forward(model)
             forward = functools.partial(self.views.mean, forward) if self.views else forward
-            return torch.cat([forward(x).cpu() for x, _ in self._in_order(test)])
+            return fetched((forward(x) for x, _ in self._in_order(test)), run.device)
 
     def _forward(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         return functools.partial(self._compiled, model) if self.compile else model

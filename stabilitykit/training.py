@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from .data import sent
 from .environment import Environment, current_environment
 from .errors import StoreError, TaskError, UsageError
 from .fingerprint import tensor_digest
@@ -212,25 +213,30 @@ def _rounded_gradients(seed: int) -> Iterator[None]:
 
 
 def _nudge(gradients: Sequence[Tensor], generator: torch.Generator) -> None:
-    for dtype in dict.fromkeys(gradient.dtype for gradient in gradients):
-        alike = [gradient for gradient in gradients if gradient.dtype is dtype]
+    for dtype, device in dict.fromkeys((gradient.dtype, gradient.device) for gradient in gradients):
+        alike = [gradient for gradient in gradients if gradient.dtype is dtype and gradient.device == device]
         sizes = [gradient.numel() for gradient in alike]
-        factors_of_all = _halves_and_doubles(sum(sizes), dtype, generator)
+        factors_of_all = _halves_and_doubles(sum(sizes), dtype, device, generator)
         for gradient, factors in zip(alike, torch.split(factors_of_all, sizes), strict=True):
             # Half of itself lies towards zero, twice itself away from it; zero is both, and stays.
-            gradient.nextafter_(gradient * factors.view(gradient.shape).to(gradient.device))
+            gradient.nextafter_(gradient * factors.view(gradient.shape))
 
 
-def _halves_and_doubles(count: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """Toss ``count`` fair coins for 0.5 or 2.0, 32 from one draw: one draw each takes longer than many a step."""
+def _halves_and_doubles(count: int, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Tensor:
+    """Toss ``count`` fair coins for 0.5 or 2.0, 32 from one draw: one draw each takes longer than many a step.
+
+    The draws are made on the CPU, so that a seed means the same coins on every device, which is sent one bit a coin.
+    """
     integer, half, to_double = _half_and_double(dtype)
     words = torch.randint(-(2**31), 2**31, (-(-count // 32), 1), dtype=torch.int32, generator=generator)
-    coins = (words >> _POSITIONS).bitwise_and_(1).to(integer)
+    coins = (sent(words, device) >> _positions(device)).bitwise_and_(1).to(integer)
     return coins.mul_(to_double).add_(half).view(dtype).view(-1)[:count]
 
 
-#: Of the bits in a word.
-_POSITIONS = torch.arange(32, dtype=torch.int32)
+@functools.cache
+def _positions(device: torch.device) -> Tensor:
+    """Return the places of the bits in a word."""
+    return torch.arange(32, dtype=torch.int32, device=device)
 
 
 @functools.cache
