@@ -1,8 +1,9 @@
 """R trainings of a small ResNet to a verdict: `pytest --stability-runs R -n 2` against the two ways by hand.
 
 Run it on a quiet machine: ``python benchmarks/training.py --runs 20 --pairs 3`` (about 30 minutes on 2 cores). Each way
-is a process of its own, and its time is everything from the start of that process to the verdict. The ways take turns;
-figures are medians.
+is a process of its own, and its time is everything from the start of that process to the verdict, by the clock and of
+the processor (over all processes and threads). The ways take turns; figures are medians. Every way trains R models and
+judges the same two numbers: `stability.measure` trains all R, where `stability.check` would stop at the first few.
 
 - plugin: ``pytest -n 2``, a `Recipe` with ``channels_last``; the control, which trains 2 epochs twice, is in the price
 - loader: a DataLoader with 4 processes and torchvision's transforms of each image, one training after the other
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -21,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,7 +40,7 @@ FOLDERS = (
 )
 
 TEST_FILE = """
-from stabilitykit import Budget, RandomCropFlip, Recipe
+from stabilitykit import RandomCropFlip, Recipe
 import torch, training
 
 def test_spread(stability):
@@ -51,8 +55,9 @@ def test_spread(stability):
         augment=RandomCropFlip(padding=4),
         memory_format=torch.channels_last,
     )
-    budget = Budget(accuracy_sd=50, disagreement=100)
-    stability.check(recipe, vary="init+shuffle+augment+stochastic", budget=budget)
+    study = stability.measure(recipe, vary="init+shuffle+augment+stochastic")
+    assert study.accuracy_sd.value <= 50
+    assert study.disagreement.value <= 100
 """
 
 
@@ -89,7 +94,12 @@ def sgd(model: nn.Module) -> torch.optim.Optimizer:
 
 def data() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Images ``[N, 3, 32, 32]`` of bytes and their classes: the first of Fashion-MNIST, on a black border."""
-    folder = next(folder for folder in FOLDERS if (folder / "train-images-idx3-ubyte.gz").is_file())
+    folder = next((folder for folder in FOLDERS if (folder / "train-images-idx3-ubyte.gz").is_file()), None)
+    if folder is None:
+        sys.exit(
+            f"Expected the files of Fashion-MNIST in one of {', '.join(map(str, FOLDERS))} but there are none. "
+            f"Install Debian's package dataset-fashion-mnist, or set STABILITY_DATA."
+        )
 
     def read(name: str, header: int, *shape: int) -> Tensor:
         content = gzip.decompress((folder / f"{name}-ubyte.gz").read_bytes())
@@ -186,47 +196,69 @@ def verdict(logits: list[Tensor], labels: Tensor) -> None:
 # Timing
 
 
-def with_plugin(runs: int) -> float:
+class Cost(NamedTuple):
+    """What one way took, in seconds."""
+
+    clock: float
+    processor: float  #: of the process and all that it started
+
+    def __str__(self) -> str:
+        return f"{self.clock:.1f} s, {self.processor:.1f} s of processor"
+
+
+def with_plugin(runs: int) -> Cost:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "test_spread.py").write_text(TEST_FILE)
         here = str(Path(__file__).resolve().parent)
         path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-        command = ["pytest", "-q", "-p", "no:cacheprovider", "-n", "2", "--stability-runs", str(runs), folder]
-        return seconds(command, folder, PYTHONPATH=path)
+        report = Path(folder) / "report.json"
+        options = ["-n", "2", "--stability-runs", str(runs), f"--stability-json={report}"]
+        cost = cost_of(["pytest", "-q", "-p", "no:cacheprovider", *options, folder], folder, PYTHONPATH=path)
+        (study,) = json.loads(report.read_text())["studies"]
+        assert len(study["records"]) == runs, f"{len(study['records'])} runs were trained, and by hand {runs}"
+        return cost
 
 
-def by_hand(way: str, runs: int, threads: int | None = None) -> float:
-    return seconds([__file__, "--way", way, "--runs", str(runs)], ".", OMP_NUM_THREADS=threads and str(threads))
+def by_hand(way: str, runs: int, threads: int | None = None) -> Cost:
+    return cost_of([__file__, "--way", way, "--runs", str(runs)], ".", OMP_NUM_THREADS=threads and str(threads))
 
 
-def seconds(command: list[str], folder: str, **environment: str | None) -> float:
+def cost_of(command: list[str], folder: str, **environment: str | None) -> Cost:
     variables = {**os.environ, **{name: value for name, value in environment.items() if value is not None}}
     python = [sys.executable, "-m"] if command[0] == "pytest" else [sys.executable]
-    start = time.perf_counter()
+    start, before = time.perf_counter(), processor()
     done = subprocess.run([*python, *command], cwd=folder, env=variables, capture_output=True, text=True, check=False)
-    took = time.perf_counter() - start
+    took = Cost(time.perf_counter() - start, processor() - before)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return took
 
 
+def processor() -> float:
+    """Seconds of the processor that this process's children have spent, those of their own that they waited for too."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
 def compare(runs: int, pairs: int) -> None:
-    ways: dict[str, Callable[[], float]] = {
+    ways: dict[str, Callable[[], Cost]] = {
         "plugin": lambda: with_plugin(runs),
         "loader": lambda: by_hand("loader", runs),
         "tensors, 1 thread": lambda: by_hand("tensors", runs, threads=1),
         "tensors, default threads": lambda: by_hand("tensors", runs),
     }
-    took: dict[str, list[float]] = {name: [] for name in ways}
+    took: dict[str, list[Cost]] = {name: [] for name in ways}
     for _ in range(pairs):
         for name, run in ways.items():
             took[name].append(run())
-            print(f"  {name}: {took[name][-1]:.1f} s", flush=True)
+            print(f"  {name}: {took[name][-1]}", flush=True)
     print(f"{runs} trainings of {EPOCHS} epochs, torch {torch.__version__}, {torch.get_num_threads()} default threads")
-    for name, times in took.items():
-        ratio = statistics.median(one / plugin for one, plugin in zip(times, took["plugin"], strict=True))
-        each = statistics.median(times)
-        print(f"{name}: {each:.1f} s, {each / runs:.2f} s a run, {ratio:.2f} times the plugin's")
+    for name, costs in took.items():
+        both = list(zip(costs, took["plugin"], strict=True))
+        clock = statistics.median(one.clock / plugin.clock for one, plugin in both)
+        spent = statistics.median(one.processor / plugin.processor for one, plugin in both)
+        each = Cost(*(statistics.median(of) for of in zip(*costs, strict=True)))
+        print(f"{name}: {each}; {each.clock / runs:.2f} s a run; {clock:.2f} and {spent:.2f} times the plugin's")
 
 
 if __name__ == "__main__":

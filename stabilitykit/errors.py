@@ -9,7 +9,8 @@
     │   ├── TaskError          the recipe, train function, data or labels
     │   ├── PerturbationError  the weight that should move cannot
     │   ├── BaselineError      the baseline is of other data, epochs, environment or protocol
-    │   └── BudgetError        the budget, or a metric that the task does not have
+    │   ├── BudgetError        the budget, or a metric that the task does not have
+    │   └── MissingModuleError a module that the system or the environment does not have; also an ImportError
     ├── StoreError             the store cannot be read or written
     ├── IsolationError         the control found that a held source is not held
     ├── BudgetExceededError    the verdict of an assertion helper; also an AssertionError
@@ -54,6 +55,10 @@ class BudgetError(UsageError):
 
 class BaselineError(UsageError):
     """The baseline is of other data, epochs, environment or protocol: a difference would not be the change's."""
+
+
+class MissingModuleError(UsageError, ImportError):
+    """Python on this system has no module that is needed, or an optional package is not installed."""
 
 
 class StoreError(StabilityError):

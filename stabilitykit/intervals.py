@@ -44,15 +44,15 @@ def mean_estimate(values: npt.ArrayLike) -> Estimate:
     return _estimate(mean, StudentT(mean, _sd(values) / math.sqrt(runs), runs), runs, "Student t")
 
 
-def sd_estimate(values: npt.ArrayLike, *, robust: bool = False, resamples: int = _RESAMPLES) -> Estimate:
+def sd_estimate(values: npt.ArrayLike, *, robust: bool = False, resamples: int | None = None) -> Estimate:
     """Estimate the SD of a score between runs (``ddof=1``), with the chi-square interval.
 
     Values ``[R]`` in; the estimate has their unit. The SD of R equal numbers is exactly 0.
 
     ``robust`` is for scores with heavy tails, such as cross-entropy: from four runs on, it lets the sample's excess
     kurtosis take away degrees of freedom, which widens the interval (Shoemaker, 2003; docs/statistics.md).
-    ``sd_of_sd`` is the bootstrap figure that the paper prints, of so many ``resamples``; None of none, which is a
-    hundred times as fast. It is too small for a gate when R is 30 or less.
+    ``sd_of_sd`` is the bootstrap figure that the paper prints, of so many ``resamples`` (10,000); with 0 of them it is
+    None, which is a hundred times as fast. It is too small for a gate when R is 30 or less.
 
     >>> print(sd_estimate([90.1, 90.4, 89.9, 90.0, 90.3]))
     0.21 [0.13, 0.49]
@@ -67,6 +67,7 @@ def sd_estimate(values: npt.ArrayLike, *, robust: bool = False, resamples: int =
     adjusted = robust and runs >= 4
     df = _kurtosis_df(values) if adjusted else runs - 1.0
     method = "chi-square, kurtosis df" if adjusted else "chi-square"
+    resamples = _RESAMPLES if resamples is None else resamples  # read now: simulations set it
     spread = _sd_of_sd(values, resamples) if resamples else None
     return _estimate(sd, ChiSquare(sd, df, runs), runs, method, sd_of_sd=spread)
 

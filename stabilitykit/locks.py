@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import struct
 import sys
 import threading
 from pathlib import Path
 
-from .errors import StoreError
+from .errors import MissingModuleError, StoreError
+
+try:
+    import fcntl
+except ModuleNotFoundError:
+    system = {"win32": "Windows"}.get(sys.platform, sys.platform)
+    raise MissingModuleError(
+        f"Expected Linux or macOS but got {system}, whose Python has no module 'fcntl': the run store, which keeps "
+        f"finished runs, is guarded by POSIX locks. On Windows, install and run stabilitykit in WSL, which is a Linux."
+    ) from None
 
 #: The fields of ``struct flock`` as the system lays them out, so that it can be asked who holds a byte (F_GETLK).
 #: Elsewhere a byte is looked at by locking it for an instant.

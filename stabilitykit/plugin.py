@@ -6,7 +6,6 @@ Every session of every user loads this module, so whatever needs torch is import
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import secrets
 import time
@@ -67,7 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
         _check_store(config, plugin.store)
     if plugin.has_budgets and not plugin.is_worker:
         try:
-            plugin.budgets.check_tests_exist(config.rootpath)
+            plugin.budgets().check_tests_exist(config.rootpath)
         except UsageError as error:
             raise pytest.UsageError(str(error)) from None
     if not plugin.is_worker and (values.save or values.compare):
@@ -120,7 +119,10 @@ _PLUGIN = pytest.StashKey["StabilityPlugin"]()
 
 
 class StabilityPlugin:
-    """One session's stability tests."""
+    """One session's stability tests.
+
+    It has no properties: pytest before 8.3 reads every attribute of a plugin that is registered, in search of fixtures.
+    """
 
     def __init__(self, config: pytest.Config, values: StabilityConfig) -> None:
         self.config = config
@@ -131,6 +133,7 @@ class StabilityPlugin:
         self.slot: int = worker["stability_slot"] if worker else 0
         self.session_id: str = worker["stability_session"] if worker else secrets.token_hex(8)
         self.store = Path(worker["stability_store"]) if worker else _store_of(config, values)
+        self.folder = self.store / "sessions" / self.session_id  #: this session's own files
         self.started: float = worker["stability_started"] if worker else time.time()
         minutes = values.budget_minutes
         self.stop = Stop(None if minutes is None else self.started + 60 * minutes, minutes)
@@ -138,6 +141,8 @@ class StabilityPlugin:
         self.tell: Callable[[dict[str, Any]], None] = self.progress.show
         self.xdist: XdistBridge | None = None
         self.findings = Findings()
+        self.has_budgets = (config.rootpath / BUDGETS).exists()  #: where it is False, nothing is imported for them
+        self._budgets: BudgetFile | None = None
         self._wrong_budgets: list[str] = []
         self._tests: dict[str, TestContext] = {}
         self._numbers: dict[str, int] = {}
@@ -146,22 +151,13 @@ class StabilityPlugin:
         self._has_set_cublas = False
         self._left = ""  #: why the session's own folder was not removed
 
-    @property
-    def folder(self) -> Path:
-        """Where this session's own files lie, in the run store."""
-        return self.store / "sessions" / self.session_id
-
-    @functools.cached_property
     def budgets(self) -> BudgetFile:
-        """The reviewed budgets, read when they are first needed."""
-        from .budgetfile import BudgetFile
+        """Return the reviewed budgets, read when they are first needed."""
+        if self._budgets is None:
+            from .budgetfile import BudgetFile
 
-        return BudgetFile.read(self.config.rootpath / BUDGETS)
-
-    @functools.cached_property
-    def has_budgets(self) -> bool:
-        """Whether there is such a file: where there is none, nothing is imported for it."""
-        return (self.config.rootpath / BUDGETS).exists()
+            self._budgets = BudgetFile.read(self.config.rootpath / BUDGETS)
+        return self._budgets
 
     def fixture(self) -> Stability:
         """Return this session's one `Stability`, made when the first test asks for it."""
@@ -183,14 +179,13 @@ class StabilityPlugin:
                 on_progress=self._progress,
                 on_undecided=self._undecided,
                 on_incomplete=self._incomplete,
-                board=others.board if others else None,
+                board=others.board() if others else None,
                 is_helping=lambda: bool(others and others.is_helping),
-                budgets=self.budgets,
+                budgets=self.budgets(),
                 on_plan_end=self._plan_ends,
             )
         return self._fixture
 
-    @property
     def _runs_at_once(self) -> int:
         workers: int = self.config.workerinput["workercount"] if self.is_worker else 1  # type: ignore[attr-defined]  # xdist's
         return workers * self.values.workers
@@ -216,7 +211,7 @@ class StabilityPlugin:
         ]
         tests = (pytest.Module, pytest.Class)  # all of a file's, not its doctests
         if self.has_budgets and report.passed and type(collector) in tests:
-            unknown = self.budgets.unknown_below(collector.nodeid, [child.nodeid for child in report.result])
+            unknown = self.budgets().unknown_below(collector.nodeid, [child.nodeid for child in report.result])
             self._wrong_budgets += unknown
             errors += unknown
         if errors:
@@ -286,7 +281,7 @@ class StabilityPlugin:
             return report
         if test.questions:
             self._show_as_planned(item, call, report, test)
-        found = test.found(self._runs_at_once)
+        found = test.found(self._runs_at_once())
         report.stability_findings = pack(test.name, test.number, found)  # type: ignore[attr-defined]  # a report carries what it is given
         # JUnit's reporter reads them from the teardown's report, which takes them from the item.
         others = [(name, value) for name, value in item.user_properties if not name.startswith("stability_")]

@@ -20,7 +20,7 @@ from _pytest.warnings import catch_warnings_for_item  # what pytest puts around 
 
 from .config import StabilityConfig
 from .devices import Slots
-from .errors import StoreError
+from .errors import MissingModuleError, StoreError
 from .stopping import Stop
 
 if TYPE_CHECKING:
@@ -41,15 +41,11 @@ class SessionPlugin(Protocol):
     session_id: str
     is_worker: bool
     store: Path  #: folder of finished runs
+    folder: Path  #: where the session keeps its own files, in the store
     started: float  #: of the session, seconds since the epoch
     stop: Stop
     values: StabilityConfig
     tell: Callable[[dict[str, Any]], None]  #: of progress
-
-    @property
-    def folder(self) -> Path:
-        """Where the session keeps its own files."""
-        ...
 
     def asks(self, item: pytest.Item) -> bool:
         """Whether a test asks for the fixture ``stability``."""
@@ -61,7 +57,10 @@ class SessionPlugin(Protocol):
 
 
 class XdistBridge:
-    """Both ends: in the controller it names the session and hears of progress, in a worker it owns and helps."""
+    """Both ends: in the controller it names the session and hears of progress, in a worker it owns and helps.
+
+    It has no properties, as `StabilityPlugin` has none: pytest may read every attribute of a plugin that is registered.
+    """
 
     def __init__(self, config: pytest.Config, plugin: SessionPlugin) -> None:
         self.config, self.plugin = config, plugin
@@ -79,9 +78,8 @@ class XdistBridge:
             plugin.tell = channel.send  # plain numbers and text, which is what a channel takes
             channel.setcallback(plugin.stop.now)
 
-    @property
     def board(self) -> Any:
-        """The session's notice board, made when the first stability test needs it."""
+        """Return the session's notice board, made when the first stability test needs it."""
         if self._board is None:
             from .board import Board
             from .store import make_store
@@ -168,7 +166,7 @@ class XdistBridge:
         """In a worker, own the test while it runs."""
         if not self.plugin.is_worker or not self.plugin.asks(item) or not self._can_share():
             return (yield)
-        with self.board.owning(self.plugin.number_of(item)):
+        with self.board().owning(self.plugin.number_of(item)):
             return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -184,12 +182,12 @@ class XdistBridge:
         return result
 
     def _can_share(self) -> bool:
-        """Whether there is something to share, and the store can be written; else its test's fixture says so."""
+        """Whether there is something to share, and a store to share it in; if not, the test's fixture says why."""
         if self.plugin.values.plan:  # nothing trains
             return False
         try:
-            return self.board is not None
-        except StoreError:
+            return self.board() is not None
+        except (StoreError, MissingModuleError):
             return False
 
     @pytest.hookimpl(wrapper=True)
@@ -207,15 +205,15 @@ class XdistBridge:
         entered: set[int] = set()
         last_alive = time.monotonic()
         while not (session.shouldstop or session.shouldfail or self.plugin.stop.reason):
-            waiting = {number: item for number, item in tests.items() if not self.board.is_done(number)}
+            waiting = {number: item for number, item in tests.items() if not self.board().is_done(number)}
             if not waiting:
                 return
             enter = [number for number in waiting if number not in entered or self._has_free_run(number)]
             for number in enter:
                 entered.add(number)
-                if not self.board.is_done(number) and not self._enter(waiting[number]):
+                if not self.board().is_done(number) and not self._enter(waiting[number]):
                     del tests[number]  # it fails or skips before it trains; its owner will report that
-            if enter or any(map(self.board.is_owned, waiting)):
+            if enter or any(map(self.board().is_owned, waiting)):
                 last_alive = time.monotonic()
             elif time.monotonic() - last_alive > _GRACE:
                 return
@@ -225,8 +223,8 @@ class XdistBridge:
     def _has_free_run(self, number: int) -> bool:
         return any(
             self._experiment(study.folder).is_free(index)
-            for study in self.board.announced(number)
-            if not self.board.is_settled(number, study.call)
+            for study in self.board().announced(number)
+            if not self.board().is_settled(number, study.call)
             for index in range(study.runs)
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 
 from stabilitykit.protocol import NoiseProtocol
@@ -19,6 +20,10 @@ from stabilitykit.store import RunStore
 from stabilitykit.study import Study
 from stabilitykit.task import Recipe
 from tests.store_names import session_id
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def test_error_rates_and_the_ratio_may_stand_in_an_entry(path: Path) -> None:
 
 WRONG = {
     "TOML": (
-        "format = 1\n[[study]\n",
+        "format = 1\nstudy =\n",
         "Expected stability-budgets.toml to be TOML but got: .* at line 2 col .\\. Mend",
     ),
     "no format": ("", "Expected format = 1 in stability-budgets.toml but got None"),

@@ -92,6 +92,12 @@ class TestSD:
         assert estimate.high == pytest.approx(estimate.value * math.sqrt(9 / 3.3251), rel=1e-4)
         assert estimate.method == "chi-square"
 
+    def test_fewer_resamples_set_from_outside_are_heeded(self, monkeypatch):
+        sample = [90.1, 90.4, 89.9, 90.0, 90.3]
+        few, many = sd_estimate(sample, resamples=2), sd_estimate(sample)
+        monkeypatch.setattr(intervals, "_RESAMPLES", 2)
+        assert sd_estimate(sample) == few != many
+
     @pytest.mark.slow
     @pytest.mark.parametrize(
         ("name", "runs", "robust", "low", "high"),

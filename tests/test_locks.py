@@ -173,3 +173,21 @@ def test_threads_share_the_bytes_of_their_process(locks):
     for thread in threads:
         thread.join()
     assert got == [True] * 1200
+
+
+@pytest.mark.parametrize(
+    "line", ["from stabilitykit import measure", "import stabilitykit.cli", "import stabilitykit.zoo"]
+)
+def test_a_python_without_fcntl_is_told_what_to_do(line):
+    script = f"import sys; sys.modules['fcntl'] = None; {line}"
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    error = done.stderr.splitlines()[-1]
+    assert error.startswith("stabilitykit.errors.MissingModuleError: Expected Linux or macOS but got ")
+    assert "POSIX locks" in error
+    assert "WSL" in error
+
+
+def test_windows_is_called_by_its_name():
+    script = "import sys; sys.modules['fcntl'] = None; sys.platform = 'win32'; import stabilitykit.locks"
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert "Expected Linux or macOS but got Windows, " in done.stderr

@@ -10,11 +10,13 @@ import ipaddress
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "stabilitykit"
@@ -394,3 +396,31 @@ def test_ci_runs_the_readme_test_command_and_none_of_its_own() -> None:
 def test_lint_environment_of_tox_has_the_ruff_of_the_dev_extra() -> None:
     wanted = re.findall(r"ruff[><=~!][^\"\s]*", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert wanted == re.findall(r"ruff[><=~!]\S*", (ROOT / "tox.ini").read_text(encoding="utf-8"))
+
+
+# The versions that are promised
+
+
+def test_lowest_environment_of_tox_has_the_oldest_versions_that_the_project_accepts() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["xdist"], *extras["report"], *extras["zoo"], *extras["test"][1:]]
+    oldest = dict(line.split(">=") for line in wanted)
+    tox = (ROOT / "tox.ini").read_text(encoding="utf-8").partition("[testenv:lowest]")[2].partition("[testenv:")[0]
+    tested = dict(re.findall(r"^    ([\w-]+)==(\S+)$", tox, flags=re.MULTILINE))
+    assert {name: Version(version) for name, version in tested.items()} == {
+        name: Version(version) for name, version in oldest.items()
+    }
+
+
+def test_the_oldest_python_and_pytest_are_the_same_wherever_they_are_named() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, tools = settings["project"], settings["tool"]
+    oldest = project["requires-python"].removeprefix(">=")
+    named = [line.rpartition(" ")[2] for line in project["classifiers"] if re.search(r":: 3\.\d+$", line)]
+    assert named[0] == oldest == tools["mypy"]["python_version"]
+    assert tools["ruff"]["target-version"] == f"py{oldest.replace('.', '')}"
+    environments = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    assert f"py3{{{','.join(version.partition('.')[2] for version in named)}}}" in environments
+    assert f"base_python = py{oldest.replace('.', '')}" in environments
+    assert f"pytest>={tools['pytest']['ini_options']['minversion']}" in project["dependencies"]

@@ -233,7 +233,7 @@ class TestSharing:
             for study_number in range(1, 4):
                 study = measure(train, NoiseProtocol("all", runs=2), labels=LABELS, session=session)
                 assert len(count.trained) == 2 * study_number
-        assert study.private.endswith("train.handle is a TextIOWrapper: cannot pickle '_io.TextIOWrapper' object")
+        assert "train.handle is a TextIOWrapper: " in study.private  # and Python's own words, which change
         assert f"runs not kept: {study.private}" in study.notes
 
 

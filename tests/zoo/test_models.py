@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
+import re
+import sys
 
 import pytest
 import torch
 from torch import nn
 
 from stabilitykit import zoo
-from stabilitykit.errors import TaskError
+from stabilitykit.errors import MissingModuleError, TaskError
 from stabilitykit.zoo.layers import scaled
 
 DEEP = (zoo.resnet6, zoo.resnet10, zoo.resnet14, zoo.resnet18, zoo.vgg11, zoo.shufflenet50)
@@ -54,6 +56,20 @@ def count_resnet(blocks, widths, channels=3, classes=10):
 )
 def test_a_model_has_the_parameters_of_its_architecture(model, parameters):
     assert count(model()) == parameters
+
+
+def test_shufflenet_without_torchvision_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(MissingModuleError, match=re.escape("pip install 'stabilitykit[zoo]'")):
+        zoo.shufflenet50()
+
+
+def test_a_module_that_torchvision_itself_lacks_is_not_called_torchvision(monkeypatch, tmp_path):
+    (tmp_path / "torchvision.py").write_text("import a_module_that_is_not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_there"):
+        zoo.shufflenet50()
 
 
 @pytest.mark.parametrize(
