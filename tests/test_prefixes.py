@@ -97,7 +97,7 @@ def left(record):
 
 
 def plans_of(vary, onset, runs=2):
-    return NoiseProtocol(vary, runs=runs, onset=onset).plans()
+    return NoiseProtocol(vary, runs=runs, seed=BASE_SEED, onset=onset).plans()
 
 
 @pytest.fixture
@@ -228,6 +228,9 @@ def test_who_cannot_lock_writes_nothing_and_goes_on(trainer):
 KEEP_WHEN_TOLD = """
 import sys, pathlib, torch
 from stabilitykit.prefixes import Prefixes
+from tests.seeds import BASE_SEED
+
+pytestmark = pytest.mark.trains
 print("ready", flush=True)
 sys.stdin.readline()
 Prefixes(pathlib.Path(sys.argv[1]), {"task": "toy"}).keep(2, {"x": torch.arange(100_000)})
@@ -334,7 +337,7 @@ class TestStudy:
 
     def ask(self, session, vary="shuffle", onset=3, task=None, runs=3, **options):
         return measure(
-            task or RECIPES["momentum"], NoiseProtocol(vary, runs=runs, onset=onset), session=session, **options
+            task or RECIPES["momentum"], NoiseProtocol(vary, runs=runs, seed=BASE_SEED, onset=onset), session=session, **options
         )
 
     def prefixes(self, tmp_path):

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.plugin.warm_python import warm_python
+from tests.seeds import BASE_SEED
 
 TOY = """
 import os
@@ -136,7 +137,7 @@ class Project:
 
     def run(self, *args: object, way: str = "plain") -> pytest.RunResult:
         """Run pytest in a process of its own, in one of `WAYS`; ``-p timeout`` among others loads what is left out."""
-        own = [f"--basetemp={self.path / f'run-{next(self._runs)}'}", *_without(args), *WAYS[way]]
+        own = [*_of_base_seed(args), f"--basetemp={self.path / f'run-{next(self._runs)}'}", *_without(args), *WAYS[way]]
         return self._pytester.run(self.python, "-m", "pytest", *own, *map(str, args), timeout=120)
 
     def study(self, *args: object, way: str = "plain") -> tuple[pytest.RunResult, dict[str, Any]]:
@@ -146,7 +147,7 @@ class Project:
 
     def start(self, *args: object, way: str = "plain", **options: Any) -> subprocess.Popen[bytes]:
         """Start pytest at the head of a process group of its own, which hears Ctrl-C wherever these tests run."""
-        command = [sys.executable, "-m", "pytest", *_without(args), *WAYS[way], *map(str, args)]
+        command = [sys.executable, "-m", "pytest", *_of_base_seed(args), *_without(args), *WAYS[way], *map(str, args)]
         options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | options
         before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what is ignored here, it would ignore
         try:
@@ -207,6 +208,11 @@ class Project:
     def forget(self) -> None:
         """Remove the store."""
         shutil.rmtree(self.path / ".stabilitykit", ignore_errors=True)
+
+
+def _of_base_seed(args: tuple[object, ...]) -> list[str]:
+    is_asked = any(str(arg).startswith("--stability-seed") for arg in args)
+    return [f"--stability-seed={BASE_SEED}"] if BASE_SEED and not is_asked else []
 
 
 def _without(args: tuple[object, ...]) -> list[str]:
