@@ -39,14 +39,14 @@ PLATFORMS: dict[str, dict[str, str]] = {
     "onednn-avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
     "mkldnn-off": {"STABILITYKIT_TEST_TORCH": "mkldnn=off", **_HOOK},
     "threads-2": {"STABILITYKIT_TEST_TORCH": "threads=2", "OMP_NUM_THREADS": "2", **_HOOK},
-    # All of the old kernels at once: no operation of the battery has the bits that a CPU with AVX-512 gives it.
+    # All of the old kernels at once.
     "oldest": {"STABILITYKIT_TEST_TORCH": "mkldnn=off", **_OTHER_KERNELS, **_HOOK},
 }
 #: Set on no platform but where it is named: what the caller's own environment says would make each the same.
 _VARIABLES = sorted({name for variables in PLATFORMS.values() for name in variables} - {"PYTHONPATH"})
-TESTS = ["-m", "trains", "tests"]
-QUICK_TESTS = ["-m", "trains and not slow", "tests", "--ignore=tests/plugin"]
 MAIN_JOB = ["stability_tests"]
+#: Left out by --quick: these start pytest for each test, or hold bits against bits of one process, whichever they are.
+_NOT_QUICK = ("tests/plugin/", "tests/test_control.py", "tests/test_prefixes.py")
 
 
 class Run(NamedTuple):
@@ -190,11 +190,18 @@ def _run_all(options: argparse.Namespace, width: int) -> int:
     return 1 if failed else 0
 
 
+def files_that_train() -> list[str]:
+    """The test files of which some test is marked: to collect all the others takes longer than some of these train."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [str(path.relative_to(ROOT)) for path in files if "mark.trains" in path.read_text(encoding="utf-8")]
+
+
 def _session(options: argparse.Namespace, seed: int) -> list[str]:
     if options.main_job:
         store = tempfile.mkdtemp(prefix="platforms-")
         return [*MAIN_JOB, f"--stability-seed={seed}", f"--stability-store={store}", *options.arguments]
-    return [*(QUICK_TESTS if options.quick else TESTS), *options.arguments]
+    files = [path for path in files_that_train() if not (options.quick and path.startswith(_NOT_QUICK))]
+    return ["-m", "trains and not slow" if options.quick else "trains", *files, *options.arguments]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -202,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     names = parser.add_argument("--only", nargs="+", choices=list(PLATFORMS), default=list(PLATFORMS), metavar="NAME")
     names.help = f"these platforms alone: {', '.join(PLATFORMS)}"
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], metavar="SEED", help="base seeds, 0 where none is")
-    parser.add_argument("--quick", action="store_true", help="without the slow tests and those that start pytest")
+    parser.add_argument("--quick", action="store_true", help="a minute of CPU: without slow tests and child sessions")
     parser.add_argument("--main-job", action="store_true", help="stability_tests, each with a store of its own")
     parser.add_argument("--workers", type=int, default=0, metavar="N", help="pytest-xdist's, 0 for none")
     parser.add_argument("--list", action="store_true", help="name the platforms and stop")
