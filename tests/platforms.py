@@ -5,9 +5,9 @@
     python tests/platforms.py --main-job                        the main job instead of the tests
     python tests/platforms.py --bits                            which operations have other bits where
 
-A platform is what a variable of the environment makes of the libraries that torch computes with. What it changes depends
-on the CPU, so a battery of small operations is hashed on each, and the table says where nothing differs from `native`.
-The tests are those that are marked `trains`. Exit code 1 where any run failed.
+A platform is what variables of the environment make of the libraries that torch uses. What they change depends
+on the CPU, so a battery of small operations is hashed on each, and it is said how many of them differ from `native`. The
+tests are those that are marked `trains`. Exit code 1 where any run failed.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def environment(platform: str, seed: int = 0) -> dict[str, str]:
 def run(platform: str, seed: int, arguments: list[str], workers: int) -> Run:
     began, before = time.monotonic(), _children_cpu()
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", str(workers), *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment(platform, seed), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(platform, seed), capture_output=True, text=True, check=False
+    )
     counts = dict.fromkeys(("passed", "failed", "error", "errors", "skipped"), 0)
     last = done.stdout.rstrip().rpartition("\n")[2]
     counts |= {name: int(number) for number, name in re.findall(r"(\d+) (passed|failed|errors?|skipped)", last)}

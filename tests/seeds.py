@@ -1,4 +1,4 @@
-"""The base seed of the tests that train: another one draws every training anew, and what they assert must still hold."""
+"""The base seed of the tests that train: another one draws each training anew, and what they assert must still hold."""
 
 from __future__ import annotations
 

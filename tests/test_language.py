@@ -72,7 +72,9 @@ def recipe(corpus: Corpus) -> LanguageRecipe:
 
 def train(recipe: LanguageRecipe, folder: Path, plan: RunPlan | None = None) -> RunRecord:
     """One run, without a study."""
-    return Trainer(recipe, "cpu", 1, folder).train_once(plan or NoiseProtocol("init", runs=2, seed=BASE_SEED).plans()[0])
+    return Trainer(recipe, "cpu", 1, folder).train_once(
+        plan or NoiseProtocol("init", runs=2, seed=BASE_SEED).plans()[0]
+    )
 
 
 def whole_logits(study: Study) -> Tensor:
@@ -172,8 +174,8 @@ def test_scores_are_forgotten_where_there_is_no_room(recipe: LanguageRecipe, ask
 @pytest.mark.parametrize("vary", ["init", "stochastic", "low_level", "init+stochastic", "all"])
 def test_a_source_that_varies_changes_the_weights(ask: Ask, recipe: LanguageRecipe, vary: str) -> None:
     study = ask(recipe, vary)
-    # For two runs to end in one set of weights, hundreds of draws must be equal, or each coin of `low_level`, one a weight
-    # in each of 20 steps, be lost when its gradient is added: not one was equal of 30 runs under five base seeds.
+    # For two runs to end in one set of weights, hundreds of draws must be equal, or each coin of `low_level`, one for
+    # each weight and step, be lost when its gradient is added: no two were equal of 30 runs under five base seeds.
     assert len({record.fingerprint for record in study.records}) == 3
     assert study.control.proven
     assert study.perplexity_sd.value > 0 or vary == "low_level"

@@ -434,8 +434,8 @@ def wait_for_work(folder, wanted):
 def test_a_storm_of_kills_leaves_no_two_on_one_byte_and_nobody_waiting(tmp_path):
     """Workers are killed at random and started again, until all work is done.
 
-    What counts is work and not seconds: one is killed whenever the three have done some more, and they may not get further
-    ahead than 60, so that ten are killed however fast or slow the machine is.
+    What counts is work and not seconds: one is killed whenever the three have done some more, and they may not get
+    further ahead than 60, so that ten are killed however fast or slow the machine is.
     """
     todo, dice, killed = 600, random.Random(0), {}
     allow(tmp_path, 60)

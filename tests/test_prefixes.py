@@ -29,6 +29,9 @@ from stabilitykit.schedule import warmup_cosine
 from stabilitykit.session import measure
 from stabilitykit.task import Recipe, as_task
 from stabilitykit.training import Trainer
+from tests.seeds import BASE_SEED
+
+pytestmark = pytest.mark.trains
 
 EPOCHS = 5
 IMAGES = torch.randn(26, 2, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -228,9 +231,6 @@ def test_who_cannot_lock_writes_nothing_and_goes_on(trainer):
 KEEP_WHEN_TOLD = """
 import sys, pathlib, torch
 from stabilitykit.prefixes import Prefixes
-from tests.seeds import BASE_SEED
-
-pytestmark = pytest.mark.trains
 print("ready", flush=True)
 sys.stdin.readline()
 Prefixes(pathlib.Path(sys.argv[1]), {"task": "toy"}).keep(2, {"x": torch.arange(100_000)})
@@ -337,7 +337,10 @@ class TestStudy:
 
     def ask(self, session, vary="shuffle", onset=3, task=None, runs=3, **options):
         return measure(
-            task or RECIPES["momentum"], NoiseProtocol(vary, runs=runs, seed=BASE_SEED, onset=onset), session=session, **options
+            task or RECIPES["momentum"],
+            NoiseProtocol(vary, runs=runs, seed=BASE_SEED, onset=onset),
+            session=session,
+            **options,
         )
 
     def prefixes(self, tmp_path):

@@ -135,7 +135,8 @@ def test_varying_a_source_changes_its_draws_and_no_others_by_a_bit(train, make, 
     two, second = draws_of(make, train, source, 1)
     # Two seeds draw the same 21 coins, the least that a source draws here, once in 2^21 times.
     assert not equal(one[source], two[source])
-    # A gradient's last bit may be lost when it is added to a weight: see below. Other draws move each weight by far more.
+    # A gradient's last bit may be lost when it is added to a weight, as it was under 2 of 20 base seeds: see below.
+    # Other draws move each weight by far more.
     assert first.fingerprint != second.fingerprint or source == "low_level"
     # The first gradients are those of other weights, examples and masks where one of these varies.
     held = set(SOURCES) - {source, "low_level"}
@@ -339,9 +340,9 @@ def test_gradients_that_are_not_finite_stay_what_they_are():
 
 
 def from_zero(model):
-    """A model whose weights are all 0: minus the gradient, to its last bit, after one step at a rate that is a power of 2.
+    """A model whose weights are all 0: after one step at a rate of 0.5 they are half the gradient, to its last bit.
 
-    0 - rate x gradient is then exact, so that a gradient which is rounded must reach the weights. From any other weight
+    0 - 0.5 x gradient is exact, so that a gradient which is rounded must reach the weights. From any other weight
     the sum is rounded once more, and what the coin decided may be lost: with small rates nearly always.
     """
     for parameter in model.parameters():
@@ -388,7 +389,9 @@ def assert_rounded(plain, rounded):
 
 def test_a_rounded_gradient_reaches_the_weights_by_its_seed_alone(train):
     recipe = one_step_of(lambda: nn.Linear(64, 3), WIDE)
-    plain, *rounded = (train(recipe, vary, index) for vary, index in [("none", 0), *(("low_level", i) for i in (0, 1, 0))])
+    plain, *rounded = (
+        train(recipe, vary, index) for vary, index in [("none", 0), *(("low_level", i) for i in (0, 1, 0))]
+    )
     for record in rounded:
         for name, weight in record.weights.items():
             assert_rounded(plain.weights[name], weight)
@@ -409,7 +412,9 @@ def test_a_rounded_gradient_reaches_the_weights_in_a_loop_too(train):
 
 def test_sparse_gradients_are_rounded_too(train):
     recipe = one_step_of(lambda: nn.EmbeddingBag(40, 3, sparse=True), torch.arange(40).reshape(20, 2))
-    plain, one, other = (train(recipe, vary, index) for vary, index in (("none", 0), ("low_level", 0), ("low_level", 1)))
+    plain, one, other = (
+        train(recipe, vary, index) for vary, index in (("none", 0), ("low_level", 0), ("low_level", 1))
+    )
     for record in (one, other):
         assert_rounded(plain.weights["weight"], record.weights["weight"])
     assert one.fingerprint != other.fingerprint, "two seeds toss 120 equal coins once in 2^120 times"

@@ -1,4 +1,4 @@
-"""Changes torch as soon as a process imports it, where no variable of its own can: `tests/platforms.py` names this folder.
+"""Changes torch as soon as a process imports it, where no variable of its own can: for `tests/platforms.py`.
 
 Python imports a module of this name at the start of each process, so that children and pytest's workers have it too.
 """

@@ -27,8 +27,8 @@ MODELS = """
         assert stability.compare(fast, slow, labels=Y, vary="init", runs=10).is_better
 """
 
-#: The rate of a model is what a later commit changes. At 0.5 the toy is right about 92 % (SD 6), at 0.0005 about 50 % (SD 11),
-#: under three base seeds: ten pairs of runs miss that difference once in 10^6 times (the noncentral t distribution).
+#: The rate of a model is what a later commit changes. At 0.5 the toy is right about 92 % (SD 6), at 0.0005 about 50 %
+#: (SD 11), under three base seeds: by the noncentral t distribution ten pairs of runs miss that once in 10^10 times.
 COMMIT = """
     from model import RATE
 

@@ -156,10 +156,14 @@ def test_a_remedied_recipe_is_controlled_perturbed_rounded_and_ensembled_like_an
 
 def test_the_offsets_of_weights_come_from_the_stochastic_source(recipe, tmp_path):
     trainer = Trainer(augment_weights(recipe), "cpu", 1, tmp_path)
-    one, other = (trainer.train_once(plan).fingerprint for plan in NoiseProtocol("stochastic", runs=2, seed=BASE_SEED).plans())
+    one, other = (
+        trainer.train_once(plan).fingerprint for plan in NoiseProtocol("stochastic", runs=2, seed=BASE_SEED).plans()
+    )
     assert one != other
     plain = Trainer(recipe, "cpu", 1, tmp_path)
-    one, other = (plain.train_once(plan).fingerprint for plan in NoiseProtocol("stochastic", runs=2, seed=BASE_SEED).plans())
+    one, other = (
+        plain.train_once(plan).fingerprint for plan in NoiseProtocol("stochastic", runs=2, seed=BASE_SEED).plans()
+    )
     assert one == other
 
 
