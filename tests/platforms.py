@@ -5,8 +5,8 @@
     python tests/platforms.py --main-job                        the main job instead of the tests
     python tests/platforms.py --bits                            which operations have other bits where
 
-A platform is what variables of the environment make of the libraries that torch uses. What they change depends
-on the CPU, so a battery of small operations is hashed on each, and it is said how many of them differ from `native`. The
+A platform is what variables of the environment make of the libraries that torch uses. What they change depends on the
+CPU, so a battery of small operations is hashed on each, and it is said how many of them differ from `native`. The
 tests are those that are marked `trains`. Exit code 1 where any run failed.
 """
 

@@ -26,8 +26,6 @@ from stabilitykit.task import BlackBoxTask, LoopTask, Recipe, as_task, check_out
 from stabilitykit.training import Trainer
 from tests.seeds import BASE_SEED
 
-pytestmark = pytest.mark.trains
-
 CPU = torch.device("cpu")
 PLANS = NoiseProtocol("init", runs=2, seed=BASE_SEED).plans()
 X = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
@@ -324,6 +322,7 @@ def start(recipe, plan=PLANS[0]):
     return model, [batch for epoch in epochs for batch in epoch]
 
 
+@pytest.mark.trains
 def test_a_recipe_trains_as_a_plain_loop_does():
     recipe = recipe_of(epochs=3)
     model, order = start(recipe)
@@ -346,6 +345,7 @@ def test_the_schedule_sets_each_groups_rate_before_every_step():
     assert rates == [[pytest.approx(0.5 * f), pytest.approx(0.1 * f)] for f in factors]
 
 
+@pytest.mark.trains
 def test_a_dropped_rest_is_not_trained_and_does_not_count_as_a_step():
     epochs = []
     recipe = recipe_of(drop_last=True, schedule=lambda epoch, epochs_: epochs.append(epoch) or 1.0)
@@ -355,6 +355,7 @@ def test_a_dropped_rest_is_not_trained_and_does_not_count_as_a_step():
     assert epochs == [0.5, 1.0, 1.5, 2.0]
 
 
+@pytest.mark.trains
 def test_a_loss_of_ones_own_is_used():
     recipe = recipe_of(loss=lambda logits, labels: logits.square().sum())
     model, order = start(recipe)
@@ -362,6 +363,7 @@ def test_a_loss_of_ones_own_is_used():
     torch.testing.assert_close(fit(recipe)[0], expected.detach())
 
 
+@pytest.mark.trains
 class TestRegression:
     targets = X @ torch.tensor([1.0, -1.0, 0.5, 2.0]) + 0.3
 
@@ -380,6 +382,7 @@ class TestRegression:
         assert run.curve[-1]["rmse"] < 1e-3 < run.curve[0]["rmse"]
 
 
+@pytest.mark.trains
 class TestManyOutputsAnExample:
     x = torch.randn(6, 4, 5, 3, generator=torch.Generator().manual_seed(0))
     y = x[..., 0].gt(0).long()
@@ -409,12 +412,14 @@ class TestManyOutputsAnExample:
         assert torch.equal(fit(dataclasses.replace(recipe, train=(changed, wrong)))[0], outputs)
 
 
+@pytest.mark.trains
 def test_labels_may_be_probabilities_of_classes():
     soft = nn.functional.one_hot(Y, 3).float()
     outputs, _ = fit(recipe_of(train=(X, soft)))
     torch.testing.assert_close(outputs, fit(recipe_of())[0])
 
 
+@pytest.mark.trains
 def test_the_curve_scores_the_test_set_after_every_epoch():
     recipe = recipe_of(epochs=3, curve=True)
     _, run = fit(recipe)
@@ -611,6 +616,7 @@ class TestContent:
         assert len(set(prints)) == 3
 
 
+@pytest.mark.trains
 class TestSnapshots:
     def test_members_are_the_models_where_the_rate_is_0_and_their_logits_are_averaged(self):
         recipe = recipe_of(epochs=4)

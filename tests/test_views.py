@@ -22,8 +22,6 @@ from stabilitykit.task import Recipe
 from stabilitykit.views import ImageViews
 from tests.seeds import BASE_SEED
 
-pytestmark = pytest.mark.trains
-
 CPU = torch.device("cpu")
 X = torch.randn(9, 2, 5, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(9) % 3
@@ -115,6 +113,7 @@ def test_one_view_at_a_time_is_in_memory():
 
 
 class TestRecipes:
+    @pytest.mark.trains
     def test_the_outputs_are_the_mean_over_views_of_the_model_that_is_trained_anyway(self, recipe):
         plain, run = fit(recipe)
         outputs, averaged = fit(recipe.with_tta(shift=1))
@@ -127,6 +126,7 @@ class TestRecipes:
     def test_the_bits_are_the_same_each_time(self, recipe):
         assert torch.equal(fit(recipe.with_tta(shift=1))[0], fit(recipe.with_tta(shift=1))[0])
 
+    @pytest.mark.trains
     def test_snapshots_are_each_averaged_over_views_in_either_order(self, recipe):
         members: list[Tensor] = []
 

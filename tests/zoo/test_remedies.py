@@ -22,8 +22,6 @@ from stabilitykit.training import Trainer
 from stabilitykit.zoo import aswa, augment_weights, average_weights, clip_gradients, resnet6
 from tests.seeds import BASE_SEED
 
-pytestmark = pytest.mark.trains
-
 CPU = torch.device("cpu")
 PLAN = NoiseProtocol("init", runs=2, seed=BASE_SEED).plans()[0]
 X = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -81,10 +79,12 @@ def assert_trained_alike(outputs, model):
         torch.testing.assert_close(outputs, model(X), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.trains
 def test_without_a_remedy_the_hand_trains_as_the_recipe_does(recipe):
     assert_trained_alike(fit(recipe)[0], by_hand(recipe))
 
 
+@pytest.mark.trains
 def test_gradients_are_clipped_to_one_norm_over_all_weights(recipe):
     norms = []
 
@@ -100,6 +100,7 @@ def test_gradients_are_clipped_to_one_norm_over_all_weights(recipe):
     assert_trained_alike(fit(clip_gradients(recipe, max_norm=0.5))[0], expected)
 
 
+@pytest.mark.trains
 def test_weights_are_moved_for_each_pass_and_the_gradient_applied_to_themselves(recipe):
     def loss_of(model, x, y):
         noise = [0.1 * torch.randn_like(parameter) for parameter in model.parameters()]
@@ -118,6 +119,7 @@ def test_weights_are_moved_for_each_pass_and_the_gradient_applied_to_themselves(
     assert not torch.allclose(outputs, fit(recipe)[0], atol=1e-3)
 
 
+@pytest.mark.trains
 def test_aswa_goes_on_from_the_mean_of_all_weights_so_far(recipe):
     with Stream(PLAN.init):
         seen = [[p.detach().clone().double() for p in recipe.model().parameters()]]
@@ -132,6 +134,7 @@ def test_aswa_goes_on_from_the_mean_of_all_weights_so_far(recipe):
     assert_trained_alike(fit(aswa(recipe))[0], by_hand(recipe, after_step=replace))
 
 
+@pytest.mark.trains
 def test_averaged_weights_are_scored_and_do_not_change_the_training(recipe):
     states = []
     plain = by_hand(recipe, after_step=lambda model, step: states.append(copy.deepcopy(model.state_dict())))
@@ -154,6 +157,7 @@ def test_a_remedied_recipe_is_controlled_perturbed_rounded_and_ensembled_like_an
     assert fit(remedied.with_snapshots(2).with_tta())[0].shape == (12, 4)
 
 
+@pytest.mark.trains
 def test_the_offsets_of_weights_come_from_the_stochastic_source(recipe, tmp_path):
     trainer = Trainer(augment_weights(recipe), "cpu", 1, tmp_path)
     one, other = (
