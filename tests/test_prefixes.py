@@ -29,6 +29,9 @@ from stabilitykit.schedule import warmup_cosine
 from stabilitykit.session import measure
 from stabilitykit.task import Recipe, as_task
 from stabilitykit.training import Trainer
+from tests.seeds import BASE_SEED
+
+pytestmark = pytest.mark.trains
 
 EPOCHS = 5
 IMAGES = torch.randn(26, 2, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -97,7 +100,7 @@ def left(record):
 
 
 def plans_of(vary, onset, runs=2):
-    return NoiseProtocol(vary, runs=runs, onset=onset).plans()
+    return NoiseProtocol(vary, runs=runs, seed=BASE_SEED, onset=onset).plans()
 
 
 @pytest.fixture
@@ -334,7 +337,10 @@ class TestStudy:
 
     def ask(self, session, vary="shuffle", onset=3, task=None, runs=3, **options):
         return measure(
-            task or RECIPES["momentum"], NoiseProtocol(vary, runs=runs, onset=onset), session=session, **options
+            task or RECIPES["momentum"],
+            NoiseProtocol(vary, runs=runs, seed=BASE_SEED, onset=onset),
+            session=session,
+            **options,
         )
 
     def prefixes(self, tmp_path):

@@ -317,7 +317,8 @@ WORKER = dedent(
     def train(plan):
         with open(folder / "ledger", "a") as ledger:
             ledger.write(f"{os.getpid()} {plan.index}\\n")
-        time.sleep(0.05)
+        while len({line.split()[0] for line in (folder / "ledger").read_text().splitlines()}) < 2:
+            time.sleep(0.001)  # the first run of one process lasts until the other has begun one too
         return RunRecord(plan.index, plan.seeds, "ok", 0.1, logits=torch.full((2, 2), float(plan.seeds["init"] % 1000)))
 
     experiment = RunStore(folder / "store", session_id("shared")).experiment(key_of("key"), {})
@@ -335,7 +336,7 @@ WORKER = dedent(
 def test_two_processes_train_every_run_exactly_once_between_them(tmp_path):
     command = [sys.executable, "-c", WORKER, str(tmp_path)]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = [worker.communicate(timeout=60)[0] for worker in workers]
+    answers = [worker.communicate(timeout=300)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]
     lines = [line.split() for line in (tmp_path / "ledger").read_text().splitlines()]
     assert sorted(int(index) for _, index in lines) == list(range(12))

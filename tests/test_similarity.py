@@ -73,6 +73,7 @@ def examples_of(count: int, features: int = 6) -> TensorExamples:
     return TensorExamples(x, torch.zeros(count), Layout(CPU))
 
 
+@pytest.mark.trains
 class TestAStudy:
     def test_each_layer_has_the_cka_of_its_activations(self, study):
         found = study.cka()
@@ -89,9 +90,11 @@ class TestAStudy:
         assert all(found[layer].is_exact and found[layer].value == 1 for layer in found.layers)
         assert all(torch.equal(matrix, torch.ones_like(matrix)) for matrix in found.matrices.values())
 
-    def test_runs_that_vary_less_are_more_alike(self, ask, keeping, study):
-        perturbed = ask(keeping, "none", perturb="ulp", runs=4)
-        assert perturbed.cka()["0"].value > study.cka()["0"].value
+    def test_runs_that_vary_less_are_more_alike(self, ask, keeping):
+        perturbed = ask(keeping, "none", perturb="ulp", runs=10)
+        varied = ask(keeping, "init", runs=10)
+        # Intervals of 95 % that lie apart: 1 - 10^-14 against 0.94 at most, under five base seeds.
+        assert perturbed.cka()["0"].low > varied.cka()["0"].high
 
     def test_layers_and_examples_can_be_chosen(self, study):
         found = study.cka(layers=["3", "1"], examples=24)

@@ -29,6 +29,7 @@ from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.session import measure
 from stabilitykit.task import LoopTask, Recipe
 from stabilitykit.testing import FakeTask, fake_study
+from tests.seeds import BASE_SEED
 
 LABELS = torch.arange(12) % 3
 SOURCES = ["init", "shuffle", "augment", "stochastic", "low_level"]
@@ -38,6 +39,7 @@ def prints(study):
     return [record.fingerprint for record in study.records]
 
 
+@pytest.mark.trains
 class TestSources:
     @pytest.mark.parametrize("source", [*SOURCES, "init+shuffle", "all"])
     def test_runs_differ_where_something_varies(self, ask, source):
@@ -57,20 +59,23 @@ class TestSources:
         assert ask(linear, "none").notes == ()
 
     def test_one_ulp_moves_no_prediction_of_a_linear_model(self, ask, linear):
-        study = ask(linear, perturb="ulp", runs=4)
-        assert len(set(prints(study))) > 1
+        # After 12 epochs the right class leads by 2.79 at least, give or take 0.06, in 100 trainings under five base
+        # seeds; an ulp moves a logit by 10^-6 at most. By Chebyshev's inequality a lead is lost once in 2,000 times,
+        # were it normal never.
+        study = ask(dataclasses.replace(linear, epochs=12), perturb="ulp", runs=4)
         assert study.accuracy.value == 100
         assert study.accuracy_sd.value == 0
         assert study.disagreement.value == 0
         assert study.ensemble_delta.value == 0
 
     def test_one_ulp_grows_in_a_network_with_batch_normalisation(self, ask, conv_net, linear):
-        recipe = dataclasses.replace(conv_net, epochs=12)
-        distances = []
-        for task in (recipe, linear):
-            outputs = ask(task, perturb="ulp", runs=2).outputs
-            distances.append((outputs[0] - outputs[1]).abs().max().item())
-        assert distances[0] > 20 * distances[1]
+        metrics = {"size": lambda logits, labels: logits.double().square().mean().sqrt()}
+        deep, flat = (
+            ask(task, perturb="ulp", runs=6, metrics=metrics)["size_sd"]
+            for task in (dataclasses.replace(conv_net, epochs=12), linear)
+        )
+        # Intervals of 95 % that lie apart, by a factor of 90 and more under five base seeds.
+        assert deep.low > flat.high
 
     @pytest.mark.parametrize("kind", ["ulp", "bit"])
     def test_the_perturbation_of_each_run_is_on_record(self, ask, linear, kind):
@@ -81,7 +86,8 @@ class TestSources:
             old, new = (np.float32(float.fromhex(record.perturbation[name])) for name in ("old", "new"))
             changed = int(old.view(np.uint32) ^ new.view(np.uint32))
             assert list(record.perturbation["bits"]) == [bit for bit in range(32) if changed >> bit & 1] != []
-        assert len({tuple(record.perturbation["index"]) for record in study.records}) > 1
+        moved = {tuple(record.perturbation["index"]) for record in study.records}
+        assert len(moved) > 1, "four runs draw the same of 18 weights once in 5,832 times, on every machine alike"
 
     def test_a_constant_moves_what_is_held(self, ask, dropout_net):
         one, other = (ask(dropout_net, "init", constants={"shuffle": constant}) for constant in (0, 1))
@@ -89,7 +95,7 @@ class TestSources:
         assert prints(one) == prints(ask(dropout_net, "init"))
 
     def test_another_base_seed_is_another_study(self, ask):
-        assert not set(prints(ask(FakeTask(), "all"))) & set(prints(ask(FakeTask(), "all", seed=1)))
+        assert not set(prints(ask(FakeTask(), "all"))) & set(prints(ask(FakeTask(), "all", seed=BASE_SEED + 1)))
 
     def test_runs_do_not_depend_on_what_was_measured_before(self, make_session, dropout_net, linear):
         def study(folder, *before):

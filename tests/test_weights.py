@@ -12,8 +12,11 @@ from stabilitykit.errors import StoreError
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.run import combined_digest, state_digest
 from stabilitykit.session import measure
+from tests.seeds import BASE_SEED
 
-PROTOCOL = NoiseProtocol("init", runs=2)
+pytestmark = pytest.mark.trains
+
+PROTOCOL = NoiseProtocol("init", runs=2, seed=BASE_SEED)
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ def test_the_file_is_the_same_for_any_number_of_workers(project: Project) -> Non
     assert texts[0] == texts[1]
 
 
+@pytest.mark.trains
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["plain", "n2"])
 def test_a_check_is_judged_by_the_limits_of_the_file(project: Project, way: str) -> None:

@@ -29,7 +29,7 @@ QUESTIONS = """
         stability.measure(fails_once, labels=Y, vary="shuffle+init", runs=4)
 
     def test_fails(stability):
-        stability.check(train, labels=Y, vary="init", runs=4, budget=Budget(disagreement=1))
+        stability.check(train, labels=Y, vary="init", runs=4, budget=Budget(cross_entropy_sd=1e-6))
 """
 REVERSED = """
     def pytest_collection_modifyitems(items):
@@ -60,6 +60,7 @@ def test_report_is_the_same_in_every_way_and_order(project: Project) -> None:
     assert by_test(reports["reversed"]) == by_test(reports["plain"])
 
 
+@pytest.mark.trains
 def test_report_has_the_documented_form(project: Project) -> None:
     project.tests(QUESTIONS)
     _, report = project.study("--junitxml=junit.xml", way="plain")

@@ -60,7 +60,7 @@ def test_tests_that_differ_in_their_labels_do_not_share_a_failure(project: Proje
 
 @pytest.mark.slow
 def test_a_task_without_a_fingerprint_keeps_its_runs_to_itself_and_its_workers(project: Project) -> None:
-    project.sleep_in_runs(0.2)
+    project.meet(2)
     project.tests("""
         import threading
 

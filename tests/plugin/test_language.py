@@ -31,6 +31,7 @@ QUESTIONS = """
 """
 
 
+@pytest.mark.trains
 @pytest.mark.slow
 def test_the_numbers_of_a_language_model_are_the_same_with_two_workers(project: Project) -> None:
     project.tests(QUESTIONS)

@@ -15,7 +15,7 @@ STUDIES = """
         stability.measure(train, labels=Y, vary="init", runs=4)
 
     def test_is_beyond(stability):
-        stability.check(train, labels=Y, vary="init", runs=4, budget=Budget(disagreement=0.5))
+        stability.check(train, labels=Y, vary="init", runs=4, budget=Budget(cross_entropy_sd=1e-6))
 
     def fails_at_first(run):
         if run.index == 2 and not os.path.exists("failed"):
@@ -46,12 +46,12 @@ def test_with_all_of_them_at_once_a_rerun_changes_no_verdict(project: Project, w
     for name in ("pytest_rerunfailures", "pytest_randomly", "pytest_cov", "pytest_html", "pytest_timeout"):
         pytest.importorskip(name)
     project.ini("""
-        timeout = 3
+        timeout = 7
         markers =
             timeout: of pytest-timeout
     """)
     project.tests(STUDIES)
-    project.sleep_in_runs(1)  # a study takes longer than the timeout of a test
+    project.sleep_in_runs(2)  # a study of four takes longer than the timeout of a test, and all else far less
     plugins = [word for name in ("rerunfailures", "randomly", "pytest_cov", "html", "timeout") for word in ("-p", name)]
     more = ["--reruns", "2", "--cov", ".", "--html", "report.html", "--junitxml", "junit.xml"]
     result = project.run(*plugins, *more, "-W", "ignore", way=way)

@@ -77,13 +77,14 @@ def test_nothing_trains_and_each_question_is_planned(project: Project, way: str)
     result.stdout.fnmatch_lines(["SKIPPED [[]*[]] test_toy.py:*: planned"])
 
 
+@pytest.mark.trains
 @pytest.mark.slow
 def test_stored_runs_cost_nothing_and_tell_the_seconds_and_the_spread(project: Project) -> None:
     project.sleep_in_runs(0.5)
     project.tests("""
         @pytest.mark.parametrize("vary", ["init", "shuffle"])
         def test_gate(stability, vary):
-            stability.check(train, labels=Y, vary=vary, budget=Budget(accuracy_sd=20.0, disagreement=80))
+            stability.check(train, labels=Y, vary=vary, budget=Budget(accuracy_sd=20.0, disagreement=100))
     """)
     project.run("--stability-runs", 4, "-k", "init", "--stability-undecided", "pass")
     trained = project.trained()
@@ -109,6 +110,7 @@ def test_stored_runs_cost_nothing_and_tell_the_seconds_and_the_spread(project: P
     )
 
 
+@pytest.mark.trains
 def test_a_verdict_that_stands_trains_nothing_more(project: Project) -> None:
     project.tests("""
         def test_gate(stability):

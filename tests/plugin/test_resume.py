@@ -29,16 +29,16 @@ def test_after_kill_9_only_the_missing_runs_are_trained_to_the_same_bits(
     project: Project, way: str, wait_for: Callable
 ) -> None:
     project.tests(STUDY)
-    project.sleep_in_runs(0.3)
+    project.suffer("hang 5")  # so that it is never too late to kill it
     process = project.start("--stability-runs", 10, way=way)
-    wait_for(lambda: len(project.stored()) >= 3)
+    wait_for(lambda: len(project.stored()) >= 3 and project.has_suffered())
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(10)
+    process.wait(300)
     project.ledger()
     kept = project.stored()
     assert 3 <= len(kept) < 10
     assert project.claims(), "a process that is killed cannot tidy up"
-    project.sleep_in_runs(0)
+    project.suffer("none -1")
     result, resumed = project.study("--stability-runs", 10, way=way)
     result.assert_outcomes(passed=1)
     assert project.trained() == [index for index in range(10) if index not in kept]
@@ -60,18 +60,18 @@ def test_ctrl_c_gives_the_claims_back_and_the_next_session_goes_on(
     project: Project, way: str, tell: Callable, isolation: str, wait_for: Callable
 ) -> None:
     project.tests(STUDY)
-    project.sleep_in_runs(0.3)
+    project.suffer("hang 5")
     process = project.start("--stability-runs", 10, "--stability-isolation", isolation, way=way)
-    wait_for(lambda: len(project.stored()) >= 3 and project.claims())
+    wait_for(lambda: len(project.stored()) >= 3 and project.has_suffered())
     tell(process.pid, signal.SIGINT)
-    assert process.wait(20) == pytest.ExitCode.INTERRUPTED
+    assert process.wait(300) == pytest.ExitCode.INTERRUPTED
     wait_for(lambda: not project.processes())
     kept = project.stored()
     assert len(kept) < 10
     assert project.claims() == []
     assert not list((project.path / ".stabilitykit" / "sessions").iterdir())
     project.ledger()
-    project.sleep_in_runs(0)
+    project.suffer("none -1")
     project.run("--stability-runs", 10, way=way).assert_outcomes(passed=1)
     assert project.trained() == [index for index in range(10) if index not in kept]
 

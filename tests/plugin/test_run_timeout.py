@@ -17,13 +17,13 @@ def test_a_run_that_hangs_is_ended_and_named(project: Project, way: str, isolati
         def test_study(stability):
             stability.measure(train, labels=Y, vary="init", runs=4)
     """)
-    project.suffer("hang 2")
-    result = project.run("--stability-run-timeout", 8, "--stability-isolation", isolation, way=way)
+    project.suffer("hang 2")  # the others take some milliseconds
+    result = project.run("--stability-run-timeout", 15, "--stability-isolation", isolation, way=way)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         [
             "E *1 of train *init* failed: run 2.*Run 2 (timeout; seeds *",
-            "E *the run had not ended after 8 s, which --stability-run-timeout allows",
+            "E *the run had not ended after 15 s, which --stability-run-timeout allows",
             "E *suffer*",
         ]
     )

@@ -9,28 +9,41 @@ import pytest
 if TYPE_CHECKING:
     from .conftest import Project
 
-#: The toy is right about 70 % of two classes, so no amplification can bring its SD of accuracy far beyond 10 points.
-GATES = """
+#: Normal noise beside the right answer, of which all is known: each run flips 1.7 % of the examples, so that the SD
+#: of the accuracy is 1.6 points and two runs disagree on 3.3 %. Under 150 seeds of 150 each of these gates passed and
+#: turned red for each fault. No training is in it, so that a base seed for which they pass is one on every machine.
+NOISY = """
+    def noisy(run):
+        with run.stream("shuffle"):
+            return 3 * nn.functional.one_hot(Y, 2) + torch.randn(64, 2)
+"""
+GATES = (
+    NOISY
+    + """
     def black_box(seed):
         noise = torch.randn(64, 2, generator=torch.Generator().manual_seed(seed))
         return 3 * nn.functional.one_hot(Y, 2) + noise
 
     def test_check(stability):
-        stability.check(train, labels=Y, vary="shuffle", runs=6, budget=Budget(disagreement=20, accuracy_sd=4))
+        stability.check(noisy, labels=Y, vary="shuffle", runs=6, budget=Budget(disagreement=20, accuracy_sd=4))
 
     def test_asserts(stability):
-        study = stability.measure(train, labels=Y, vary="shuffle", runs=6)
+        study = stability.measure(noisy, labels=Y, vary="shuffle", runs=6)
         assert_disagreement(study, at_most=20)
         assert_accuracy_sd(study, at_most=4)
 
     def test_black_box(stability):
         assert_accuracy_sd(stability.measure(black_box, labels=Y, runs=6), at_most=12)
 """
+)
 
-LOOSE = """
+LOOSE = (
+    NOISY
+    + """
     def test_loose(stability):
-        stability.check(train, labels=Y, vary="shuffle", runs=6, budget=Budget(disagreement=90))
+        stability.check(noisy, labels=Y, vary="shuffle", runs=6, budget=Budget(disagreement=90))
 """
+)
 
 
 def test_gates_turn_red_for_planted_faults_and_nothing_more_is_trained(project: Project, way: str) -> None:
@@ -88,10 +101,10 @@ def test_a_gate_that_always_passes_is_found_out(project: Project) -> None:
 
 
 def test_what_fails_anyway_shows_its_own_verdict(project: Project) -> None:
-    project.tests(GATES.replace("disagreement=20, accuracy_sd=4", "disagreement=0"))
+    project.tests(GATES.replace("disagreement=20, accuracy_sd=4", "cross_entropy_sd=1e-6"))
     result = project.run("--stability-selftest", "-k", "test_check")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["E *FAIL *disagreement *"])
+    result.stdout.fnmatch_lines(["E *FAIL *cross_entropy_sd *"])
     result.stdout.no_fnmatch_line("*SelfTestError*")
 
 

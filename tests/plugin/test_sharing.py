@@ -74,8 +74,9 @@ PLACES = """
 """
 
 
-def test_both_workers_train_the_runs_of_one_test_at_almost_twice_the_speed(project: Project) -> None:
-    project.sleep_in_runs(0.3)
+def test_both_workers_train_the_runs_of_one_test_at_the_same_time(project: Project) -> None:
+    project.meet(2)
+    project.sleep_in_runs(0.1)
     project.tests("""
         def test_one(stability):
             stability.measure(train, labels=Y, vary="init", runs=10)
@@ -85,12 +86,9 @@ def test_both_workers_train_the_runs_of_one_test_at_almost_twice_the_speed(proje
     assert sorted(training.index for training in trainings) == list(range(10)), "each run once"
     by_process = [[t for t in trainings if t.pid == pid] for pid in {training.pid for training in trainings}]
     assert len(by_process) == 2
-    # From when both had loaded torch: each then has its share of 10 runs of 0.3 s.
-    both = max(min(t.started for t in part) for part in by_process)
-    shared = [t for t in trainings if t.started >= both]
-    ideal = 0.3 * len(shared) / 2
-    assert max(t.ended for t in shared) - both < 1.6 * ideal + 0.3
-    assert min(map(len, by_process)) >= 3
+    # What they gain by it in seconds is measured in benchmarks/, on a machine that does nothing else.
+    firsts = [min(part, key=lambda training: training.started) for part in by_process]
+    assert max(first.started for first in firsts) < min(first.ended for first in firsts)
 
 
 @pytest.mark.slow
@@ -100,7 +98,7 @@ def test_any_distribution_trains_each_run_once_to_the_same_numbers(project: Proj
     result.assert_outcomes(passed=9, xfailed=1, skipped=1)
     project.timeless(alone)
     trainings = sorted((training.index, training.seeds) for training in project.ledger())
-    project.sleep_in_runs(0.05)
+    project.meet(2)
     for dist in ("load", "loadscope", "loadfile", "loadgroup", "worksteal"):
         project.forget()
         result, shared = project.study("--dist", dist, way="n2")
@@ -144,7 +142,7 @@ def by_question(report: dict) -> dict:
 
 
 def test_what_a_helper_prints_and_warns_is_not_seen(project: Project) -> None:
-    project.sleep_in_runs(0.2)
+    project.meet(2)
     project.tests("""
         import warnings
 
@@ -165,7 +163,7 @@ def test_what_a_helper_prints_and_warns_is_not_seen(project: Project) -> None:
 
 
 def test_nobody_waits_for_a_test_that_has_ended(project: Project) -> None:
-    project.write("conftest.py", "import stabilitykit.xdist\n\nstabilitykit.xdist._GRACE = 60\n")
+    project.write("conftest.py", "import stabilitykit.xdist\n\nstabilitykit.xdist._GRACE = 3600\n")
     project.tests("""
         def test_fails_before_its_study(stability):
             assert False
@@ -175,4 +173,3 @@ def test_nobody_waits_for_a_test_that_has_ended(project: Project) -> None:
     """)
     result = project.run(way="n2")
     result.assert_outcomes(failed=1, passed=1)
-    assert result.duration < 50

@@ -20,10 +20,10 @@ STUDY = """
 @pytest.mark.slow
 def test_two_sessions_at_once_train_each_run_once(project: Project, wait_for: Callable) -> None:
     project.tests(STUDY)
-    project.sleep_in_runs(0.3)
+    project.meet(2)
     store = project.path.parent / f"{project.path.name}-store"
     sessions = [project.start("--stability-store", store, way=way) for way in ("n2", "plain")]
-    assert [session.wait(60) for session in sessions] == [0, 0]
+    assert [session.wait(300) for session in sessions] == [0, 0]
     trainings = project.ledger()
     assert sorted(training.index for training in trainings) == list(range(24))
     assert len({training.pid for training in trainings}) >= 2

@@ -27,7 +27,7 @@ EVERY_KIND = """
         assert_disagreement(study, at_most=90)
 
     def test_fail(stability):
-        stability.check(train, labels=Y, vary="init", runs=20, budget=Budget(disagreement=1))
+        stability.check(train, labels=Y, vary="init", runs=20, budget=Budget(cross_entropy_sd=1e-6))
 
     def test_not_judged(stability):
         study = stability.measure(train, labels=Y, vary="shuffle", runs=3, metrics={"first": first_class})
@@ -60,6 +60,7 @@ def table_of(result: pytest.RunResult) -> list[str]:
     return lines[start + 1 : end]
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("way", ["plain", "n2"])
 def test_a_row_for_each_study_in_the_order_of_the_file(project: Project, way: str) -> None:
     project.tests(EVERY_KIND)
@@ -78,8 +79,8 @@ def test_a_row_for_each_study_in_the_order_of_the_file(project: Project, way: st
     assert row[1:3] == ["init", "4"]
     assert float(row[title.index("disagree %")]) == pytest.approx(metrics["disagreement"]["value"], abs=0.005)
     value, error = row[title.index("acc. SD")].split(" ±")
-    assert float(value) == pytest.approx(metrics["accuracy_sd"]["value"], rel=0.02)
-    assert float(error) == pytest.approx(metrics["accuracy_sd"]["sd_of_sd"], rel=0.1)
+    assert_shown(value, metrics["accuracy_sd"]["value"])
+    assert_shown(error, metrics["accuracy_sd"]["sd_of_sd"])
     verdicts = {name: cells[-1] for name, cells in rows.items()}
     assert verdicts["test_pass"] == "PASS"
     assert verdicts["test_fail"] == "FAIL"
@@ -92,6 +93,11 @@ def test_a_row_for_each_study_in_the_order_of_the_file(project: Project, way: st
     (note,) = [line for line in table if "test_black_box" in line and "note:" in line]
     assert "isolation not proven" in note
     assert table[-1] == "written: report.json"
+
+
+def assert_shown(text: str, number: float) -> None:
+    """The text is the number to as many digits as it shows."""
+    assert abs(float(text) - number) <= 0.501 * 10.0 ** -len(text.partition(".")[2])
 
 
 @pytest.mark.parametrize("way", ["plain", "n2"])

@@ -14,10 +14,10 @@ FILE = "stability-budgets.toml"
 
 CHECKS = """
     def test_one(stability):
-        stability.check(train, labels=Y, vary="init")
+        stability.check(train, labels=Y, vary="shuffle")
 
     def test_two(stability):
-        stability.check(train, labels=Y, vary="shuffle")
+        stability.check(train, labels=Y, vary="init")
 """
 
 
@@ -33,6 +33,7 @@ def calibrated(project: Project) -> str:
     return text
 
 
+@pytest.mark.trains
 def test_what_has_an_entry_is_judged_by_it_and_others_are_added(project: Project, calibrated: str, way: str) -> None:
     result = project.run("--stability-calibrate", "--stability-runs", 4, "--stability-undecided", "pass", way=way)
     result.assert_outcomes(passed=2)

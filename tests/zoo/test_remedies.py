@@ -20,10 +20,11 @@ from stabilitykit.seeding import Stream
 from stabilitykit.task import Recipe
 from stabilitykit.training import Trainer
 from stabilitykit.zoo import aswa, augment_weights, average_weights, clip_gradients, resnet6
+from tests.seeds import BASE_SEED
 
 CPU = torch.device("cpu")
-PLAN = NoiseProtocol("init", runs=2).plans()[0]
-X = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+PLAN = NoiseProtocol("init", runs=2, seed=BASE_SEED).plans()[0]
+X = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.arange(12) % 4
 REMEDIES = (clip_gradients, augment_weights, aswa, average_weights)
 
@@ -37,6 +38,7 @@ def recipe() -> Recipe:
         epochs=2,
         batch_size=4,
         optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9),
+        dtype=torch.float64,  # see `assert_trained_alike`
         name="small",
     )
 
@@ -50,7 +52,7 @@ def fit(recipe):
 def by_hand(recipe, before_step=lambda model: None, after_step=lambda model, step: None, loss_of=None):
     """Train as the recipe does, in plain torch; the model, ready to evaluate."""
     with Stream(PLAN.init):
-        model = recipe.model()
+        model = recipe.model().double()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     shuffle = torch.Generator().manual_seed(PLAN.shuffle)
     loss_of = loss_of or (lambda model, x, y: nn.functional.cross_entropy(model(x), y))
@@ -68,14 +70,21 @@ def by_hand(recipe, before_step=lambda model: None, after_step=lambda model, ste
 
 
 def assert_trained_alike(outputs, model):
+    """Two ways to train one network differ in the order of sums, and six steps of it multiply that.
+
+    In double precision nine digits are left for it beyond the six that are compared, on every platform; in single
+    precision there were none, and what passed on one CPU failed on another.
+    """
     with torch.no_grad():
-        torch.testing.assert_close(outputs, model(X), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(outputs, model(X), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.trains
 def test_without_a_remedy_the_hand_trains_as_the_recipe_does(recipe):
     assert_trained_alike(fit(recipe)[0], by_hand(recipe))
 
 
+@pytest.mark.trains
 def test_gradients_are_clipped_to_one_norm_over_all_weights(recipe):
     norms = []
 
@@ -86,10 +95,12 @@ def test_gradients_are_clipped_to_one_norm_over_all_weights(recipe):
             parameter.grad *= min(1, 0.5 / norm)
 
     expected = by_hand(recipe, before_step=clip)
-    assert min(norms) > 0.5  # else nothing was clipped
+    # Else nothing was clipped. Whichever later step has a smaller gradient than that, both leave it alone.
+    assert norms[0] > 0.5
     assert_trained_alike(fit(clip_gradients(recipe, max_norm=0.5))[0], expected)
 
 
+@pytest.mark.trains
 def test_weights_are_moved_for_each_pass_and_the_gradient_applied_to_themselves(recipe):
     def loss_of(model, x, y):
         noise = [0.1 * torch.randn_like(parameter) for parameter in model.parameters()]
@@ -108,9 +119,10 @@ def test_weights_are_moved_for_each_pass_and_the_gradient_applied_to_themselves(
     assert not torch.allclose(outputs, fit(recipe)[0], atol=1e-3)
 
 
+@pytest.mark.trains
 def test_aswa_goes_on_from_the_mean_of_all_weights_so_far(recipe):
     with Stream(PLAN.init):
-        seen = [[p.detach().clone() for p in recipe.model().parameters()]]
+        seen = [[p.detach().clone().double() for p in recipe.model().parameters()]]
 
     def replace(model, step):
         # The mean of n + 1 numbers from that of n, by its definition as a sum.
@@ -122,6 +134,7 @@ def test_aswa_goes_on_from_the_mean_of_all_weights_so_far(recipe):
     assert_trained_alike(fit(aswa(recipe))[0], by_hand(recipe, after_step=replace))
 
 
+@pytest.mark.trains
 def test_averaged_weights_are_scored_and_do_not_change_the_training(recipe):
     states = []
     plain = by_hand(recipe, after_step=lambda model, step: states.append(copy.deepcopy(model.state_dict())))
@@ -144,12 +157,17 @@ def test_a_remedied_recipe_is_controlled_perturbed_rounded_and_ensembled_like_an
     assert fit(remedied.with_snapshots(2).with_tta())[0].shape == (12, 4)
 
 
+@pytest.mark.trains
 def test_the_offsets_of_weights_come_from_the_stochastic_source(recipe, tmp_path):
     trainer = Trainer(augment_weights(recipe), "cpu", 1, tmp_path)
-    one, other = (trainer.train_once(plan).fingerprint for plan in NoiseProtocol("stochastic", runs=2).plans())
+    one, other = (
+        trainer.train_once(plan).fingerprint for plan in NoiseProtocol("stochastic", runs=2, seed=BASE_SEED).plans()
+    )
     assert one != other
     plain = Trainer(recipe, "cpu", 1, tmp_path)
-    one, other = (plain.train_once(plan).fingerprint for plan in NoiseProtocol("stochastic", runs=2).plans())
+    one, other = (
+        plain.train_once(plan).fingerprint for plan in NoiseProtocol("stochastic", runs=2, seed=BASE_SEED).plans()
+    )
     assert one == other
 
 
