@@ -1,9 +1,9 @@
 """What the paper found, each finding decided in seconds: the scale `tiny`, on scikit-learn's digits.
 
 The other files have every table and figure, for the scales `small` and `paper`. Beside each assertion stands how far
-what was measured (base seed 0) lies beyond the edge of its verdict: z, in standard errors of the difference, less the 1.8
-that its 5 % bound takes. Where z is 6 or more, luck turns it in fewer than one of 10,000 base seeds, though a standard
-error of ten runs is itself known to a quarter only (Student's t with 9 degrees of freedom).
+what was measured (base seed 0) lies beyond the edge of its verdict: z, in standard errors of the difference, less the
+1.8 that its 5 % bound takes. Where z is 6 or more, luck turns it in fewer than one of 10,000 base seeds, though the
+standard error of ten runs is itself known to a quarter only (Student's t with 9 degrees of freedom).
 """
 
 from functools import partial
@@ -82,8 +82,8 @@ def test_depth_makes_the_difference(stability, main_recipe, flat, deeper, findin
         f"much, in the ResNet {times[2]} times (paper: 275,000 and 350,000 times). Shown: the linear "
         f"model stays within rounding, the others do not."
     )
-    # The linear SD is a hundredth of its limit; those of the others are 900 times and more above it, and a lower bound of
-    # ten runs with heavy tails is a tenth of its SD.
+    # The linear SD is a hundredth of its limit; those of the others are 900 times and more above it, and a lower bound
+    # of ten runs with heavy tails is a tenth of its SD.
     assert_within(flat, ROUNDING)
     assert deeper.judge(ROUNDING).outcome is deep.judge(ROUNDING).outcome is Outcome.FAIL
 
