@@ -27,8 +27,14 @@ SOURCES = {
 }
 
 
-def test_no_source_stands_out(stability, main_recipe, learned, findings):
-    studies = {source: learned(stability.measure(main_recipe, vary=source)) for source in SOURCES}
+@pytest.fixture
+def trained(stability, main_recipe, learned):
+    """Measure the ResNet, of which every network has learned its task."""
+    return lambda **question: learned(stability.measure(main_recipe, **question))
+
+
+def test_no_source_stands_out(trained, findings):
+    studies = {source: trained(vary=source) for source in SOURCES}
     for source, study in studies.items():
         findings.row("table 1", SOURCES[source], study)
     low, high = sorted(study.disagreement.value for study in studies.values())[:: len(studies) - 1]
@@ -40,8 +46,8 @@ def test_no_source_stands_out(stability, main_recipe, learned, findings):
     assert_alike(studies.values(), within=3, measures=["disagreement"])  # z = 7: the largest ratio is 1.4 +- 0.12
 
 
-def test_one_ulp_does_what_a_new_initialisation_does(stability, main_recipe, learned, findings):
-    ulp, init = learned(stability.measure(main_recipe, perturb="ulp")), stability.measure(main_recipe, vary="init")
+def test_one_ulp_does_what_a_new_initialisation_does(trained, findings):
+    ulp, init = trained(perturb="ulp"), trained(vary="init")
     findings.row("table 3", "Random bit change", ulp)
     findings.sentence(
         f"Moving one single weight by the smallest possible amount does about as much as entirely new initial weights: "
@@ -70,8 +76,8 @@ def deeper(stability, shallow, learned):
 ROUNDING = Budget(accuracy_sd=0, cross_entropy_sd=1e-6, disagreement=0)
 
 
-def test_depth_makes_the_difference(stability, main_recipe, flat, deeper, findings):
-    deep = stability.measure(main_recipe, perturb="ulp")
+def test_depth_makes_the_difference(trained, flat, deeper, findings):
+    deep = trained(perturb="ulp")
     findings.row("table 8", "Linear: Random bit change", flat)
     findings.row("table 8", "One hidden layer (fully-connected): Random bit change", deeper)
     sds = [study.cross_entropy_sd.value for study in (flat, deeper, deep)]
@@ -99,8 +105,8 @@ def test_it_grows(flat, deeper, findings):
     assert peak.low > 100 * of_flat.high  # measured: 100,000 times
 
 
-def test_averages_of_two_differ_less(stability, scale, main_recipe, findings):
-    single = stability.measure(main_recipe, vary="all", runs=2 * scale.runs)  # for as many averages as runs elsewhere
+def test_averages_of_two_differ_less(trained, scale, findings):
+    single = trained(vary="all", runs=2 * scale.runs)  # for as many averages as runs elsewhere
     pairs = single.ensembles(2)
     findings.row("table 5", "Vanilla (N = 2)", pairs)
     drop = pairs.reduction_against(single).parts["disagreement"]
@@ -112,9 +118,9 @@ def test_averages_of_two_differ_less(stability, scale, main_recipe, findings):
     assert drop.low > 0  # z = 7: the ratio is 0.46 +- 0.04
 
 
-def test_not_only_the_beginning_matters(stability, scale, main_recipe, findings):
+def test_not_only_the_beginning_matters(trained, scale, findings):
     early, late = scale.epochs // 8, 3 * scale.epochs // 4
-    start, eighth, end = (stability.measure(main_recipe, vary="shuffle", onset=onset) for onset in (0, early, late))
+    start, eighth, end = (trained(vary="shuffle", onset=onset) for onset in (0, early, late))
     findings.sentence(
         f"Not only the beginning of training is sensitive. If the order of the images differs from the start, two "
         f"trainings disagree on {start.disagreement.value:.1f} % of the test images; if it differs only after an "
@@ -129,8 +135,8 @@ def test_not_only_the_beginning_matters(stability, scale, main_recipe, findings)
 LAYERS = ["conv1", "block1", "block2", "block3", "pool", "logits"]
 
 
-def test_later_layers_differ_more(stability, main_recipe, findings):
-    found = {source: stability.measure(main_recipe, vary=source).cka(LAYERS) for source in SOURCES}
+def test_later_layers_differ_more(trained, findings):
+    found = {source: trained(vary=source).cka(LAYERS) for source in SOURCES}
     for source, similarity in found.items():
         findings.say(f"CKA, {source}:", *similarity.lines())
     first, last = ([similarity[layer] for similarity in found.values()] for layer in ("conv1", "logits"))
@@ -187,9 +193,9 @@ def test_a_language_model_is_no_different(stability, findings):
     assert_alike([init, dropout], within=3, measures=["disagreement"])  # z = 18: the ratio is 1.24 +- 0.05
 
 
-def test_a_wrong_claim_is_refused(stability, main_recipe, flat, findings):
+def test_a_wrong_claim_is_refused(trained, flat, findings):
     """Where a gate lets everything pass, no verdict above says anything: here are claims that it has to refuse."""
-    everything = stability.measure(main_recipe, vary="all")
+    everything = trained(vary="all")
     claims = {
         "the ResNet varies no more than the linear model": alike([everything, flat], 3, ["cross_entropy_sd"]),
         "two networks disagree on 0.1 % of the images at most": everything.judge(Budget(disagreement=0.1)),
