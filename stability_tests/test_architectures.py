@@ -5,6 +5,8 @@ import pytest
 from stabilitykit import assert_alike, assert_reduction
 from stabilitykit.zoo import mnist, mnist_cnn, resnet6, resnet10, resnet18, shufflenet50, vgg11
 
+pytestmark = pytest.mark.scale("small", "paper")
+
 MODELS = {
     "ResNet-6": resnet6,
     "ResNet-10": resnet10,
@@ -47,7 +49,6 @@ def test_one_ulp_does_what_a_new_initialisation_does(stability, scale, architect
     name, recipe = architecture
     if name == "MNIST":
         pytest.skip("the paper, too, found one ulp to do half or less there")
-    scale.must_train_long_enough()
     studies = [stability.measure(recipe, **CHANGES[change], runs=scale.few) for change in CHANGES]
     assert_alike(studies, within=2, measures=["disagreement", "cross_entropy_sd"])
 

@@ -1,6 +1,10 @@
 """Does the conclusion depend on the constants at which the other sources are held (appendix D)?"""
 
+import pytest
+
 from stabilitykit import variance_components
+
+pytestmark = pytest.mark.scale("small", "paper")
 
 
 def test_constants(stability, main_recipe, findings):

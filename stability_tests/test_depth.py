@@ -5,6 +5,8 @@ import pytest
 from stabilitykit import Budget, assert_within
 from stabilitykit.zoo import hidden_convolution, hidden_layer, linear
 
+pytestmark = pytest.mark.scale("small", "paper")
+
 MODELS = {
     "Linear": linear,
     "One hidden layer (fully-connected)": hidden_layer,

@@ -7,6 +7,8 @@ import pytest
 from stabilitykit import assert_alike
 from stabilitykit.zoo import resnet14
 
+pytestmark = pytest.mark.scale("small", "paper")
+
 VARIES = {"All sources": "all", "Data shuffling": "shuffle", "Parameter initialization": "init"}
 #: Rate and epochs of each row, as shares of those of the main setting.
 SHARES = {

@@ -9,6 +9,8 @@ import pytest
 from stabilitykit import assert_reduction
 from stabilitykit.zoo import hidden_layer
 
+pytestmark = pytest.mark.scale("small", "paper")
+
 #: Percent less variability than the single model, in the paper.
 PUBLISHED = {"snapshots": 48, "snapshots, flip-crop81": 61}
 

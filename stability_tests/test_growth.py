@@ -4,6 +4,8 @@ import pytest
 
 from stabilitykit.zoo import hidden_layer, linear
 
+pytestmark = pytest.mark.scale("small", "paper")
+
 
 @pytest.mark.parametrize("model", [linear, hidden_layer])
 def test_growth(stability, shallow, findings, model):

@@ -4,12 +4,13 @@ import pytest
 
 from stabilitykit import assert_alike
 
+pytestmark = pytest.mark.scale("small", "paper")
 
-def test_one_ulp_does_what_a_new_initialisation_does(stability, scale, main_recipe, findings):
+
+def test_one_ulp_does_what_a_new_initialisation_does(stability, main_recipe, findings):
     ulp = stability.measure(main_recipe, perturb="ulp")
     findings.row("table 3", "Random bit change", ulp)
     init = stability.measure(main_recipe, vary="init")
-    scale.must_train_long_enough()
     assert_alike([ulp, init], within=2, measures=["disagreement", "accuracy_sd", "cross_entropy_sd"])
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from stabilitykit.zoo import resnet14
 
+pytestmark = pytest.mark.scale("small", "paper")
+
 #: When a source begins to vary, as shares of the epochs.
 ONSETS = [0.1, 0.3, 0.5, 0.7, 0.9]
 
@@ -18,8 +20,6 @@ def test_onset(stability, scale, setting, findings, source):
     for measure in ("accuracy_sd", "cross_entropy_sd", "disagreement"):
         curve = {epoch: study[measure].to_json() for epoch, study in studies.items()}
         findings.figure("figure 2", f"{source}: {measure}", {"epochs": scale.epochs, "onset": curve})
-    if source == "low_level":
-        scale.must_train_long_enough()
     first, second, *_, last = studies.values()
     # A tenth of the way through it is nearly as high as from the start, and it falls towards the end.
     assert second.disagreement.high > first.disagreement.low / 2

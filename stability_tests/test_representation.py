@@ -2,6 +2,8 @@
 
 import pytest
 
+pytestmark = pytest.mark.scale("small", "paper")
+
 LAYERS = {
     "conv1": "Conv1",
     "block1": "ResBlock1",

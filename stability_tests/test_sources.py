@@ -4,6 +4,8 @@ import pytest
 
 from stabilitykit import assert_alike
 
+pytestmark = pytest.mark.scale("small", "paper")
+
 ROWS = {
     "init": "Parameter initialization",
     "shuffle": "Data shuffling",

@@ -87,7 +87,7 @@ def paper_tests(pytester: pytest.Pytester) -> pytest.Pytester:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "tiny\n3\n3"),
+        ((), "tiny\n10\n10"),
         (("--stability-scale", "small"), "small\n10\n5"),
         (("--stability-scale", "paper"), "paper\n100\n100"),
         (("--stability-scale", "small", "--stability-runs", "4"), "small\n4\n4"),
@@ -103,6 +103,52 @@ def test_a_scale_says_how_many_runs_where_nobody_else_does(paper_tests, options,
     (test,) = found["tests"]
     assert (test["test"], test["outcome"]) == ("test_scale.py::test_scale", "passed")
     assert test["found"][1] == ["figure", {"figure": "figure 9", "series": "one", "values": {"value": 1}}]
+
+
+def test_a_test_of_another_scale_is_deselected(paper_tests):
+    (paper_tests.path / "stability_tests" / "test_scale.py").write_text(
+        "import pytest\n"
+        "@pytest.mark.scale('small', 'paper')\n"
+        "def test_table(): pass\n"
+        "@pytest.mark.scale('tiny')\n"
+        "def test_finding(): pass\n"
+        "def test_both(): pass\n"
+    )
+    for scale, test in (("tiny", "test_finding"), ("small", "test_table")):
+        result = paper_tests.runpytest("stability_tests", "--stability-scale", scale, "-v")
+        result.assert_outcomes(passed=2, deselected=1)
+        result.stdout.fnmatch_lines_random([f"*{test}*PASSED*", "*test_both*PASSED*"])
+
+
+def test_a_finding_is_said_with_its_verdict_beside_the_papers_number(paper_tests):
+    (paper_tests.path / "stability_tests" / "test_scale.py").write_text(
+        "import torch\n"
+        "from stabilitykit.testing import fake_study\n"
+        "labels = torch.arange(60) % 3\n"
+        "noise = torch.randn(4, 60, 3, generator=torch.Generator().manual_seed(0))\n"
+        "study = fake_study(2.0 * torch.nn.functional.one_hot(labels, 3) + noise, labels)\n"
+        "def test_holds(findings):\n"
+        "    findings.row('table 3', 'Random bit change', study)\n"
+        "    findings.sentence('A small step matters.')\n"
+        "def test_does_not(findings):\n"
+        "    findings.sentence('A small step does not.')\n"
+        "    assert False\n"
+        "def test_learned(learned):\n"
+        "    assert learned(study, at_least=30) is study\n"
+        "    learned(study, at_least=99)\n"
+    )
+    result = paper_tests.runpytest("stability_tests")
+    result.assert_outcomes(passed=1, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*it has not learned its task*",
+            "*how far two trainings of a network differ*",
+            "ResNet-14*one weight by the smallest step*10.6*0.007*",
+            "HOLDS  A small step matters.",
+            "FAILS  A small step does not.",
+        ]
+    )
+    assert "table 3" not in result.stdout.str()  # every column of the paper: with -v
 
 
 def test_an_unknown_scale_is_refused(paper_tests):

@@ -1,0 +1,204 @@
+"""What the paper found, each finding decided in seconds: the scale `tiny`, on scikit-learn's digits.
+
+The other files have every table and figure, for the scales `small` and `paper`. Beside each assertion stands how far
+what was measured (base seed 0) lies beyond the edge of its verdict: z, in standard errors of the difference, less the
+1.8 that its 5 % bound takes. Where z is 6 or more, luck turns it in fewer than one of 10,000 base seeds, though the
+standard error of ten runs is itself known to a quarter only (Student's t with 9 degrees of freedom).
+"""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from stabilitykit import Budget, LanguageRecipe, alike, assert_alike, assert_within, python_topics, warmup_cosine
+from stabilitykit.limits import Outcome
+from stabilitykit.zoo import hidden_layer, linear
+
+pytestmark = pytest.mark.scale("tiny")
+
+SOURCES = {
+    "init": "Parameter initialization",
+    "shuffle": "Data shuffling",
+    "augment": "Data augmentation",
+    "low_level": "Low-level operations",
+    "all": "All sources",
+}
+
+
+@pytest.fixture
+def trained(stability, main_recipe, learned):
+    """Measure the ResNet, of which every network has learned its task."""
+    return lambda **question: learned(stability.measure(main_recipe, **question))
+
+
+def test_no_source_stands_out(trained, findings):
+    studies = {source: trained(vary=source) for source in SOURCES}
+    for source, study in studies.items():
+        findings.row("table 1", SOURCES[source], study)
+    low, high = sorted(study.disagreement.value for study in studies.values())[:: len(studies) - 1]
+    findings.sentence(
+        f"It hardly matters which source of randomness varies. Two trainings that differ in the initial weights, in "
+        f"the order of the images, in their augmentation, in rounding, or in all of it, disagree on {low:.1f} to "
+        f"{high:.1f} % of the test images (paper: 10.5 to 10.7 %). Shown: none does three times as much as another."
+    )
+    assert_alike(studies.values(), within=3, measures=["disagreement"])  # z = 7: the largest ratio is 1.4 +- 0.12
+
+
+def test_one_ulp_does_what_a_new_initialisation_does(trained, findings):
+    ulp, init = trained(perturb="ulp"), trained(vary="init")
+    findings.row("table 3", "Random bit change", ulp)
+    findings.sentence(
+        f"Moving one single weight by the smallest possible amount does about as much as entirely new initial weights: "
+        f"two runs disagree on {ulp.disagreement.value:.1f} % of the test images, against "
+        f"{init.disagreement.value:.1f} % (paper: 10.6 against 10.7 %). Shown: neither does three times as much."
+    )
+    assert_alike([ulp, init], within=3, measures=["disagreement"])  # z = 8: the ratio is 1.2 +- 0.11
+
+
+@pytest.fixture
+def flat(stability, shallow, learned):
+    """A linear model, one ulp apart; it gets 84 % right."""
+    return learned(stability.measure(shallow(linear, curve=True), perturb="ulp"), at_least=70)
+
+
+@pytest.fixture
+def deeper(stability, shallow, learned):
+    """A network of one hidden layer, one ulp apart."""
+    return learned(stability.measure(shallow(hidden_layer, curve=True), perturb="ulp"))
+
+
+# A linear model's loss is convex, and a step downhill on it takes two models no further from one another. So the ulp is
+# not magnified, and what is left is rounding: T = 760 steps, each off by some 2**-24 in either direction, leave about
+# sqrt(T) 2**-24 = 2e-6 in a logit, and less in the mean over 1,198 images. A logit that moves by 2e-6 changes a
+# prediction in fewer than one of 1,000 test sets: a tenth of the images or so have a margin below 0.5.
+ROUNDING = Budget(accuracy_sd=0, cross_entropy_sd=1e-6, disagreement=0)
+
+
+def test_depth_makes_the_difference(trained, flat, deeper, findings):
+    deep = trained(perturb="ulp")
+    findings.row("table 8", "Linear: Random bit change", flat)
+    findings.row("table 8", "One hidden layer (fully-connected): Random bit change", deeper)
+    sds = [study.cross_entropy_sd.value for study in (flat, deeper, deep)]
+    times = [f"{float(f'{sd / sds[0]:.1e}'):,.0f}" for sd in sds]
+    findings.sentence(
+        f"It takes a deep network. In a linear model the same smallest step changes no prediction, and the loss by "
+        f"rounding alone (SD {sds[0]:.0e}). With one hidden layer the loss varies {times[1]} times as "
+        f"much, in the ResNet {times[2]} times (paper: 275,000 and 350,000 times). Shown: the linear "
+        f"model stays within rounding, the others do not."
+    )
+    # The linear SD is a hundredth of its limit; those of the others are 900 times and more above it, and a lower bound
+    # of ten runs with heavy tails is a tenth of its SD.
+    assert_within(flat, ROUNDING)
+    assert deeper.judge(ROUNDING).outcome is deep.judge(ROUNDING).outcome is Outcome.FAIL
+
+
+def test_it_grows(flat, deeper, findings):
+    growth = deeper.growth("cross_entropy")
+    first, peak, of_flat = growth.epochs[0].sd, growth.peak.sd, flat.growth("cross_entropy").peak.sd
+    findings.sentence(
+        f"The smallest step grows while a network trains. With one hidden layer the losses of two runs are "
+        f"{first.value:.0e} apart (SD) after the first epoch and {peak.value:.0e} after epoch {growth.peak.epoch}, in "
+        f"a linear model never more than {of_flat.value:.0e} (paper: figure 3). Shown: a hundred times as much."
+    )
+    assert peak.low > 100 * of_flat.high  # measured: 100,000 times
+
+
+def test_averages_of_two_differ_less(trained, scale, findings):
+    single = trained(vary="all", runs=2 * scale.runs)  # for as many averages as runs elsewhere
+    pairs = single.ensembles(2)
+    findings.row("table 5", "Vanilla (N = 2)", pairs)
+    drop = pairs.reduction_against(single).parts["disagreement"]
+    findings.sentence(
+        f"Averaging networks makes the result more stable. Averages of two disagree on {pairs.disagreement.value:.1f} "
+        f"% of the test images, single networks on {single.disagreement.value:.1f} % (paper: 6.9 against 10.7 %). "
+        f"Shown: it falls, by {drop:.0f} %."
+    )
+    assert drop.low > 0  # z = 7: the ratio is 0.46 +- 0.04
+
+
+def test_not_only_the_beginning_matters(trained, scale, findings):
+    early, late = scale.epochs // 8, 3 * scale.epochs // 4
+    start, eighth, end = (trained(vary="shuffle", onset=onset) for onset in (0, early, late))
+    findings.sentence(
+        f"Not only the beginning of training is sensitive. If the order of the images differs from the start, two "
+        f"trainings disagree on {start.disagreement.value:.1f} % of the test images; if it differs only after an "
+        f"eighth of the epochs, on {eighth.disagreement.value:.1f} %; only after three quarters, on "
+        f"{end.disagreement.value:.1f} % (paper: figure 2). Shown: the first is no three times the second, and "
+        f"more than the last."
+    )
+    assert_alike([start, eighth], within=3, measures=["disagreement"])  # z = 8: the ratio is 1.2 +- 0.1
+    assert end.reduction_against(start).parts["disagreement"].low > 0  # z = 7
+
+
+LAYERS = ["conv1", "block1", "block2", "block3", "pool", "logits"]
+
+
+def test_later_layers_differ_more(trained, findings):
+    found = {source: trained(vary=source).cka(LAYERS) for source in SOURCES}
+    for source, similarity in found.items():
+        findings.say(f"CKA, {source}:", *similarity.lines())
+    first, last = ([similarity[layer] for similarity in found.values()] for layer in ("conv1", "logits"))
+
+    def span(layer):
+        return f"{min(cka.value for cka in layer):.2f} to {max(cka.value for cka in layer):.2f}"
+
+    findings.sentence(
+        f"Whatever varies, two trained networks are alike in their first layer and less so in their last: their "
+        f"similarity (CKA; 1 is equal) is {span(first)} there and "
+        f"{span(last)} here (paper: figure 1). Shown, for each source."
+    )
+    assert all(after.high < before.low for before, after in zip(first, last, strict=True))  # z = 6 to 9
+
+
+class NextWord(nn.Module):
+    """Tokens ``[T, B]`` and what is remembered of the text before in; logits of each next word and the memory out."""
+
+    def __init__(self, vocabulary):
+        super().__init__()
+        self.words, self.memory = nn.Embedding(vocabulary, 64), nn.GRU(64, 64)
+        self.dropout, self.logits = nn.Dropout(0.2), nn.Linear(64, vocabulary)
+
+    def forward(self, tokens, hidden=None):
+        seen, hidden = self.memory(self.dropout(self.words(tokens)), hidden)
+        return self.logits(self.dropout(seen)), hidden
+
+
+def test_a_language_model_is_no_different(stability, findings):
+    corpus = python_topics(least=20)
+    recipe = LanguageRecipe(
+        model=partial(NextWord, len(corpus)),
+        corpus=corpus,
+        epochs=3,
+        batch_size=32,
+        segment=20,
+        optimizer=lambda model: torch.optim.Adam(model.parameters(), lr=0.02),
+        schedule=warmup_cosine(0.2),
+        name="GRU",
+    )
+    init, dropout = (stability.measure(recipe, vary=source) for source in ("init", "stochastic"))
+    findings.row("table 2", "Parameter initialization", init)
+    findings.row("table 2", "Stochastic operations", dropout)
+    findings.sentence(
+        f"A language model is no different. Two trainings predict another next word in "
+        f"{init.disagreement.value:.1f} % of the places if their initial weights differ, in "
+        f"{dropout.disagreement.value:.1f} % if only their dropout does (paper: 17.3 and 17.3 %). Shown: neither does "
+        f"three times as much. (One smallest step takes longer to grow here: see --stability-scale small.)"
+    )
+    # What a model gets that knows only how often each word occurs: 64 here. These get 34, whose SD is 0.4.
+    shares = (torch.bincount(corpus.train, minlength=len(corpus)) + 1) / (len(corpus.train) + len(corpus))
+    of_frequencies = float(shares[corpus.test].log().mean().neg().exp())
+    assert max(init.perplexity.high, dropout.perplexity.high) < 0.75 * of_frequencies
+    assert_alike([init, dropout], within=3, measures=["disagreement"])  # z = 18: the ratio is 1.24 +- 0.05
+
+
+def test_a_wrong_claim_is_refused(trained, flat, findings):
+    """Where a gate lets everything pass, no verdict above says anything: here are claims that it has to refuse."""
+    everything = trained(vary="all")
+    claims = {
+        "the ResNet varies no more than the linear model": alike([everything, flat], 3, ["cross_entropy_sd"]),
+        "two networks disagree on 0.1 % of the images at most": everything.judge(Budget(disagreement=0.1)),
+    }
+    findings.sentence(f"The judgement can say no. Refused, as they have to be: {'; '.join(claims)}.")
+    assert [claim.outcome for claim in claims.values()] == [Outcome.FAIL] * len(claims)
