@@ -65,7 +65,7 @@ def whole_study(folder: Path, runs: int) -> None:
 
     torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)  # imports torch's compiler, which is no part of a run
     peak = Peak()
-    session = Session(RunStore(folder / f"store {runs}", "benchmark"), folder, device="cpu")
+    session = Session(RunStore(folder / f"store {runs}"), folder, device="cpu")
     study = measure(train, NoiseProtocol("init", runs=runs), labels=labels, session=session)
     study.measures.compute(study.measures)
     print(peak.bytes())

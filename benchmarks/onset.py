@@ -83,7 +83,7 @@ def main() -> None:
     bare = 0.0
     with tempfile.TemporaryDirectory() as folder:
         stores = {
-            "branched": RunStore(Path(folder) / "branched", "one"),
+            "branched": RunStore(Path(folder) / "branched"),
             "from the start": Forgetful(Path(folder) / "straight", "one"),
         }
         timed(Forgetful(Path(folder) / "warm", "one"), recipe_of(2), 1, 2)

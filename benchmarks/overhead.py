@@ -58,7 +58,7 @@ def each_run() -> None:
     logits = torch.randn(2000, 10)
     labels = torch.zeros(2000, dtype=torch.long)
     with tempfile.TemporaryDirectory() as folder:
-        store = RunStore(Path(folder), "benchmark")
+        store = RunStore(Path(folder))
         trainer = Trainer(as_task(train, labels), "cpu", 1, Path(folder))
 
         def per_run(executor: Executor, runs: int) -> float:

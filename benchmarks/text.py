@@ -34,7 +34,7 @@ def main() -> None:
     model = partial(QRNN, len(corpus), embedding=64, hidden=128, **dropout)
     settings = {"model": model, "epochs": 12, "batch_size": 8, "segment": 35, "schedule": warmup_cosine(0.5)}
     with tempfile.TemporaryDirectory() as folder:
-        session = Session(RunStore(Path(folder), "text"), Path(__file__).parent)
+        session = Session(RunStore(Path(folder)), Path(__file__).parent)
         for name, optimizer in OPTIMIZERS.items():
             recipe = penn_treebank(corpus, optimizer=optimizer, **settings)
             for protocol in (NoiseProtocol("none", "ulp", RUNS), NoiseProtocol("init", runs=RUNS)):

@@ -311,7 +311,8 @@ def test_a_child_begins_without_cuda_though_its_parent_uses_it(
 
     torch.cuda.is_available()
     torch.zeros(1, device=device)
-    executor = ChildProcesses(trainer(), tmp_path, tmp_path / "tasks", devices=[device], method=method)  # type: ignore[arg-type]  # a literal
+    tasks = RunStore(tmp_path / "store").session_folder / "tasks"
+    executor = ChildProcesses(trainer(), tmp_path, tasks, devices=[device], method=method)  # type: ignore[arg-type]  # a literal
     try:
         assert executor.call(state_of_cuda) == (False, False)
     finally:
@@ -322,7 +323,7 @@ def test_two_workers_on_one_device_train_the_bits_of_one(device: str, tmp_path: 
     pytest.importorskip("cloudpickle", reason="what sends a task to a child")
 
     def study(name: str, **how: object) -> list[tuple[object, ...]]:
-        session = Session(RunStore(tmp_path / name, name), tmp_path, device=device, **how)  # type: ignore[arg-type]  # its options
+        session = Session(RunStore(tmp_path / name), tmp_path, device=device, **how)  # type: ignore[arg-type]  # its options
         found = measure(net(), NoiseProtocol("init", runs=4), session=session)
         assert found.control.proven
         return [left(record) for record in found.records]
