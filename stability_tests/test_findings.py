@@ -14,7 +14,7 @@ from torch import nn
 
 from stabilitykit import Budget, LanguageRecipe, alike, assert_alike, assert_within, python_topics, warmup_cosine
 from stabilitykit.limits import Outcome
-from stabilitykit.zoo import hidden_layer, linear
+from stabilitykit.zoo import linear, resnet14
 
 pytestmark = pytest.mark.scale("tiny")
 
@@ -46,8 +46,20 @@ def test_no_source_stands_out(trained, findings):
     assert_alike(studies.values(), within=3, measures=["disagreement"])  # z = 7: the largest ratio is 1.4 +- 0.12
 
 
-def test_one_ulp_does_what_a_new_initialisation_does(trained, findings):
-    ulp, init = trained(perturb="ulp"), trained(vary="init")
+@pytest.fixture
+def ulp(stability, setting, learned):
+    """The ResNet, scored after every epoch, one ulp apart."""
+    return learned(stability.measure(setting(resnet14, curve=True), perturb="ulp"))
+
+
+@pytest.fixture
+def flat(stability, shallow, learned):
+    """A linear model, one ulp apart; it gets 84 % right."""
+    return learned(stability.measure(shallow(linear, curve=True), perturb="ulp"), at_least=70)
+
+
+def test_one_ulp_does_what_a_new_initialisation_does(ulp, trained, findings):
+    init = trained(vary="init")
     findings.row("table 3", "Random bit change", ulp)
     findings.sentence(
         f"Moving one single weight by the smallest possible amount does about as much as entirely new initial weights: "
@@ -57,18 +69,6 @@ def test_one_ulp_does_what_a_new_initialisation_does(trained, findings):
     assert_alike([ulp, init], within=3, measures=["disagreement"])  # z = 8: the ratio is 1.2 +- 0.11
 
 
-@pytest.fixture
-def flat(stability, shallow, learned):
-    """A linear model, one ulp apart; it gets 84 % right."""
-    return learned(stability.measure(shallow(linear, curve=True), perturb="ulp"), at_least=70)
-
-
-@pytest.fixture
-def deeper(stability, shallow, learned):
-    """A network of one hidden layer, one ulp apart."""
-    return learned(stability.measure(shallow(hidden_layer, curve=True), perturb="ulp"))
-
-
 # A linear model's loss is convex, and a step downhill on it takes two models no further from one another. So the ulp is
 # not magnified, and what is left is rounding: T = 760 steps, each off by some 2**-24 in either direction, leave about
 # sqrt(T) 2**-24 = 2e-6 in a logit, and less in the mean over 1,198 images. A logit that moves by 2e-6 changes a
@@ -76,33 +76,28 @@ def deeper(stability, shallow, learned):
 ROUNDING = Budget(accuracy_sd=0, cross_entropy_sd=1e-6, disagreement=0)
 
 
-def test_depth_makes_the_difference(trained, flat, deeper, findings):
-    deep = trained(perturb="ulp")
+def test_depth_makes_the_difference(ulp, flat, findings):
     findings.row("table 8", "Linear: Random bit change", flat)
-    findings.row("table 8", "One hidden layer (fully-connected): Random bit change", deeper)
-    sds = [study.cross_entropy_sd.value for study in (flat, deeper, deep)]
-    times = [f"{float(f'{sd / sds[0]:.1e}'):,.0f}" for sd in sds]
+    times = float(f"{ulp.cross_entropy_sd.value / flat.cross_entropy_sd.value:.1e}")
     findings.sentence(
         f"It takes a deep network. In a linear model the same smallest step changes no prediction, and the loss by "
-        f"rounding alone (SD {sds[0]:.0e}). With one hidden layer the loss varies {times[1]} times as "
-        f"much, in the ResNet {times[2]} times (paper: 275,000 and 350,000 times). Shown: the linear "
-        f"model stays within rounding, the others do not."
+        f"rounding alone (SD {flat.cross_entropy_sd.value:.0e}); in the ResNet the loss varies {times:,.0f} times as "
+        f"much (paper: 350,000 times). Shown: the linear model stays within rounding, the ResNet does not."
     )
-    # The linear SD is a hundredth of its limit; those of the others are 900 times and more above it, and a lower bound
-    # of ten runs with heavy tails is a tenth of its SD.
+    # Seen with two base seeds and kernels: SDs of 8e-9 and of 6e-3 and more, a hundredth and 6,000 times the limit.
     assert_within(flat, ROUNDING)
-    assert deeper.judge(ROUNDING).outcome is deep.judge(ROUNDING).outcome is Outcome.FAIL
+    assert ulp.judge(ROUNDING).outcome is Outcome.FAIL
 
 
-def test_it_grows(flat, deeper, findings):
-    growth = deeper.growth("cross_entropy")
-    first, peak, of_flat = growth.epochs[0].sd, growth.peak.sd, flat.growth("cross_entropy").peak.sd
+def test_it_grows(ulp, flat, findings):
+    growth, of_flat = ulp.growth("cross_entropy"), flat.growth("cross_entropy").peak.sd
+    first, last = growth.epochs[0].sd, growth.epochs[-1].sd
     findings.sentence(
-        f"The smallest step grows while a network trains. With one hidden layer the losses of two runs are "
-        f"{first.value:.0e} apart (SD) after the first epoch and {peak.value:.0e} after epoch {growth.peak.epoch}, in "
-        f"a linear model never more than {of_flat.value:.0e} (paper: figure 3). Shown: a hundred times as much."
+        f"The smallest step grows at once in a deep network. The losses of ResNets are {first.value:.1g} apart "
+        f"(SD) after one epoch, while all are still bad, and {last.value:.1g} after the last; those of linear models "
+        f"never more than {of_flat.value:.0e} (paper: figure 3). Shown: a hundred times the linear model's, and more."
     )
-    assert peak.low > 100 * of_flat.high  # measured: 100,000 times
+    assert last.low > 100 * of_flat.high  # measured: 300,000 times
 
 
 def test_averages_of_two_differ_less(trained, scale, findings):
