@@ -69,7 +69,7 @@ def each_run() -> None:
         alone = [seconds(lambda: trainer.train_once(plan)) for _ in range(50 * ROUNDS)]
         here = [per_run(InProcess(trainer), 50) for _ in range(ROUNDS)]
         with contextlib.closing(
-            ChildProcesses(trainer, Path(folder), Path(folder) / "tasks", devices=["cpu"])
+            ChildProcesses(trainer, Path(folder), store.session_folder / "tasks", devices=["cpu"])
         ) as children:
             per_run(children, 2)  # starts the server
             there = [per_run(children, 10) for _ in range(ROUNDS)]

@@ -289,7 +289,7 @@ class TestPayload:
 
     def test_what_cannot_be_sent_says_why(self, tmp_path: Path) -> None:
         lock = threading.Lock()
-        with pytest.raises(CannotSend, match=r"TypeError: cannot pickle '_thread\.lock' object"):
+        with pytest.raises(CannotSend, match=r"TypeError: .*_thread\.lock"):
             Payload(trainer_of(lambda run: lock, tmp_path), ROOT)
 
     def test_a_full_disk_is_a_store_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
