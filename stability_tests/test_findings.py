@@ -115,7 +115,7 @@ def test_averages_of_two_differ_less(trained, scale, findings):
 
 
 def test_snapshots_of_one_training_differ_less(stability, shallow, learned, findings):
-    """The paper's remedy, where so short a training has use for it: a rate at which one hidden layer does not settle."""
+    """The paper's remedy, where so short a training has a use for it: a rate at which the network does not settle."""
     recipe = shallow(hidden_layer, lr=0.3, epochs=60)
     plain, snapshots = (
         learned(stability.measure(task, vary="all"), at_least=75) for task in (recipe, recipe.with_snapshots(5))

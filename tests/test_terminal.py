@@ -40,7 +40,7 @@ def summary(test="test_a.py::test_b", name="init", **values):
         "metrics": metrics,
         "verdict": None,
         "notes": [],
-        "records": [{"status": "ok"}, {"status": "ok"}],
+        "records": [{"status": "ok", "fingerprint": "a0"}, {"status": "ok", "fingerprint": "b1"}],
     } | values
 
 
@@ -52,7 +52,8 @@ def test_a_row_has_the_papers_columns():
 
 
 def test_two_tasks_of_one_test_are_told_apart():
-    rows = study_table([summary(), summary(task="wide"), summary(task="wide", name="shuffle"), summary("a.py::test_c")])
+    wide = [summary(task="wide"), summary(task="wide", name="shuffle")]
+    rows = study_table([summary(), *wide, summary("a.py::test_c", verdict="pass")])
     assert [row.partition("  ")[0] for row in rows] == [
         "test",
         "test_b (net)",
@@ -97,7 +98,11 @@ def test_regressions_have_a_table_of_their_own():
 
 
 def test_a_study_with_failed_runs_counts_those_that_are_left():
-    failed = summary(metrics={}, verdict="fail", records=[{"status": "ok"}, {"status": "failed"}])
+    failed = summary(
+        metrics={},
+        verdict="fail",
+        records=[{"status": "ok", "fingerprint": "a0"}, {"status": "failed", "fingerprint": ""}],
+    )
     row = study_table([failed])[1].split()
     assert row == ["test_b", "init", "1/2", *["-"] * 7, "FAIL"]
 
@@ -122,15 +127,34 @@ def test_a_number_is_shown_to_what_it_is_worth(metric, estimate, shown):
 def test_a_note_is_said_once_with_those_that_it_is_about():
     lines = study_table(
         [
-            summary("a.py::one", notes=["low-level source: native"]),
-            summary("a.py::two", notes=["low-level source: native", "runs not kept: x is a file"]),
-            summary("a.py::two", notes=["low-level source: native"]),
+            summary("a.py::one", verdict="pass", notes=["low-level source: native"]),
+            summary("a.py::two", verdict="pass", notes=["low-level source: native", "runs not kept: x is a file"]),
+            summary("a.py::two", verdict="pass", notes=["low-level source: native"]),
         ]
     )
     assert lines[4:] == [
         "note: low-level source: native (one, two)",
         "note: runs not kept: x is a file (two)",
     ]
+
+
+def rows_of(*summaries):
+    return [line.split()[0] for line in study_table(summaries)[1:] if not line.startswith("note")]
+
+
+@pytest.mark.parametrize("verdict", [None, "pass"])
+def test_a_study_that_another_test_shows_is_shown_again_only_with_a_verdict(verdict):
+    first, again = summary("a.py::test_a", verdict=verdict), summary("a.py::test_b", verdict=None)
+    judged = summary("a.py::test_c", verdict="fail")
+    assert rows_of(first, again) == ["test_a"]
+    assert rows_of(again, judged) == ["test_c"]
+    assert rows_of(first, judged) == (["test_c"] if verdict is None else ["test_a", "test_c"])
+    assert study_table([first, again])[-1] == "note: 1 more without a verdict, of studies that have a row"
+
+
+@pytest.mark.parametrize("change", [{"task": "wide"}, {"name": "shuffle"}, {"metrics": {"accuracy": cell(90.2)}}])
+def test_a_study_that_differs_in_anything_is_another_one(change):
+    assert len(rows_of(summary("a.py::test_a"), summary("a.py::test_b", **change))) == 2
 
 
 def test_no_study_is_no_table():

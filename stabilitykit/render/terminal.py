@@ -41,12 +41,30 @@ def study_table(summaries: Sequence[Summary]) -> list[str]:
     ``floor`` is the part of the accuracy SD that the test examples give by flipping independently.
     """
     lines: list[str] = []
-    names = _names(summaries)
+    shown = _without_repeats(summaries)
+    names = _names(shown)
     for columns in (_CLASSES, _REGRESSION, _LANGUAGE):
-        rows = [summary for summary in summaries if _columns(summary) is columns]
+        rows = [summary for summary in shown if _columns(summary) is columns]
         if rows:
             lines += [""] * bool(lines) + _table(columns, rows, names)
-    return lines + _notes(summaries)
+    left_out = len(summaries) - len(shown)
+    more = [f"note: {left_out} more without a verdict, of studies that have a row"] if left_out else []
+    return lines + more + _notes(summaries)
+
+
+def _without_repeats(summaries: Sequence[Summary]) -> list[Summary]:
+    """Leave out a row without a verdict whose study another test has a row for: several may ask for the same runs."""
+    judged = [_study(summary) for summary in summaries if summary["verdict"]]
+    shown: list[Summary] = []
+    for summary in summaries:
+        if summary["verdict"] or ((study := _study(summary)) not in judged and study not in map(_study, shown)):
+            shown.append(summary)
+    return shown
+
+
+def _study(summary: Summary) -> tuple[object, ...]:
+    runs = [record["fingerprint"] for record in summary["records"]]
+    return summary["task"], summary["name"], runs, summary["metrics"]
 
 
 def short_name(test: str) -> str:
