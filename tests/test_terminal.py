@@ -53,7 +53,7 @@ def test_a_row_has_the_papers_columns():
 
 def test_two_tasks_of_one_test_are_told_apart():
     wide = [summary(task="wide"), summary(task="wide", name="shuffle")]
-    rows = study_table([summary(), *wide, summary("a.py::test_c", verdict="pass")])
+    rows = study_table([summary(), *wide, summary("a.py::test_c", name="augment")])
     assert [row.partition("  ")[0] for row in rows] == [
         "test",
         "test_b (net)",
