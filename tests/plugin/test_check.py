@@ -38,8 +38,8 @@ def test_a_verdict_that_stands_ends_the_training(project, verdicts, way):
     result.assert_outcomes(passed=1, failed=1)
     assert [verdict for verdict, _, _ in found] == ["fail", "pass"]
     assert all(3 <= runs < 8 and most == 20 for _, runs, most in found)
-    # The tests share an experiment, whose runs are trained once. A second worker goes on while the first one looks, which
-    # takes a moment, and the 17 runs that are left take five seconds.
+    # The tests share an experiment, whose runs are trained once. A second worker goes on while the first one looks,
+    # which takes a moment, and the 17 runs that are left take five seconds.
     stored = project.stored()
     assert stored == list(range(len(stored)))
     assert max(runs for _, runs, _ in found) <= len(stored) < 20
