@@ -183,7 +183,8 @@ def _run_all(options: argparse.Namespace, width: int) -> int:
     failed = []
     for name in options.only:
         for seed in options.seeds:
-            found = run(name, seed, _session(options, seed), options.workers)
+            with tempfile.TemporaryDirectory(prefix="platforms-") as store:
+                found = run(name, seed, _session(options, seed, store), options.workers)
             print(f"{name:{width}}  base seed {seed}  {found}", flush=True)
             if found.code:
                 failed.append(found)
@@ -198,9 +199,8 @@ def files_that_train() -> list[str]:
     return [str(path.relative_to(ROOT)) for path in files if "mark.trains" in path.read_text(encoding="utf-8")]
 
 
-def _session(options: argparse.Namespace, seed: int) -> list[str]:
+def _session(options: argparse.Namespace, seed: int, store: str) -> list[str]:
     if options.main_job:
-        store = tempfile.mkdtemp(prefix="platforms-")
         return [*MAIN_JOB, f"--stability-seed={seed}", f"--stability-store={store}", *options.arguments]
     files = [path for path in files_that_train() if not (options.quick and path.startswith(_NOT_QUICK))]
     return ["-m", "trains and not slow" if options.quick else "trains", *files, *options.arguments]
