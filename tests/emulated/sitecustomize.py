@@ -18,10 +18,23 @@ def change(torch):
     if _CHANGES.get("mkldnn") == "off":
         torch.backends.mkldnn.enabled = False
     if "threads" in _CHANGES:
-        fewest, set_num_threads = int(_CHANGES["threads"]), torch.set_num_threads
-        # A run asks for one thread unless it is told otherwise.
-        torch.set_num_threads = lambda count: set_num_threads(max(count, fewest))
-        torch.set_num_threads(fewest)
+        compute_with_more_threads(torch, int(_CHANGES["threads"]))
+
+
+def compute_with_more_threads(torch, fewest):
+    """Let sums be split as so many threads split them, and a caller be told the number that was set.
+
+    A run sets one thread, writes down that it had one, and knows nothing of the machine.
+    """
+    set_num_threads, told = torch.set_num_threads, torch.get_num_threads()
+
+    def set_at_least(count):
+        nonlocal told
+        set_num_threads(max(count, fewest))
+        told = count
+
+    torch.set_num_threads, torch.get_num_threads = set_at_least, lambda: told
+    set_num_threads(fewest)
 
 
 class _Changing(Loader):

@@ -80,7 +80,7 @@ def test_nothing_trains_and_each_question_is_planned(project: Project, way: str)
 @pytest.mark.trains
 @pytest.mark.slow
 def test_stored_runs_cost_nothing_and_tell_the_seconds_and_the_spread(project: Project) -> None:
-    project.sleep_in_runs(0.5)
+    project.sleep_in_runs(1.5)  # less than a tenth of a minute would be shown in other words
     project.tests("""
         @pytest.mark.parametrize("vary", ["init", "shuffle"])
         def test_gate(stability, vary):

@@ -14,8 +14,12 @@ if TYPE_CHECKING:
 #: turned red for each fault. No training is in it, so that a base seed for which they pass is one on every machine.
 NOISY = """
     def noisy(run):
-        with run.stream("shuffle"):
-            return 3 * nn.functional.one_hot(Y, 2) + torch.randn(64, 2)
+        run.perturb(nn.Linear(1, 1))  # which nothing trains: the control has weights to compare
+        for _ in run.epochs(1):
+            with run.stream("shuffle"):
+                noise = torch.randn(64, 2)
+        note(run, time.time())
+        return 3 * nn.functional.one_hot(Y, 2) + noise
 """
 GATES = (
     NOISY
