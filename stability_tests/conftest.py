@@ -285,8 +285,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     reports.sort(key=lambda report: report.location[:2])  # by file and line: workers report as they come
     noted = [(report, *noted) for report in reports for noted in report.user_properties]
     rows = [value for _, name, value in noted if name == "row"]
+    scale = SCALES[config.getoption("stability_scale")]
     sentences = [(report.passed, value) for report, name, value in noted if name == "sentence"]
-    for title, lines in (_overview(rows, sentences) if sentences else {}).items():
+    for title, lines in (_overview(scale, rows, sentences) if sentences else {}).items():
         _section(terminalreporter, title, lines)
     if config.getoption("verbose") > 0 or not sentences:
         for table in [table for table in PAPER if any(row["table"] == table for row in rows)]:
@@ -314,7 +315,7 @@ PLAINLY = {
     "Low-level operations": "other rounding in every step",
     "Stochastic operations": "other dropout",
     "All sources": "all of these",
-    "Random bit change": "one weight by the smallest step",
+    "Random bit change": "one initial weight, by the smallest amount",
     "Vanilla (N = 2)": "all of these, two networks averaged",
 }
 NETWORKS = {
@@ -324,7 +325,7 @@ NETWORKS = {
 }
 
 
-def _overview(rows: list[dict[str, Any]], sentences: list[tuple[bool, str]]) -> dict[str, list[str]]:
+def _overview(scale: Scale, rows: list[dict[str, Any]], sentences: list[tuple[bool, str]]) -> dict[str, list[str]]:
     """Make the sections that say what was found to a reader who does not know the paper."""
     verdicts = [
         line
@@ -340,11 +341,15 @@ def _overview(rows: list[dict[str, Any]], sentences: list[tuple[bool, str]]) -> 
 def _plain_table(rows: list[dict[str, Any]]) -> list[str]:
     heads = ["network", "two trainings differ in", "score", "disagree, %", "paper", "SD of the loss", "paper"]
     cells = [heads, *(_plainly(row) for row in rows)]
+    images = scale.images()
     about = (
-        f"{min(row['runs'] for row in rows)} or more trainings a row, each compared with each. score: right answers, "
-        "or perplexity. disagree: test examples for which two trainings give different answers, with a 90 % "
-        "interval. SD of the loss: over the trainings (language model: of the perplexity). paper: Summers & Dinneen, "
-        "ICML 2021, on other data and with larger networks, so that what compares is which rows are alike. More: -v."
+        f"{min(row['runs'] for row in rows)} or more trainings a row, each compared with each. Images: {images.name}, "
+        f"{len(images.train[1])} to train on, {len(images.test[1])} to test; ResNet-14 at {scale.width:g} of its "
+        f"width, {scale.epochs} epochs. score: right answers, or perplexity. disagree: test examples for which two "
+        "trainings give different answers. SD of the loss: over the trainings (language model: of the perplexity). "
+        "Brackets, here and below: 90 % intervals, over trainings. paper: Summers & Dinneen, ICML 2021, on other data and with larger "
+        "networks: compare the pattern of the rows, not the numbers. A factor of three is what this few trainings can "
+        "decide without luck. More: -v."
     )
     return [*_lined_up(cells), *textwrap.wrap(about, 133)]
 

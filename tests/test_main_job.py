@@ -77,4 +77,4 @@ def test_a_planted_fault_turns_the_main_job_red(main_job, fault, test, said):
 def test_without_a_fault_wrong_claims_are_refused_and_the_main_job_says_so(main_job):
     result = main_job("nothing", "test_a_wrong_claim_is_refused")
     assert result.returncode == pytest.ExitCode.OK, result.stdout
-    assert "HOLDS  The judgement can say no." in result.stdout
+    assert "HOLDS  A check of the checks: " in result.stdout
