@@ -334,11 +334,11 @@ def _overview(scale: Scale, rows: list[dict[str, Any]], sentences: list[tuple[bo
             sentence, 126, initial_indent="HOLDS  " if passed else "FAILS  ", subsequent_indent=" " * 7
         )
     ]
-    table = {"how far two trainings of a network differ": _plain_table(rows)} if rows else {}
+    table = {"how far two trainings of a network differ": _plain_table(scale, rows)} if rows else {}
     return table | {"what the paper found, and whether it holds here": verdicts}
 
 
-def _plain_table(rows: list[dict[str, Any]]) -> list[str]:
+def _plain_table(scale: Scale, rows: list[dict[str, Any]]) -> list[str]:
     heads = ["network", "two trainings differ in", "score", "disagree, %", "paper", "SD of the loss", "paper"]
     cells = [heads, *(_plainly(row) for row in rows)]
     images = scale.images()
@@ -347,9 +347,9 @@ def _plain_table(rows: list[dict[str, Any]]) -> list[str]:
         f"{len(images.train[1])} to train on, {len(images.test[1])} to test; ResNet-14 at {scale.width:g} of its "
         f"width, {scale.epochs} epochs. score: right answers, or perplexity. disagree: test examples for which two "
         "trainings give different answers. SD of the loss: over the trainings (language model: of the perplexity). "
-        "Brackets, here and below: 90 % intervals, over trainings. paper: Summers & Dinneen, ICML 2021, on other data and with larger "
-        "networks: compare the pattern of the rows, not the numbers. A factor of three is what this few trainings can "
-        "decide without luck. More: -v."
+        "Brackets, here and below: 90 % intervals, over trainings. paper: Summers & Dinneen, ICML 2021, on other data "
+        "and with larger networks: compare the pattern of the rows, not the numbers. A factor of three is what so few "
+        "trainings decide without luck. More: -v."
     )
     return [*_lined_up(cells), *textwrap.wrap(about, 133)]
 
