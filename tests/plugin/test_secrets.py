@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickletools
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,23 +27,28 @@ TEST = """
 
 
 @pytest.fixture
-def secret(project: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def secret(project: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A project that knows a secret, and its folder of temporary files."""
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    monkeypatch.setenv("CI_TOKEN", TOKEN)
-    monkeypatch.setenv("TMPDIR", str(temporary))
-    project.tests(TEST)
-    return temporary
+    with tempfile.TemporaryDirectory() as temporary:  # a short path: multiprocessing puts a socket there
+        monkeypatch.setenv("CI_TOKEN", TOKEN)
+        monkeypatch.setenv("TMPDIR", temporary)
+        project.tests(TEST)
+        yield Path(temporary)
 
 
-def files(*folders: Path) -> list[Path]:
-    return [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+def contents(*folders: Path) -> dict[Path, bytes]:
+    """What the files below some folders hold, while a session may still put one in its place."""
+    found = {}
+    for path in (path for folder in folders for path in folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file():
+                found[path] = path.read_bytes()
+    return found
 
 
-def is_pickle(path: Path) -> bool:
+def is_pickle(content: bytes) -> bool:
     try:
-        return any(operation.name == "STOP" for operation, _, _ in pickletools.genops(path.read_bytes()))
+        return any(operation.name == "STOP" for operation, _, _ in pickletools.genops(content))
     except Exception:  # noqa: BLE001  # whatever a file that is none makes of it
         return False
 
@@ -54,23 +60,24 @@ def test_while_children_train_no_file_holds_the_task_or_the_environment(
     project.sleep_in_runs(2)
     session = project.start("--stability-isolation", isolation)
     store = project.path / ".stabilitykit"
-    wait_for(lambda: list(store.glob("v2/*/claims/*.json")))
     wait_for(lambda: project.in_ledger() or session.poll() is not None)
-    found = files(store, secret)
-    assert found
-    assert [path for path in found if TOKEN.encode() in path.read_bytes()] == []
-    assert [path for path in found if is_pickle(path) or path.suffix in {".task", ".pt"}] == []
+    found = contents(store, secret)
+    assert session.poll() is None, "there are two runs left"
+    assert [path for path, content in found.items() if TOKEN.encode() in content] == []
+    assert [path for path, content in found.items() if is_pickle(content) or path.suffix in {".task", ".pt"}] == []
     assert session.wait(60) == 0
 
 
 def test_a_killed_session_leaves_neither(project: Project, secret: Path, wait_for: Callable) -> None:
     project.sleep_in_runs(60)
     session = project.start("--stability-isolation", "process")
-    wait_for(lambda: list((project.path / ".stabilitykit").glob("v2/*/claims/*.json")))
+    wait_for(lambda: list((project.path / ".stabilitykit").glob("v2/*/claims/*.json")) or session.poll() is not None)
+    assert session.poll() is None, "it is to be killed while a child trains"
     os.killpg(session.pid, signal.SIGKILL)
     session.wait(60)
-    left = files(project.path / ".stabilitykit", secret)
-    assert [path for path in left if TOKEN.encode() in path.read_bytes() or is_pickle(path)] == []
+    left = contents(project.path / ".stabilitykit", secret)
+    assert left
+    assert [path for path, content in left.items() if TOKEN.encode() in content or is_pickle(content)] == []
     assert tempfile.gettempdir() != str(secret), "this process has another, where the killed one wrote nothing"
 
 
