@@ -22,7 +22,6 @@ from pathlib import Path
 
 from .errors import StoreError
 from .locks import ByteLocks
-from .ownership import check_form
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,6 @@ class Board:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        check_form(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._owners = ByteLocks.at(folder / "owners.lock")

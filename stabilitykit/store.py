@@ -52,12 +52,15 @@ _TRIES = 10
 
 
 def make_store(folder: Path) -> None:
-    """Make a folder a run store, where it is none. Raises `StoreError` for one that holds files of others."""
-    check_may_be_store(folder)
-    if format_of(folder) is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_once(folder / "FORMAT", FORMAT)  # first: by it another process knows the folder
-        write_once(folder / ".gitignore", "*\n")
+    """Make a folder a run store, where it is none. Raises `StoreError` for one with files of others, or not to be made."""
+    try:
+        check_may_be_store(folder)
+        if format_of(folder) is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_once(folder / "FORMAT", FORMAT)  # first: by it another process knows the folder
+            write_once(folder / ".gitignore", "*\n")
+    except OSError as error:
+        raise unwritable(f"the run store {folder}", error) from error
 
 
 class RunStore:

@@ -82,9 +82,11 @@ class XdistBridge:
         """Return the session's notice board, made when the first stability test needs it."""
         if self._board is None:
             from .board import Board
+            from .ownership import check_form
             from .store import make_store
 
             make_store(self.plugin.store)
+            check_form(self.plugin.folder)
             self._board = Board(self.plugin.folder)
         return self._board
 

@@ -30,6 +30,7 @@ from stabilitykit.session import measure
 from stabilitykit.task import Recipe, as_task
 from stabilitykit.training import Trainer
 from tests.seeds import BASE_SEED
+from tests.store_names import session_id
 
 pytestmark = pytest.mark.trains
 
@@ -362,7 +363,7 @@ class TestStudy:
     def test_stored_runs_answer(self, make_session):
         first, again = (self.ask(make_session(name)) for name in ("one", "two"))
         assert [r.fingerprint for r in first.records] == [r.fingerprint for r in again.records]
-        assert {r.trained_by["session"] for r in again.records} == {"one"}
+        assert {r.trained_by["session"] for r in again.records} == {session_id("one")}
 
     @pytest.mark.parametrize("cache", ["off", "refresh"])
     def test_what_is_not_to_be_kept_ends_with_the_session(self, make_session, tmp_path, cache):

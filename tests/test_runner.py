@@ -321,7 +321,7 @@ WORKER = dedent(
             time.sleep(0.001)  # the first run of one process lasts until the other has begun one too
         return RunRecord(plan.index, plan.seeds, "ok", 0.1, logits=torch.full((2, 2), float(plan.seeds["init"] % 1000)))
 
-    experiment = RunStore(folder / "store", session_id("shared")).experiment(key_of("key"), {})
+    experiment = RunStore(folder / "store", sys.argv[2]).experiment(sys.argv[3], {})
     (folder / f"ready {os.getpid()}").touch()
     while len(list(folder.glob("ready *"))) < 2:
         time.sleep(0.001)
@@ -334,7 +334,7 @@ WORKER = dedent(
 
 @pytest.mark.slow
 def test_two_processes_train_every_run_exactly_once_between_them(tmp_path):
-    command = [sys.executable, "-c", WORKER, str(tmp_path)]
+    command = [sys.executable, "-c", WORKER, str(tmp_path), session_id("shared"), key_of("key")]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     answers = [worker.communicate(timeout=300)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]

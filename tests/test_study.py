@@ -30,6 +30,7 @@ from stabilitykit.session import measure
 from stabilitykit.task import LoopTask, Recipe
 from stabilitykit.testing import FakeTask, fake_study
 from tests.seeds import BASE_SEED
+from tests.store_names import session_id
 
 LABELS = torch.arange(12) % 3
 SOURCES = ["init", "shuffle", "augment", "stochastic", "low_level"]
@@ -371,7 +372,8 @@ class TestFailures:
         Interrupt.at = None
         study = measure(_Named(train), NoiseProtocol("all", runs=4), session=make_session("two"))
         assert len(seeds) == 4
-        assert [record.trained_by["session"] for record in study.records] == ["one", "one", "two", "two"]
+        sessions = [session_id(word) for word in ("one", "one", "two", "two")]
+        assert [record.trained_by["session"] for record in study.records] == sessions
 
 
 class _Named(LoopTask):

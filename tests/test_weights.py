@@ -13,6 +13,7 @@ from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.run import combined_digest, state_digest
 from stabilitykit.session import measure
 from tests.seeds import BASE_SEED
+from tests.store_names import session_id
 
 pytestmark = pytest.mark.trains
 
@@ -54,7 +55,7 @@ def test_keeping_them_changes_no_bit_of_the_training(ask, dropout_net, keeping):
 def test_a_second_session_finds_them(make_session, keeping):
     first = measure(keeping, PROTOCOL, session=make_session("one"))
     second = measure(keeping, PROTOCOL, session=make_session("two"))
-    assert [r.trained_by["session"] for r in second.records] == ["one", "one"]
+    assert [r.trained_by["session"] for r in second.records] == [session_id("one")] * 2
     for one, other in zip(first.records, second.records, strict=True):
         assert one.weights.keys() == other.weights.keys()
         assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)
@@ -67,7 +68,7 @@ def test_damaged_weights_are_trained_again(make_session, keeping, tmp_path):
     content[-1] ^= 1
     damaged.write_bytes(content)
     study = measure(keeping, PROTOCOL, session=make_session("two"))
-    assert [r.trained_by["session"] for r in study.records] == ["one", "two"]
+    assert [r.trained_by["session"] for r in study.records] == [session_id("one"), session_id("two")]
 
 
 class Tied(nn.Module):
