@@ -52,7 +52,10 @@ _TRIES = 10
 
 
 def make_store(folder: Path) -> None:
-    """Make a folder a run store, where it is none. Raises `StoreError` for one with files of others, or not to be made."""
+    """Make a folder a run store, where it is none.
+
+    Raises `StoreError` for a folder that holds files of others, and for one that cannot be made.
+    """
     try:
         check_may_be_store(folder)
         if format_of(folder) is None:
