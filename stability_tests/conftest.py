@@ -315,7 +315,7 @@ PLAINLY = {
     "Low-level operations": "other rounding in every step",
     "Stochastic operations": "other dropout",
     "All sources": "all of these",
-    "Random bit change": "one initial weight, by the smallest amount",
+    "Random bit change": "one initial weight, by the least amount",
     "Vanilla (N = 2)": "all of these, two networks averaged",
 }
 NETWORKS = {

@@ -64,8 +64,8 @@ def test_one_ulp_does_what_a_new_initialisation_does(ulp, trained, findings):
     init = trained(vary="init")
     findings.row("table 3", "Random bit change", ulp)
     findings.sentence(
-        f"Changing one single initial weight by the smallest amount that a computer can does about as much as entirely "
-        f"new initial weights: two trainings disagree on {ulp.disagreement.value:.1f} % of the test images, against "
+        f"Changing one single initial weight by the smallest representable amount does about as much as entirely new "
+        f"initial weights: two trainings disagree on {ulp.disagreement.value:.1f} % of the test images, against "
         f"{init.disagreement.value:.1f} % (paper: 10.6 against 10.7 %). Shown: the larger is less than three times the "
         f"smaller."
     )

@@ -143,7 +143,7 @@ def test_a_finding_is_said_with_its_verdict_beside_the_papers_number(paper_tests
         [
             "*it has not learned its task*",
             "*how far two trainings of a network differ*",
-            "ResNet-14*one initial weight, by the smallest amount*10.6*0.007*",
+            "ResNet-14*one initial weight, by the least amount*10.6*0.007*",
             "HOLDS  A small step matters.",
             "FAILS  A small step does not.",
         ]
