@@ -319,6 +319,7 @@ def test_a_child_begins_without_cuda_though_its_parent_uses_it(
         executor.close()
 
 
+@pytest.mark.slow
 def test_two_workers_on_one_device_train_the_bits_of_one(device: str, tmp_path: Path) -> None:
     pytest.importorskip("cloudpickle", reason="what sends a task to a child")
 

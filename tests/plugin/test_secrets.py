@@ -53,6 +53,7 @@ def is_pickle(content: bytes) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["process", "spawn"])
 def test_while_children_train_no_file_holds_the_task_or_the_environment(
     project: Project, secret: Path, isolation: str, wait_for: Callable
