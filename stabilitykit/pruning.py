@@ -108,8 +108,6 @@ class Pruning:
             # In one step for every process that looks; one that wants a claim now makes the experiment anew.
             away = entry.folder.with_name(f".pruned-{entry.key}-{os.urandom(4).hex()}")
             move(entry.folder, away)
-        except NotOurs as error:
-            return Removal(named, size, kept=error.why)
         finally:
             locks.release_all()
         remove(away)
@@ -132,8 +130,6 @@ class Pruning:
             if entry.files.header(index) != header:
                 return Removal(what, 0, "it has just been trained")
             return Removal(what, entry.files.remove(index))
-        except NotOurs as error:
-            return Removal(what, 0, error.why)
         finally:
             locks.release(index)
 
