@@ -3,7 +3,7 @@
 ``python benchmarks/calibration.py`` takes three minutes. Each simulated model is trained R0 times for its budget, and
 then again in the sequential gate, at the gate's defaults. Beside it stands the rate of a budget that is the measured
 value itself. A rate near 1 % is known to 0.03 % for an SD, and to 0.07 % for pairs. The gate is written here once more,
-for all models at a time; tests/test_calibration.py holds its rates to those of the package's own.
+for all models at a time; tests/verdicts/test_calibration.py holds its rates to those of the package's own.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from stabilitykit.sequential import levels, looks
+from stabilitykit.verdicts.sequential_levels import levels, looks
 
 Floats = npt.NDArray[np.float64]
 

@@ -15,8 +15,8 @@ import torch
 from peak import Peak
 from torch import Tensor, nn
 
-from stabilitykit.data import Layout, TensorExamples
-from stabilitykit.similarity import compare_layers
+from stabilitykit.study.layer_similarity import compare_layers
+from stabilitykit.training.data import Layout, TensorExamples
 from stabilitykit.zoo import resnet14
 
 EXAMPLES = 2000

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from stabilitykit.comparison import Comparison, Sample
-from stabilitykit.differences import mean_difference, spread_ratio
+from stabilitykit.estimates.differences import mean_difference, spread_ratio
+from stabilitykit.study.comparison import Comparison, Sample
 
 REPLICATES = 4000
 Draw = Callable[[np.random.Generator, int], "np.ndarray"]

@@ -11,14 +11,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from stabilitykit.anova import (
+from stabilitykit.estimates.anova import (
     MeanSquares,
     difference_estimate,
     largest_ratio,
     mean_estimate_of_squares,
     variance_estimate,
 )
-from stabilitykit.estimate import Estimate
+from stabilitykit.estimates.estimate import Estimate
 
 REPLICATES = 4000
 SIZES = ((5, 3), (10, 2), (10, 3), (10, 5), (30, 3))

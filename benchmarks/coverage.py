@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from stabilitykit import intervals
-from stabilitykit.intervals import pairwise_estimate, sd_estimate
-from stabilitykit.metrics import disagreement
+from stabilitykit.estimates import intervals
+from stabilitykit.estimates.intervals import pairwise_estimate, sd_estimate
+from stabilitykit.estimates.metrics import disagreement
 
 STUDIES = 3000
 SCORES = {

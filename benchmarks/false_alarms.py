@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from stabilitykit import Budget, intervals
-from stabilitykit.estimate import Estimate
-from stabilitykit.gate import Gate
-from stabilitykit.intervals import pairwise_estimate, sd_estimate
-from stabilitykit.limits import Outcome
-from stabilitykit.measures import Measures
-from stabilitykit.metrics import disagreement
+from stabilitykit import Budget
+from stabilitykit.estimates import intervals
+from stabilitykit.estimates.estimate import Estimate
+from stabilitykit.estimates.intervals import pairwise_estimate, sd_estimate
+from stabilitykit.estimates.measures import Measures
+from stabilitykit.estimates.metrics import disagreement
+from stabilitykit.verdicts.gate import Gate
+from stabilitykit.verdicts.limits import Outcome
 
 TRUTHS = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0)
 EXAMPLES = 1000  #: test examples of the accuracy on a lattice

@@ -11,7 +11,7 @@ import math
 import numpy as np
 import torch
 
-from stabilitykit.metrics import excess_of, flip_floor
+from stabilitykit.estimates.metrics import excess_of, flip_floor
 
 STUDIES = 3000
 EXAMPLES = 500

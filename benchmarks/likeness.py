@@ -13,15 +13,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from stabilitykit import intervals
-from stabilitykit.estimate import Estimate
-from stabilitykit.intervals import pairwise_estimate, sd_estimate
-from stabilitykit.likeness import MeasureLikeness
-from stabilitykit.limits import Outcome
-from stabilitykit.measures import Measures
-from stabilitykit.metrics import disagreement
-from stabilitykit.ratios import Ratio
-from stabilitykit.reduction import Reduction
+from stabilitykit.estimates import intervals
+from stabilitykit.estimates.estimate import Estimate
+from stabilitykit.estimates.intervals import pairwise_estimate, sd_estimate
+from stabilitykit.estimates.measures import Measures
+from stabilitykit.estimates.metrics import disagreement
+from stabilitykit.estimates.ratios import Ratio
+from stabilitykit.study.likeness import MeasureLikeness
+from stabilitykit.study.reduction import Reduction
+from stabilitykit.verdicts.limits import Outcome
 
 STUDIES = 6  #: that are compared with each other, as the sources of the paper
 CASES = 2000

@@ -41,7 +41,7 @@ def sleeper(seconds):
 @pytest.mark.parametrize("seconds", SECONDS)
 def test_sleeps(stability, seconds, monkeypatch):
     # The control would train a loop without epochs twice in full: this measures the distribution alone.
-    monkeypatch.setattr("stabilitykit.session.Session.control", lambda *_: Control(True, "not asked for"))
+    monkeypatch.setattr("stabilitykit.execution.session.Session.control", lambda *_: Control(True, "not asked for"))
     stability.measure(sleeper(seconds), labels=Y, vary="init", runs=30)
 """
 CASES = {"one": (0.2,), "three": (0.05, 0.1, 0.4)}

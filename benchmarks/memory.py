@@ -18,9 +18,9 @@ from peak import Peak
 from torch import nn
 
 from stabilitykit import NoiseProtocol, Run, measure
-from stabilitykit.measures import Measures
-from stabilitykit.session import Session
-from stabilitykit.store import RunStore
+from stabilitykit.estimates.measures import Measures
+from stabilitykit.execution.session import Session
+from stabilitykit.store.run_store import RunStore
 
 EXAMPLES, CLASSES = 10_000, 10
 

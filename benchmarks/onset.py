@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from stabilitykit import NoiseProtocol, Recipe, measure, warmup_cosine
-from stabilitykit.prefixes import Prefixes
-from stabilitykit.session import Session
-from stabilitykit.store import RunStore
-from stabilitykit.study import Study
+from stabilitykit.execution.session import Session
+from stabilitykit.store.run_store import RunStore
+from stabilitykit.store.shared_epochs import Prefixes
+from stabilitykit.study.study import Study
 
 POINTS = (0.1, 0.3, 0.5, 0.7, 0.9)
 

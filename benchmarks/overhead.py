@@ -19,12 +19,12 @@ import torch
 from torch import nn
 
 from stabilitykit import NoiseProtocol, Recipe, Run
-from stabilitykit.children import ChildProcesses
-from stabilitykit.executor import Executor, InProcess
-from stabilitykit.runner import Runner
-from stabilitykit.store import RunStore
-from stabilitykit.task import as_task
-from stabilitykit.training import Trainer
+from stabilitykit.execution.child_processes import ChildProcesses
+from stabilitykit.execution.executor import Executor, InProcess
+from stabilitykit.execution.runner import Runner
+from stabilitykit.store.run_store import RunStore
+from stabilitykit.training.task import as_task
+from stabilitykit.training.trainer import Trainer
 
 ROUNDS = 7
 

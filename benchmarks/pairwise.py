@@ -19,8 +19,8 @@ from peak import Peak
 from torch import Tensor
 from torch.nn import functional
 
-from stabilitykit import metrics
-from stabilitykit.measures import Measures
+from stabilitykit.estimates import metrics
+from stabilitykit.estimates.measures import Measures
 
 ROUNDS = 5
 EXAMPLES, CLASSES = 10_000, 10

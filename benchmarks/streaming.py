@@ -17,8 +17,8 @@ from peak import Peak
 from safetensors.torch import save_file
 
 from stabilitykit import Corpus, LanguageRecipe
-from stabilitykit.record import RunRecord
-from stabilitykit.runfiles import StoredWeights
+from stabilitykit.store.record import RunRecord
+from stabilitykit.store.run_files import StoredWeights
 from stabilitykit.zoo.qrnn import QRNN
 
 RUNS, TOKENS, VOCABULARY = 10, int(sys.argv[1]) if len(sys.argv) > 1 else 80_000, 10_000

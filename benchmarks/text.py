@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from stabilitykit import NoiseProtocol, measure, python_topics, warmup_cosine
-from stabilitykit.session import Session
-from stabilitykit.store import RunStore
+from stabilitykit.execution.session import Session
+from stabilitykit.store.run_store import RunStore
 from stabilitykit.zoo import QRNN, penn_treebank
 
 RUNS = 3

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stabilitykit.control import prove_isolation
 from stabilitykit.errors import IsolationError
 from stabilitykit.protocol import NoiseProtocol, RunPlan
-from stabilitykit.schedule import warmup_cosine
-from stabilitykit.task import Recipe
-from stabilitykit.training import Trainer
+from stabilitykit.training.control import prove_isolation
+from stabilitykit.training.schedule import warmup_cosine
+from stabilitykit.training.task import Recipe
+from stabilitykit.training.trainer import Trainer
 from stabilitykit.zoo import cifar10, resnet14
 
 

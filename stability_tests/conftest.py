@@ -403,7 +403,7 @@ def _interval(estimate: dict[str, Any]) -> str:
 
 
 def _document(config: pytest.Config, reports: list[Any]) -> dict[str, Any]:
-    from stabilitykit.environment import current_environment
+    from stabilitykit.training.environment import current_environment
 
     tests = [
         {

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from stabilitykit import Budget, LanguageRecipe, alike, assert_alike, assert_within, python_topics, warmup_cosine
-from stabilitykit.limits import Outcome
+from stabilitykit.verdicts.limits import Outcome
 from stabilitykit.zoo import hidden_layer, linear, resnet14
 
 pytestmark = pytest.mark.scale("tiny")

@@ -12,77 +12,77 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .asserts import assert_accuracy_sd as assert_accuracy_sd
-    from .asserts import assert_alike as assert_alike
-    from .asserts import assert_correlation as assert_correlation
-    from .asserts import assert_cross_entropy_sd as assert_cross_entropy_sd
-    from .asserts import assert_disagreement as assert_disagreement
-    from .asserts import assert_ensemble_delta as assert_ensemble_delta
-    from .asserts import assert_reduction as assert_reduction
-    from .asserts import assert_within as assert_within
-    from .budgets import Budget as Budget
-    from .budgets import Verdict as Verdict
-    from .comparison import Comparison as Comparison
-    from .comparison import compare as compare
-    from .components import VarianceComponents as VarianceComponents
-    from .components import variance_components as variance_components
-    from .conditioning import ConditionNumber as ConditionNumber
-    from .corpus import Corpus as Corpus
-    from .corpus import python_topics as python_topics
-    from .data import RandomCropFlip as RandomCropFlip
     from .errors import BaselineExceededError as BaselineExceededError
     from .errors import BudgetExceededError as BudgetExceededError
     from .errors import IsolationError as IsolationError
     from .errors import RunsFailedError as RunsFailedError
     from .errors import StabilityError as StabilityError
     from .errors import UsageError as UsageError
-    from .estimate import Estimate as Estimate
-    from .growth import Growth as Growth
-    from .language import LanguageRecipe as LanguageRecipe
-    from .likeness import Likeness as Likeness
-    from .likeness import alike as alike
-    from .limits import Outcome as Outcome
+    from .estimates.estimate import Estimate as Estimate
+    from .execution.session import check as check
+    from .execution.session import measure as measure
     from .protocol import NoiseProtocol as NoiseProtocol
-    from .record import RunRecord as RunRecord
-    from .reduction import Reduction as Reduction
-    from .run import Run as Run
-    from .schedule import CosineCycles as CosineCycles
-    from .schedule import warmup_cosine as warmup_cosine
-    from .session import check as check
-    from .session import measure as measure
-    from .similarity import Similarity as Similarity
     from .sources import Perturbation as Perturbation
     from .sources import Source as Source
-    from .study import Study as Study
-    from .task import Recipe as Recipe
+    from .store.record import RunRecord as RunRecord
+    from .study.asserts import assert_accuracy_sd as assert_accuracy_sd
+    from .study.asserts import assert_alike as assert_alike
+    from .study.asserts import assert_correlation as assert_correlation
+    from .study.asserts import assert_cross_entropy_sd as assert_cross_entropy_sd
+    from .study.asserts import assert_disagreement as assert_disagreement
+    from .study.asserts import assert_ensemble_delta as assert_ensemble_delta
+    from .study.asserts import assert_reduction as assert_reduction
+    from .study.asserts import assert_within as assert_within
+    from .study.comparison import Comparison as Comparison
+    from .study.comparison import compare as compare
+    from .study.condition_number import ConditionNumber as ConditionNumber
+    from .study.growth import Growth as Growth
+    from .study.layer_similarity import Similarity as Similarity
+    from .study.likeness import Likeness as Likeness
+    from .study.likeness import alike as alike
+    from .study.reduction import Reduction as Reduction
+    from .study.study import Study as Study
+    from .study.variance_components import VarianceComponents as VarianceComponents
+    from .study.variance_components import variance_components as variance_components
+    from .training.corpus import Corpus as Corpus
+    from .training.corpus import python_topics as python_topics
+    from .training.data import RandomCropFlip as RandomCropFlip
+    from .training.language import LanguageRecipe as LanguageRecipe
+    from .training.run import Run as Run
+    from .training.schedule import CosineCycles as CosineCycles
+    from .training.schedule import warmup_cosine as warmup_cosine
+    from .training.task import Recipe as Recipe
+    from .verdicts.budgets import Budget as Budget
+    from .verdicts.budgets import Verdict as Verdict
+    from .verdicts.limits import Outcome as Outcome
 
 _HOME = {
-    "asserts": (
+    "study.asserts": (
         "assert_accuracy_sd assert_alike assert_correlation assert_cross_entropy_sd "
         "assert_disagreement assert_ensemble_delta assert_reduction assert_within"
     ),
-    "budgets": "Budget Verdict",
-    "comparison": "Comparison compare",
-    "components": "VarianceComponents variance_components",
-    "conditioning": "ConditionNumber",
-    "corpus": "Corpus python_topics",
-    "data": "RandomCropFlip",
+    "verdicts.budgets": "Budget Verdict",
+    "study.comparison": "Comparison compare",
+    "study.variance_components": "VarianceComponents variance_components",
+    "study.condition_number": "ConditionNumber",
+    "training.corpus": "Corpus python_topics",
+    "training.data": "RandomCropFlip",
     "errors": ("BaselineExceededError BudgetExceededError IsolationError RunsFailedError StabilityError UsageError"),
-    "estimate": "Estimate",
-    "growth": "Growth",
-    "likeness": "Likeness alike",
-    "language": "LanguageRecipe",
-    "limits": "Outcome",
+    "estimates.estimate": "Estimate",
+    "study.growth": "Growth",
+    "study.likeness": "Likeness alike",
+    "training.language": "LanguageRecipe",
+    "verdicts.limits": "Outcome",
     "protocol": "NoiseProtocol",
-    "record": "RunRecord",
-    "reduction": "Reduction",
-    "run": "Run",
-    "schedule": "CosineCycles warmup_cosine",
-    "similarity": "Similarity",
+    "store.record": "RunRecord",
+    "study.reduction": "Reduction",
+    "training.run": "Run",
+    "training.schedule": "CosineCycles warmup_cosine",
+    "study.layer_similarity": "Similarity",
     "sources": "Perturbation Source",
-    "session": "check measure",
-    "study": "Study",
-    "task": "Recipe",
+    "execution.session": "check measure",
+    "study.study": "Study",
+    "training.task": "Recipe",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ._version import __version__
-from .catalog import SHORT, Catalog, Entry, size_of, trained_at
 from .errors import StoreError
-from .locks import ByteLocks
-from .pruning import Pruning, Removal
+from .store.byte_locks import ByteLocks
+from .store.catalog import SHORT, Catalog, Entry, size_of, trained_at
+from .store.pruning import Pruning, Removal
 
 OK, BAD, USAGE = 0, 1, 2
 

@@ -24,6 +24,10 @@ Each message says what was expected, what came (by name and value), why it matte
 
 from __future__ import annotations
 
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent  #: frames of code in here are ours, not the user's
+
 
 class StabilityError(Exception):
     """Root of the tree above."""

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .control import Control
-from .fingerprint import tensor_digest
-from .measures import Metric
+from .estimates.measures import Metric
 from .protocol import NoiseProtocol
-from .record import RunRecord
-from .run import Run
 from .sources import Vary
-from .study import Study
-from .task import Task, check_outputs
+from .store.fingerprint import tensor_digest
+from .store.record import RunRecord
+from .study.study import Study
+from .training.control import Control
+from .training.run import Run
+from .training.task import Task, check_outputs
 
 
 def fake_study(

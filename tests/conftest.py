@@ -14,11 +14,11 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
+from stabilitykit.execution.session import Session, measure
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.session import Session, measure
-from stabilitykit.store import RunStore
-from stabilitykit.study import Study
-from stabilitykit.task import Recipe
+from stabilitykit.store.run_store import RunStore
+from stabilitykit.study.study import Study
+from stabilitykit.training.task import Recipe
 from tests.seeds import BASE_SEED
 from tests.store_names import session_id
 

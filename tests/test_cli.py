@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from stabilitykit.baselinefiles import BaselineFiles
-from stabilitykit.board import Board
 from stabilitykit.cli import main
-from stabilitykit.record import RunRecord
-from stabilitykit.runfiles import FORMAT
-from stabilitykit.store import RunStore
+from stabilitykit.execution.notice_board import Board
+from stabilitykit.store.baseline_files import BaselineFiles
+from stabilitykit.store.record import RunRecord
+from stabilitykit.store.run_files import FORMAT
+from stabilitykit.store.run_store import RunStore
 from tests.store_names import key_of, session_id
 
 DAY = 86_400
@@ -434,7 +434,7 @@ class TestPrune:
 
     def test_an_earlier_format_that_is_in_use_stays(self, run, store, tmp_path):
         (store.folder / "v1" / KEY).mkdir(parents=True)
-        script = "import sys, time; from pathlib import Path; from stabilitykit.locks import ByteLocks\n"
+        script = "import sys, time; from pathlib import Path; from stabilitykit.store.byte_locks import ByteLocks\n"
         script += "print(ByteLocks.at(Path(sys.argv[1])).acquire(3), flush=True); time.sleep(60)"
         command = [sys.executable, "-c", script, str(store.folder / "v1" / KEY / "claims.lock")]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
@@ -531,7 +531,7 @@ class TestLeftovers:
 
     def test_a_session_that_lives_stays_however_long_its_test_takes(self, run, store):
         session = store.folder / "sessions" / DEAD
-        script = "import sys, time; from pathlib import Path; from stabilitykit.board import Board\n"
+        script = "import sys, time; from pathlib import Path; from stabilitykit.execution.notice_board import Board\n"
         script += "with Board(Path(sys.argv[1])).owning(3): print(1, flush=True); time.sleep(60)"
         with subprocess.Popen([sys.executable, "-c", script, str(session)], stdout=subprocess.PIPE) as child:
             child.stdout.readline()
@@ -544,7 +544,7 @@ class TestLeftovers:
         assert session.exists()
 
     def test_a_session_that_was_killed_a_while_ago_goes_if_it_is_known_to_be_dead(self, run, store):
-        script = "import sys, time; from pathlib import Path; from stabilitykit.store import RunStore\n"
+        script = "import sys, time; from pathlib import Path; from stabilitykit.store.run_store import RunStore\n"
         script += "store = RunStore(Path(sys.argv[1]), sys.argv[2]); print(1, flush=True); time.sleep(60)"
         session = store.folder / "sessions" / DEAD
         with subprocess.Popen([sys.executable, "-c", script, str(store.folder), DEAD], stdout=subprocess.PIPE) as child:

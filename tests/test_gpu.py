@@ -17,18 +17,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from stabilitykit.control import prove_isolation
-from stabilitykit.corpus import Corpus
-from stabilitykit.data import RandomCropFlip
-from stabilitykit.language import LanguageRecipe
-from stabilitykit.prefixes import Prefixes
+from stabilitykit.execution.session import Session, measure
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.record import RunRecord
-from stabilitykit.run import Run
-from stabilitykit.session import Session, measure
-from stabilitykit.store import RunStore
-from stabilitykit.task import LoopTask, Recipe, Task
-from stabilitykit.training import Trainer, _nudge
+from stabilitykit.store.record import RunRecord
+from stabilitykit.store.run_store import RunStore
+from stabilitykit.store.shared_epochs import Prefixes
+from stabilitykit.training.control import prove_isolation
+from stabilitykit.training.corpus import Corpus
+from stabilitykit.training.data import RandomCropFlip
+from stabilitykit.training.language import LanguageRecipe
+from stabilitykit.training.run import Run
+from stabilitykit.training.task import LoopTask, Recipe, Task
+from stabilitykit.training.trainer import Trainer, _nudge
 from stabilitykit.zoo import resnet6
 from stabilitykit.zoo.qrnn import QRNN
 
@@ -307,7 +307,7 @@ def test_a_child_begins_without_cuda_though_its_parent_uses_it(
 ) -> None:
     """A fork of a process that has asked for CUDA can never use it: the server must not have asked."""
     pytest.importorskip("cloudpickle", reason="what sends a task to a child")
-    from stabilitykit.children import ChildProcesses
+    from stabilitykit.execution.child_processes import ChildProcesses
 
     torch.cuda.is_available()
     torch.zeros(1, device=device)
@@ -341,7 +341,7 @@ def test_two_workers_on_one_device_train_the_bits_of_one(device: str, tmp_path: 
 @pytest.mark.parametrize("augment", [RandomCropFlip(1), None, lambda x: x + torch.randn_like(x)])
 @pytest.mark.parametrize("on", [pytest.param("cuda:0", marks=ON_GPU)])
 def test_more_steps_wait_no_more_often(tmp_path: Path, on: str, augment: Callable[..., Tensor], vary: str) -> None:
-    """`tests/test_waiting.py` shows it on a CPU for the operations that it knows; here torch itself tells."""
+    """`tests/execution/test_waiting.py` shows it on a CPU for the operations that it knows; here torch itself tells."""
 
     def waits(count: int) -> int:
         x, y = examples()

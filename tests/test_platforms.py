@@ -49,5 +49,5 @@ def test_what_fails_on_a_platform_fails_the_command(tmp_path: Path, capsys: pyte
 
 def test_the_files_that_train_are_found_by_their_marker() -> None:
     files = platforms.files_that_train()
-    assert {"tests/test_training.py", "tests/zoo/test_remedies.py", "tests/plugin/test_check.py"} <= set(files)
-    assert "tests/test_locks.py" not in files
+    assert {"tests/training/test_trainer.py", "tests/zoo/test_remedies.py", "tests/options/test_check.py"} <= set(files)
+    assert "tests/store/test_byte_locks.py" not in files

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..corpus import Corpus
-from ..data import Data, RandomCropFlip
-from ..language import LanguageRecipe
-from ..schedule import warmup_cosine
-from ..task import Recipe
+from ..training.corpus import Corpus
+from ..training.data import Data, RandomCropFlip
+from ..training.language import LanguageRecipe
+from ..training.schedule import warmup_cosine
+from ..training.task import Recipe
 from .qrnn import QRNN
 
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from stabilitykit.control import prove_isolation
 from stabilitykit.errors import TaskError
-from stabilitykit.fingerprint import fingerprint
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.run import Run
-from stabilitykit.seeding import Stream
-from stabilitykit.task import Recipe
-from stabilitykit.training import Trainer
+from stabilitykit.store.fingerprint import fingerprint
+from stabilitykit.training.control import prove_isolation
+from stabilitykit.training.run import Run
+from stabilitykit.training.streams import Stream
+from stabilitykit.training.task import Recipe
+from stabilitykit.training.trainer import Trainer
 from stabilitykit.zoo import aswa, augment_weights, average_weights, clip_gradients, resnet6
 from tests.seeds import BASE_SEED
 

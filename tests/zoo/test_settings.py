@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from stabilitykit import Corpus, RandomCropFlip, warmup_cosine, zoo
-from stabilitykit.fingerprint import fingerprint
 from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.store.fingerprint import fingerprint
 
 IMAGES = (torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 10)
 

@@ -1,0 +1,1 @@
+"""The numbers: from the outputs of R models to estimates with bounds."""

@@ -1,0 +1,1 @@
+"""R runs: which process trains which, where, and until when."""

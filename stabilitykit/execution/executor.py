@@ -1,0 +1,134 @@
+"""Where runs train: in this process, or in children of it, which `children` adds."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any, NamedTuple, TypeAlias
+
+from ..errors import ConfigError
+from ..protocol import RunPlan
+from ..store.record import RunRecord
+from ..training.trainer import RunTimeout, Trainer, traceback_of
+
+
+class Died(NamedTuple):
+    """A process that ended before the training in it did."""
+
+    reason: str  #: ``exit code -9 (SIGKILL)``
+    pid: int
+
+
+#: What became of a training.
+Outcome: TypeAlias = "RunRecord | Died"
+
+
+class Training:
+    """One run on its way."""
+
+    def __init__(self, plan: RunPlan) -> None:
+        self.plan = plan
+        self.outcome: Outcome | None = None  #: None until it has ended
+
+
+class Executor(ABC):
+    """Trains plans of one task, ``slots`` of them at a time."""
+
+    slots: int = 1
+
+    @abstractmethod
+    def start(self, plan: RunPlan, *, log: str, attempt: int = 1) -> Training:
+        """Begin to train; ``log`` is the file for what a process of its own would print."""
+
+    @abstractmethod
+    def wait(self, trainings: Sequence[Training]) -> list[Training]:
+        """Return those that have ended, one at least, each with its outcome."""
+
+    def cancel(self, trainings: Sequence[Training]) -> None:  # noqa: B027  # nothing to do for most
+        """End them now, without an outcome."""
+
+    @abstractmethod
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Return ``function(trainer, *args)`` from where the runs train; raise what it raises, `ProcessDied` too."""
+
+    def close(self) -> None:  # noqa: B027  # as above
+        """Give back what it needed; no run may be started after."""
+
+
+class ProcessDied(Exception):
+    """The process in which `Executor.call` called something died."""
+
+
+class InProcess(Executor):
+    """Trains in this process, one run after the other: data is shared, closures work, nothing is sent."""
+
+    def __init__(self, trainer: Trainer, time_limit: float | None = None) -> None:
+        self.trainer, self.time_limit = trainer, time_limit
+        if time_limit is not None:
+            import torch._dynamo  # noqa: F401  # making an optimizer imports it: seconds that are no run's own
+
+    def start(self, plan: RunPlan, *, log: str, attempt: int = 1) -> Training:
+        return Training(plan)
+
+    def wait(self, trainings: Sequence[Training]) -> list[Training]:
+        training = trainings[0]
+        started = time.perf_counter()
+        try:
+            with time_limit(self.time_limit):
+                training.outcome = self.trainer.train_once(training.plan)
+        except RunTimeout as interruption:
+            where = f"\n\n{traceback_of(interruption)}"
+            training.outcome = timed_out(training.plan, self.time_limit, time.perf_counter() - started, where)
+        return [training]
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        try:
+            with time_limit(self.time_limit):
+                return function(self.trainer, *args)
+        except RunTimeout:
+            raise ProcessDied(f"it took longer than {self.time_limit:g} s") from None
+
+
+def timed_out(plan: RunPlan, limit: float | None, seconds: float, where: str = "") -> RunRecord:
+    """Return the record of a run that had to be ended; ``where`` tells what it did then."""
+    error = f"the run had not ended after {limit:g} s, which --stability-run-timeout allows{where}"
+    return RunRecord(index=plan.index, seeds=plan.seeds, status="timeout", seconds=seconds, error=error)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise `RunTimeout` in the block after some seconds, between two steps of Python; nothing where None.
+
+    A timer that runs already, such as that of a whole test, goes on, and comes first where it is due first.
+    """
+    if seconds is None:
+        yield
+        return
+
+    def ring(number: int, frame: FrameType | None) -> None:
+        raise RunTimeout
+
+    started = time.monotonic()
+    outer, interval = signal.getitimer(signal.ITIMER_REAL)
+    if 0 < outer < seconds:
+        yield
+        return
+    try:
+        handler = signal.signal(signal.SIGALRM, ring)
+    except ValueError:
+        raise ConfigError(
+            "Expected --stability-run-timeout to be used in the main thread, but the training runs in another one, "
+            "which no signal reaches. Use --stability-isolation process, where a child can be ended from anywhere."
+        ) from None
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+        if outer:
+            signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - started), 0.001), interval)

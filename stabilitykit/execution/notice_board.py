@@ -1,0 +1,107 @@
+"""Who does what in one session of several workers: files that every worker can read.
+
+::
+
+    .stabilitykit/sessions/<id>/owners.lock   a lock on byte 3: some worker runs test 3 now, its owner
+                               3.begun        some worker has begun to run test 3
+                               3.done         test 3 has ended
+                               3.studies      one line for each study that test 3 has asked for
+                               3.0.settled    the verdict on its first study stands
+                               3.disputed     some helper's studies are not the owner's
+
+A test's number is its position in the collection, which xdist demands to be the same in all workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import StoreError
+from ..store.byte_locks import ByteLocks
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """One study that a test asked for: where its runs are kept, and how many it wants."""
+
+    call: int  #: the test's first study is 0
+    folder: str
+    runs: int
+
+
+class Board:
+    """The notice board of one session."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._owners = ByteLocks.at(folder / "owners.lock")
+        except OSError as error:
+            raise StoreError(
+                f"Expected to write {folder} but got: {error}. The workers of a session find each other there; make "
+                f"the folder writable, or free space."
+            ) from error
+
+    @contextlib.contextmanager
+    def owning(self, test: int) -> Iterator[None]:
+        """Be the owner of a test for a block, and mark it done after."""
+        acquired = self._owners.acquire(test)  # not so where every worker runs every test
+        (self.folder / f"{test}.begun").touch()
+        try:
+            yield
+        finally:
+            self._done_file(test).touch()
+            if acquired:
+                self._owners.release(test)
+
+    def is_owned(self, test: int) -> bool:
+        """Whether a living worker runs the test now."""
+        return self._owners.is_held(test)
+
+    def is_done(self, test: int) -> bool:
+        """Whether the test has ended."""
+        return self._done_file(test).exists()
+
+    def settle(self, test: int, call: int) -> None:
+        """Tell that a study of the test needs no further run."""
+        self._settled_file(test, call).touch()
+
+    def is_settled(self, test: int, call: int) -> bool:
+        """Whether a study of the test needs no further run, though some may be free."""
+        return self._settled_file(test, call).exists()
+
+    def dispute(self, test: int) -> None:
+        """Tell the owner of a test that another worker made a different task of it."""
+        (self.folder / f"{test}.disputed").touch()
+
+    def is_disputed(self, test: int) -> bool:
+        """Whether some worker made a different task of the test."""
+        return (self.folder / f"{test}.disputed").exists()
+
+    def announce(self, test: int, announcement: Announcement) -> None:
+        """Tell the other workers of a study; telling again changes nothing."""
+        if announcement not in self.announced(test):
+            with self._studies_file(test).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(vars(announcement)) + "\n")  # one write: lines of two workers do not mix
+
+    def announced(self, test: int) -> list[Announcement]:
+        """Return the studies that the test is known to want."""
+        try:
+            lines = self._studies_file(test).read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        return list(dict.fromkeys(Announcement(**json.loads(line)) for line in lines))
+
+    def _done_file(self, test: int) -> Path:
+        return self.folder / f"{test}.done"
+
+    def _settled_file(self, test: int, call: int) -> Path:
+        return self.folder / f"{test}.{call}.settled"
+
+    def _studies_file(self, test: int) -> Path:
+        return self.folder / f"{test}.studies"

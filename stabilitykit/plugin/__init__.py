@@ -1,0 +1,1 @@
+"""The pytest plugin: options, fixture, workers, progress, the end of a session."""

@@ -1,0 +1,221 @@
+"""Studies of an earlier commit: kept by name, and held against those of now."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import BaselineError, StoreError
+from ..execution.session import Session
+from ..protocol import NoiseProtocol
+from ..store.baseline_files import BaselineFiles
+from ..study.comparison import Comparison, Sample
+from ..study.study import Study
+from ..training.environment import Environment, current_environment
+from ..training.task import Task
+
+#: Error rate of a whole study that is held against a baseline, and the questions that share it.
+ALPHA, _QUESTIONS = 0.05, 3
+
+#: How each thing is called that two studies must share.
+_NAMES = {
+    "kind": "kind of task",
+    "labels": "test labels",
+    "test": "test data",
+    "train": "training data",
+    "epochs": "epochs",
+    "vary": "what varies",
+    "perturb": "perturbation",
+    "constants": "constants",
+    "onset": "onset",
+}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A study of a baseline."""
+
+    name: str  #: of the baseline
+    header: dict[str, Any]
+    answers: Tensor
+
+    @property
+    def described(self) -> str:
+        """Which runs these are, for a message."""
+        commit = f" on commit {self.header['commit']}" if self.header["commit"] else ""
+        day = time.strftime("%Y-%m-%d", time.gmtime(self.header["saved"]))
+        return f"{len(self.answers)} runs, kept{commit} on {day}"
+
+    def sample(self, labels: Tensor) -> Sample:
+        """Return its runs, whose labels were found to be these."""
+        header = self.header
+        return Sample(header["task"], header["question"], tuple(header["seeds"]), self.answers, labels, self.name)
+
+
+class Baselines:
+    """What one session keeps, and holds against what an earlier one kept."""
+
+    def __init__(
+        self, session: str, *, save: str | None = None, compare: str | None = None, update: bool = False
+    ) -> None:
+        self._session, self._save, self._compare, self._update = session, save, compare, update
+        self._complaints: dict[tuple[str, int], str] = {}
+
+    def complaint(self, test: str) -> str:
+        """Return what got worse in the studies of a test, now or in an earlier try; empty where nothing did."""
+        found = [message for (of, _), message in sorted(self._complaints.items()) if of == test]
+        return "\n\n".join(found)
+
+    def attend(
+        self,
+        session: Session,
+        test: str,
+        call: int,
+        task: Task,
+        protocol: NoiseProtocol,
+        on_comparison: Callable[[Comparison], None],
+        *,
+        is_helping: bool = False,
+    ) -> None:
+        """Let a session keep the study that it is about to make, and hold it against its baseline.
+
+        Raises `BaselineError` before anything trains where the baseline's is a study of something else, and where it
+        would be replaced without being asked. A helper of the test only finds that out.
+        """
+        if self._save is None and self._compare is None:
+            return
+        store, tell = session.store.folder, session.on_study
+        environment = current_environment(session.device_for(), session.threads, session.rootdir)
+        about = what_must_match(task, protocol, environment)
+        kept = None
+        if self._compare is not None:
+            kept = find(BaselineFiles(store, self._compare), test, call, about)
+            if kept is None:
+                session.remarks.append(f"no baseline of this test in {self._compare}")
+        if self._save is not None:
+            self._check_free(BaselineFiles(store, self._save), test, call)
+
+        def on_study(study: Study) -> None:
+            tell(study)
+            if not study.is_whole:  # which fails its test anyhow
+                return
+            sample = Sample.of(study)
+            if kept is not None:
+                comparison = Comparison.of_samples(kept.sample(study.labels), sample, alpha=ALPHA / _QUESTIONS)
+                on_comparison(comparison)
+                self._judge(test, call, kept, comparison)
+            if self._save is not None:
+                header = self._header(sample, about, environment)
+                BaselineFiles(store, self._save).write(test, call, header, sample.answers.numpy())
+
+        if not is_helping:
+            session.on_study = on_study
+
+    def _header(self, sample: Sample, about: dict[str, Any], environment: Environment) -> dict[str, Any]:
+        return {
+            "task": sample.task,
+            "question": sample.question,
+            "runs": len(sample),
+            "seeds": [dict(seeds) for seeds in sample.seeds],
+            "about": about,
+            "commit": environment.commit,
+            "session": self._session,
+            "saved": time.time(),
+        }
+
+    def _check_free(self, files: BaselineFiles, test: str, call: int) -> None:
+        """Another session may have begun to keep a baseline of that name after this one had begun."""
+        keeper = files.session_of(test, call)
+        if keeper not in (None, self._session) and not self._update:
+            raise StoreError(
+                f"Expected the baseline {files.name!r} to be new but another session has kept {test} in it since this "
+                f"one began. Choose another name, or replace it with --stability-update."
+            )
+
+    def _judge(self, test: str, call: int, kept: Kept, comparison: Comparison) -> None:
+        worse = what_got_worse(comparison)
+        if worse:
+            self._complaints.setdefault((test, call), message_of(test, kept, comparison, worse))
+
+
+def what_must_match(task: Task, protocol: NoiseProtocol, environment: Environment) -> dict[str, Any]:
+    """Return what a study must share with its baseline, in JSON's types; its model, recipe, source and R may differ."""
+    about = {
+        "kind": "classification" if task.is_classification else "regression",
+        **task.identity(),
+        "vary": sorted(source.value for source in protocol.vary),
+        "perturb": dataclasses.asdict(protocol.perturb) if protocol.perturb else None,
+        "constants": {source.value: constant for source, constant in protocol.constants},
+        **({"onset": protocol.onset} if protocol.onset else {}),  # which baselines of earlier versions do not know
+        "environment": environment.must_match,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(about, default=str))
+    return plain
+
+
+def find(files: BaselineFiles, test: str, call: int, about: dict[str, Any]) -> Kept | None:
+    """Return the study of a test in a baseline; None where it has none.
+
+    Raises `BaselineError` with every reason where that is a study of something else than ``about``.
+    """
+    found = files.read(test, call)
+    if found is None:
+        return None
+    header, answers = found
+    reasons = differences(header["about"], about)
+    if reasons:
+        raise BaselineError(
+            f"Expected {test} to be comparable with the baseline {files.name!r} but {'; '.join(reasons)}. What differs "
+            f"then may come from that, and not from the change. Keep a baseline under the same conditions, or this one "
+            f"anew: --stability-save {files.name} --stability-update."
+        )
+    return Kept(files.name, header, torch.from_numpy(answers))
+
+
+def differences(baseline: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return in words what two studies do not share; hashes only as that they differ."""
+    reasons = []
+    for name, called in _NAMES.items():
+        there, here = baseline.get(name), now.get(name)
+        if there != here:
+            hashed = name in ("labels", "test", "train") and None not in (there, here)
+            reasons.append(f"the {called} differ" if hashed else f"{called}: {_said(there)} there, {_said(here)} here")
+    there, here = baseline["environment"], now["environment"]
+    fields = [field for field in {**there, **here} if there.get(field) != here.get(field)]
+    return reasons + [f"{field}: {_said(there.get(field))} there, {_said(here.get(field))} here" for field in fields]
+
+
+def what_got_worse(comparison: Comparison) -> list[str]:
+    """Return in words which of the three questions find the candidate worse beyond error."""
+    found = {
+        "the mean got worse": comparison.is_worse,
+        "the spread got larger": comparison.is_spread_larger,
+        "the disagreement got larger"
+        if comparison.metric == "accuracy"
+        else "the correlation got lower": comparison.is_disagreement_larger,
+    }
+    return [words for words, is_so in found.items() if is_so]
+
+
+def message_of(test: str, kept: Kept, comparison: Comparison, worse: list[str]) -> str:
+    """Return what to tell where something got worse."""
+    return (
+        f"Expected {test} to be no worse than the baseline {kept.name!r} ({kept.described}) but "
+        f"{', and '.join(worse)}, beyond error. Three questions are asked of each study, so alpha = {ALPHA} is shared: "
+        f"each answer and each bound below errs in {100 * comparison.alpha:.1f} %, and a model that is unchanged fails "
+        f"in {100 * ALPHA:.0f} % at most. If the change is meant, keep it as the baseline: --stability-save "
+        f"{kept.name} --stability-update.\n\n{comparison}"
+    )
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, list):
+        return "+".join(map(str, value)) or "none"
+    return "nothing" if value is None else str(value)

@@ -1,0 +1,258 @@
+"""Under pytest-xdist: idle workers help to train the runs of a test that another worker owns.
+
+A worker whose own tests are done re-enters the stability tests that are still open. In them, `stability.measure` trains
+runs that nobody has trained or trains, and leaves. It needs no extra test items, and works with every ``--dist``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+from _pytest.runner import runtestprotocol  # the one way to run an item without reporting it
+from _pytest.warnings import catch_warnings_for_item  # what pytest puts around an item that it reports
+
+from ..errors import MissingModuleError, StoreError
+from ..execution.devices import Slots
+from ..execution.stop import Stop
+from .options import StabilityConfig
+
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+#: Seconds for which a helper stays although no living worker owns a test: longer than a crashed worker's replacement
+#: takes to collect, and to enter the test again.
+_GRACE = 10.0
+_POLL = 0.1
+#: Crashes of its worker after which a test is given to another one. A run that always crashes is known after two, and
+#: fails its study; a crash outside of runs fails its test after these.
+_MOST_CRASHES = 3
+
+
+class SessionPlugin(Protocol):
+    """What the plugin of one session shows of itself."""
+
+    session_id: str
+    is_worker: bool
+    store: Path  #: folder of finished runs
+    folder: Path  #: where the session keeps its own files, in the store
+    started: float  #: of the session, seconds since the epoch
+    stop: Stop
+    values: StabilityConfig
+    tell: Callable[[dict[str, Any]], None]  #: of progress
+
+    def asks(self, item: pytest.Item) -> bool:
+        """Whether a test asks for the fixture ``stability``."""
+        ...
+
+    def number_of(self, item: pytest.Item) -> int:
+        """Return the test's position in the collection."""
+        ...
+
+
+class XdistBridge:
+    """Both ends: in the controller it names the session and hears of progress, in a worker it owns and helps.
+
+    It has no properties, as `StabilityPlugin` has none: pytest may read every attribute of a plugin that is registered.
+    """
+
+    def __init__(self, config: pytest.Config, plugin: SessionPlugin) -> None:
+        self.config, self.plugin = config, plugin
+        self.is_helping = False  #: whether this worker's own tests are done
+        self._board: Any = None
+        self._experiments: dict[str, Any] = {}
+        self._came_to_training = False
+        self._slots = Slots()
+        self._channels: list[Any] = []
+        self._failures = 0
+        self._crashes: Counter[str] = Counter()  #: by test
+        self._owed: dict[str, pytest.TestReport] = {}  #: tests whose worker crashed, and that have no outcome yet
+        if plugin.is_worker:
+            channel = config.workerinput["stability_channel"]  # type: ignore[attr-defined]  # xdist's
+            plugin.tell = channel.send  # plain numbers and text, which is what a channel takes
+            channel.setcallback(plugin.stop.now)
+
+    def board(self) -> Any:
+        """Return the session's notice board, made when the first stability test needs it."""
+        if self._board is None:
+            from ..execution.notice_board import Board
+            from ..store.ownership import check_form
+            from ..store.run_store import make_store
+
+            make_store(self.plugin.store)
+            check_form(self.plugin.folder)
+            self._board = Board(self.plugin.folder)
+        return self._board
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: WorkerController) -> None:
+        """Give a new worker what it must know of the session, and a channel: progress comes up, "stop" goes down."""
+        channel = node.gateway.newchannel()
+        node.workerinput |= {
+            "stability_session": self.plugin.session_id,
+            "stability_store": str(self.plugin.store),
+            "stability_started": self.plugin.started,
+            "stability_slot": self._slots.take(node.gateway.id),
+            "stability_channel": channel,
+        }
+        channel.setcallback(self._heard)
+        self._channels.append(channel)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: WorkerController) -> None:
+        """Free the slot of a worker that has ended, before its replacement takes one."""
+        self._slots.give_back(node.gateway.id)
+
+    @pytest.hookimpl(optionalhook=True, tryfirst=True)
+    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
+        """Give a test whose worker crashed while it trained to another worker: the finished runs are there."""
+        if self.config.getoption("dist") == "each":  # the other worker runs its own
+            return
+        number = list(sched.collection).index(crashitem)
+        if not (self.plugin.folder / f"{number}.begun").exists():  # no stability test
+            return
+        self._crashes[crashitem] += 1
+        if self._crashes[crashitem] > _MOST_CRASHES:
+            self._owed.pop(crashitem, None)
+            return
+        with contextlib.suppress(NotImplementedError):  # the scopes' schedulers give it to another worker themselves
+            sched.mark_test_pending(crashitem)
+        self._owed[crashitem] = copy.copy(report)
+        report.outcome = "rerun"  # type: ignore[assignment]  # as pytest-rerunfailures has it
+
+    def pytest_report_teststatus(
+        self, report: pytest.TestReport
+    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+        """Show a test that is run again after a crash."""
+        return ("rerun", "R", ("RERUN", {"yellow": True})) if _is_rerun(report) else None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """In the controller: know what has an outcome, and let ``-x`` and ``--maxfail`` end the training elsewhere."""
+        if self.plugin.is_worker:
+            return
+        if not _is_rerun(report) and (report.when == "call" or not report.passed):
+            self._owed.pop(report.nodeid, None)
+        self._failures += report.failed
+        most = self.config.getvalue("maxfail")
+        if most and self._failures >= most:
+            self._stop_workers(f"the session ends after {self._failures} failure{'s' * (self._failures > 1)}")
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Let the workers know at once: they would finish their runs before they heard of it from xdist."""
+        if not self.plugin.is_worker:
+            self._stop_workers("the session was interrupted")
+
+    def _stop_workers(self, reason: str) -> None:
+        for channel in self._channels:
+            with contextlib.suppress(OSError):  # a worker that has ended
+                channel.send(reason)
+
+    def _heard(self, progress: dict[str, Any]) -> None:
+        # This is the receiver's thread; the controller's main thread prints, from its own queue of events.
+        dsession = self.config.pluginmanager.get_plugin("dsession")
+        if dsession is not None:
+            dsession.worker_stability_progress = self._show
+            dsession.queue.put(("stability_progress", {"progress": progress}))
+
+    def _show(self, progress: dict[str, Any]) -> None:
+        self.plugin.tell(progress)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """In a worker, own the test while it runs."""
+        if not self.plugin.is_worker or not self.plugin.asks(item) or not self._can_share():
+            return (yield)
+        with self.board().owning(self.plugin.number_of(item)):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """In a worker, help once its own tests are done; in the controller, see that no crashed test is forgotten."""
+        result = yield
+        if self.plugin.is_worker:
+            tests = {self.plugin.number_of(item): item for item in session.items if self.plugin.asks(item)}
+            if tests and self._can_share():
+                self._help(session, tests)
+        for report in list(self._owed.values()):
+            self.config.hook.pytest_runtest_logreport(report=report)
+        return result
+
+    def _can_share(self) -> bool:
+        """Whether there is something to share, and a store to share it in; if not, the test's fixture says why."""
+        if self.plugin.values.plan:  # nothing trains
+            return False
+        try:
+            return self.board() is not None
+        except (StoreError, MissingModuleError):
+            return False
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, object, object]:
+        """Notice that a helper's pass through a test came as far as training."""
+        report = yield
+        if self.is_helping and call.excinfo is not None:
+            from ..execution.sharing import HelperLeaves
+
+            self._came_to_training |= call.excinfo.errisinstance(HelperLeaves)
+        return report
+
+    def _help(self, session: pytest.Session, tests: dict[int, pytest.Item]) -> None:
+        self.is_helping = True
+        entered: set[int] = set()
+        last_alive = time.monotonic()
+        while not (session.shouldstop or session.shouldfail or self.plugin.stop.reason):
+            waiting = {number: item for number, item in tests.items() if not self.board().is_done(number)}
+            if not waiting:
+                return
+            enter = [number for number in waiting if number not in entered or self._has_free_run(number)]
+            for number in enter:
+                entered.add(number)
+                if not self.board().is_done(number) and not self._enter(waiting[number]):
+                    del tests[number]  # it fails or skips before it trains; its owner will report that
+            if enter or any(map(self.board().is_owned, waiting)):
+                last_alive = time.monotonic()
+            elif time.monotonic() - last_alive > _GRACE:
+                return
+            if not enter:
+                time.sleep(_POLL)
+
+    def _has_free_run(self, number: int) -> bool:
+        return any(
+            self._experiment(study.folder).is_free(index)
+            for study in self.board().announced(number)
+            if not self.board().is_settled(number, study.call)
+            for index in range(study.runs)
+        )
+
+    def _experiment(self, folder: str) -> Any:
+        if folder not in self._experiments:
+            from ..store.run_store import Experiment
+
+            reuse = self.plugin.values.cache != "refresh"
+            self._experiments[folder] = Experiment(Path(folder), self.plugin.session_id, {}, reuse=reuse)
+        return self._experiments[folder]
+
+    def _enter(self, item: pytest.Item) -> bool:
+        """Run a test as its helper, reported to nobody; say whether it came as far as training."""
+        self._came_to_training = False
+        with catch_warnings_for_item(self.config, _Nobody(), when="runtest", item=item):
+            runtestprotocol(item, log=False, nextitem=None)
+        return self._came_to_training
+
+
+def _is_rerun(report: pytest.TestReport) -> bool:
+    outcome: str = report.outcome
+    return outcome == "rerun"
+
+
+class _Nobody:
+    """Stands for the hooks that hear of warnings: the owner of the test reports its own."""
+
+    class pytest_warning_recorded:  # noqa: N801  # the hook's name
+        call_historic = staticmethod(lambda **warning: None)

@@ -1,0 +1,51 @@
+"""Proposed budgets, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..verdicts.calibration import Calibration, Proposal
+from .study_table import short_name
+
+_TITLES = ("test", "varies", "runs", "metric", "measured", "budget", "unchanged fails", "at the value")
+_ALIGN = ("<", "<", ">", "<", "<", ">", ">", ">")
+_LEGEND = (
+    "unchanged fails: how often the same model would fail this budget, in a gate of at most 20 runs;",
+    "at the value: how often it would, were the measured value its budget.",
+)
+
+
+def calibration_table(calibrations: Sequence[Calibration]) -> list[str]:
+    """Return the lines of a table with a row for each limit, and what to know of some below."""
+    rows: list[tuple[str, ...]] = [_TITLES]
+    for calibration in calibrations:
+        about = [short_name(calibration.name), calibration.varies, str(calibration.runs)]
+        for proposal in calibration.proposals:
+            rows.append((*about, *_cells(proposal)))  # what is said once changes on the way
+            about = ["", "", ""]
+    if len(rows) == 1:
+        return []
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_TITLES))]
+    lines = ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, _ALIGN, widths, strict=True)).rstrip() for row in rows]
+    return [*lines, *_LEGEND, *_notes(calibrations)]
+
+
+def _cells(proposal: Proposal) -> tuple[str, ...]:
+    rates = (proposal.alarm, proposal.alarm_at_value)
+    at_least = ">= " if proposal.metric == "correlation" else ""
+    shown = ("?" if rate is None else f"{100 * rate:.1f} %" for rate in rates)
+    return (proposal.metric, proposal.measured, f"{at_least}{proposal.limit:g}", *shown)
+
+
+def _notes(calibrations: Sequence[Calibration]) -> list[str]:
+    """Each note once, with what it is about."""
+    about: dict[str, list[str]] = {}
+    for calibration in calibrations:
+        for proposal in calibration.proposals:
+            if proposal.meaning:
+                about.setdefault(proposal.meaning, []).append(f"{short_name(calibration.name)} {proposal.metric}")
+        for metric in calibration.undefined:
+            about.setdefault("no value in these runs, so no limit", []).append(
+                f"{short_name(calibration.name)} {metric}"
+            )
+    return [f"note: {note} ({', '.join(limits)})" for note, limits in about.items()]

@@ -1,0 +1,1 @@
+"""What is kept: run files, claims on runs, and the key of a run."""

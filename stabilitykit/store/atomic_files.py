@@ -1,0 +1,131 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..errors import StoreError
+from .ownership import discard
+
+#: What a file system says that has no hard links.
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class Draft:
+    """A file on its way: written and hashed beside its place, then put there in one step.
+
+    ``durable`` survives a power cut. Whatever the system refuses becomes a `StoreError` that names the file, and
+    nothing of the draft stays.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._place = folder, folder / name
+        # Two hosts can have processes of one number, so that is not enough of a name.
+        self._path = folder / f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
+        self._hash = hashlib.sha256()
+
+    def __enter__(self) -> Draft:
+        try:
+            self._file = self._path.open("xb")
+            self._made = os.fstat(self._file.fileno())
+        except OSError as error:
+            raise unwritable(self._place, error) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            self._file.close()
+        except OSError as closing:  # bytes that were still in the buffer
+            error = error or closing
+        discard(self._path, self._made)
+        if isinstance(error, OSError):
+            raise unwritable(self._place, error) from error
+
+    def write(self, content: bytes) -> None:
+        """Append bytes."""
+        self._file.write(content)
+        self._hash.update(content)
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what was written so far."""
+        return self._hash.hexdigest()
+
+    def put(self, name: str = "", *, durable: bool = True, sync_folder: bool = True) -> None:
+        """Put the file in its place, whatever is there.
+
+        Without ``sync_folder`` its name survives a power cut only from the next file on that is put there.
+        """
+        self._complete(durable)
+        self._path.replace(self._folder / name if name else self._place)
+        if durable and sync_folder:
+            _sync(self._folder)
+
+    def put_first(self) -> bool:
+        """Put the file in its place if nothing is there, durably; False where something is."""
+        self._complete(durable=True)
+        try:
+            os.link(self._path, self._place)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            if self._place.exists():  # who gets here holds a lock on the place
+                return False
+            self._path.replace(self._place)
+        _sync(self._folder)
+        return True
+
+    def _complete(self, durable: bool) -> None:
+        self._file.flush()
+        if durable:
+            os.fsync(self._file.fileno())
+        self._file.close()
+
+
+def write_json(path: Path, values: Mapping[str, Any], *, durable: bool = True) -> None:
+    """Put an object into a file in one step."""
+    with Draft(path.parent, path.name) as draft:
+        draft.write(json.dumps(values).encode())
+        draft.put(durable=durable)
+
+
+def write_once(path: Path, content: str) -> None:
+    """Put text into a file that is not there yet."""
+    if not path.exists():
+        with Draft(path.parent, path.name) as draft:
+            draft.write(content.encode())
+            draft.put(durable=False)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return the object in a file; None if it is not there or torn."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def unwritable(path: Path | str, error: OSError) -> StoreError:
+    """Return what to raise where a run could not be kept."""
+    return StoreError(
+        f"Expected to write {path} but got: {error}. Runs that cannot be kept are not trained; "
+        f"make the folder writable, or free space."
+    )
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

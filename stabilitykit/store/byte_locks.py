@@ -1,0 +1,169 @@
+"""Locks that the kernel frees when their process dies."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import struct
+import sys
+import threading
+from pathlib import Path
+
+from ..errors import MissingModuleError, StoreError
+
+try:
+    import fcntl
+except ModuleNotFoundError:
+    system = {"win32": "Windows"}.get(sys.platform, sys.platform)
+    raise MissingModuleError(
+        f"Expected Linux or macOS but got {system}, whose Python has no module 'fcntl': the run store, which keeps "
+        f"finished runs, is guarded by POSIX locks. On Windows, install and run stabilitykit in WSL, which is a Linux."
+    ) from None
+
+#: The fields of ``struct flock`` as the system lays them out, so that it can be asked who holds a byte (F_GETLK).
+#: Elsewhere a byte is looked at by locking it for an instant.
+_LAYOUTS = {
+    "linux": ("hhqqi0q", ("type", "whence", "start", "length", "pid")),
+    "darwin": ("qqihh", ("start", "length", "pid", "type", "whence")),
+}
+_LAYOUT = _LAYOUTS.get(sys.platform) if sys.maxsize > 2**32 else None
+
+#: What a file system says that has no POSIX locks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+#: A byte that nobody asks for, and all bytes as one.
+_NOBODYS, _ALL = 2**30, -1
+
+
+class ByteLocks:
+    """POSIX locks on the single bytes of one file, seen by every process on the host.
+
+    The system drops all of a process's locks on a file when the process closes any handle of it. So there is one handle
+    a file and process, open as long as a byte is held. Within a process the locks do not exclude, so the held bytes are
+    remembered.
+    """
+
+    _of_process: dict[tuple[Path, int], ByteLocks] = {}  # noqa: RUF012  # shared on purpose
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle = -1
+        self._held: set[int] = set()
+        self._mutex = threading.RLock()  # threads share the handle
+        self._open()  # a path that cannot be locked is known at once
+        try:
+            with contextlib.suppress(BlockingIOError, PermissionError):
+                fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _NOBODYS)
+        finally:
+            self._close_if_idle()
+
+    @classmethod
+    def at(cls, path: Path) -> ByteLocks:
+        """Return this process's one instance for a file, which is made if need be.
+
+        Raises `StoreError` where the file system has no locks.
+        """
+        key = path.resolve(), os.getpid()  # a fork inherits no locks, and must not believe that it holds them
+        if key not in cls._of_process:
+            try:
+                cls._of_process[key] = cls(key[0])
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                raise StoreError(
+                    f"Expected kernel locks on {path} but its file system has none: {error}. Runs are claimed by "
+                    f"locks; put the store on another file system with --stability-store=PATH."
+                ) from error
+        return cls._of_process[key]
+
+    def acquire(self, byte: int) -> bool:
+        """Lock a byte; False where it is held, by another process or by this one."""
+        return self._lock(byte, byte, 1)
+
+    def acquire_all(self) -> bool:
+        """Lock every byte; False where one is held."""
+        with self._mutex:
+            return not self._held and self._lock(_ALL, 0, 0)
+
+    def release_all(self) -> None:
+        """Unlock after `acquire_all`."""
+        with self._mutex:
+            self._held.discard(_ALL)
+            self._close_if_idle()  # which unlocks
+
+    def release(self, byte: int) -> None:
+        """Unlock a byte that this process holds."""
+        with self._mutex:
+            if byte in self._held:
+                fcntl.lockf(self._handle, fcntl.LOCK_UN, 1, byte)
+                self._held.discard(byte)
+                self._close_if_idle()
+
+    def is_held(self, byte: int) -> bool:
+        """Whether some process holds a byte; to look is not in the way of who wants it."""
+        with self._mutex:
+            if self._held & {byte, _ALL}:
+                return True
+            if _LAYOUT is None:
+                return self._is_busy(byte)
+            self._open()
+            try:
+                return self._is_locked_elsewhere(byte, *_LAYOUT)
+            finally:
+                self._close_if_idle()
+
+    def _is_busy(self, byte: int) -> bool:
+        if not self.acquire(byte):
+            return True
+        self.release(byte)
+        return False
+
+    def _is_locked_elsewhere(self, byte: int, layout: str, names: tuple[str, ...]) -> bool:
+        question = {"type": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": byte, "length": 1, "pid": 0}
+        asked = struct.pack(layout, *(question[name] for name in names))
+        answer = dict(zip(names, struct.unpack(layout, fcntl.fcntl(self._handle, fcntl.F_GETLK, asked)), strict=True))
+        return bool(answer["type"] != fcntl.F_UNLCK)
+
+    def _lock(self, name: int, start: int, length: int) -> bool:
+        with self._mutex:
+            if self._held & {name, _ALL}:
+                return False
+            while True:
+                self._open()
+                try:
+                    fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+                except (BlockingIOError, PermissionError):
+                    return False
+                else:
+                    if self._held or self._is_in_place():
+                        self._held.add(name)
+                        return True
+                finally:
+                    self._close_if_idle()
+
+    def _is_in_place(self) -> bool:
+        """Whether the open file is still the one at the path: it may be removed until a byte of it is held."""
+        try:
+            return os.path.samestat(os.fstat(self._handle), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    @classmethod
+    def _forget(cls) -> None:
+        """In a fork: hold nothing, whichever instance is asked. The parent keeps its locks."""
+        for locks in cls._of_process.values():
+            if locks._held:
+                os.close(locks._handle)
+            locks._held, locks._mutex = set(), threading.RLock()
+
+    def _open(self) -> None:
+        if not self._held:
+            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+
+    def _close_if_idle(self) -> None:
+        if not self._held:
+            os.close(self._handle)
+
+
+os.register_at_fork(after_in_child=ByteLocks._forget)

@@ -1,0 +1,204 @@
+"""A run store seen from outside any session: which experiments it holds, and what each of them says of itself."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import StabilityError, StoreError
+from ..protocol import NoiseProtocol
+from ..sources import Perturbation
+from .atomic_files import read_json
+from .baseline_files import BaselineFiles
+from .byte_locks import ByteLocks
+from .ownership import KEY, SESSION_ID, format_of
+from .run_files import FORMAT, RunFiles
+from .run_store import Running
+from .shared_epochs import Prefixes
+
+#: Characters of a key that are shown; any unique beginning names an experiment.
+SHORT = 12
+
+
+class Catalog:
+    """All experiments of one store that outlive their sessions."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        if format_of(folder) is None:
+            raise StoreError(
+                f"Expected a run store but {folder} has no FORMAT file. Name the .stabilitykit folder, or the one it "
+                f"lies in, with --store."
+            )
+
+    @classmethod
+    def of(cls, path: Path) -> Catalog:
+        """Return the catalog of a store that is named by its folder, or by the one it lies in."""
+        inside = path / ".stabilitykit"
+        return cls(inside if inside.is_dir() else path)
+
+    @classmethod
+    def above(cls, start: Path) -> Catalog:
+        """Return the catalog of the nearest store, looking in a folder and in each that it lies in."""
+        for folder in (start, *start.parents):
+            if format_of(folder / ".stabilitykit") is not None:
+                return cls(folder / ".stabilitykit")
+        raise StoreError(
+            f"Expected a run store, .stabilitykit, in {start} or above it but found none. It appears with the first "
+            f"training; name another place with --store."
+        )
+
+    def entries(self) -> list[Entry]:
+        """Return the experiments, the one that was used last first."""
+        entries = [Entry(folder) for folder in _folders(self.folder / f"v{FORMAT}", KEY)]
+        return sorted(entries, key=lambda entry: (-entry.used, entry.key))
+
+    def find(self, prefix: str) -> Entry:
+        """Return the one experiment whose key begins so."""
+        found = sorted((e for e in self.entries() if e.key.startswith(prefix)), key=lambda entry: entry.key)
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise StoreError(f"Expected the beginning of a key but no experiment in {self.folder} has {prefix!r}.")
+        names = ", ".join(f"{entry.key[: max(SHORT, len(prefix) + 4)]} ({entry.name})" for entry in found)
+        raise StoreError(f"Expected the beginning of one key but {prefix!r} begins {len(found)}: {names}.")
+
+    def other_formats(self) -> list[Path]:
+        """Return the folders that earlier versions wrote and this one does not read."""
+        return [path for path in _folders(self.folder, r"v\d+") if int(path.name[1:]) < int(FORMAT)]
+
+    def baselines(self) -> list[BaselineFiles]:
+        """Return the baselines, by name."""
+        return BaselineFiles.all(self.folder)
+
+    def sessions(self) -> list[Path]:
+        """Return the folders of sessions that live, or did not come to clear up."""
+        return _folders(self.folder / "sessions", SESSION_ID)
+
+    def half_pruned(self) -> list[Path]:
+        """Return the experiments that a killed process had begun to remove."""
+        return [path for place in _folders(self.folder, r"v\d+") for path in _folders(place, rf"\.pruned-{KEY}-.*")]
+
+
+class Entry:
+    """One experiment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.key = folder, folder.name
+        self.files = RunFiles(folder)
+        self.prefixes = Prefixes(folder, {})
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What its key was made of."""
+        return read_json(self.folder / "experiment.json") or {}
+
+    @property
+    def about_is_torn(self) -> bool:
+        """Whether the file that tells it is there, and tells nothing."""
+        path = self.folder / "experiment.json"
+        return path.exists() and read_json(path) is None
+
+    @property
+    def task(self) -> str:
+        """The name of what is trained."""
+        return str(self.about.get("task", "unknown"))
+
+    @property
+    def varies(self) -> str:
+        """What differs between its runs, as tables name it."""
+        try:
+            protocol = self.about["protocol"]
+            perturb = protocol["perturb"] and Perturbation(**protocol["perturb"])
+            return NoiseProtocol(protocol["vary"], perturb, onset=protocol.get("onset", 0)).name
+        except (KeyError, TypeError, ValueError, StabilityError):
+            return "unknown"
+
+    @property
+    def name(self) -> str:
+        """Task and protocol."""
+        return f"{self.task} [{self.varies}]"
+
+    @cached_property
+    def runs(self) -> dict[int, dict[str, Any] | None]:
+        """What each finished run says of itself; None where it is not whole."""
+        return {index: self.files.header(index) for index in self.files.indices()}
+
+    def count(self) -> dict[str, int]:
+        """Return how many runs are ok, failed (in any way), unreadable, and running."""
+        statuses = ["unreadable" if header is None else header["record"]["status"] for header in self.runs.values()]
+        ok, unreadable = statuses.count("ok"), statuses.count("unreadable")
+        failed = len(statuses) - ok - unreadable
+        return {"ok": ok, "failed": failed, "unreadable": unreadable, "running": len(self.running())}
+
+    def running(self) -> dict[int, Running]:
+        """Return the runs that living processes train now."""
+        try:
+            found = map(Running.read, sorted((self.folder / "claims").glob("*.json")))
+            claims = [running for running in found if running is not None]
+            locks = ByteLocks.at(self.folder / "claims.lock") if claims else None
+            return {claim.index: claim for claim in claims if locks and locks.is_held(claim.index)}
+        except OSError:  # a store that cannot be written: nobody trains for it
+            return {}
+
+    @cached_property
+    def bytes(self) -> int:
+        """The size of all its files, of what was moved to ``old/`` too."""
+        return size_of(self.folder)
+
+    @cached_property
+    def used(self) -> float:
+        """When a session asked for it last, in seconds since the epoch."""
+        about = self.folder / "experiment.json"
+        return _mtime(about) if about.exists() else newest_in(self.folder)
+
+    @cached_property
+    def created(self) -> float:
+        """When the first of its runs was trained, in seconds since the epoch."""
+        times = (trained_at(header) for header in self.runs.values() if header is not None)
+        return min(times, default=self.used)
+
+
+def trained_at(header: Mapping[str, Any]) -> float:
+    """Return when a run was published, in seconds since the epoch."""
+    found = header["record"]["trained_by"].get("time")
+    return float(found) if isinstance(found, (int, float)) else 0.0
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files below a folder, or of a file."""
+    return sum(status.st_size for status in _files_below(folder))
+
+
+def newest_in(folder: Path) -> float:
+    """Return when anything in a folder, or itself, was changed last."""
+    return max((status.st_mtime for status in _files_below(folder)), default=_mtime(folder))
+
+
+def _files_below(folder: Path) -> Iterator[os.stat_result]:
+    for path in (folder, *folder.rglob("*")):
+        try:
+            status = path.lstat()
+        except FileNotFoundError:  # a session works here, and has just moved it
+            continue
+        if not path.is_dir():
+            yield status
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _folders(folder: Path, form: str) -> list[Path]:
+    """Return the folders of a form of name in a folder; none through a link."""
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    found = (path for path in folder.iterdir() if re.fullmatch(form, path.name))
+    return sorted(path for path in found if path.is_dir() and not path.is_symlink())

@@ -1,0 +1,365 @@
+"""Removing and moving files of a run store, after the proof that stabilitykit made them.
+
+Other people and programs may write to a store's folder, by mistake or on purpose. So a place is no proof: all of these
+must hold, or nothing is touched.
+
+- The path lies below a store: a folder whose file ``FORMAT``, not a link, holds the number of a format and no more.
+- Every name on the way has the exact form that this package writes there (`LAYOUT`).
+- No folder on the way, and nothing below a folder that is to go, is a symbolic link, a mount point or a special file.
+- A folder that goes as a whole holds the marker of its kind, and nothing of a name that this package does not write.
+
+A file that this process made itself is known by its inode: `discard`. The system calls take names relative to open
+folders, so a folder that is replaced by a link meanwhile is not followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from ..errors import StoreError
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What stabilitykit writes into one kind of folder: a pattern of names, and what each is."""
+
+    entries: Mapping[str, Entry]
+    markers: tuple[str, ...] = ()  #: names of files; one of them shows that the whole folder is of this kind
+
+    def find(self, name: str) -> Entry | None:
+        """Return what an entry of this name is; None where this package writes no such name here."""
+        of_draft = _DRAFT.fullmatch(name)
+        found = next((entry for form, entry in self.entries.items() if re.fullmatch(form, name, re.ASCII)), None)
+        if found is None and of_draft:
+            return FILE if self.find(of_draft[1]) is FILE else None
+        return found
+
+
+class File:
+    """A regular file."""
+
+
+FILE = File()
+Entry: TypeAlias = "Folder | File"
+
+#: The temporary name of a file that is being written (`Draft`): ``.NAME.PID.8hex.tmp``.
+_DRAFT = re.compile(r"\.(.+)\.\d+\.[0-9a-f]{8}\.tmp")
+
+SESSION_ID, KEY = "[0-9a-f]{16}", "[0-9a-f]{32}"
+
+_INDEX = r"\d{4,}"
+_LEASES = Folder({r"\.clock": FILE, r"all|\d+": Folder({r"\d+": FILE})})  # earlier versions had them for locks
+_LOGS = Folder({rf"{_INDEX}\.log": FILE})
+_ARRAYS = {rf"{_INDEX}(\.[0-9a-f]{{12}})?\.(npy|safetensors|npz)": FILE}  # format 1 had npz
+
+_EXPERIMENT = Folder(
+    {
+        r"experiment\.json|control\.json|claims\.lock": FILE,
+        r"claims\.lock\.leases": _LEASES,
+        "runs": Folder({rf"{_INDEX}\.json": FILE, **_ARRAYS}),
+        "old": Folder({rf"{_INDEX}\.\d+\.json": FILE, **_ARRAYS}),
+        "claims": Folder({rf"{_INDEX}\.json": FILE}),
+        "gates": Folder({r"[0-9a-f]{16}\.json": FILE}),
+        "prefix": Folder({rf"({_INDEX}|proven)\.json": FILE, rf"{_INDEX}(\.[0-9a-f]{{12}})?\.safetensors": FILE}),
+        "logs": _LOGS,
+    },
+    markers=("claims.lock", "experiment.json"),
+)
+
+_SESSION = Folder(
+    {
+        r"living\.lock|owners\.lock": FILE,
+        r"(living|owners)\.lock\.leases": _LEASES,
+        r"\d+\.(begun|done|studies|disputed)|\d+\.\d+\.settled": FILE,
+        "private": Folder({KEY: _EXPERIMENT}),
+        "tasks": Folder({r"\d+-[0-9a-f]+\.(task|pt|log)": FILE}),  # .task and .pt: of earlier versions
+    },
+    markers=("living.lock", "owners.lock"),
+)
+
+#: Every path that stabilitykit writes below a store.
+LAYOUT = Folder(
+    {
+        r"FORMAT|\.gitignore": FILE,
+        r"v\d+": Folder({KEY: _EXPERIMENT, rf"\.pruned-{KEY}-[0-9a-f]{{8}}": _EXPERIMENT}),
+        "sessions": Folder({SESSION_ID: _SESSION}),
+        "baselines": Folder(
+            {r"\w[\w.-]*": Folder({r"[0-9a-f]{24}\.\d+\.json": FILE, r"[0-9a-f]{24}\.\d+(\.[0-9a-f]{12})?\.npy": FILE})}
+        ),
+    }
+)
+
+
+#: What opening a file says where it is not there, or is a link or a socket.
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO}
+
+
+class NotOurs(StoreError):
+    """Something that stabilitykit cannot show to have made; it was left as it is."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        self.why = f"{path} {why}"
+        super().__init__(
+            f"Expected to remove or to write what stabilitykit has made but {self.why}. It was left as it is; move it "
+            f"away, or name another store."
+        )
+
+
+def remove(path: Path) -> int:
+    """Delete a file or a folder of a store and return the bytes that this freed: 0 where it is not there.
+
+    Raises `NotOurs` before anything is deleted, and OSError as the system does.
+    """
+    with _Place(path) as place:
+        entry = place.prove()
+        return 0 if entry is None else place.delete(entry)
+
+
+def move(path: Path, to: Path) -> None:
+    """Rename a file or a folder within its store, where it is there; the errors are those of `remove`."""
+    with _Place(path) as place, _Place(to) as target:
+        if place.prove() is not None:
+            target.entry()
+            os.rename(place.name, target.name, src_dir_fd=place.folder, dst_dir_fd=target.folder)
+
+
+def check_removable(path: Path) -> None:
+    """Raise `NotOurs` where `remove` would."""
+    with _Place(path) as place:
+        place.prove()
+
+
+def check_form(path: Path) -> None:
+    """Raise `NotOurs` for a path that this package would not write: of another form, or through a link."""
+    with _Place(path) as place:
+        place.entry()
+
+
+def drafts_below(folder: Path, rule: Folder = LAYOUT) -> Iterator[Path]:
+    """Yield the half-written files in a store, in those folders that this package writes."""
+    for found in sorted(folder.iterdir()):
+        entry = rule.find(found.name)
+        if isinstance(entry, Folder) and not found.is_symlink():
+            yield from drafts_below(found, entry)
+        elif isinstance(entry, File) and _DRAFT.fullmatch(found.name):
+            yield found
+
+
+def discard(path: Path, made: os.stat_result) -> None:
+    """Delete a file that this process made, while it is still the one that ``made`` describes."""
+    with contextlib.suppress(FileNotFoundError):
+        if os.path.samestat(path.lstat(), made):
+            path.unlink()
+
+
+def format_of(folder: Path) -> int | None:
+    """Return the format that a store says it has; None for a folder that is no store."""
+    says = _format_says(folder)
+    return int(says) if says is not None and re.fullmatch(r"[0-9]{1,6}\s?", says) else None
+
+
+def _format_says(folder: Path) -> str | None:
+    """Return how the file ``FORMAT`` begins; None where there is none, or something else has its name."""
+    try:
+        handle = os.open(folder / "FORMAT", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # which waits for no pipe
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            return None
+        raise
+    try:
+        is_file = stat.S_ISREG(os.fstat(handle).st_mode)
+        return os.read(handle, 32).decode(errors="replace") if is_file else None
+    finally:
+        os.close(handle)
+
+
+def check_may_be_store(folder: Path) -> None:
+    """Raise `StoreError` for a folder with files of others: one that is not empty, and is no store."""
+    if not folder.is_dir() or format_of(folder) is not None:
+        return
+    strange = sorted(path.name for path in folder.iterdir() if not _is_of_a_new_store(path.name))
+    if not strange or format_of(folder) is not None:  # which another process has made meanwhile
+        return
+    says = _format_says(folder)
+    if says is not None:
+        raise StoreError(
+            f"Expected {folder / 'FORMAT'} to name the format of a run store but it says {says!r}. Is this a folder of "
+            f"stabilitykit? Move it away to start a new store."
+        )
+    shown = ", ".join(map(repr, strange[:3])) + (", ..." if len(strange) > 3 else "")
+    raise StoreError(
+        f"Expected the run store {folder} to be a new or an empty folder, or a store, but it holds {shown} and no "
+        f"file FORMAT. A store is written to and cleared up, so stabilitykit takes no folder that holds other "
+        f"files. Name one that does not exist yet, such as {folder / 'stability'}."
+    )
+
+
+def _is_of_a_new_store(name: str) -> bool:
+    draft = _DRAFT.fullmatch(name)
+    return name == "lost+found" or (draft is not None and draft[1] == "FORMAT")  # ext4's own; another process begins
+
+
+class _Place:
+    """The open folder in which a path lies, reached from its store without following a link."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(os.path.abspath(path))  # noqa: PTH100  # Path.resolve would follow links
+        self.name = self.path.name
+        self.folder = -1
+        self._is_reached = True  #: False where a folder on the way is not there, so that the path is not
+        self._unmarked: Path | None = None  #: a folder on the way without its marker
+
+    def __enter__(self) -> _Place:
+        store = next((above for above in self.path.parents if format_of(above) is not None), None)
+        if store is None:
+            raise NotOurs(self.path, "lies in no run store: no folder above it has a file FORMAT that is one of ours")
+        self._mounts, self._rule = _mounts_below(store), LAYOUT
+        self.folder = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
+        self._device = os.fstat(self.folder).st_dev
+        try:
+            for folder in list(reversed(self.path.parents))[len(store.parts) :]:
+                self._enter(folder)
+        except FileNotFoundError:
+            self._is_reached = False
+        except BaseException:
+            os.close(self.folder)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.folder)
+
+    def entry(self) -> Entry | None:
+        """Return what the path is, None where it is not there; raise `NotOurs` where this package did not make it."""
+        if not self._is_reached:
+            return None
+        entry = self._rule.find(self.name)
+        if entry is None:
+            raise NotOurs(self.path, "has a name that stabilitykit does not write there")
+        try:
+            found = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+        _check_kind(found, entry, self.path)
+        return entry
+
+    def prove(self) -> Entry | None:
+        """Return the entry once it is shown that it may go: every folder has its marker, and none is mounted."""
+        entry = self.entry()
+        if entry is not None and self._unmarked is not None:
+            raise _without_marker(self._unmarked)
+        if isinstance(entry, Folder):
+            mounted = [mount for mount in self._mounts if mount == self.path or self.path in mount.parents]
+            if mounted:
+                raise NotOurs(mounted[0], "is a mount point")
+            with _opened(self.name, self.folder) as inside:
+                _check_below(inside, entry, self.path)
+        return entry
+
+    def delete(self, entry: Entry) -> int:
+        """Delete what was proven, and return the bytes that this freed."""
+        if isinstance(entry, File):
+            size = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False).st_size
+            os.unlink(self.name, dir_fd=self.folder)
+            return size
+        return _delete_below(self.folder, self.name, entry, self.path)
+
+    def _enter(self, path: Path) -> None:
+        rule = self._rule.find(path.name)
+        if not isinstance(rule, Folder):
+            raise NotOurs(path, "is no folder that stabilitykit writes")
+        _check_kind(os.stat(path.name, dir_fd=self.folder, follow_symlinks=False), rule, path)
+        inner = os.open(path.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.folder)
+        os.close(self.folder)
+        self.folder, self._rule = inner, rule
+        if path in self._mounts or os.fstat(inner).st_dev != self._device:
+            raise NotOurs(path, "is a mount point")
+        if not _is_marked(inner, rule):
+            self._unmarked = path
+
+
+def _check_below(folder: int, rule: Folder, path: Path) -> None:
+    """Raise `NotOurs` for a folder without its marker, and for anything below it that this package did not write."""
+    if not _is_marked(folder, rule):
+        raise _without_marker(path)
+    for found in list(os.scandir(folder)):
+        below, entry = path / found.name, rule.find(found.name)
+        if entry is None:
+            raise NotOurs(below, "has a name that stabilitykit does not write there")
+        _check_kind(found.stat(follow_symlinks=False), entry, below)
+        if isinstance(entry, Folder):
+            with _opened(found.name, folder) as inner:
+                _check_below(inner, entry, below)
+
+
+def _delete_below(parent: int, name: str, rule: Folder, path: Path) -> int:
+    """Delete a folder that `_check_below` has passed; its marker last, so that half of it is still known as ours."""
+    freed = 0
+    with _opened(name, parent) as folder:
+        for below in sorted(os.listdir(folder), key=lambda name: name in rule.markers):  # noqa: PTH208  # of a handle
+            entry = rule.find(below)
+            if isinstance(entry, Folder):
+                freed += _delete_below(folder, below, entry, path / below)
+            elif entry is None:
+                raise NotOurs(path / below, "has just appeared, with a name that stabilitykit does not write there")
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    freed += os.stat(below, dir_fd=folder, follow_symlinks=False).st_size
+                    os.unlink(below, dir_fd=folder)
+    os.rmdir(name, dir_fd=parent)
+    return freed
+
+
+@contextlib.contextmanager
+def _opened(name: str, parent: int) -> Iterator[int]:
+    folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _is_marked(folder: int, rule: Folder) -> bool:
+    if not rule.markers:
+        return True
+    for marker in rule.markers:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISREG(os.stat(marker, dir_fd=folder, follow_symlinks=False).st_mode):
+                return True
+    return False
+
+
+def _check_kind(found: os.stat_result, entry: Entry, path: Path) -> None:
+    if stat.S_ISLNK(found.st_mode):
+        raise NotOurs(path, "is a symbolic link")
+    if isinstance(entry, Folder) and not stat.S_ISDIR(found.st_mode):
+        raise NotOurs(path, "is no folder")
+    if isinstance(entry, File) and not stat.S_ISREG(found.st_mode):
+        raise NotOurs(path, "is no regular file")
+
+
+def _mounts_below(store: Path) -> list[Path]:
+    """Return where other file systems, or parts of this one, are mounted below a store; none where it is not told."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:  # not Linux
+        return []
+    real = store.resolve()
+    points = (Path(_ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), line.split()[4])) for line in lines)
+    return [store / point.relative_to(real) for point in points if real in point.parents]
+
+
+#: A space, tab, newline or backslash in a path of /proc/self/mountinfo (proc(5)).
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+
+
+def _without_marker(path: Path) -> NotOurs:
+    return NotOurs(path, "has none of the files by which stabilitykit knows a folder of its own")

@@ -1,0 +1,186 @@
+"""Removing from a run store, never what somebody trains."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, cast
+
+from .byte_locks import ByteLocks
+from .catalog import SHORT, Catalog, Entry, newest_in, size_of, trained_at
+from .ownership import NotOurs, check_removable, drafts_below, move, remove
+
+#: Seconds for which leftovers may still belong to somebody who is slow: to begin with a lock, or without one.
+_MINUTE, _DAY = 60.0, 86_400.0
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Something that was removed, or in a rehearsal would be; or was kept, and why."""
+
+    what: str
+    bytes: int
+    kept: str = ""  #: the reason
+
+
+_Args = ParamSpec("_Args")
+
+
+def _one_by_one(removing: Callable[_Args, Removal]) -> Callable[_Args, Removal]:
+    """Let what the system refuses, such as what another user owns, be kept: the next one may go all the same."""
+
+    @functools.wraps(removing)
+    def tried(*args: _Args.args, **named: _Args.kwargs) -> Removal:
+        try:
+            return removing(*args, **named)
+        except (NotOurs, OSError) as error:
+            entry = args[1]
+            what = entry if isinstance(entry, str) else _named(cast(Entry, entry))
+            return Removal(what, 0, error.why if isinstance(error, NotOurs) else str(error))
+
+    return tried
+
+
+class Pruning:
+    """One pass over a store; a rehearsal removes nothing."""
+
+    def __init__(self, catalog: Catalog, *, older_than: float = 0.0, rehearsal: bool = False) -> None:
+        self.catalog, self.rehearsal = catalog, rehearsal
+        self._before = time.time() - older_than  #: seconds since the epoch
+
+    def experiments(self, entries: Iterable[Entry]) -> list[Removal]:
+        """Remove whole experiments that no session asked for lately."""
+        return [self._experiment(entry) for entry in entries if entry.used <= self._before]
+
+    def failed_runs(self, entries: Iterable[Entry]) -> list[Removal]:
+        """Remove runs that failed, crashed, took too long, or cannot be read."""
+        return [
+            self._run(entry, index)
+            for entry in entries
+            for index, header in entry.runs.items()
+            if header is None or (header["record"]["status"] != "ok" and trained_at(header) <= self._before)
+        ]
+
+    def old(self, entries: Iterable[Entry]) -> list[Removal]:
+        """Remove what was moved out of the way in experiments: bad files, and failures that were retried."""
+        folders = [(entry, entry.files.old) for entry in entries if entry.files.old.is_dir()]
+        return [
+            self._remove(f"old/ of {_named(entry)}", folder)
+            for entry, folder in folders
+            if newest_in(folder) <= self._before
+        ]
+
+    def other_formats(self) -> list[Removal]:
+        """Remove what earlier versions wrote and this one does not read."""
+        return [
+            self._unless_locked(f"{folder.name}/, of an earlier format", folder)
+            for folder in self.catalog.other_formats()
+            if newest_in(folder) <= self._before
+        ]
+
+    def leftovers(self) -> list[Removal]:
+        """Remove what processes left that were killed: sessions, half-written files, half-removed experiments."""
+        yesterday = time.time() - _DAY
+        removed = [
+            self._unless_locked(f"the leftovers of session {folder.name}", folder)
+            for folder in self.catalog.sessions()
+            if max(newest_in(folder), folder.stat().st_mtime)
+            < (time.time() - _MINUTE if (folder / "living.lock").exists() else yesterday)
+        ]
+        half = [path for path in drafts_below(self.catalog.folder) if path.lstat().st_mtime < yesterday]
+        half += self.catalog.half_pruned()
+        return removed + [self._remove(f"half of {path.name}", path) for path in half]
+
+    @_one_by_one
+    def _experiment(self, entry: Entry) -> Removal:
+        named, size = _named(entry), entry.bytes
+        kept = _not_ours(entry.folder)  # before the locks, which make a marker of ours
+        if kept or self.rehearsal:
+            return Removal(named, size, kept=kept or _trainers(entry))
+        locks = ByteLocks.at(entry.folder / "claims.lock")
+        if not _acquire_all(locks):
+            return Removal(named, size, kept=_trainers(entry) or "it is in use")
+        try:
+            # In one step for every process that looks; one that wants a claim now makes the experiment anew.
+            away = entry.folder.with_name(f".pruned-{entry.key}-{os.urandom(4).hex()}")
+            move(entry.folder, away)
+        finally:
+            locks.release_all()
+        remove(away)
+        return Removal(named, size)
+
+    @_one_by_one
+    def _run(self, entry: Entry, index: int) -> Removal:
+        header = entry.runs[index]
+        status = "unreadable" if header is None else header["record"]["status"]
+        what = f"run {index} ({status}) of {_named(entry)}"
+        kept = _not_ours(entry.files.place(index))
+        if kept:
+            return Removal(what, 0, kept)
+        locks = ByteLocks.at(entry.folder / "claims.lock")
+        if locks.is_held(index) if self.rehearsal else not locks.acquire(index):
+            return Removal(what, 0, "it is being trained")
+        if self.rehearsal:
+            return Removal(what, entry.files.size(index))
+        try:
+            if entry.files.header(index) != header:
+                return Removal(what, 0, "it has just been trained")
+            return Removal(what, entry.files.remove(index))
+        finally:
+            locks.release(index)
+
+    @_one_by_one
+    def _unless_locked(self, what: str, folder: Path) -> Removal:
+        """Remove a folder in which no process holds a lock."""
+        kept = _not_ours(folder)
+        if kept:
+            return Removal(what, 0, kept)
+        held: list[ByteLocks] = []
+        try:
+            for path in folder.rglob("*.lock"):
+                locks = ByteLocks.at(path)
+                if not _acquire_all(locks):
+                    return Removal(what, 0, f"{path.relative_to(self.catalog.folder)} is held")
+                held.append(locks)
+            return self._remove(what, folder)
+        finally:
+            for locks in held:
+                locks.release_all()
+
+    @_one_by_one
+    def _remove(self, what: str, path: Path) -> Removal:
+        size = size_of(path)
+        kept = _not_ours(path)
+        if not kept and not self.rehearsal:
+            remove(path)
+        return Removal(what, size, kept)
+
+
+def _named(entry: Entry) -> str:
+    return f"{entry.key[:SHORT]} {entry.name}"
+
+
+def _trainers(entry: Entry) -> str:
+    running = entry.running().values()
+    return ", ".join(f"run {run.index} is being trained by {run.worker} (pid {run.pid})" for run in running)
+
+
+def _not_ours(path: Path) -> str:
+    """Return why something may not be removed; empty where it may."""
+    try:
+        check_removable(path)
+    except NotOurs as error:
+        return error.why
+    return ""
+
+
+def _acquire_all(locks: ByteLocks) -> bool:
+    for _ in range(3):  # somebody may have tried a lock for an instant
+        if locks.acquire_all():
+            return True
+        time.sleep(0.02)
+    return False

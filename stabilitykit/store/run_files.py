@@ -1,0 +1,357 @@
+"""The finished runs of one experiment on disk: one JSON header a run, and its logits beside it.
+
+::
+
+    runs/0007.json            exists exactly when run 7 is finished; names, hashes and describes its array
+    runs/0007.<sha>.npy       the logits, mapped into memory when they are asked for
+    runs/0007.<sha>.safetensors   the weights, where they are kept
+    old/0007.<time>.json      what was there before and could not be used, or failed in an earlier session
+
+Nothing here is ever executed: a file that a stranger wrote can be wrong, not harmful. Reading headers needs neither
+torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from ..errors import StoreError
+from .atomic_files import Draft, read_json
+from .ownership import NotOurs, move, remove
+from .record import ARRAYS, RunRecord, Status
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+#: Of the files below; each format has a folder of its own, ``v2/``.
+FORMAT = "2"
+
+#: What a header says of its run.
+_RECORD_FIELDS = {field.name for field in fields(RunRecord)} - set(ARRAYS)
+_DTYPES = ("<f4", "<f8")
+_CHUNK = 1 << 20  #: bytes
+
+
+class StoredWeights(Mapping[str, "Tensor"]):
+    """A state dict in a file: a tensor is read when it is asked for, and no longer kept than it is used."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Read one tensor."""
+        with self._open() as file:
+            if name not in file.keys():  # noqa: SIM118  # a file has keys and no `in`
+                raise KeyError(name)
+            tensor: Tensor = file.get_tensor(name)
+            return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names."""
+        with self._open() as file:
+            return iter(list(file.keys()))
+
+    def __len__(self) -> int:
+        """Count the tensors."""
+        return sum(1 for _ in self)
+
+    def read(self) -> dict[str, Tensor]:
+        """Read all of them at once, as a state dict."""
+        with self._open() as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # as above
+
+    def _open(self) -> Any:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            return safe_open(self.path, "pt")
+        except (OSError, SafetensorError) as error:
+            raise _gone("weights", self.path, error) from error
+
+
+class RunFiles:
+    """Reads and writes them; who may write is the claim's business."""
+
+    def __init__(self, experiment: Path) -> None:
+        self.folder, self.old = experiment / "runs", experiment / "old"
+
+    def indices(self) -> list[int]:
+        """Return the runs that have a header, whole or not."""
+        return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdecimal())
+
+    def header(self, index: int) -> dict[str, Any] | None:
+        """Return what a run says of itself; None where that is not there or not whole. The array is not looked at."""
+        header = read_json(self.place(index))
+        return None if header is None or _what_is_wrong(header, index) else header
+
+    def problem(self, index: int) -> str:
+        """Return what is wrong with a run's files, reading all of them; empty where nothing is."""
+        header = read_json(self.place(index))
+        if header is None:
+            return "the header is missing, empty or torn"
+        return _what_is_wrong(header, index) or self.array_problem(header)
+
+    def array_problem(self, header: Mapping[str, Any]) -> str:
+        """Return what is wrong with the arrays of a whole header, reading all of them; empty where nothing is."""
+        files = [part for part in (header["arrays"], header.get("weights")) if part is not None]
+        return next(filter(None, map(self._file_problem, files)), "")
+
+    def _file_problem(self, described: Mapping[str, Any]) -> str:
+        try:
+            if _sha256(self.folder / described["file"]) != described["sha256"]:
+                return f"{described['file']} has other bytes than were written"
+            if "shape" in described:
+                self._map(described)
+        except (OSError, ValueError) as error:
+            return f"{described['file']} cannot be read: {error}"
+        return ""
+
+    def array(self, header: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
+        """Return the logits of a header that was found whole, mapped into memory; a change of them changes no file."""
+        if header["arrays"] is None:
+            return None
+        try:
+            return self._map(header["arrays"])
+        except (OSError, ValueError) as error:
+            raise _gone("logits", self.folder / header["arrays"]["file"], error) from error
+
+    def record(self, header: Mapping[str, Any]) -> RunRecord:
+        """Return the run of a header that was found whole, with its arrays."""
+        array, kept = self.array(header), header.get("weights")
+        weights = None if kept is None else StoredWeights(self.folder / kept["file"])
+        if array is None:
+            return RunRecord.from_json(header["record"], None, weights)
+        import torch
+
+        return RunRecord.from_json(header["record"], torch.from_numpy(array), weights)
+
+    def write(
+        self,
+        index: int,
+        record: Mapping[str, Any],
+        array: np.ndarray[Any, Any] | None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Any] | None:
+        """Put a run in its place and return its header; None where another result came first.
+
+        A result that is there is replaced only by who knows of it: see `retire` and `replace`.
+        """
+        return self._write(index, record, array, weights, replace=False)
+
+    def replace(
+        self,
+        index: int,
+        record: Mapping[str, Any],
+        array: np.ndarray[Any, Any] | None,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Any]:
+        """Put a run in the place of the one that is there, for a session that trains all anew."""
+        header = self._write(index, record, array, weights, replace=True)
+        assert header is not None
+        self._remove_arrays(index, but=header)
+        return header
+
+    def retire(self, index: int) -> None:
+        """Move a run's files out of the way; nothing is deleted, so that somebody can look what was wrong."""
+        self.old.mkdir(exist_ok=True)
+        for path in self._arrays(index):
+            move(path, self.old / path.name)
+        move(self.place(index), self.old / f"{index:04d}.{time.time_ns()}.json")
+
+    def sweep(self, index: int) -> None:
+        """Remove what a killed process left of a run that has no header; only for the owner of the run's claim."""
+        for path in list(self._of(f".{index:04d}.")):
+            with contextlib.suppress(NotOurs):  # it has no name that a draft has
+                remove(path)
+        if not self.place(index).exists():
+            self._remove_arrays(index)
+
+    def size(self, index: int) -> int:
+        """Return how many bytes a run takes."""
+        return sum(path.stat().st_size for path in [self.place(index), *self._arrays(index)])
+
+    def remove(self, index: int) -> int:
+        """Delete a run, and return how many bytes that freed; only for the owner of the run's claim."""
+        return remove(self.place(index)) + self._remove_arrays(index)  # the header first: without it there is no run
+
+    def place(self, index: int) -> Path:
+        """Return where a run's header is."""
+        return self.folder / f"{index:04d}.json"
+
+    def _write(
+        self,
+        index: int,
+        record: Mapping[str, Any],
+        array: np.ndarray[Any, Any] | None,
+        weights: Mapping[str, Tensor] | None,
+        *,
+        replace: bool,
+    ) -> dict[str, Any] | None:
+        header = {
+            "format": FORMAT,
+            "arrays": None if array is None else self._write_array(index, array),
+            **({} if weights is None else {"weights": self._write_weights(index, weights)}),
+            "record": dict(record),
+        }
+        try:
+            with Draft(self.folder, f"{index:04d}.json") as draft:
+                draft.write(json.dumps(header).encode())
+                if replace:
+                    draft.put()
+                    return header
+                if draft.put_first():
+                    return header
+        except BaseException:
+            self._forget(index, header)
+            raise
+        self._forget(index, header)
+        return None
+
+    def _forget(self, index: int, loser: Mapping[str, Any]) -> None:
+        """Remove arrays that no header names: the one that is in place may have the same."""
+        for name in _array_files(loser) - _array_files(self.header(index)):
+            remove(self.folder / name)
+
+    def _write_array(self, index: int, array: np.ndarray[Any, Any]) -> dict[str, Any]:
+        import numpy as np
+
+        if array.dtype.str not in _DTYPES:
+            raise StoreError(f"Expected logits of dtype {' or '.join(_DTYPES)} but got {array.dtype.str}: run {index}.")
+        described = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
+        with Draft(self.folder, f"{index:04d}.npy") as draft:
+            np.lib.format.write_array_header_1_0(draft, described)
+            for chunk in _chunks(array):
+                draft.write(chunk)
+            name = f"{index:04d}.{draft.sha256[:12]}.npy"
+            draft.put(name, sync_folder=False)  # the header's name follows, and nobody looks for the array without
+        return {"file": name, "sha256": draft.sha256, "dtype": array.dtype.str, "shape": list(array.shape)}
+
+    def _write_weights(self, index: int, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+        from safetensors.torch import save
+
+        # Copies, since tied weights share memory, and the format lets no two names do that.
+        content = save({name: weight.detach().cpu().clone().contiguous() for name, weight in weights.items()})
+        with Draft(self.folder, f"{index:04d}.safetensors") as draft:
+            draft.write(content)
+            name = f"{index:04d}.{draft.sha256[:12]}.safetensors"
+            draft.put(name, sync_folder=False)
+        return {"file": name, "sha256": draft.sha256}
+
+    def _map(self, arrays: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+        """Map a file that has exactly the described array in it; ValueError or OSError where it has not."""
+        import numpy as np
+
+        path, shape, dtype = self.folder / arrays["file"], tuple(arrays["shape"]), np.dtype(arrays["dtype"])
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)
+            found = np.lib.format.read_array_header_1_0(file)
+            start, size = file.tell(), os.fstat(file.fileno()).st_size
+        if found != (shape, False, dtype):
+            raise ValueError(f"an array of {found[2]} {list(found[0])} is not the described one, {dtype} {list(shape)}")
+        count = math.prod(shape)
+        if size != start + count * dtype.itemsize:
+            raise ValueError(f"{size} bytes are not {start} of a header and {count} times {dtype.itemsize}")
+        if count == 0:
+            return np.empty(shape, dtype)
+        return np.memmap(path, dtype, mode="c", offset=start, shape=shape)  # copy on write: torch wants it writable
+
+    def _remove_arrays(self, index: int, but: Mapping[str, Any] | None = None) -> int:
+        return sum(remove(path) for path in list(self._arrays(index)) if path.name not in _array_files(but))
+
+    def _arrays(self, index: int) -> Iterator[Path]:
+        return (path for path in self._of(f"{index:04d}.") if path.suffix in (".npy", ".safetensors"))
+
+    def _of(self, prefix: str) -> Iterator[Path]:
+        with os.scandir(self.folder) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith(prefix)]
+        return (self.folder / name for name in names)
+
+
+def _gone(what: str, path: Path, error: Exception) -> StoreError:
+    """Return what to raise where a file cannot be read that was there when its run was looked up."""
+    return StoreError(
+        f"Expected the {what} {path} but got: {error}. The file was there when the run was looked up: was the store "
+        f"pruned? Ask again, and the run is trained again."
+    )
+
+
+def _what_is_wrong(header: Mapping[str, Any], index: int) -> str:
+    """Return why a header is not one of run ``index``; empty where it is."""
+    if header.get("format") != FORMAT:
+        return f"the header has format {header.get('format')!r}, not {FORMAT!r}"
+    record, arrays = header.get("record"), header.get("arrays")
+    if not isinstance(record, dict) or record.keys() != _RECORD_FIELDS:
+        return "the header does not describe a run"
+    if record["index"] != index:
+        return f"the header is run {record['index']}'s"
+    if record["status"] not in get_args(Status):
+        return f"the header has the unknown status {record['status']!r}"
+    wanted = {"trained_by": dict, "seeds": dict, "environment": dict, "curve": list, "trace": list, "seconds": float}
+    for name, kind in wanted.items():
+        if not isinstance(record[name], (kind, int) if kind is float else kind):
+            return f"the header has no {name}"
+    weights = header.get("weights")
+    if (arrays is None and weights is None) != (record["status"] != "ok"):
+        return f"a run of status {record['status']!r} has {'no' if arrays is None else 'an'} array"
+    problem = "" if arrays is None else _what_is_wrong_with_arrays(arrays, index)
+    return problem or ("" if weights is None else _what_is_wrong_with_weights(weights, index))
+
+
+def _what_is_wrong_with_arrays(arrays: object, index: int) -> str:
+    if not isinstance(arrays, dict) or arrays.keys() != {"file", "sha256", "dtype", "shape"}:
+        return "the header does not describe its array"
+    if not _is_named_for(arrays, index, ".npy"):
+        return f"the header names {arrays['file']!r}, which is not this run's array"
+    if arrays["dtype"] not in _DTYPES:
+        return f"the array has the dtype {arrays['dtype']!r}, which no training leaves behind"
+    shape = arrays["shape"]
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        return f"the array has the impossible shape {shape!r}"
+    return ""
+
+
+def _what_is_wrong_with_weights(weights: object, index: int) -> str:
+    if not isinstance(weights, dict) or weights.keys() != {"file", "sha256"}:
+        return "the header does not describe its weights"
+    if not _is_named_for(weights, index, ".safetensors"):
+        return f"the header names {weights['file']!r}, which are not this run's weights"
+    return ""
+
+
+def _is_named_for(file: Mapping[str, Any], index: int, suffix: str) -> bool:
+    """Whether its name follows from the rest: a header never leads to another file."""
+    digest = re.fullmatch("[0-9a-f]{64}", str(file["sha256"]))
+    return digest is not None and file["file"] == f"{index:04d}.{digest[0][:12]}{suffix}"
+
+
+def _array_files(header: Mapping[str, Any] | None) -> set[str]:
+    kept = (header["arrays"], header.get("weights")) if header is not None else ()
+    return {part["file"] for part in kept if part is not None}
+
+
+def _chunks(array: np.ndarray[Any, Any]) -> Iterator[bytes]:
+    """Yield the bytes of an array in C order, never all at once."""
+    import numpy as np
+
+    size = _CHUNK // array.itemsize
+    for chunk in np.nditer(array, ["external_loop", "buffered", "zerosize_ok"], buffersize=size, order="C"):
+        yield np.asarray(chunk).tobytes()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

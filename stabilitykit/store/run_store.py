@@ -1,0 +1,468 @@
+"""The run store: one immutable file a run, kernel locks as claims, nothing that could be executed.
+
+::
+
+    .stabilitykit/FORMAT                     the newest format that was written here
+    .stabilitykit/v2/<key>/experiment.json   what the key was made of, for people; touched when it is used
+                           runs/ old/        see `RunFiles`
+                           claims.lock       a lock on byte 7 means that somebody trains run 7 now
+                           claims/0007.json  who, since when, who died; left behind only by a process that died
+                           control.json      the proof that what is held is held
+                           gates/<id>.json   at which runs, and how surely, a budget was judged
+                           prefix/           see `Prefixes`
+
+The kernel frees the locks of a dead process, so no heartbeat has to be guessed A run
+is published by linking a complete file into place while its byte is locked: a reader sees all of it or none, and the
+first result stays. Other formats live in folders of their own, and are left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from ..errors import StoreError
+from .atomic_files import Draft, read_json, unwritable, write_json, write_once
+from .byte_locks import ByteLocks
+from .ownership import check_form, check_may_be_store, format_of, remove
+from .record import RunRecord
+from .run_files import FORMAT, RunFiles
+from .shared_epochs import Prefixes
+
+#: auto: reuse finished runs; refresh: train them again, once a session; off: keep nothing after the session.
+CacheMode: TypeAlias = Literal["auto", "refresh", "off"]
+
+#: Deaths of a process over one run, within one session, after which the run counts as crashed.
+MOST_DEATHS = 2
+
+#: Likewise within all sessions since the last result: where a run kills the session itself, nobody counts to two.
+_MOST_DEATHS_EVER = 3
+
+#: For what a prune can remove again before it is locked.
+_TRIES = 10
+
+
+def make_store(folder: Path) -> None:
+    """Make a folder a run store, where it is none.
+
+    Raises `StoreError` for a folder that holds files of others, and for one that cannot be made.
+    """
+    try:
+        check_may_be_store(folder)
+        if format_of(folder) is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_once(folder / "FORMAT", FORMAT)  # first: by it another process knows the folder
+            write_once(folder / ".gitignore", "*\n")
+    except OSError as error:
+        raise unwritable(f"the run store {folder}", error) from error
+
+
+class RunStore:
+    """All experiments below one folder, as one session sees them."""
+
+    def __init__(
+        self, folder: Path, session: str | None = None, cache: CacheMode = "auto", worker: str = "main"
+    ) -> None:
+        """Make the folder a store, and a place in it for ``session``: 16 hex digits, a new one if None.
+
+        Raises `StoreError` for a folder that holds files of others, or that cannot be written.
+        """
+        self.folder, self.cache, self.worker = folder, cache, worker
+        self.session = session or secrets.token_hex(8)
+        self.session_folder = folder / "sessions" / self.session
+        try:
+            make_store(folder)
+            check_form(self.session_folder)
+            self.session_folder.mkdir(parents=True, exist_ok=True)
+            self._live()
+            found = format_of(folder)
+        except OSError as error:
+            raise unwritable(f"the run store {folder}", error) from error
+        if found is not None and found < int(FORMAT):
+            # Runs of that format stay where they are, for who goes back to it, until they are pruned.
+            with Draft(folder, "FORMAT") as draft:
+                draft.write(FORMAT.encode())
+                draft.put(durable=False)
+
+    def experiment(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Experiment:
+        """Return the place of one experiment; a private one ends with the session."""
+        kept = self.folder / f"v{FORMAT}" / key
+        folder = self._private(key) if private or self.cache == "off" else kept
+        return Experiment(folder, self.session, about, reuse=self.cache != "refresh", worker=self.worker, kept=kept)
+
+    def prefixes(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Prefixes:
+        """Return the place of the states that the runs of other experiments begin from, in one without a source.
+
+        It ends with the session where that is private, or trains all anew.
+        """
+        folder = self._private(key) if private or self.cache != "auto" else self.folder / f"v{FORMAT}" / key
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(folder / "experiment.json")  # as for an experiment that is asked for
+        return Prefixes(folder, about)
+
+    def _private(self, key: str) -> Path:
+        return self.session_folder / "private" / key
+
+    def _live(self) -> None:
+        """Hold a lock in the session's folder as long as this is used: what no process holds can be cleared away."""
+        living = ByteLocks.at(self.session_folder / "living.lock")
+        if living.acquire(os.getpid()):
+            weakref.finalize(self, living.release, os.getpid())
+
+    def end_session(self) -> None:
+        """Remove what only this session needed."""
+        with contextlib.suppress(OSError):
+            remove(self.session_folder)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """The right to train one run, held by this process until released."""
+
+    index: int
+    attempt: int  #: 2 where one process has died over this run in this session
+
+
+@dataclass(frozen=True)
+class Running:
+    """A run that a living process trains now."""
+
+    index: int
+    worker: str  #: "gw1" of xdist, "main" where there is one process
+    pid: int  #: of the process that holds the claim
+    host: str
+    started: float  #: seconds since the epoch
+    attempt: int
+
+    @classmethod
+    def read(cls, path: Path) -> Running | None:
+        """Return what a claim file says; None if it is torn, or of another version."""
+        left = read_json(path)
+        if left is None:
+            return None
+        try:
+            return cls(
+                index=int(path.stem),
+                worker=str(left["worker"]),
+                pid=int(left["pid"]),
+                host=str(left["host"]),
+                started=float(left["started"]),
+                attempt=_attempt(left["deaths"], left["session"]),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+
+
+class Experiment:
+    """The runs of one protocol on one task: finished, claimed or free."""
+
+    def __init__(
+        self,
+        folder: Path,
+        session: str,
+        about: Mapping[str, Any],
+        *,
+        reuse: bool = True,
+        worker: str = "main",
+        kept: Path | None = None,
+    ) -> None:
+        self.folder, self.session, self.reuse, self.worker = folder, session, reuse, worker
+        self._kept = kept or folder  #: where other sessions keep theirs
+        self._about = about
+        self._files = RunFiles(folder)
+        self._seen: dict[int, dict[str, Any]] = {}  #: read, found whole, hashed: once a process
+        try:
+            self._open()
+        except OSError as error:
+            raise unwritable(folder, error) from error
+
+    def _open(self) -> None:
+        """Make what locks need. Until one is held somebody may prune it, and it is made anew."""
+        for part in (self.folder, *(self.folder / name for name in ("runs", "old", "claims", "gates", "logs"))):
+            check_form(part)
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._locks = ByteLocks.at(self.folder / "claims.lock")
+                break
+            except FileNotFoundError:
+                if not tries_left:
+                    raise
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.folder / "experiment.json")  # `stability-cache prune` looks for what nobody uses
+
+    def is_finished(self, index: int) -> bool:
+        """Whether run ``index`` has a complete and acceptable result."""
+        return self._header(index) is not None
+
+    def is_free(self, index: int) -> bool:
+        """Whether run ``index`` is neither finished nor being trained."""
+        return not self.is_finished(index) and not self._is_claimed(index)
+
+    def running(self) -> dict[int, Running]:
+        """Return the runs that living processes train now, this process among them."""
+        found = map(Running.read, sorted((self.folder / "claims").glob("*.json")))
+        return {run.index: run for run in found if run is not None and self._is_claimed(run.index)}
+
+    def status(self, index: int) -> str | None:
+        """Return the status of a finished run; None if it is not finished."""
+        header = self._header(index)
+        return None if header is None else header["record"]["status"]
+
+    def statuses(self) -> dict[int, str]:
+        """Return the status of every finished run."""
+        found = {index: self.status(index) for index in self._files.indices()}
+        return {index: status for index, status in found.items() if status is not None}
+
+    def trainer_of(self, index: int) -> str | None:
+        """Return the name of the worker that trained a finished run; None if it is not finished."""
+        header = self._header(index)
+        return None if header is None else str(header["record"]["trained_by"].get("worker", "main"))
+
+    def seconds(self, index: int) -> float | None:
+        """Return how long a finished run took; None if it is not finished."""
+        header = self._header(index)
+        return None if header is None else float(header["record"]["seconds"])
+
+    def log_file(self, index: int) -> Path:
+        """Return where a process of its own that trains run ``index`` writes what it prints."""
+        return self.folder / "logs" / f"{index:04d}.log"
+
+    def load(self, index: int) -> RunRecord:
+        """Return a finished run with its arrays."""
+        header = self._header(index)
+        if header is None:
+            raise StoreError(f"Expected run {index} in {self.folder} but it is not there, or not whole.")
+        try:
+            return self._files.record(header)
+        except StoreError:
+            del self._seen[index]
+            raise
+
+    def claim(self, index: int) -> Claim | None:
+        """Take the right to train run ``index``; None if it is finished, or somebody else trains it."""
+        if self.is_finished(index):
+            if self._claim_file(index).exists() and self._acquire(index):  # killed after it published
+                self.release(Claim(index, attempt=1))
+            return None
+        if not self._acquire(index):
+            return None
+        try:
+            self._make_folders()
+            return self._claim(index)
+        except BaseException:
+            self._locks.release(index)  # the claim file stays: it names who died
+            raise
+
+    def _claim(self, index: int) -> Claim | None:
+        deaths = self._deaths(index)
+        if self.is_finished(index):  # while we asked for the lock
+            deaths = []
+        elif _attempt(deaths, self.session) <= MOST_DEATHS and len(deaths) < _MOST_DEATHS_EVER:
+            self._make_way(index)
+            return self._write_claim(index, deaths)
+        else:
+            self._make_way(index)
+            self._publish_crash(Claim(index, attempt=len(deaths)), deaths)
+        self.release(Claim(index, attempt=len(deaths)))
+        return None
+
+    def _make_way(self, index: int) -> None:
+        """Clear away what is in the place of a run that is to be trained: what is torn, what failed before."""
+        header = self._files.header(index)
+        is_good = header is not None and header["record"]["status"] == "ok" and not self._files.array_problem(header)
+        try:
+            if not is_good and self._files.place(index).exists():
+                self._files.retire(index)
+            self._files.sweep(index)
+        except OSError as error:
+            raise unwritable(self._files.place(index), error) from error
+
+    def note_death(self, claim: Claim, reason: str, pid: int | None = None) -> Claim:
+        """Remember that the process that trained this run for us has died, and return the claim on the next attempt.
+
+        This process holds the claim, and goes on holding it. Where the attempt returned is greater than `MOST_DEATHS`,
+        the run has had its chances: `publish_crash` says so.
+        """
+        death = {
+            "pid": pid,
+            "host": socket.gethostname(),
+            "worker": self.worker,
+            "session": self.session,
+            "reason": reason,
+        }
+        return self._write_claim(claim.index, [*self._past_deaths(claim.index), death])
+
+    def publish_crash(
+        self, claim: Claim, *, seeds: Mapping[str, int | None] | None = None, seconds: float = 0.0
+    ) -> None:
+        """Publish that this run's processes died, each with the reason that is known."""
+        self._publish_crash(claim, self._past_deaths(claim.index), seeds, seconds)
+
+    def publish(self, claim: Claim, record: RunRecord) -> None:
+        """Make a result visible for good; the claim stays until released."""
+        trained_by = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            **record.trained_by,  # a child knows better
+            "session": self.session,
+            "worker": self.worker,
+            "attempt": claim.attempt,
+            "time": time.time(),
+        }
+        values = record.to_json() | {"trained_by": trained_by}
+        array = None if record.logits is None else record.logits.numpy()
+        write = self._files.write
+        if self._files.header(claim.index) is not None:
+            if self._header(claim.index) is not None:
+                return  # a result that was seen never changes
+            write = self._files.replace  # a good one, which is the answer until now: this session trains all anew
+        header = write(claim.index, values, array, record.weights)
+        if header is not None:
+            self._seen[claim.index] = header
+
+    def release(self, claim: Claim) -> None:
+        """Give a claim back, after the result is published or the training was interrupted."""
+        remove(self._claim_file(claim.index))
+        self._locks.release(claim.index)
+
+    @contextlib.contextmanager
+    def claimed(self, index: int) -> Iterator[Claim | None]:
+        """Hold the claim on run ``index`` for a block; None where it is not to be had."""
+        claim = self.claim(index)
+        try:
+            yield claim
+        finally:
+            if claim is not None:
+                self.release(claim)
+
+    def read_control(self) -> Mapping[str, Any] | None:
+        """Return the control that was stored for this experiment, if it may be reused."""
+        found = read_json(self.folder / "control.json")
+        if not found or not {"proven", "scope", "trace", "mode", "session"} <= found.keys():
+            return None
+        return found if self.reuse or found["session"] == self.session else None
+
+    def write_control(self, control: Mapping[str, Any]) -> None:
+        """Keep the outcome of the control, so that a resumed study does not repeat it."""
+        self.folder.mkdir(parents=True, exist_ok=True)  # pruned since, perhaps
+        write_json(self.folder / "control.json", {**control, "session": self.session})
+
+    def read_looks(self, gate: str) -> list[dict[str, Any]]:
+        """Return the looks that a gate has taken at these runs, in whichever session.
+
+        Training the same seeds again makes no new question of it, so they count although runs are not reused.
+        """
+        found = read_json(self._looks_file(gate)) or read_json(self._kept / "gates" / f"{gate}.json")
+        return list(found.get("looks", [])) if found else []
+
+    def write_looks(self, gate: str, looks: list[dict[str, Any]]) -> None:
+        """Keep the looks that a gate has taken, so that another session goes on with them."""
+        self._looks_file(gate).parent.mkdir(parents=True, exist_ok=True)
+        write_json(self._looks_file(gate), {"looks": looks})
+
+    def _looks_file(self, gate: str) -> Path:
+        return self.folder / "gates" / f"{gate}.json"
+
+    def _header(self, index: int) -> Mapping[str, Any] | None:
+        if index not in self._seen:
+            header = self._files.header(index)
+            if header is None or not self._is_acceptable(header) or self._files.array_problem(header):
+                return None
+            self._seen[index] = header
+        return self._seen[index]
+
+    def _is_acceptable(self, header: Mapping[str, Any]) -> bool:
+        # A failure is a result for the session that saw it; the next one tries again.
+        record = header["record"]
+        ours = record["trained_by"].get("session") == self.session
+        return ours or (self.reuse and record["status"] == "ok")
+
+    def _acquire(self, index: int) -> bool:
+        try:
+            for _ in range(_TRIES):
+                with contextlib.suppress(FileNotFoundError):
+                    return self._locks.acquire(index)
+                self._open()
+            return False
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+
+    def _make_folders(self) -> None:
+        """Have all in place, with a lock held: nobody prunes the experiment from then on."""
+        try:
+            for part in ("runs", "claims"):
+                (self.folder / part).mkdir(exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.folder / part, error) from error
+        if self._about:
+            about = self.folder / "experiment.json"
+            if read_json(about) is None:  # not there, or damaged
+                remove(about)
+                write_once(about, json.dumps(self._about, indent=1, default=str))
+
+    def _is_claimed(self, index: int) -> bool:
+        try:
+            return self._locks.is_held(index)
+        except FileNotFoundError:  # as above
+            return False
+
+    def _write_claim(self, index: int, deaths: list[dict[str, Any]]) -> Claim:
+        claim = {
+            "session": self.session,
+            "worker": self.worker,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "started": time.time(),
+            "deaths": deaths,
+        }
+        write_json(self._claim_file(index), claim, durable=False)
+        return Claim(index, _attempt(deaths, self.session))
+
+    def _past_deaths(self, index: int) -> list[dict[str, Any]]:
+        """Who died over this run since it was last published or given back, as far as its claim tells."""
+        left = read_json(self._claim_file(index))
+        return list(left.get("deaths", [])) if left else []
+
+    def _deaths(self, index: int) -> list[dict[str, Any]]:
+        """Likewise, with the owner of the claim: who leaves it behind, with its lock free for us, is dead."""
+        left = read_json(self._claim_file(index))
+        if not left:
+            return []
+        owner = {name: left.get(name) for name in ("pid", "host", "worker", "session")}
+        if (owner["pid"], owner["host"]) == (os.getpid(), socket.gethostname()):
+            return self._past_deaths(index)  # we were interrupted while we took it, and live
+        return [*self._past_deaths(index), owner | {"reason": "gone without a word"}]
+
+    def _publish_crash(
+        self,
+        claim: Claim,
+        deaths: list[dict[str, Any]],
+        seeds: Mapping[str, int | None] | None = None,
+        seconds: float = 0.0,
+    ) -> None:
+        died = f"{len(deaths)} processes died" if len(deaths) > 1 else "1 process died"
+        error = f"{died} while they trained this run: {'; '.join(map(_obituary, deaths))}"
+        self.publish(claim, RunRecord(claim.index, seeds or {}, status="crashed", seconds=seconds, error=error))
+
+    def _claim_file(self, index: int) -> Path:
+        return self.folder / "claims" / f"{index:04d}.json"
+
+
+def _attempt(deaths: Sequence[Mapping[str, Any]], session: str) -> int:
+    """Which attempt of a session it is: the deaths of earlier ones are none of its own."""
+    return 1 + len([death for death in deaths if death.get("session") == session])
+
+
+def _obituary(death: Mapping[str, Any]) -> str:
+    who = "a process" if death.get("pid") is None else f"process {death['pid']}"
+    return f"{who} on {death.get('host')} (worker {death.get('worker')}), {death.get('reason')}"

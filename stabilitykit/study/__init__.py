@@ -1,0 +1,1 @@
+"""R records, and all that can be asked of them."""

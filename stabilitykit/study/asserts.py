@@ -1,0 +1,169 @@
+"""Assertions on a study, for a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..errors import BudgetError, BudgetExceededError
+from ..estimates.flip_floor import unreachable, where_from
+from ..execution.forecast import PlannedStudy
+from ..render.study_table import study_table
+from ..verdicts.budgets import Budget, Verdict
+from ..verdicts.limits import Outcome
+from ..verdicts.power import under_two_examples
+from .likeness import MeasureLikeness, alike, check_asked
+from .study import RelativeGate, Study, check_is_study, listed
+from .summary import summarize
+
+_NEXT = (
+    "next: vary one source at a time to see which matters, try recipe.with_snapshots(...), or, if the model may "
+    "vary this much, take the upper bound above as its budget."
+)
+
+
+def assert_within(study: Study, budget: Budget) -> None:
+    """Judge every limit of the budget, then fail unless all are kept; see `Budget`.
+
+    Raises `BudgetExceededError`, an AssertionError, with the table, the intervals and what to do next.
+    """
+    __tracebackhide__ = True
+    check_is_study(study)
+    if isinstance(study, PlannedStudy):
+        study.note(budget)
+        return
+    verdict = study.judge(budget)
+    study.verdicts.append(verdict)
+    coarse = under_two_examples(budget.limits, study.measures.examples)
+    if coarse:
+        _remark(study, coarse)
+    demand_pass(study, verdict)
+    study.on_judged(study, budget)
+
+
+def demand_pass(study: Study, verdict: Verdict) -> None:
+    """Fail with everything that a reader needs unless the verdict is PASS; what is UNDECIDED is the study's policy."""
+    __tracebackhide__ = True
+    if verdict.outcome is Outcome.PASS:
+        return
+    table = "\n".join(study_table([summarize(study, test=study.task)]))
+    said = f"{verdict.summary()}\n{verdict.error_rates()}"
+    message = "\n\n".join([said, *_explanation(study, verdict), table])
+    if verdict.outcome is Outcome.FAIL:
+        raise BudgetExceededError(f"{message}\n\n{_NEXT}")
+    study.on_undecided(message)
+
+
+def _explanation(study: Study, verdict: Verdict) -> list[str]:
+    """Say where a spread that is not within its budget comes from: a paragraph each, none for other measures."""
+    beyond = {j.metric: j for j in verdict.judgements if j.outcome is not Outcome.PASS}
+    paragraphs = []
+    if "accuracy_sd" in beyond:
+        examples = study.measures.examples
+        paragraphs.append(f"why: {where_from(study.accuracy_sd, study.flip_floor, examples)}")
+        never = unreachable(beyond["accuracy_sd"].limit, study.flip_floor, examples)
+        paragraphs += [str(never)] if never else []
+    if beyond.keys() & {"accuracy_sd", "disagreement", "flip_floor"}:
+        paragraphs.append("\n".join(study.flips.lines(top=5)))
+    return paragraphs
+
+
+def assert_accuracy_sd(study: Study, at_most: float) -> None:
+    """Fail where the SD of accuracy over runs exceeds ``at_most`` percentage points."""
+    __tracebackhide__ = True
+    assert_within(study, Budget(accuracy_sd=at_most))
+
+
+def assert_cross_entropy_sd(study: Study, at_most: float) -> None:
+    """Fail where the SD of cross-entropy over runs exceeds ``at_most`` nats."""
+    __tracebackhide__ = True
+    assert_within(study, Budget(cross_entropy_sd=at_most))
+
+
+def assert_disagreement(study: Study, at_most: float) -> None:
+    """Fail where two runs disagree on more than ``at_most`` percent of the test examples, on average over pairs."""
+    __tracebackhide__ = True
+    assert_within(study, Budget(disagreement=at_most))
+
+
+def assert_ensemble_delta(study: Study, at_most: float) -> None:
+    """Fail where averaging two runs changes the accuracy (or RMSE) by more than ``at_most``, on average over pairs."""
+    __tracebackhide__ = True
+    check_is_study(study)
+    limits: dict[str, Any] = {study.main_delta: at_most}
+    assert_within(study, Budget(**limits))
+
+
+def assert_correlation(study: Study, at_least: float) -> None:
+    """Fail where the outputs of two runs correlate by less than ``at_least`` (Spearman), on average over pairs."""
+    __tracebackhide__ = True
+    assert_within(study, Budget(correlation=at_least))
+
+
+def assert_alike(studies: Iterable[Study], within: float = 2.0, measures: Sequence[str] | None = None) -> None:
+    """Fail where one study varies more than ``within`` times as much as another, in any of the ``measures``.
+
+    They are SDs and means over pairs by name, the paper's five if None; see `alike`. SDs of six studies are shown to be
+    within a factor of 2 from some 50 runs of each on, means over pairs from a few (docs/comparing.md).
+
+    Raises `BudgetExceededError`, an AssertionError, with the two studies, their ratio and what to do next.
+    """
+    __tracebackhide__ = True
+    studies = listed(studies)
+    if any(isinstance(study, PlannedStudy) for study in studies):
+        of_each = [s.question.names if isinstance(s, PlannedStudy) else tuple(s.measures) for s in studies]
+        check_asked(len(studies), within, measures, of_each)
+        return
+    found = alike(studies, within, measures)
+    for study in studies:
+        study.relations.append(found.to_json())
+        _remark(study, found.summary)
+    _demand(studies[0], found.outcome, str(found))
+    studies[0].on_judged(studies[0], [_within_of_others(of) for of in found.measures])
+
+
+def assert_reduction(study: Study, baseline: Study, at_least: float = 0.0) -> None:
+    """Fail where ``study`` varies less than ``baseline`` by under ``at_least`` percent, in the mean over five measures.
+
+    See `Study.reduction_against`. Raises `BudgetExceededError`, an AssertionError, with each drop and its interval.
+    """
+    __tracebackhide__ = True
+    for given in (study, baseline):
+        check_is_study(given)
+    if isinstance(at_least, bool) or not isinstance(at_least, int | float) or not at_least <= 100:
+        raise BudgetError(f"Expected at_least <= 100, percent of variability that is taken away, but got {at_least!r}.")
+    if isinstance(study, PlannedStudy) or isinstance(baseline, PlannedStudy):
+        return
+    found = study.reduction_against(baseline)
+    outcome = found.decide(at_least)
+    asked = {"kind": "reduction", "outcome": outcome.value, "baseline": baseline.task, "at_least": at_least}
+    study.relations.append(asked | found.to_json() | {"reason": found.reason(at_least)})
+    _remark(study, f"{found.estimate:.0f} % less variability than {baseline.task}: {outcome.name}")
+    _demand(study, outcome, f"{outcome.name:<10} {found.reason(at_least)}\n{' ' * 11}{found}")
+    gate = RelativeGate(
+        f"the variability beside {baseline.task}",
+        lambda planted: planted.reduction_against(baseline).reach(at_least),
+        lambda planted: planted.reduction_against(baseline).decide(at_least),
+    )
+    study.on_judged(study, [gate])
+
+
+def _within_of_others(of: MeasureLikeness) -> RelativeGate:
+    return RelativeGate(
+        f"{of.metric} beside {', '.join(of.studies[1:])}",
+        lambda planted: of.with_first(planted).reach,
+        lambda planted: of.with_first(planted).outcome,
+    )
+
+
+def _remark(study: Study, remark: str) -> None:
+    if remark not in study.remarks:
+        study.remarks.append(remark)
+
+
+def _demand(study: Study, outcome: Outcome, message: str) -> None:
+    __tracebackhide__ = True
+    if outcome is Outcome.FAIL:
+        raise BudgetExceededError(message)
+    if outcome is Outcome.UNDECIDED:
+        study.on_undecided(message)

@@ -1,0 +1,339 @@
+"""Is the improvement real? Two models on one test set: their means, their spreads, and how far they differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import TaskError
+from ..estimates.differences import (
+    Difference,
+    Floats,
+    distribution_difference,
+    mean_difference,
+    no_ratio,
+    pairwise_difference,
+    spread_ratio,
+)
+from ..estimates.metrics import IGNORED_LABEL, disagreement, percent_right, rmse, spearman
+from ..render.comparison_words import comparison_table, conclusion
+from .study import Study, check_is_study
+
+#: Classes are kept in the fewest bytes that hold them.
+_TYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
+
+#: The differences of a comparison, by name.
+_QUESTIONS = ("mean", "mean_on_distribution", "spread", "disagreement")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sample:
+    """R runs as a comparison sees them: what each run answers to the test set, and which seeds it had."""
+
+    task: str
+    question: str  #: what varies between the runs, as tables name it
+    seeds: tuple[Mapping[str, int | None], ...]  #: of each run
+    answers: Tensor  #: classes ``[R, N, ...]``, or the outputs of a regression
+    labels: Tensor  #: ``[N, ...]``
+    saved: str | None = None  #: name of the baseline that it was kept in
+
+    @classmethod
+    def of(cls, study: Study) -> Sample:
+        """Condense a study; raises `RunsFailedError` where a run left nothing to compare."""
+        check_is_study(study)
+        outputs = [record.logits for record in study.trained if record.logits is not None]
+        if not outputs:  # only weights are kept: the study has predicted from them
+            outputs = list(study.measures.predicted)
+        elif not study.labels.is_floating_point():
+            classes = outputs[0].shape[-1]
+            kind = next(kind for kind in _TYPES if classes - 1 <= torch.iinfo(kind).max)
+            outputs = [run.argmax(dim=-1).to(kind) for run in outputs]
+        seeds = tuple(record.seeds for record in study.trained)
+        return cls(study.task, study.protocol.name, seeds, torch.stack(outputs), study.labels)
+
+    def __len__(self) -> int:
+        """R."""
+        return len(self.answers)
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether the answers are classes."""
+        return not self.labels.is_floating_point()
+
+    @cached_property
+    def scores(self) -> Floats:
+        """Accuracy of each run in percent, or its RMSE, ``[R]``."""
+        found = percent_right(self.kept, self._kept_labels) if self.is_classification else rmse(self.kept, self.labels)
+        scores: Floats = found.double().numpy()
+        return scores
+
+    @cached_property
+    def pairs(self) -> Floats:
+        """How far each two runs differ, ``[R, R]``: disagreement in percent, or 1 - Spearman's correlation."""
+        pairs: Floats = (disagreement(self.kept) if self.is_classification else 1 - spearman(self.answers)).numpy()
+        return pairs
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """The answers to what has a label, ``[R, M]``; all of them in a regression."""
+        return self.answers[:, self._mask] if self.is_classification else self.answers
+
+    @property
+    def rounding(self) -> float:
+        """SD of a score that comes in steps, if it is never farther off than half a step; 0 where it has none."""
+        if not self.is_classification or self.is_constant:
+            return 0.0
+        return 100 / len(self._kept_labels) / math.sqrt(12)
+
+    def of_examples(self) -> Floats:
+        """What each example adds to each run's score, ``[R, N]``: the score is its mean, or changes by it.
+
+        100 or 0 for an example of one label. Where an example has several, such as pixels, their sum is taken, since
+        they come together, and the score is a ratio of two means. RMSE changes by (e² - RMSE²) / (2 RMSE).
+        """
+        runs, count = self.answers.shape[:2]
+        if self.is_classification:
+            right = ((self.answers == self.labels) & self._mask).reshape(runs, count, -1).sum(-1).double().numpy()
+            labels = self._mask.reshape(count, -1).sum(-1).double().numpy()
+            adds: Floats = (100 * right - self.scores[:, None] * (labels - labels.mean())) / labels.mean()
+            return adds
+        squares = (self.answers.double() - self.labels.double()).square().reshape(runs, count, -1).mean(-1).numpy()
+        scores = self.scores[:, None]
+        changes: Floats = (squares - scores**2) / np.where(scores > 0, 2 * scores, 1)
+        return changes
+
+    def shares_seeds_with(self, other: Sample) -> bool:
+        """Whether run i of both was trained under the same seeds, for each i."""
+        return self.question == other.question != "none" and [*map(dict, self.seeds)] == [*map(dict, other.seeds)]
+
+    def equals(self, other: Sample) -> bool:
+        """Whether both answer the same, run for run, or each of them in all of its runs."""
+        if self.shares_seeds_with(other):
+            return torch.equal(self.answers, other.answers)
+        return self.is_constant and other.is_constant and torch.equal(self.answers[0], other.answers[0])
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether all runs answer the same."""
+        return bool((self.answers == self.answers[0]).all())
+
+    @property
+    def _mask(self) -> Tensor:
+        return self.labels != IGNORED_LABEL
+
+    @property
+    def _kept_labels(self) -> Tensor:
+        return self.labels[self._mask]
+
+
+def unlike_labels(baseline: Tensor, candidate: Tensor) -> list[str]:
+    """Return why models that were scored by these labels cannot be compared; nothing where they can."""
+    kinds = ["regression targets" if labels.is_floating_point() else "classes" for labels in (baseline, candidate)]
+    if kinds[0] != kinds[1]:
+        return [f"the baseline's labels are {kinds[0]}, the candidate's {kinds[1]}"]
+    if baseline.shape != candidate.shape:
+        return [f"the baseline has labels of shape {list(baseline.shape)}, the candidate {list(candidate.shape)}"]
+    if not torch.equal(baseline, candidate):
+        differing = int((baseline != candidate).sum())
+        return [f"{differing} of {baseline.numel()} test labels differ"]
+    return []
+
+
+def check_alike(baseline: Tensor, candidate: Tensor) -> None:
+    """Raise `TaskError` unless models that were scored by these labels can be compared."""
+    reasons = unlike_labels(baseline, candidate)
+    if reasons:
+        raise TaskError(
+            f"Expected two models of one test set but {'; '.join(reasons)}. A difference would then be one of the test "
+            f"sets. Score both on the same examples in the same order."
+        )
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two models of a comparison, in numbers."""
+
+    task: str
+    question: str  #: what varies between its runs
+    runs: int
+    mean: float  #: accuracy in percent, or RMSE
+    sd: float  #: of that over runs
+    differing: float  #: mean over pairs of runs: disagreement in percent, or 1 - correlation
+    saved: str | None = None  #: name of the baseline that it was kept in
+
+    @classmethod
+    def of(cls, sample: Sample) -> Side:
+        """Describe a sample."""
+        scores = sample.scores - sample.scores[0]
+        runs = len(sample)
+        pairs = float(sample.pairs[~np.eye(runs, dtype=bool)].reshape(runs, runs - 1).mean(axis=1).mean())
+        mean = float(sample.scores[0] + scores.mean())
+        return cls(sample.task, sample.question, runs, mean, float(scores.std(ddof=1)), pairs, sample.saved)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every field by name."""
+        return {name: _finite(value) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """A candidate against a baseline: is it better, does it vary more, and on what do the two differ?
+
+    >>> from stabilitykit.testing import fake_study
+    >>> labels = [0, 1] * 20
+    >>> def runs(*wrong):  # logits of runs that get the first few examples wrong
+    ...     return [[[0.0, 1.0 if (label == 1) != (n < w) else -1.0] for n, label in enumerate(labels)] for w in wrong]
+    >>> baseline, candidate = (fake_study(runs(*wrong), labels) for wrong in [(9, 10, 8, 11), (4, 5, 3, 4)])
+    >>> comparison = Comparison.between(baseline, candidate)
+    >>> comparison.is_better, comparison.is_spread_larger
+    (True, False)
+    >>> print(format(comparison.mean.value, ".2f"))
+    13.75
+    """
+
+    baseline: Side
+    candidate: Side
+    metric: str  #: "accuracy" in percent, or "rmse" in the unit of the targets
+    paired: bool  #: whether run i of both had the same seeds
+    identical: bool  #: whether both answer the same in every run
+    alpha: float  #: error rate of each answer, and of each bound
+    mean: Difference  #: of the metric, candidate less baseline, on this test set
+    mean_on_distribution: Difference  #: likewise on any test set from the distribution that this one comes from
+    spread: Difference  #: of the metric over runs: candidate by baseline
+    disagreement: Difference  #: of two runs of one model, percent of test examples; of 1 - correlation in a regression
+    churn: float | None  #: percent of test examples that a run of each predict as different classes; None in regression
+
+    @classmethod
+    def between(cls, baseline: Study, candidate: Study, *, alpha: float = 0.05) -> Comparison:
+        """Compare two studies of one test set.
+
+        Each question has an error rate of ``alpha`` of its own. Runs are paired where both studies had the same seeds.
+        Raises `TaskError` where the test sets are not one, and `RunsFailedError` where a run of either failed.
+        """
+        return cls.of_samples(Sample.of(baseline), Sample.of(candidate), alpha=alpha)
+
+    @classmethod
+    def of_samples(cls, baseline: Sample, candidate: Sample, *, alpha: float = 0.05) -> Comparison:
+        """Compare what is left of two studies."""
+        if not 0 < alpha < 0.5:
+            raise TaskError(f"Expected 0 < alpha < 0.5 but got alpha={alpha!r}; 0.05 is usual.")
+        check_alike(baseline.labels, candidate.labels)
+        paired = baseline.shares_seeds_with(candidate)
+        how: dict[str, Any] = {"paired": paired, "alpha": alpha}
+        scores = baseline.scores, candidate.scores
+        identical = baseline.equals(candidate)
+        rounding = baseline.rounding, candidate.rounding
+        examples = baseline.of_examples(), candidate.of_examples()
+        count = baseline.kept.shape[1] if baseline.is_classification else None
+        return cls(
+            Side.of(baseline),
+            Side.of(candidate),
+            "accuracy" if baseline.is_classification else "rmse",
+            paired,
+            identical,
+            alpha,
+            mean=mean_difference(*scores, **how),
+            mean_on_distribution=distribution_difference(*scores, examples, **how),
+            spread=no_ratio(alpha) if identical else spread_ratio(*scores, alpha=alpha, rounding=rounding),
+            disagreement=pairwise_difference(baseline.pairs, candidate.pairs, percent_of=count, **how),
+            churn=_churn(baseline, candidate, paired) if baseline.is_classification else None,
+        )
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the candidate's mean is shown to be better on this test set: more accuracy, or less RMSE."""
+        return self._better(self.mean)
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the candidate's mean is shown to be worse on this test set."""
+        return self._worse(self.mean)
+
+    @property
+    def is_better_on_distribution(self) -> bool:
+        """Whether it is shown to be better on other test sets from the distribution of this one, too."""
+        return self._better(self.mean_on_distribution)
+
+    @property
+    def is_worse_on_distribution(self) -> bool:
+        """Whether it is shown to be worse on other test sets from the distribution of this one, too."""
+        return self._worse(self.mean_on_distribution)
+
+    @property
+    def is_spread_larger(self) -> bool:
+        """Whether the candidate's accuracy (or RMSE) is shown to vary more from run to run."""
+        return self.spread.is_more
+
+    @property
+    def is_spread_smaller(self) -> bool:
+        """Whether the candidate's accuracy (or RMSE) is shown to vary less from run to run."""
+        return self.spread.is_less
+
+    @property
+    def is_disagreement_larger(self) -> bool:
+        """Whether two runs of the candidate are shown to disagree more (in a regression: to correlate less)."""
+        return self.disagreement.is_more
+
+    @property
+    def is_disagreement_smaller(self) -> bool:
+        """Whether two runs of the candidate are shown to disagree less (in a regression: to correlate more)."""
+        return self.disagreement.is_less
+
+    @property
+    def conclusion(self) -> str:
+        """The answers in plain words."""
+        return str(self.to_json()["conclusion"])
+
+    def __repr__(self) -> str:
+        """Say what it found: a test that asserts on it shows this where it fails."""
+        return f"Comparison({self.conclusion})"
+
+    def __str__(self) -> str:
+        """Write a table of the numbers, and the answers in words below it."""
+        return "\n".join([*comparison_table(self.to_json()), "", self.conclusion])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every number and answer by name, in JSON's types."""
+        answers = [name for name in vars(type(self)) if name.startswith("is_")]
+        numbers = {
+            "baseline": self.baseline.to_json(),
+            "candidate": self.candidate.to_json(),
+            "metric": self.metric,
+            "paired": self.paired,
+            "identical": self.identical,
+            "alpha": self.alpha,
+            **{name: getattr(self, name).to_json() for name in _QUESTIONS},
+            "churn": self.churn,
+            **{name: getattr(self, name) for name in answers},
+        }
+        return numbers | {"conclusion": conclusion(numbers)}
+
+    def _better(self, difference: Difference) -> bool:
+        return difference.is_more if self.metric == "accuracy" else difference.is_less
+
+    def _worse(self, difference: Difference) -> bool:
+        return difference.is_less if self.metric == "accuracy" else difference.is_more
+
+
+def compare(baseline: Study, candidate: Study, *, alpha: float = 0.05) -> Comparison:
+    """Return the `Comparison` of two studies of one test set; see `Comparison.between`."""
+    return Comparison.between(baseline, candidate, alpha=alpha)
+
+
+def _churn(baseline: Sample, candidate: Sample, paired: bool) -> float:
+    """Mean over pairs of a run of each; where seeds are shared only of runs that had other ones, as within a model."""
+    x, y = (sample.kept.numpy() for sample in (baseline, candidate))
+    shares = [np.count_nonzero(y != run, axis=1) for run in x]
+    chosen = [np.delete(of_run, i) if paired else of_run for i, of_run in enumerate(shares)]
+    return float(100 * np.concatenate(chosen).mean() / x.shape[1])
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

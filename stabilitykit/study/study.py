@@ -1,0 +1,329 @@
+"""R runs of one protocol on one task, and every number that follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..errors import BudgetExceededError, IsolationError, RunsFailedError, TaskError
+from ..estimates.estimate import Estimate
+from ..estimates.measures import Measures, Metric
+from ..estimates.metrics import ensemble_of, vanilla_groups
+from ..protocol import NoiseProtocol
+from ..store.record import RunRecord
+from ..training.control import Control
+from ..training.task import Task
+from ..verdicts.budgets import Budget, Verdict, check_is_budget
+from ..verdicts.limits import FailedRuns, Outcome
+from .condition_number import ConditionNumber, condition_number_of
+from .flips import Flips, check_has_flips
+from .growth import Growth, growth_of
+from .layer_similarity import Similarity, similarity_of
+from .reduction import Reduction
+
+
+def fail_undecided(message: str) -> None:
+    """Raise `BudgetExceededError`: what cannot be shown to be within its budget is not."""
+    raise BudgetExceededError(message)
+
+
+@dataclass(frozen=True)
+class RelativeGate:
+    """A gate that holds a study against others, as far as a self-test must know it to try it."""
+
+    name: str  #: what it judges
+    reach: Callable[[Study], float]  #: spread of a study in its place, as a multiple of the most that is accepted
+    decide: Callable[[Study], Outcome]  #: what it says of a study in its place
+
+
+def judge_only(study: Study, gate: Budget | Sequence[RelativeGate]) -> None:
+    """Leave a judged study at its verdict."""
+
+
+#: Told of a study that did not fail, and of the gates that judged it.
+Judged: TypeAlias = "Callable[[Study, Budget | Sequence[RelativeGate]], None]"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Study:
+    """R records of one protocol on one task, and every number that follows from them.
+
+    Units: accuracy, its SD, disagreement and ensemble delta in percent (points); cross-entropy in nats; correlation
+    without a unit. Each number is an `Estimate`: value, and a bound on either side.
+    """
+
+    task: str  #: name of what was trained
+    protocol: NoiseProtocol
+    records: tuple[RunRecord, ...]  #: in the order of their index
+    labels: Tensor
+    control: Control
+    metrics: Mapping[str, Metric] = field(default_factory=dict)  #: the user's own, by name
+    recipe: Task | None = None  #: what was trained; None where the records are no runs of it, as those of ensembles
+    most_runs: int | None = None  #: R of a check, which trains no more than its verdict takes
+    max_failed_runs: int = 0  #: how many of the runs may leave nothing to measure
+    private: str = ""  #: why its runs are not kept for another test or session; empty if they are
+    on_undecided: Callable[[str], None] = fail_undecided  #: told what the interval leaves open; may raise, skip or pass
+    on_judged: Judged = judge_only  #: told what did not fail, to try its gate; may raise
+    remarks: list[str] = field(default_factory=list)  #: what was seen while its runs were gathered, and since
+    verdicts: list[Verdict] = field(default_factory=list)  #: every judgement that was asserted on this study
+    selftests: list[str] = field(default_factory=list)  #: what its gates have proved, in a sentence each
+    similarities: list[Similarity] = field(default_factory=list)  #: what `cka` gave
+    relations: list[Mapping[str, Any]] = field(default_factory=list)  #: what was judged beside others, as JSON
+
+    def __repr__(self) -> str:
+        """Name the question, as tables do: test failures show it."""
+        return f"Study({self.task!r}, vary={self.protocol.name!r}, runs={len(self.records)})"
+
+    def __getitem__(self, name: str) -> Estimate:
+        """Return an estimate by name: ``study["f1_sd"]``, ``study["pearson"]``."""
+        if name not in self.measures:
+            raise TaskError(f"Expected a measure of this study but got {name!r}. It has {', '.join(self.measures)}.")
+        return self.measures[name]
+
+    @cached_property
+    def measures(self) -> Measures:
+        """Every estimate by name, computed when first asked for."""
+        if self.recipe is None:
+            return Measures(self._outputs, self.labels, self.metrics)
+        return self.recipe.measures(self.trained, self.metrics)
+
+    @cached_property
+    def flips(self) -> Flips:
+        """The test examples and classes whose prediction changes most between runs; print it."""
+        check_has_flips(self.labels)
+        return Flips(self.measures.predicted, self.labels)
+
+    @property
+    def outputs(self) -> Tensor:
+        """Logits of all runs, ``[R, N, ..., C]``, or regression outputs ``[R, N, ...]``; a copy each time."""
+        return torch.stack(self._outputs)
+
+    @property
+    def _outputs(self) -> list[Tensor]:
+        """Those of each run as its record has them, mapped from a file it may be: what is computed copies no more."""
+        return [record.logits for record in self.trained if record.logits is not None]
+
+    @property
+    def accuracy(self) -> Estimate:
+        """Mean accuracy over runs, percent."""
+        return self["accuracy"]
+
+    @property
+    def accuracy_sd(self) -> Estimate:
+        """SD of the accuracy over runs, percentage points (ddof=1)."""
+        return self["accuracy_sd"]
+
+    @property
+    def flip_floor(self) -> Estimate:
+        """SD of accuracy that the test examples would give if they flipped independently, percentage points."""
+        return self["flip_floor"]
+
+    @property
+    def training_sd(self) -> Estimate:
+        """SD of accuracy that would be left on test data without end, percentage points: a diagnosis, never judged."""
+        return self["training_sd"]
+
+    @property
+    def cross_entropy(self) -> Estimate:
+        """Mean cross-entropy over runs, nats."""
+        return self["cross_entropy"]
+
+    @property
+    def cross_entropy_sd(self) -> Estimate:
+        """SD of the cross-entropy over runs, nats (ddof=1)."""
+        return self["cross_entropy_sd"]
+
+    @property
+    def perplexity(self) -> Estimate:
+        """Mean perplexity over runs, of a language model."""
+        return self["perplexity"]
+
+    @property
+    def perplexity_sd(self) -> Estimate:
+        """SD of the perplexity over runs (ddof=1), of a language model."""
+        return self["perplexity_sd"]
+
+    @property
+    def rmse(self) -> Estimate:
+        """Mean root mean squared error over runs, in the unit of the targets."""
+        return self["rmse"]
+
+    @property
+    def rmse_sd(self) -> Estimate:
+        """SD of the root mean squared error over runs, in the unit of the targets (ddof=1)."""
+        return self["rmse_sd"]
+
+    @property
+    def disagreement(self) -> Estimate:
+        """Test examples on which two runs predict different classes, percent, mean over pairs."""
+        return self["disagreement"]
+
+    @property
+    def correlation(self) -> Estimate:
+        """Spearman's rank correlation of the outputs of two runs, mean over pairs."""
+        return self["correlation"]
+
+    @property
+    def ensemble_delta(self) -> Estimate:
+        """Accuracy (RMSE, perplexity) that averaging the outputs of two runs gains, mean over pairs: equation (1)."""
+        return self[self.main_delta]
+
+    @property
+    def trained(self) -> tuple[RunRecord, ...]:
+        """The runs that every number is about: all, but for those that failed where the budget lets some."""
+        check_runs(self)
+        return tuple(record for record in self.records if record.status == "ok")
+
+    @property
+    def main_delta(self) -> str:
+        """Name of the ensemble delta of accuracy, of RMSE in a regression, of perplexity in a language model."""
+        return self.measures.main_delta
+
+    @property
+    def failed(self) -> tuple[RunRecord, ...]:
+        """The runs that left nothing to measure."""
+        return tuple(record for record in self.records if record.status != "ok")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no more runs failed than may, and there are two between which something can vary."""
+        return len(self.failed) <= min(self.max_failed_runs, len(self.records) - 2)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know beside the numbers."""
+        notes = [] if self.control.proven else [f"isolation {self.control.scope}"]
+        if self.private:
+            notes.append(f"runs not kept: {self.private}")
+        kinds = {record.low_level for record in self.records} - {"deterministic", "not isolated"}
+        if kinds:
+            notes.append(f"low-level source: {', '.join(sorted(kinds))}")
+        if (
+            not self.failed
+            and self.protocol.name != "none"
+            and len({record.fingerprint for record in self.records}) == 1 < len(self.records)
+        ):
+            notes.append(f"all runs are bit-identical: {self.protocol.name} never reaches the weights of this task")
+        if self.failed and self.is_whole:  # else it has no numbers, and its test has failed
+            notes.append(
+                f"{len(self.failed)} of {len(self.records)} runs failed, as max_failed_runs={self.max_failed_runs} "
+                f"allows; the numbers are about the others"
+            )
+        return (*notes, *self.remarks, *self.selftests)
+
+    def judge(self, budget: Budget) -> Verdict:
+        """Hold every limit of the budget against its estimate, once, over all runs."""
+        check_is_budget(budget)
+        failures = FailedRuns(len(self.failed), len(self.records), budget.max_failed_runs)
+        return budget.judge(self.measures).beside(failures)
+
+    def cka(
+        self, layers: Iterable[str] | None = None, examples: int = 2000, batch_size: int | None = None
+    ) -> Similarity:
+        """Return how alike each layer represents the test examples in two runs, for a Recipe(keep_weights=True).
+
+        Names of ``layers`` are the model's modules'; None takes up to eight. See `compare_layers` for the arguments.
+        """
+        self.similarities.append(similarity_of(self.recipe, self.trained, layers, examples, batch_size))
+        return self.similarities[-1]
+
+    def ensembles(self, size: int) -> Study:
+        """Return vanilla ensembles of ``size`` runs each as a study: disjoint groups of this one's, their mean logits.
+
+        Disjoint groups share no run, so the R // size ensembles are independent as runs are, and the intervals hold.
+        Source: Summers & Dinneen, section 5, table 5.
+        """
+        groups = vanilla_groups(len(self.trained), size)
+        if len(groups) < 2:
+            raise TaskError(
+                f"Expected at least two ensembles but {len(self.trained)} runs make {len(groups)} of size={size}. "
+                f"Train {2 * size} runs or more, or ask for smaller ensembles."
+            )
+        if not self._outputs:
+            raise TaskError(f"Expected runs that keep their outputs, to average, but those of {self.task} do not.")
+        outputs = ensemble_of(self._outputs, groups)
+        records = tuple(self._ensemble(i, group, outputs[i]) for i, group in enumerate(groups))
+        name = f"{self.task}, ensembles of {size}"
+        return dataclasses.replace(self, task=name, records=records, recipe=None, most_runs=None, similarities=[])
+
+    def _ensemble(self, index: int, members: Iterable[int], logits: Tensor) -> RunRecord:
+        runs = [self.trained[i] for i in members]
+        fingerprint = hashlib.sha256("".join(run.fingerprint for run in runs).encode()).hexdigest()
+        seconds = sum(run.seconds for run in runs)
+        # What only one run has of its own, the ensemble has not.
+        return dataclasses.replace(
+            runs[0],
+            index=index,
+            logits=logits,
+            weights=None,
+            fingerprint=fingerprint,
+            seconds=seconds,
+            curve=(),
+            perturbation=None,
+        )
+
+    def growth(self, score: str) -> Growth:
+        """Return how a score spreads over runs after each epoch, of a Recipe with ``curve=True``; print it."""
+        return growth_of(self.trained, score, self.task, self.protocol.name)
+
+    def condition_number(self, score: str) -> ConditionNumber:
+        """Return how much training magnifies one weight's step, at least; ``perturb="ulp"`` and nothing else varies."""
+        note = "" if self.control.proven else f"isolation {self.control.scope}"
+        values = self.measures.of_runs(score).tolist()
+        return condition_number_of(self.trained, self.protocol, score, values, note)
+
+    def reduction_against(self, baseline: Study) -> Reduction:
+        """Return how much less this study varies than ``baseline``: the paper's variability reduction (section 5)."""
+        return Reduction.between(self.measures, baseline.measures)
+
+
+def check_is_study(given: object) -> None:
+    """Raise `TaskError` for a task in the place of its study; what stands for a study, in a plan, is one."""
+    if not hasattr(given, "protocol"):
+        raise TaskError(
+            f"Expected a study but got {given!r}. Train it first, as in study = stability.measure(recipe, vary='init')."
+        )
+
+
+def listed(studies: Iterable[Study]) -> list[Study]:
+    """Return several studies as a list; raise `TaskError` for one alone, or for what is none."""
+    if hasattr(studies, "protocol"):
+        raise TaskError(f"Expected several studies but got {studies!r} alone. Write [study, another].")
+    if not isinstance(studies, Iterable):
+        raise TaskError(f"Expected several studies but got {studies!r}. Write [study, another].")
+    studies = list(studies)
+    for study in studies:
+        check_is_study(study)
+    return studies
+
+
+def check_runs(study: Study) -> None:
+    """Raise `RunsFailedError` if a run of the study left nothing to measure."""
+    if study.is_whole:
+        return
+    first = study.failed[0]
+    indices = ", ".join(str(record.index) for record in study.failed)
+    raise RunsFailedError(
+        f"Expected {len(study.records)} trained models but {len(study.failed)} of {study.task} [{study.protocol.name}] "
+        f"failed: run {indices}. A study is never computed without them, since runs that fail are part of the spread. "
+        f"Run {first.index} ({first.status}; seeds {dict(first.seeds)}) said:\n\n{first.error}"
+    )
+
+
+def check_trace(study: Study) -> None:
+    """Raise `IsolationError` unless the run that the control repeated has its bits, wherever it was trained."""
+    first = study.records[0]
+    for epoch, (expected, got) in enumerate(zip(study.control.trace, first.trace, strict=False), study.protocol.onset):
+        if expected != got:
+            raise IsolationError(
+                f"Expected run 0, trained by process {first.trained_by.get('pid')}, to have the control's weights bit "
+                f"for bit, but they differ after epoch {epoch} (from 0). The two ran in different processes or at "
+                f"different times: look for the order of a set (PYTHONHASHSEED), files, or state kept between runs."
+            )

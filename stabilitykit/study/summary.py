@@ -1,0 +1,106 @@
+"""A study as plain data: what `--stability-json` writes, and what tables are drawn from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..verdicts.limits import WORST_FIRST, Outcome
+
+if TYPE_CHECKING:  # the process that writes a report may not have needed torch
+    from ..estimates.measures import Measures
+    from ..store.record import RunRecord
+    from .study import Study
+
+#: Of the document that `--stability-json` writes.
+FORMAT = 1
+
+
+def summarize(study: Study, test: str) -> dict[str, Any]:
+    """Return a study as JSON's types: its question, its numbers, its verdict and its runs.
+
+    ``test`` is the node id of the test that asked. Nothing in it depends on how many workers trained the runs, but for
+    the seconds.
+    """
+    whole = study.is_whole
+    scores = _scores(study) if whole else {}
+    return {
+        "test": test,
+        "task": study.task,
+        "vary": sorted(source.value for source in study.protocol.vary),
+        "perturb": study.protocol.perturb.kind if study.protocol.perturb else None,
+        "onset": study.protocol.onset,
+        "name": study.protocol.name,
+        "seed": study.protocol.seed,
+        "runs": len(study.records),
+        "runs_at_most": study.most_runs or len(study.records),
+        "metrics": {name: study[name].to_json() for name in _shown(study.measures)} if whole else {},
+        "verdict": _verdict(study),
+        "judgements": [_judgement(j) for verdict in study.verdicts for j in verdict.judgements],
+        **({"relations": [dict(one) for one in study.relations]} if study.relations else {}),
+        "control": study.control.to_json(),
+        **({"flips": study.flips.to_json()} if whole and "disagreement" in study.measures else {}),
+        **({"similarity": [one.to_json() for one in study.similarities]} if study.similarities else {}),
+        "notes": list(study.notes),
+        "environment": dict(study.records[0].environment),
+        "records": [_record(record, scores.get(record.index, {})) for record in study.records],
+    }
+
+
+def document(summaries: Iterable[Mapping[str, Any]], comparisons: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Return the one object of `--stability-json`."""
+    studies = [dict(summary) for summary in summaries]
+    environment = studies[0]["environment"] if studies else {}
+    for study in studies:
+        if study["environment"] == environment:
+            del study["environment"]  # said once, above
+    more = [dict(comparison) for comparison in comparisons]
+    return {"format": FORMAT, "environment": environment, "studies": studies, "comparisons": more}
+
+
+def _verdict(study: Study) -> str | None:
+    """Return the worst outcome of all that was asserted on a study; None where nothing was."""
+    outcomes = [verdict.outcome for verdict in study.verdicts]
+    outcomes += [Outcome(relation["outcome"]) for relation in study.relations]
+    outcomes += [] if study.is_whole else [Outcome.FAIL]
+    return min(outcomes, key=WORST_FIRST.index).value if outcomes else None
+
+
+def _shown(measures: Measures) -> list[str]:
+    """Every measure but the second correlation, which is on request."""
+    return [name for name in measures if name != "pearson"]
+
+
+def _judgement(judgement: Any) -> dict[str, Any]:
+    return {
+        "metric": judgement.metric,
+        "limit": judgement.limit,
+        "ratio": judgement.ratio,
+        "runs": judgement.runs,
+        "outcome": judgement.outcome.value,
+        "reason": judgement.reason,
+    }
+
+
+def _scores(study: Study) -> dict[int, dict[str, float]]:
+    """The scores of each run that has some, by its index."""
+    names = [name for name in ("perplexity", "accuracy", "cross_entropy", "rmse") if name in study.measures]
+    of_runs = {name: study.measures.of_runs(name).tolist() for name in names}
+    return {
+        record.index: {name: values[place] for name, values in of_runs.items()}
+        for place, record in enumerate(study.trained)
+    }
+
+
+def _record(record: RunRecord, scores: dict[str, float]) -> dict[str, Any]:
+    return {
+        "index": record.index,
+        "seeds": dict(record.seeds),
+        **scores,
+        "fingerprint": record.fingerprint,
+        "seconds": record.seconds,
+        "status": record.status,
+        **({"perturbation": dict(record.perturbation)} if record.perturbation else {}),
+        **({"curve": [dict(point) for point in record.curve]} if record.curve else {}),
+        **({"error": record.error} if record.error else {}),
+    }

@@ -1,0 +1,1 @@
+"""One run: a task under one plan, every source on its own stream."""

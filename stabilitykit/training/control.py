@@ -1,0 +1,115 @@
+"""The control: proof, before any number is shown, that what should be held is held."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+
+from ..errors import IsolationError, ProtocolError, StoreError, UsageError
+from ..protocol import NoiseProtocol
+from .run import TRACED_EPOCHS, Run, combined_digest
+from .streams import GeneratorStates, seed_generators
+from .trainer import UNSEEDED, Trainer
+
+#: "auto": the first epochs that vary twice, one full repeat where the loop cannot be stopped, nothing for a black box;
+#: "full": one full repeat in any case.
+ControlMode: TypeAlias = Literal["auto", "full"]
+
+
+#: What makes two trainings differ, and how to mend it.
+_LEAK = (
+    "Something that is held is not: a generator of its own (np.random.default_rng(), torch.Generator()), a call of "
+    "torch.seed(), state kept between runs, time, or threads. Take its seed from run.stream(...), or make it anew "
+    "inside the model or dataset."
+)
+
+
+def check_mode(mode: object) -> None:
+    """Raise `ProtocolError` for anything else."""
+    if mode not in get_args(ControlMode):
+        raise ProtocolError(f"Expected control='auto' or control='full' but got control={mode!r}.")
+
+
+@dataclass(frozen=True)
+class Control:
+    """What was trained twice, and found bit-identical."""
+
+    proven: bool
+    scope: str  #: in words, for the report
+    trace: tuple[str, ...] = ()  #: sha256 of the state after each epoch, to compare with the run of the study
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every field, by name."""
+        return {"proven": self.proven, "scope": self.scope, "trace": list(self.trace)}
+
+
+def prove_isolation(trainer: Trainer, protocol: NoiseProtocol, mode: ControlMode = "auto") -> Control:
+    """Train the first plan of ``protocol`` twice and compare the weights bit for bit.
+
+    Raises `IsolationError` naming the first epoch and tensor that differ. Around the second, the process's own
+    generators are seeded anew, so that a draw which escaped its stream would be seen.
+    """
+    if not trainer.task.isolates and mode == "auto":
+        return Control(False, "not proven: a black box varies everything; control='full' trains one seed twice")
+    plan = protocol.plans()[0]
+    native = trainer.low_level(plan) in UNSEEDED
+    if native:  # it has no seed to repeat: held for the control, so that everything else is proven
+        plan = replace(plan, low_level=None)
+    epochs = TRACED_EPOCHS if mode == "auto" else None
+    try:
+        # Once a task, from its start: what goes on from a stored state must have the bits of what did not.
+        proves = trainer.prefixes is not None and not trainer.prefixes.is_proven
+        first = trainer.rehearse(plan, epochs, from_start=proves)
+        with _scrambled_generators(trainer.device):
+            second = trainer.rehearse(plan, epochs)
+    except (UsageError, StoreError):
+        raise
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # the run of this plan will say it, with its traceback
+        return Control(False, f"not proven: the training raised {type(error).__name__}")
+    _compare(first, second)
+    if trainer.prefixes is not None and proves and second.resumed_at:
+        trainer.prefixes.note_proof()
+    trained = "one run"
+    if epochs is not None and first.trained_epochs:
+        count, onset = first.trained_epochs - plan.first_varied_epoch, plan.first_varied_epoch
+        trained = f"the first {count} epoch{'s' * (count > 1)}{f' from epoch {onset} on' * bool(onset)}"
+    scope = f"{trained} twice, bit-identical"
+    # The runs of the study vary natively from the first step on, and the logits of a rehearsal are not in a trace.
+    comparable = [] if native else [digest for digest in first.trace if "logits" not in digest]
+    return Control(True, scope, tuple(map(combined_digest, comparable)))
+
+
+@contextlib.contextmanager
+def _scrambled_generators(device: torch.device) -> Iterator[None]:
+    before = GeneratorStates.now(device)
+    seed_generators(secrets.randbits(32), device)
+    try:
+        yield
+    finally:
+        before.put_back(device)
+
+
+def _compare(first: Run, second: Run) -> None:
+    for epoch, (one, other) in enumerate(zip(first.trace, second.trace, strict=True), first.plan.first_varied_epoch):
+        differing = [name for name in one if one[name] != other.get(name)] or [
+            name for name in other if name not in one
+        ]
+        if differing:
+            in_logits = differing == ["logits"]
+            place = "in the test logits" if in_logits else f"in {differing[0]!r} after epoch {epoch} (from 0)"
+            more = f" and {len(differing) - 1} more tensors" if len(differing) > 1 else ""
+            if first.resumed_at != second.resumed_at:
+                raise IsolationError(
+                    f"Expected a training that goes on from its stored first epochs to have the bits of one from the "
+                    f"start, but they differ {place}{more}. {_LEAK} Or a state goes on from epoch to epoch that is in "
+                    f"no tensor of the model or its optimizer: keep it in a buffer of the model, or write train(run), "
+                    f"whose runs are all trained from the start."
+                )
+            raise IsolationError(
+                f"Expected two trainings under one plan to be bit-identical, but they differ {place}{more}. {_LEAK}"
+            )

@@ -1,0 +1,253 @@
+"""Training and test examples in batches, whole tensors or any map-style Dataset, under the streams of one run."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.weak import WeakIdKeyDictionary
+
+from ..errors import TaskError
+from ..protocol import derive_seed
+from .streams import Stream
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+#: Inputs and labels with one row an example, or a map-style Dataset of such pairs.
+Data: TypeAlias = "tuple[Tensor, Tensor] | Dataset[Any]"
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on ``device``, without waiting for what the device still computes.
+
+    Only pinned memory can be copied in its turn; a plain ``.to(device)`` returns once all earlier work is done.
+    """
+    if device.type == "cpu":
+        return tensor
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def fetched(parts: Iterable[Tensor], device: torch.device) -> Tensor:
+    """Return one tensor on the CPU of the parts that ``device`` computes, waiting once, after the last of them."""
+    copies = [part.to("cpu", non_blocking=True) for part in parts]  # into pinned memory; no copy where it is there
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+    return torch.cat(copies)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where and how tensors lie while they train."""
+
+    device: torch.device
+    dtype: torch.dtype | None = None  #: of floating-point inputs; None leaves them
+    memory_format: torch.memory_format | None = None  #: of 4-D inputs; None leaves them
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """Move inputs here; from pinned memory without waiting for the device."""
+        x = x.to(self.device, self.dtype if x.is_floating_point() else None, non_blocking=self._need_not_wait(x))
+        return x.contiguous(memory_format=self.memory_format) if self.memory_format and x.dim() == 4 else x
+
+    def labels(self, y: Tensor) -> Tensor:
+        """Move labels here, as `inputs` does."""
+        return y.to(self.device, non_blocking=self._need_not_wait(y))
+
+    def _need_not_wait(self, tensor: Tensor) -> bool:
+        # A copy to the CPU could be read before it has arrived.
+        return self.device.type != "cpu" and tensor.is_pinned()
+
+
+class Examples(ABC):
+    """Examples that can be drawn in a given order."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def batches(self, batches: Sequence[Tensor], item_seed: int) -> Iterator[Batch]:
+        """Yield the examples that each index tensor names, on the device.
+
+        ``item_seed`` seeds what a Dataset draws at random for an item: each item from its own seed and index, so that
+        the bits depend neither on the order nor on the number of loader processes.
+        """
+
+
+class TensorExamples(Examples):
+    """Examples held in memory; a batch is one gather."""
+
+    def __init__(self, x: Tensor, y: Tensor, layout: Layout) -> None:
+        self.x, self.y = layout.inputs(x), layout.labels(y)
+        # index_select of a channels_last tensor would come back in the default layout; of its NHWC view it does not.
+        self._channels_last = layout.memory_format is torch.channels_last and x.dim() == 4
+        self._rows = self.x.permute(0, 2, 3, 1) if self._channels_last else self.x
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def batches(self, batches: Sequence[Tensor], item_seed: int) -> Iterator[Batch]:
+        if not batches:
+            return
+        # The whole order at once: one copy a batch would be one wait a batch.
+        order = sent(torch.cat([*batches]), self.x.device)
+        for indices in torch.split(order, [len(indices) for indices in batches]):
+            x = self._rows.index_select(0, indices)
+            yield x.permute(0, 3, 1, 2) if self._channels_last else x, self.y.index_select(0, indices)
+
+
+class DatasetExamples(Examples):
+    """Examples that a Dataset makes one by one, in this process or in loader processes."""
+
+    def __init__(self, dataset: Dataset[Any], layout: Layout, num_workers: int = 0) -> None:
+        self.dataset, self.layout, self.num_workers = dataset, layout, num_workers
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]  # checked by `check_data`
+
+    def batches(self, batches: Sequence[Tensor], item_seed: int) -> Iterator[Batch]:
+        loader: DataLoader[Any] = DataLoader(
+            _SeededItems(self.dataset, item_seed),
+            batch_sampler=[indices.tolist() for indices in batches],
+            num_workers=self.num_workers,
+            generator=torch.Generator(),  # else the loader would draw from the run's own stream
+            pin_memory=self.layout.device.type == "cuda",  # so that a batch is copied while the last one trains
+        )
+        for batch in loader:
+            if not isinstance(batch, (tuple, list)) or [isinstance(part, Tensor) for part in batch] != [True, True]:
+                raise TaskError(
+                    f"Expected every item of {type(self.dataset).__name__} to be (input, label), numbers or arrays of "
+                    f"one shape, but a batch of them is {_kinds(batch)}. Wrap it in a Dataset that returns such pairs."
+                )
+            x, y = batch
+            yield self.layout.inputs(x), self.layout.labels(y)
+
+
+class _SeededItems(Dataset[Any]):
+    def __init__(self, dataset: Dataset[Any], seed: int) -> None:
+        self.dataset, self.seed = dataset, seed
+
+    def __getitem__(self, index: int) -> Any:
+        with Stream(derive_seed(self.seed, index)):
+            return self.dataset[index]
+
+
+#: What was made of a tensor of inputs, by layout, and no longer than that tensor lives.
+_converted: MutableMapping[Tensor, dict[Layout, tuple[weakref.ref[Tensor], tuple[int, int], TensorExamples]]]
+_converted = WeakIdKeyDictionary()  # a WeakKeyDictionary would compare tensors
+
+
+def examples_of(data: Data, layout: Layout, num_workers: int = 0) -> Examples:
+    """Return ``data`` ready to be drawn from: tensors that must be converted are so once for every pass of every run.
+
+    A change in place is seen where torch sees it, and otherwise only in tensors that torch did not allocate.
+    """
+    if not isinstance(data, tuple):
+        return DatasetExamples(data, layout, num_workers)
+    x, y = data
+    # Memory that is not torch's own, such as an array's, may change without a new version.
+    if x.is_inference() or y.is_inference() or not (_is_own(x) and _is_own(y)):
+        return TensorExamples(x, y, layout)
+    version = x._version, y._version
+    kept = _converted.get(x, {}).get(layout)
+    if kept is not None and kept[0]() is y and kept[1] == version:
+        return kept[2]
+    examples = TensorExamples(x, y, layout)
+    if examples.x is not x:  # else there was nothing to do, and the entry would keep its own key alive
+        _converted.setdefault(x, {})[layout] = weakref.ref(y), version, examples
+    return examples
+
+
+def _is_own(tensor: Tensor) -> bool:
+    return tensor.layout is torch.strided and tensor.untyped_storage().resizable()
+
+
+def _kinds(batch: object) -> str:
+    parts = f" of {', '.join(type(part).__name__ for part in batch)}" if isinstance(batch, (tuple, list)) else ""
+    return f"a {type(batch).__name__}{parts}"
+
+
+def split_indices(order: Tensor, batch_size: int, *, drop_last: bool = False) -> list[Tensor]:
+    """Cut an order of examples into batches.
+
+    >>> [batch.tolist() for batch in split_indices(torch.tensor([2, 0, 1]), 2)]
+    [[2, 0], [1]]
+    """
+    batches = list(torch.split(order, batch_size))
+    return batches[:-1] if drop_last and len(batches[-1]) < batch_size else batches
+
+
+def check_data(name: str, data: object) -> None:
+    """Raise `TaskError` unless ``data`` is a pair of tensors of one length or a sized map-style Dataset."""
+    if isinstance(data, tuple):
+        if len(data) != 2 or not all(isinstance(part, Tensor) for part in data):
+            got = ", ".join(type(part).__name__ for part in data)
+            raise TaskError(f"Expected {name}= to be (inputs, labels), two tensors, or a Dataset but got ({got}).")
+        if len(data[0]) != len(data[1]) or len(data[0]) == 0:
+            raise TaskError(
+                f"Expected one label an example in {name}= but got {len(data[0])} inputs and {len(data[1])} labels."
+            )
+    elif isinstance(data, Tensor) or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        raise TaskError(
+            f"Expected {name}= to be (inputs, labels) or a map-style Dataset, with a length and items by index, but "
+            f"got {type(data).__name__}. An iterable dataset has no order that could be held or varied."
+        )
+    elif len(data) == 0:
+        raise TaskError(f"Expected {name}= to hold examples but its length is 0.")
+
+
+class Augment(ABC):
+    """A random change to a batch of inputs; any function of a batch will do in its place.
+
+    One with a parameter ``generator`` is given the augmentation stream's own; every other draws from the global
+    generators, which are swapped for the stream's while it runs.
+    """
+
+    @abstractmethod
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the changed batch, of any shape that the model takes."""
+
+
+@dataclass(frozen=True)
+class RandomCropFlip(Augment):
+    """Shift each image by up to ``padding`` pixels over a border of zeros, and mirror half of them.
+
+    ``[N, C, H, W]`` in and out. Shifts are drawn on the CPU, so that every device gets the same ones; the pixels are
+    gathered where the images are, all of a batch at once, which leaves them in ``torch.channels_last`` whatever they
+    came in, as convolutions take them fastest. Source: Summers & Dinneen, section 3.2.
+
+    >>> x = torch.arange(8.0).reshape(2, 1, 2, 2)
+    >>> RandomCropFlip(padding=1)(x, torch.Generator().manual_seed(0)).shape
+    torch.Size([2, 1, 2, 2])
+    """
+
+    padding: int = 4  #: pixels on each side
+    flip: bool = True  #: mirror left and right with probability 1/2
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        count, channels, height, width = x.shape
+        shifts = sent(torch.randint(0, 2 * self.padding + 1, (2, count, 1), generator=generator), x.device)
+        rows = shifts[0] + torch.arange(height, device=x.device)
+        columns = shifts[1] + torch.arange(width, device=x.device)
+        if self.flip:
+            mirrored = torch.rand(count, 1, generator=generator) < 0.5
+            columns = torch.where(sent(mirrored, x.device), columns.flip(1), columns)
+        # A pixel is a row of channels in one long table, since one index a pixel is gathered fastest.
+        border = [0, 0, *[self.padding] * 4]
+        padded = torch.nn.functional.pad(x.permute(0, 2, 3, 1), border)
+        starts = (torch.arange(count, device=x.device)[:, None] * padded.shape[1] + rows) * padded.shape[2]
+        pixels = (starts[:, :, None] + columns[:, None, :]).reshape(-1)
+        table = padded.reshape(-1, channels)
+        return table.index_select(0, pixels).view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def takes_generator(augment: Callable[..., Tensor]) -> bool:
+    """Whether ``augment`` has a parameter ``generator``."""
+    try:
+        return "generator" in inspect.signature(augment).parameters
+    except ValueError:  # a builtin without a signature
+        return False

@@ -1,0 +1,116 @@
+"""Where a run was trained: everything outside the recipe that can change its bits."""
+
+from __future__ import annotations
+
+import functools
+import platform
+import socket
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .._version import __version__
+from ..errors import ConfigError
+from ..execution.devices import device_of
+
+#: Recorded for the reader; a difference here does not change the bits of a run.
+_FOR_THE_RECORD = ("commit", "host")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The platform under one training. Runs whose `must_match` differ are never put into one study."""
+
+    stabilitykit: str
+    python: str
+    platform: str  #: operating system and machine type
+    torch: str
+    numpy: str
+    device: str  #: "cpu", or the name of the GPU
+    cuda: str | None
+    cudnn: int | None
+    cpu_capability: str  #: the vector instructions that torch's kernels use, such as AVX512
+    threads: int  #: of one run; another count sums in another order
+    default_dtype: str
+    matmul_precision: str
+    mkldnn: bool
+    commit: str | None  #: of the repository under test
+    host: str
+
+    @property
+    def must_match(self) -> dict[str, object]:
+        """What two runs must share to be comparable."""
+        return {name: value for name, value in asdict(self).items() if name not in _FOR_THE_RECORD}
+
+    def to_json(self) -> dict[str, object]:
+        """Return every field, by name."""
+        return asdict(self)
+
+    def restore(self) -> None:
+        """Give this process the settings of torch that were found, so that a child trains the bits of its parent."""
+        import torch
+
+        torch.set_default_dtype(getattr(torch, self.default_dtype.removeprefix("torch.")))
+        torch.set_float32_matmul_precision(self.matmul_precision)
+        torch.backends.mkldnn.enabled = self.mkldnn  # type: ignore[assignment]  # torch's own descriptor
+
+
+def resolve_device(device: str, slot: int = 0, workers_per_device: int = 1) -> str:
+    """Return the device of a worker's slot: of the one that ``device`` names, or of all GPUs for ``auto`` and ``cuda``.
+
+    Raises `ConfigError` where the device is not there, or has no room for that many workers.
+    """
+    import torch
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError(f"Expected the device to be auto, cpu, cuda or cuda:N but got device={device!r}.")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            f"Expected a GPU for device={device!r} but torch {torch.__version__} sees none here. "
+            f"Use device 'cpu', or 'auto' to take what is there."
+        )
+    if kind == "cpu":
+        return device
+    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if device == "cuda" else [device]
+    return device_of(slot, devices, workers_per_device)
+
+
+def current_environment(device: str, threads: int, rootdir: Path) -> Environment:
+    """Describe this process as a place to train in."""
+    import numpy
+    import torch
+
+    on_gpu = torch.device(device).type == "cuda"
+    return Environment(
+        stabilitykit=__version__,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        torch=torch.__version__,
+        numpy=numpy.__version__,
+        device=torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        cuda=torch.version.cuda if on_gpu else None,
+        cudnn=torch.backends.cudnn.version() if on_gpu else None,  # type: ignore[no-untyped-call]  # torch's own
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        threads=threads,
+        default_dtype=str(torch.get_default_dtype()),
+        matmul_precision=torch.get_float32_matmul_precision(),
+        mkldnn=bool(torch.backends.mkldnn.enabled),
+        commit=_commit(rootdir),
+        host=socket.gethostname(),
+    )
+
+
+@functools.cache
+def _commit(rootdir: Path) -> str | None:
+    command = ["git", "-C", str(rootdir), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,409 @@
+"""Language models: the loop is ours, and a run keeps its weights in place of more logits than there is memory for."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from ..errors import ProtocolError, TaskError
+from ..estimates.estimate import Estimate
+from ..estimates.measures import Measures, Metric
+from ..estimates.metrics import (
+    Overlaps,
+    Runs,
+    TokenScores,
+    percent_right,
+    perplexity_ensemble_delta,
+    sampled_places,
+    token_scores,
+)
+from ..protocol import NoiseProtocol
+from ..sources import Source
+from ..store.record import RunRecord
+from .corpus import Corpus
+from .run import Run, check_onset
+from .schedule import CosineCycles, Schedule
+from .streams import Stream
+from .task import (
+    Task,
+    TrainingError,
+    check_counts,
+    check_makers,
+    content_digest,
+    new_model,
+    new_optimizer,
+    set_rate,
+)
+
+#: What a language model remembers of the text before: tensors, in tuples, lists or dicts, or None at the beginning.
+Hidden: TypeAlias = Any
+
+#: Of the logits of one model, and of those of all models together, that are there at once; twice that in float64.
+_CHUNK_BYTES, _CHUNKS_BYTES = 16 * 2**20, 128 * 2**20
+
+#: Tokens of a chunk, at least and at most.
+_FEWEST, _MOST = 64, 1024
+
+#: Of the scores of runs that are kept for the next study that has them.
+_SCORES_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LanguageRecipe(Task):
+    """A language model, its text and its settings: trained on one long text in ``batch_size`` pieces side by side.
+
+    ``model()`` makes a module that takes tokens ``[T, B]`` and what it remembers (None at the beginning), and returns
+    logits ``[T, B, vocabulary]`` and what it remembers then. What varies is ``init`` and ``stochastic``: the dropouts
+    of the model, and the length of each segment that is backpropagated through. The text has one order.
+
+    Each run keeps its weights and no logits, of which there would be tokens x vocabulary. A study's numbers come from
+    predicting the test text again, chunk by chunk: perplexity, cross-entropy and accuracy (percent of tokens), each
+    with its SD, disagreement (percent of tokens), the correlation of a sample of logits, and the ensemble delta of
+    perplexity and of cross-entropy.
+
+    >>> from stabilitykit.zoo.qrnn import QRNN
+    >>> text = "the cat sat on the mat\\n" * 50
+    >>> recipe = LanguageRecipe(
+    ...     model=lambda: QRNN(vocabulary=6, embedding=4, hidden=8),
+    ...     corpus=Corpus.of_texts(train=text, valid=text, test=text),
+    ...     epochs=2,
+    ...     batch_size=4,
+    ...     optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=1.0),
+    ... )
+    >>> recipe
+    LanguageRecipe('language model', epochs=2, batch_size=4, Corpus(train=350, valid=350, test=350, vocabulary=6))
+
+    Source: Merity et al., *Regularizing and Optimizing LSTM Language Models*, 2017; Summers & Dinneen, section 3.3.
+    """
+
+    model: Callable[[], nn.Module]  #: makes a new model; its parameters come from the stream ``init``
+    corpus: Corpus
+    epochs: int
+    batch_size: int  #: pieces of the training text that are read at once
+    optimizer: Callable[[nn.Module], Optimizer]  #: makes the optimizer
+    schedule: Schedule | None = None  #: factor on each group's learning rate, set before every step
+    segment: int = 70  #: tokens that are backpropagated through at once, and remembered beyond that
+    #: Whether a segment is half as long in one of 20 cases, and about so long (SD 5) in all; the learning rate of its
+    #: step goes with its length. The draws are of the stream ``stochastic``.
+    vary_segments: bool = True
+    clip: float | None = 0.25  #: norm of the gradient that a step has at most
+    curve: bool = False  #: score the test text after every epoch
+    sample: int = 1_000_000  #: logits of a model that are correlated: one at random of each of as many stretches
+    name: str = "language model"  #: in reports
+    _scores: dict[object, TokenScores] = field(default_factory=dict)
+
+    keep_weights = True
+    leaves_outputs = False
+
+    def __post_init__(self) -> None:
+        check_makers(self.model, self.optimizer)
+        check_counts(epochs=self.epochs, batch_size=self.batch_size, segment=self.segment, sample=self.sample)
+        if not isinstance(self.corpus, Corpus):
+            raise TaskError(
+                f"Expected corpus= to be a Corpus but got {type(self.corpus).__name__}. Corpus.of_texts(train=..., "
+                f"valid=..., test=...) makes one, and python_topics() is one."
+            )
+        if len(self.corpus.train) // self.batch_size < 2:
+            raise TaskError(
+                f"Expected a training text of two tokens a piece but got {len(self.corpus.train)} tokens and "
+                f"batch_size={self.batch_size}. Take a smaller batch."
+            )
+        if self.clip is not None and not self.clip > 0:
+            raise TaskError(f"Expected clip > 0, a norm, or None but got clip={self.clip!r}.")
+        if isinstance(self.schedule, CosineCycles):
+            self.schedule.check(self.epochs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was scored: whoever gets the recipe can do so too."""
+        return vars(self) | {"_scores": {}}
+
+    def __repr__(self) -> str:
+        """Name what it trains and how long, without its text: test failures show it."""
+        return f"LanguageRecipe({self.name!r}, epochs={self.epochs}, batch_size={self.batch_size}, {self.corpus!r})"
+
+    @property
+    def labels(self) -> Tensor:
+        """The test text but for its first token: what is to be predicted."""
+        return self.corpus.test[1:]
+
+    @property
+    def remarks(self) -> tuple[str, ...]:  # type: ignore[override]  # read-only here
+        """On how many logits the correlation is."""
+        logits = self._logits
+        return (f"correlation of {self.sample} of {logits} logits",) if self.sample < logits else ()
+
+    def content(self) -> object:
+        """Every field by name that the bits of a run depend on."""
+        left_out = ("_scores", "name", "sample")
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
+
+    def identity(self) -> dict[str, object]:
+        """The text and the epochs."""
+        text = content_digest((self.corpus.train, self.corpus.vocabulary))
+        return {**super().identity(), "train": text, "epochs": self.epochs}
+
+    def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
+        """Build the model once, move the weight, and read the first and the last word of the vocabulary."""
+        super().check(protocol, device)
+        absent = protocol.vary & {Source.SHUFFLE, Source.AUGMENT}
+        if absent and protocol.vary != frozenset(Source):
+            names = " and ".join(sorted(source.value for source in absent))
+            raise ProtocolError(
+                f"Expected a source that a language model has but got {names}: its text is read in one order and never "
+                f"changed. What can vary is init, stochastic (dropout and the lengths of segments), low_level, or all "
+                f"of them; or one weight, by perturb='ulp'."
+            )
+        check_onset(protocol.onset, self.epochs)
+        run = Run(protocol.plans()[0], device)
+        with Stream(run.acting.stochastic, device), torch.no_grad():
+            model = new_model(self.model, run).to(device)
+            new_optimizer(self.optimizer, run.perturb(model))
+            ends = torch.tensor([[0], [len(self.corpus) - 1]])  # of the vocabulary
+            try:
+                returned = _read(model.eval(), ends.to(device), None)
+            except IndexError as error:
+                raise TaskError(
+                    f"Expected a model that takes each of the corpus's {len(self.corpus)} words but it raised "
+                    f"IndexError: {error}. Make its embedding for len(corpus) words."
+                ) from error
+            self._check_logits(returned)
+
+    def _check_logits(self, returned: tuple[object, Hidden]) -> None:
+        shape = tuple(getattr(returned[0], "shape", ()))
+        if shape != (2, 1, len(self.corpus)):
+            raise TaskError(
+                f"Expected model(tokens, hidden) to return logits of shape [T, B, vocabulary], here "
+                f"{[2, 1, len(self.corpus)]}, and what it remembers, but the first is "
+                f"{list(shape) if shape else type(returned[0]).__name__}. The corpus has {len(self.corpus)} words."
+            )
+
+    def fit(self, run: Run) -> None:
+        """Train one model; its weights are what it leaves."""
+        model = run.perturb(new_model(self.model, run).to(run.device))
+        optimizer = new_optimizer(self.optimizer, model)
+        text = _side_by_side(self.corpus.train, self.batch_size).to(run.device)
+        scores: TokenScores | None = None
+        for epoch in run.epochs(self.epochs, state=(model, optimizer)):
+            self._train_epoch(model, optimizer, text, epoch)
+            scores = self._score(model, run.device) if self.curve else None
+            if scores is not None:
+                run.curve.append({"perplexity": scores.perplexity, "cross_entropy": scores.cross_entropy})
+        scores = scores or self._score(model, run.device)  # now, so that a model that cannot predict is a failed run
+        if not torch.isfinite(scores.log_probabilities).all():
+            raise TrainingError("some logits of the test text are NaN or infinite")
+        self._remember((run.final_digest(), torch.get_num_threads()), scores)
+
+    def _train_epoch(self, model: nn.Module, optimizer: Optimizer, text: Tensor, epoch: int) -> None:
+        model.train()
+        steps = len(text) - 1
+        hidden: Hidden = None
+        total = torch.zeros((), device=text.device)
+        start = 0
+        while start < steps:
+            stop = min(start + self._length(), steps)
+            optimizer.zero_grad()
+            logits, hidden = _read(model, text[start:stop], _detached(hidden))
+            loss = functional.cross_entropy(logits.flatten(0, 1), text[start + 1 : stop + 1].flatten())
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature has no types
+            if self.clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), self.clip)
+            factor = self.schedule(epoch + stop / steps, self.epochs) if self.schedule else 1.0
+            set_rate(optimizer, factor * ((stop - start) / self.segment if self.vary_segments else 1.0))
+            optimizer.step()
+            total += loss.detach()
+            start = stop
+        if not torch.isfinite(total):
+            raise TrainingError(f"the loss became {total.item()} in epoch {epoch} (from 0)")
+
+    def _length(self) -> int:
+        """Draw how many tokens the next segment has, as Merity et al. do."""
+        if not self.vary_segments:
+            return self.segment
+        chance, jitter = torch.rand(()).item(), torch.randn(()).item()
+        about = self.segment if chance < 0.95 else self.segment / 2
+        return max(min(5, self.segment), int(about + 5 * jitter))
+
+    def measure_names(self, metrics: Mapping[str, Metric] | None = None) -> tuple[str, ...]:
+        """Return the names of the measures; raises `TaskError` for metrics, which need whole logits."""
+        if metrics:
+            raise TaskError(
+                f"Expected no metrics= beside a language model but got {', '.join(metrics)}: a metric is a function of "
+                f"all logits of a run, and here they are never there at once. Score record.weights of study.records."
+            )
+        return tuple(self.measures(()))
+
+    def measures(self, runs: Sequence[RunRecord], metrics: Mapping[str, Metric] | None = None) -> Measures:
+        """Return the numbers of some runs, predicted from their weights as they are asked for."""
+        if metrics:
+            self.measure_names(metrics)
+        return LanguageMeasures(self.labels, lambda: self._scores_of(runs), lambda: self._overlaps_of(runs))
+
+    def _scores_of(self, runs: Sequence[RunRecord]) -> list[TokenScores]:
+        """Score each run by itself: what was scored for fewer runs is so for more."""
+        found: list[TokenScores] = []
+        for run in runs:
+            key = run.fingerprint, run.environment["threads"]
+            if key not in self._scores:
+                with _as_trained(run) as device:
+                    self._remember(key, self._score(self._stored(run, self._empty(device)), device))
+            found.append(self._scores[key])
+        return found
+
+    def _remember(self, key: object, scores: TokenScores) -> None:
+        each = sum(part.nbytes for part in (scores.log_probabilities, scores.predicted, scores.sample))
+        while self._scores and len(self._scores) >= _SCORES_BYTES // each:
+            self._scores.pop(next(iter(self._scores)), None)
+        self._scores[key] = scores
+
+    def _overlaps_of(self, runs: Sequence[RunRecord]) -> Tensor:
+        """Return `cross_entropy_ensemble_delta` of all pairs: each chunk of text is read by every model in turn."""
+        overlaps = Overlaps(len(runs))
+        hidden: list[Hidden] = [None] * len(runs)
+        with _as_trained(runs[0]) as device:
+            model = self._empty(device)
+            for tokens in torch.split(self.corpus.test[:-1].to(device), self._tokens_a_chunk(len(runs))):
+                chunk: list[Tensor] = []
+                for i, run in enumerate(runs):  # reading the weights again is quick beside predicting with them
+                    logits, hidden[i] = _read(self._stored(run, model), tokens[:, None], hidden[i])
+                    chunk.append(logits.squeeze(1))
+                overlaps.add(chunk)
+        return overlaps.cross_entropy_ensemble_delta().cpu()
+
+    def _score(self, model: nn.Module, device: torch.device) -> TokenScores:
+        places = sampled_places(self._logits, self.sample)
+        # In a stream of its own, so that scoring an epoch more or less never changes the training.
+        with Stream(0, device), torch.no_grad():
+            return token_scores(self._predict(model.eval(), device), self.labels, places)
+
+    def _predict(self, model: nn.Module, device: torch.device) -> Iterator[Tensor]:
+        hidden: Hidden = None
+        for tokens in torch.split(self.corpus.test[:-1].to(device), self._tokens_a_chunk(1)):
+            logits, hidden = _read(model, tokens[:, None], hidden)
+            yield logits.squeeze(1)
+
+    def _tokens_a_chunk(self, models: int) -> int:
+        """Count the tokens; for one model alone they do not depend on how many others there are, nor do the bits."""
+        room = _CHUNK_BYTES if models == 1 else _CHUNKS_BYTES
+        return max(_FEWEST, min(_MOST, room // (4 * models * len(self.corpus))))
+
+    @property
+    def _logits(self) -> int:
+        return len(self.labels) * len(self.corpus)
+
+    def _empty(self, device: torch.device) -> nn.Module:
+        with Stream(0, device):
+            return self.model().to(device).eval()
+
+    def _stored(self, run: RunRecord, model: nn.Module) -> nn.Module:
+        """Put the weights of a run into ``model``, whose tensors lie in memory as those that trained did."""
+        if run.weights is None:
+            raise TaskError(f"Expected run {run.index} of {self.name} to have its weights, but it has none.")
+        model.load_state_dict(dict(run.weights))
+        return model
+
+
+class LanguageMeasures(Measures):
+    """Estimates by name over R language models, of what is kept of their logits.
+
+    >>> from stabilitykit.estimates.metrics import cross_entropy_ensemble_delta
+    >>> logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]])
+    >>> targets = torch.tensor([0, 1])
+    >>> measures = LanguageMeasures(
+    ...     targets,
+    ...     scores=lambda: [token_scores([run], targets, sampled_places(4, size=4)) for run in logits],
+    ...     overlaps=lambda: cross_entropy_ensemble_delta(logits),
+    ... )
+    >>> round(measures["perplexity"].value, 3), measures["disagreement"].value
+    (1.751, 50.0)
+    """
+
+    def __init__(self, labels: Tensor, scores: Callable[[], list[TokenScores]], overlaps: Callable[[], Tensor]) -> None:
+        """Take the targets ``[N]``, and how to get R scores, and the ensemble delta ``[R, R]`` of cross-entropy."""
+        self._get_scores, self._get_overlaps = scores, overlaps
+        self._begin(
+            [],
+            labels,
+            {
+                "perplexity": lambda outputs, labels: self._each("perplexity"),
+                "cross_entropy": lambda outputs, labels: self._each("cross_entropy"),
+                "accuracy": lambda outputs, labels: percent_right(self.predicted, labels),
+            },
+        )
+
+    @cached_property
+    def predicted(self) -> Tensor:
+        """Most likely tokens ``[R, N]``, in as few bytes as they fit into."""
+        return torch.stack([scores.predicted for scores in self._tokens])
+
+    @cached_property
+    def _tokens(self) -> list[TokenScores]:
+        return self._get_scores()
+
+    @cached_property
+    def _overlaps(self) -> Tensor:
+        return self._get_overlaps()
+
+    def _each(self, score: str) -> Tensor:
+        return torch.tensor([getattr(scores, score) for scores in self._tokens], dtype=torch.float64)
+
+    def _computations(self) -> dict[str, Callable[[], Estimate]]:
+        compute = super()._computations()
+        del compute["ensemble_delta"]  # of accuracy: every pair's logits would have to be added, and searched
+        return compute
+
+    def _correlation(self, coefficient: Callable[[Runs], Tensor]) -> Tensor:
+        return coefficient([scores.sample for scores in self._tokens])
+
+    def _ensemble_delta(self, name: str) -> Tensor:
+        if name == "perplexity":
+            return perplexity_ensemble_delta(self.of_runs("cross_entropy"), self._overlaps)
+        return self._overlaps
+
+
+def _read(model: nn.Module, tokens: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+    returned = model(tokens, hidden)
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise TaskError(
+            f"Expected model(tokens, hidden) to return logits [T, B, vocabulary] and what it remembers, two things, "
+            f"but got {type(returned).__name__}. A model that remembers nothing returns None beside its logits."
+        )
+    return returned
+
+
+def _side_by_side(tokens: Tensor, pieces: int) -> Tensor:
+    """Cut a text into pieces of one length, ``[length, pieces]``; what is left over is left out.
+
+    >>> _side_by_side(torch.arange(7), 2)
+    tensor([[0, 3],
+            [1, 4],
+            [2, 5]])
+    """
+    length = len(tokens) // pieces
+    return tokens[: length * pieces].view(pieces, length).T.contiguous()
+
+
+def _detached(hidden: Hidden) -> Hidden:
+    """Cut what is remembered off from how it came about."""
+    return torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, hidden)
+
+
+@contextlib.contextmanager
+def _as_trained(run: RunRecord) -> Iterator[torch.device]:
+    """Predict on the kind of device that ``run`` was trained on, and with its threads, which change bits."""
+    threads = torch.get_num_threads()
+    on_gpu = run.environment["device"] != "cpu" and torch.cuda.is_available()
+    try:
+        torch.set_num_threads(run.environment["threads"])
+        with torch.no_grad():
+            yield torch.device("cuda" if on_gpu else "cpu")
+    finally:
+        torch.set_num_threads(threads)

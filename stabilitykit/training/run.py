@@ -1,0 +1,296 @@
+"""One training as the code that trains sees it: isolated streams, batches and epochs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ..errors import ProtocolError, TaskError
+from ..protocol import RunPlan, derive_seed
+from ..sources import Source, parse_sources
+from ..store.fingerprint import tensor_digest
+from ..store.shared_epochs import Prefixes
+from .checkpoint import CannotKeep, fits, state_of, take_state
+from .data import Batch, Data, Examples, Layout, check_data, examples_of, split_indices, takes_generator
+from .perturb import PerturbationRecord, perturb_model
+from .streams import GeneratorStates, Stream, seed_generators
+
+#: Epochs, of those in which the sources vary, whose weights are hashed in every run, and trained twice by the control.
+TRACED_EPOCHS = 2
+
+#: Hash of each tensor of a model's state, by name.
+StateDigest = dict[str, str]
+
+#: All that goes on from one epoch to the next, beside the run itself.
+TrainingState: TypeAlias = tuple[nn.Module, Optimizer]
+
+
+class Run:
+    """What a train function of your own draws everything random from.
+
+    ::
+
+        def train(run):
+            with run.stream("init"):
+                model = Net().to(run.device)
+            run.perturb(model)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            for epoch in run.epochs(10):
+                for x, y in run.batches((inputs, labels), batch_size=128):
+                    optimizer.zero_grad()
+                    cross_entropy(model(x), y).backward()
+                    optimizer.step()
+            return model.eval()(test_inputs)
+
+    Outside every ``with run.stream(...)`` the code runs in the stream ``stochastic``, so dropout needs nothing. In such
+    a block do not go on to another epoch.
+    """
+
+    def __init__(
+        self,
+        plan: RunPlan,
+        device: torch.device,
+        *,
+        stop_after: int | None = None,
+        prefixes: Prefixes | None = None,
+        from_start: bool = False,
+    ) -> None:
+        self.plan = plan
+        self.acting = plan.at_start  #: whose seeds the sources have now: until the onset they are not yet the plan's
+        self.device = device
+        self.model: nn.Module | None = None  #: as given to `perturb`
+        self.perturbation: PerturbationRecord | None = None
+        self.trace: list[StateDigest] = []  #: of the model after each of the first epochs
+        self.curve: list[dict[str, float]] = []  #: test metrics after each epoch, where the task was asked for them
+        self.snapshots: list[Tensor] = []  #: test outputs of the models that a snapshot ensemble is made of
+        self.trained_epochs = 0  #: taken from `epochs`; 0 in a training that cannot be stopped after its first
+        self.resumed_at = 0  #: the epoch that it went on from, out of `prefixes`; 0 where it was trained from its start
+        self._stop_after, self._prefixes, self._from_start = stop_after, prefixes, from_start
+        self._at_onset: list[Callable[[], object]] = []
+        self._streams: dict[Source, Stream] = {
+            source: Stream(self.acting.seed(source) or 0, device) for source in Source if source is not Source.LOW_LEVEL
+        }
+        self._shuffle = torch.Generator().manual_seed(self.acting.shuffle)
+        self._augment = torch.Generator().manual_seed(self.acting.augment)
+        self._passes = 0
+
+    @property
+    def index(self) -> int:
+        """Position of this run in its study, from 0."""
+        return self.plan.index
+
+    @property
+    def seeds(self) -> dict[str, int | None]:
+        """The seed of every source, by name."""
+        return self.plan.seeds
+
+    def stream(self, source: str | Source) -> AbstractContextManager[Stream]:
+        """Return the generators of one source as a block: python's, numpy's, torch's, and CUDA's on a GPU.
+
+        It goes on where the last block of that source left off. ``low_level`` has no generators to enter.
+        """
+        sources = parse_sources(source)
+        if len(sources) != 1:
+            raise TaskError(f"Expected run.stream(source) to name one source but got {source!r}; nest two blocks.")
+        (source,) = sources
+        if source is Source.LOW_LEVEL:
+            raise TaskError("Expected a source with generators, but 'low_level' acts inside the kernels of every step.")
+        return self._streams[source]
+
+    def perturb(self, model: nn.Module) -> nn.Module:
+        """Take note of the model that is trained, move its weight where the plan asks for it, and return it.
+
+        Call it once, when the model is complete and on its device: the control and the fingerprint read this model.
+        """
+        if self.model is not None:
+            raise TaskError("Expected run.perturb(model) once a run but it was called again; it names the one model.")
+        self.model = model
+        if self.plan.perturbation is not None:
+            seed = self.plan.perturbation_seed or 0
+            self.perturbation = perturb_model(model, self.plan.perturbation, seed, self.plan.index)
+        return model
+
+    def final_digest(self) -> str:
+        """Return the sha256 of the model's state now."""
+        if self.model is None:
+            raise TaskError("Expected run.perturb(model) before the state of the model is asked for.")
+        return combined_digest(state_digest(self.model))
+
+    @property
+    def varies(self) -> bool:
+        """Whether the sources have this run's own seeds; False before the onset."""
+        return self.acting is self.plan
+
+    def at_onset(self, begin: Callable[[], object]) -> None:
+        """Call ``begin`` when the sources begin to vary: now, unless the plan has an onset that is still to come."""
+        if self.varies:
+            begin()
+        else:
+            self._at_onset.append(begin)
+
+    def epochs(self, count: int, *, state: TrainingState | None = None) -> Iterator[int]:
+        """Yield 0 to ``count`` - 1; the control stops here after the first epochs that vary.
+
+        With an onset, what varies gets the run's own seed as that epoch begins. ``state`` is the model and its
+        optimizer, where nothing else that the loop makes is needed in the next epoch: the epochs before the onset,
+        which all runs share, are then trained once and stored, and the runs go on from there.
+        """
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise TaskError(f"Expected run.epochs(count) with count >= 1 but got {count!r}.")
+        _check_state(state)
+        if not self.varies:
+            check_onset(self.plan.first_varied_epoch, count)
+            self._resume(state)
+        for epoch in range(self.resumed_at, count if self._stop_after is None else min(count, self._stop_after)):
+            if not self.varies and epoch == self.plan.first_varied_epoch:
+                self._keep(epoch, state)
+                self._begin_to_vary()
+            yield epoch
+            self.trained_epochs += 1
+            if 0 <= epoch - self.plan.first_varied_epoch < TRACED_EPOCHS and self.model is not None:
+                self.trace.append(state_digest(self.model))
+
+    def check_began(self) -> None:
+        """Raise `TaskError` where the training is over, and never came to the onset of its plan."""
+        if not self.varies:
+            raise TaskError(
+                f"Expected a loop over run.epochs(n), in which sources vary from epoch {self.plan.first_varied_epoch} "
+                f"on, but the training ended before that epoch: nothing varied. Take the epochs from run.epochs(n), or "
+                f"choose an earlier onset."
+            )
+
+    def _begin_to_vary(self) -> None:
+        """Give each source that varies its own seed, in a generator that begins anew."""
+        onset, self.acting = self.plan.onset, self.plan
+        assert onset is not None, "asked for where the plan has one"
+        for source in onset.vary - {Source.LOW_LEVEL}:
+            self._streams[source].reseed(self.plan.seed(source) or 0)
+        if Source.SHUFFLE in onset.vary:
+            self._shuffle.manual_seed(self.plan.shuffle)
+        if Source.AUGMENT in onset.vary:
+            self._augment.manual_seed(self.plan.augment)
+        if Source.STOCHASTIC in onset.vary:
+            seed_generators(self.plan.stochastic, self.device)  # which the loop lives in
+        while self._at_onset:  # nothing stays that could hold on to this run, and its model
+            self._at_onset.pop(0)()
+
+    def _keep(self, epoch: int, state: TrainingState | None) -> None:
+        if state is None or self._prefixes is None or self.resumed_at == epoch:
+            return
+        with contextlib.suppress(CannotKeep):  # each run then trains these epochs itself
+            self._prefixes.keep(epoch, {**state_of(*state), "run": self._state()})
+
+    def _resume(self, state: TrainingState | None) -> None:
+        """Go on from the latest stored state of these epochs, if there is one that fits."""
+        if state is None or self._prefixes is None or self._from_start or self.trained_epochs:
+            return
+        epoch, found = self._prefixes.latest(self.plan.first_varied_epoch, self.device)
+        if found is not None and fits(*state, found):
+            take_state(*state, found)
+            self._take_state(found["run"])
+            self.trained_epochs = self.resumed_at = epoch
+
+    def _state(self) -> dict[str, Any]:
+        """All that this run itself goes on with, the generators of this process among it."""
+        return {
+            "loop": GeneratorStates.now(self.device).to_plain(),
+            "streams": {source.value: stream.state for source, stream in self._streams.items()},
+            "shuffle": self._shuffle.get_state(),
+            "augment": self._augment.get_state(),
+            "passes": self._passes,
+            "curve": self.curve,
+            "snapshots": self.snapshots,
+        }
+
+    def _take_state(self, state: dict[str, Any]) -> None:
+        GeneratorStates.from_plain(state["loop"]).put_back(self.device)
+        for source, stream in self._streams.items():
+            stream.state = state["streams"][source.value]
+        self._shuffle.set_state(state["shuffle"])
+        self._augment.set_state(state["augment"])
+        self._passes, self.curve, self.snapshots = state["passes"], state["curve"], state["snapshots"]
+
+    def batches(
+        self,
+        data: Data | Examples,
+        batch_size: int,
+        *,
+        augment: Callable[..., Tensor] | None = None,
+        drop_last: bool = False,
+        num_workers: int = 0,
+    ) -> Iterator[Batch]:
+        """Yield one pass over ``data`` in the order of the shuffle stream, on the run's device.
+
+        A Dataset's own random draws, and ``augment`` on each batch of inputs, come from the augment stream. A Dataset's
+        item depends on the seed, the pass and the item alone: the same for any ``num_workers``.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise TaskError(f"Expected batch_size >= 1 but got {batch_size!r}.")
+        if not isinstance(data, Examples):
+            check_data("data", data)
+            data = examples_of(data, Layout(self.device), num_workers)
+        order = torch.randperm(len(data), generator=self._shuffle)
+        item_seed = derive_seed(self.acting.augment, self._passes)
+        self._passes += 1
+        change = self._under_stream(augment) if augment is not None else lambda x: x
+        for x, y in data.batches(split_indices(order, batch_size, drop_last=drop_last), item_seed):
+            yield change(x), y
+
+    def _under_stream(self, augment: Callable[..., Tensor]) -> Callable[[Tensor], Tensor]:
+        if takes_generator(augment):
+            return functools.partial(augment, generator=self._augment)
+
+        def swapped(x: Tensor) -> Tensor:
+            with self._streams[Source.AUGMENT]:
+                return augment(x)
+
+        return swapped
+
+
+def check_onset(onset: int, epochs: int) -> None:
+    """Raise `ProtocolError` where training is over before the sources begin to vary."""
+    if onset >= epochs:
+        raise ProtocolError(
+            f"Expected onset= to be one of the {epochs} epochs, 0 to {epochs - 1}, but got onset={onset}: training is "
+            f"over before anything would vary. Choose an earlier one, or train longer."
+        )
+
+
+def _check_state(state: object) -> None:
+    """Raise `TaskError` for what is not a model and its optimizer."""
+    if state is None:
+        return
+    kinds = [type(part) for part in state] if isinstance(state, tuple | list) else [type(state)]
+    if len(kinds) != 2 or not all(map(issubclass, kinds, (nn.Module, Optimizer))):
+        got = ", ".join(kind.__name__ for kind in kinds)
+        raise TaskError(
+            f"Expected run.epochs(count, state=(model, optimizer)) but got {got or 'nothing'} as its state: "
+            f"they are stored where an onset has epochs that all runs share."
+        )
+
+
+def state_digest(model: nn.Module) -> StateDigest:
+    """Return the hash of each tensor in the model's state dict, by name."""
+    return {
+        name: tensor_digest(value).hex()
+        for name, value in model.state_dict(keep_vars=True).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def combined_digest(digest: StateDigest) -> str:
+    """Return one sha256 over the names and hashes of a whole state.
+
+    >>> combined_digest({"weight": "00"}) != combined_digest({"bias": "00"})
+    True
+    """
+    lines = (f"{name} {content}\n" for name, content in digest.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

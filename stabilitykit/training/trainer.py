@@ -1,0 +1,285 @@
+"""Train a task once under one plan, in a process that is afterwards as it was before."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import hashlib
+import os
+import time
+import traceback
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from ..errors import PACKAGE, StoreError, TaskError, UsageError
+from ..protocol import RunPlan
+from ..store.fingerprint import tensor_digest
+from ..store.record import RunRecord
+from ..store.shared_epochs import Prefixes
+from .data import sent
+from .environment import Environment, current_environment
+from .run import Run, combined_digest
+from .streams import GeneratorStates, Stream
+from .task import Task, TrainingError, check_outputs
+
+#: Ways in which low-level operations may vary without a seed: the kernels' own, and whatever a black box does.
+UNSEEDED = frozenset({"native", "not isolated"})
+
+
+class RunTimeout(BaseException):
+    """A training took longer than it may; not an Exception, so that the code that trains lets it through."""
+
+
+class Trainer:
+    """Trains the plans of one task in this process, on one device, with one count of threads."""
+
+    def __init__(self, task: Task, device: str, threads: int, rootdir: Path) -> None:
+        self.task = task
+        self.device = torch.device(device)
+        self.threads = threads
+        self.environment: Environment = current_environment(device, threads, rootdir)
+        self.prefixes: Prefixes | None = None  #: where the epochs before an onset are kept
+
+    def train_once(self, plan: RunPlan) -> RunRecord:
+        """Train one run; an exception in the user's code becomes a record of status "failed"."""
+        record, model = self._train(plan)
+        _release(model)
+        return record
+
+    def _train(self, plan: RunPlan) -> tuple[RunRecord, weakref.ref[nn.Module] | None]:
+        run = Run(plan, self.device, prefixes=self.prefixes)
+        started = time.perf_counter()
+        outcome: dict[str, Any] = {"status": "ok"}
+        try:
+            with self.under(run):
+                outcome |= self._results(run)
+        except (UsageError, StoreError):
+            raise
+        except (KeyboardInterrupt, RunTimeout):
+            raise
+        except BaseException as error:  # noqa: BLE001  # a train function may raise anything, pytest.skip() as well
+            outcome = {"status": "failed", "error": traceback_of(error)}
+        record = RunRecord(
+            index=plan.index,
+            seeds=plan.seeds,
+            seconds=time.perf_counter() - started,
+            fingerprint=_fingerprint(run, outcome),
+            trace=tuple(combined_digest(digest) for digest in run.trace),
+            curve=tuple(run.curve),
+            perturbation=run.perturbation.to_json() if run.perturbation else None,
+            low_level=self.low_level(plan),
+            environment=self.environment.to_json(),
+            **outcome,
+        )
+        return record, None if run.model is None else weakref.ref(run.model)
+
+    def rehearse(self, plan: RunPlan, epochs: int | None, *, from_start: bool = False) -> Run:
+        """Train ``plan`` for the first ``epochs`` that vary (all where None, or where the loop cannot be stopped).
+
+        What comes back has no model any more. ``from_start`` trains the epochs before an onset too, stored or not.
+        """
+        stop_after = None if epochs is None else plan.first_varied_epoch + epochs
+        run = Run(plan, self.device, stop_after=stop_after, prefixes=self.prefixes, from_start=from_start)
+        with self.under(run):
+            returned = self.task.fit(run)
+            run.check_began()
+            if self.task.leaves_outputs:
+                outputs = check_outputs(returned, self.task.labels, self.task.labels)
+                if epochs is None or not run.trace:
+                    run.trace.append({"logits": tensor_digest(outputs).hex()})
+        if run.model is not None:
+            model = weakref.ref(run.model)
+            run.model = None
+            _release(model)
+        return run
+
+    def low_level(self, plan: RunPlan) -> str:
+        """How the source ``low_level`` acts under ``plan`` on this device."""
+        if not self.task.isolates:
+            return "not isolated"
+        if plan.low_level is None:
+            return "deterministic"
+        return "native" if self.device.type == "cuda" else "gradient rounding"
+
+    @contextlib.contextmanager
+    def under(self, run: Run) -> Iterator[None]:
+        """Give a block the stochastic stream, threads and deterministic flags of ``run``; put everything back."""
+        kind = self.low_level(run.plan)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(_process_state(self.device))
+            if self.device.type == "cuda":  # a bare "cuda" in the user's code is the worker's own GPU
+                stack.enter_context(torch.cuda.device(self.device))
+            torch.set_num_threads(self.threads)
+            _set_deterministic(kind not in UNSEEDED or not run.varies, self.device)
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(Stream(run.acting.stochastic, self.device))
+            if kind == "gradient rounding":
+                rounded = _rounded_gradients(run.plan.low_level or 0)
+                run.at_onset(lambda: stack.enter_context(rounded))
+            elif kind in UNSEEDED and not run.varies:
+                run.at_onset(lambda: _set_deterministic(False, self.device))
+            yield
+
+    def _results(self, run: Run) -> dict[str, Any]:
+        """Train, and return what the run leaves behind: its outputs, its weights, or both."""
+        returned = self.task.fit(run)
+        run.check_began()
+        if run.plan.perturbation is not None and run.perturbation is None:
+            raise TrainingError(
+                "the protocol perturbs a weight, but the train function never called run.perturb(model)"
+            )
+        results: dict[str, Any] = {"logits": self._outputs(returned)} if self.task.leaves_outputs else {}
+        if self.task.keep_weights:
+            results["weights"] = _weights(run)
+        return results
+
+    def _outputs(self, returned: Any) -> Tensor:
+        try:
+            outputs = check_outputs(returned, self.task.labels, self.task.labels)
+        except TaskError as error:
+            raise TrainingError(str(error)) from None
+        if not torch.isfinite(outputs).all():
+            bad = int((~torch.isfinite(outputs)).sum())
+            raise TrainingError(f"{bad} of {outputs.numel()} test outputs are NaN or infinite")
+        return outputs
+
+
+@contextlib.contextmanager
+def _process_state(device: torch.device) -> Iterator[None]:
+    """Put back whatever a training may change in the process that it borrows."""
+    generators = GeneratorStates.now(device)
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    deterministic = torch.get_deterministic_debug_mode()
+    cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # made by a metaclass
+    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    try:
+        yield
+    finally:
+        generators.put_back(device)
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.set_deterministic_debug_mode(deterministic)
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
+        torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]  # as above
+        if workspace is None:
+            os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+        else:
+            os.environ["CUBLAS_WORKSPACE_CONFIG"] = workspace
+
+
+def _set_deterministic(on: bool, device: torch.device) -> None:
+    # An operation without a deterministic kernel warns and runs: whether its bits are held, the control finds out.
+    # (Not use_deterministic_algorithms, which sets the same flag, but imports the compiler: a second and more.)
+    torch.set_deterministic_debug_mode("warn" if on else "default")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made by a metaclass
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = on
+        torch.backends.cudnn.benchmark = not on
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+@contextlib.contextmanager
+def _rounded_gradients(seed: int) -> Iterator[None]:
+    """Move every gradient element to a neighbouring float, by coin toss, before each optimizer step.
+
+    The seeded stand-in for the summation order of kernels: its effect is of that size, and unlike theirs it can be
+    repeated. Zeros stay zero, as sums of nothing do in any order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    steps = 0
+
+    def round_gradients(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        nonlocal steps
+        steps += 1
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        _nudge([gradient._values() if gradient.is_sparse else gradient for gradient in gradients], generator)
+
+    handle = register_optimizer_step_pre_hook(round_gradients)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if steps == 0:
+        raise TrainingError("'low_level' varies, but no torch optimizer made a step: there were no gradients to round")
+
+
+def _nudge(gradients: Sequence[Tensor], generator: torch.Generator) -> None:
+    for dtype, device in dict.fromkeys((gradient.dtype, gradient.device) for gradient in gradients):
+        alike = [gradient for gradient in gradients if gradient.dtype is dtype and gradient.device == device]
+        sizes = [gradient.numel() for gradient in alike]
+        factors_of_all = _halves_and_doubles(sum(sizes), dtype, device, generator)
+        for gradient, factors in zip(alike, torch.split(factors_of_all, sizes), strict=True):
+            # Half of itself lies towards zero, twice itself away from it; zero is both, and stays.
+            gradient.nextafter_(gradient * factors.view(gradient.shape))
+
+
+def _halves_and_doubles(count: int, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Tensor:
+    """Toss ``count`` fair coins for 0.5 or 2.0, 32 from one draw: one draw each takes longer than many a step.
+
+    The draws are made on the CPU, so that a seed means the same coins on every device, which is sent one bit a coin.
+    """
+    integer, half, to_double = _half_and_double(dtype)
+    words = torch.randint(-(2**31), 2**31, (-(-count // 32), 1), dtype=torch.int32, generator=generator)
+    coins = (sent(words, device) >> _positions(device)).bitwise_and_(1).to(integer)
+    return coins.mul_(to_double).add_(half).view(dtype).view(-1)[:count]
+
+
+@functools.cache
+def _positions(device: torch.device) -> Tensor:
+    """Return the places of the bits in a word."""
+    return torch.arange(32, dtype=torch.int32, device=device)
+
+
+@functools.cache
+def _half_and_double(dtype: torch.dtype) -> tuple[torch.dtype, int, int]:
+    """The integers of a float's width, the bits of 0.5 as one of them, and what makes them the bits of 2.0."""
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    half, double = torch.tensor([0.5, 2.0], dtype=dtype).view(integer).tolist()
+    return integer, half, double - half
+
+
+def _release(model: weakref.ref[nn.Module] | None) -> None:
+    """See to it that the model of a run that is over is not there beside that of the next."""
+    # Only a model that is part of a circle needs the collector, which takes 50 to 100 ms once torch is loaded.
+    if model is not None and model() is not None:
+        gc.collect()
+
+
+def _weights(run: Run) -> dict[str, Tensor]:
+    if run.model is None:
+        raise TrainingError("the task keeps weights, but it never called run.perturb(model), which says whose")
+    state = run.model.state_dict()
+    weights = {name: value.detach().cpu().clone() for name, value in state.items() if isinstance(value, Tensor)}
+    for name, value in weights.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise TrainingError(f"the weights {name} are NaN or infinite")
+    return weights
+
+
+def _fingerprint(run: Run, outcome: Mapping[str, Any]) -> str:
+    logits = outcome.get("logits")
+    if outcome["status"] != "ok":
+        return ""
+    if run.model is not None:
+        return run.final_digest()
+    return "" if logits is None else hashlib.sha256(tensor_digest(logits)).hexdigest()
+
+
+def traceback_of(error: BaseException) -> str:
+    """Format the traceback of a failed run: the user's frames, or all where the fault is ours."""
+    if isinstance(error, TrainingError):
+        return str(error)  # which needs no place in the code: it says what the training left behind
+    formatted = traceback.TracebackException.from_exception(error)
+    theirs = [frame for frame in formatted.stack if PACKAGE not in Path(frame.filename).parents]
+    if theirs:
+        formatted.stack = traceback.StackSummary.from_list(theirs)
+    return "".join(formatted.format()).strip()

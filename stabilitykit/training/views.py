@@ -1,0 +1,78 @@
+"""Test-time augmentation: the same image shown in several ways, and the mean of what the model says to each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import TaskError
+
+
+@dataclass(frozen=True)
+class ImageViews:
+    """Every shift of an image by up to ``shift`` pixels over a border of zeros, as it is and mirrored.
+
+    The shifts are those that `RandomCropFlip` draws from with ``padding=shift``.
+
+    >>> len(ImageViews(flip=True, shift=4))  # the paper's flip-crop81
+    162
+    """
+
+    flip: bool = True  #: also show every shift mirrored left and right
+    shift: int = 0  #: pixels up, down, left and right
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.flip, bool):
+            raise TaskError(f"Expected flip to be True or False but got flip={self.flip!r}.")
+        if isinstance(self.shift, bool) or not isinstance(self.shift, int) or self.shift < 0:
+            raise TaskError(f"Expected shift >= 0, in whole pixels, but got shift={self.shift!r}.")
+        if len(self) == 1:
+            raise TaskError("Expected more than one view of an image but got flip=False and shift=0.")
+
+    def __len__(self) -> int:
+        return (1 + self.flip) * (2 * self.shift + 1) ** 2
+
+    def check(self, x: Tensor, labels: Tensor) -> None:
+        """Raise `TaskError` unless ``x`` are images that can be shifted, with labels that a shift leaves right."""
+        if x.dim() != 4:
+            raise TaskError(
+                f"Expected images [N, C, H, W] for test-time augmentation but got inputs of shape {list(x.shape)}: "
+                f"there is nothing to mirror or to shift. Measure the recipe without with_tta()."
+            )
+        if self.shift >= min(x.shape[2:]):
+            raise TaskError(
+                f"Expected shift < {min(x.shape[2:])}, the size of the images, but got shift={self.shift}: "
+                f"some views would show nothing but the border. Take a smaller shift."
+            )
+        if labels.dim() > (2 if labels.is_floating_point() else 1):
+            raise TaskError(
+                f"Expected one label an image for test-time augmentation but got labels of shape {list(labels.shape)}: "
+                f"those of pixels would have to move with the image. Measure the recipe without with_tta()."
+            )
+
+    def of(self, x: Tensor) -> Iterator[Tensor]:
+        """Yield each view of a batch ``[N, C, H, W]``, in its memory format; one at a time is in memory."""
+        height, width = x.shape[2:]
+        for image in (x, x.flip(3)) if self.flip else (x,):
+            padded = torch.nn.functional.pad(image, [self.shift] * 4)
+            for top in range(2 * self.shift + 1):
+                for left in range(2 * self.shift + 1):
+                    yield torch.empty_like(x).copy_(padded[:, :, top : top + height, left : left + width])
+
+    def mean(self, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Return the mean of ``forward`` over the views of a batch.
+
+        >>> ImageViews(shift=1).mean(lambda x: x.mean((1, 2, 3)), torch.ones(2, 1, 3, 3))
+        tensor([0.6049, 0.6049])
+        """
+        mean: Tensor | None = None
+        for seen, view in enumerate(self.of(x), start=1):
+            outputs = forward(view)
+            # Running, so that views which agree leave exactly what they say; half precision would lose a sum of 162.
+            outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
+            mean = outputs if mean is None else mean + (outputs - mean) / seen
+        assert mean is not None  # there are two views at least
+        return mean

@@ -1,0 +1,243 @@
+"""From estimates to a verdict: what a user accepts, and how often the answer may be wrong."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from numbers import Real
+from types import MappingProxyType
+
+from ..errors import BudgetError
+from ..estimates.estimate import Estimate
+from .limits import WORST_FIRST, FailedRuns, Judgement, Limit, Outcome, Scale
+
+#: What explains a spread, and is known too badly from few runs to be judged by.
+_DIAGNOSIS = frozenset({"training_sd"})
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The judgements of a budget, in its order."""
+
+    judgements: tuple[Judgement | FailedRuns, ...]
+    alpha: float = 0.05  #: how often a model within all limits is failed, at most
+    beta: float = 0.05  #: how often a model passes whose spread is beyond the ratio times one limit, at most
+
+    @property
+    def outcome(self) -> Outcome:
+        """FAIL if any judgement is FAIL, else UNDECIDED if any is, else PASS."""
+        return min((judgement.outcome for judgement in self.judgements), key=WORST_FIRST.index)
+
+    def summary(self) -> str:
+        """Write each judgement with its reason on a line of its own, the worst first."""
+        worst_first = sorted(self.judgements, key=lambda judgement: WORST_FIRST.index(judgement.outcome))
+        return "\n".join(f"{judgement.outcome.name:<9}  {judgement.reason}" for judgement in worst_first)
+
+    def beside(self, failures: FailedRuns) -> Verdict:
+        """Return it with the judgement on the runs that failed."""
+        return replace(self, judgements=(*self.judgements, failures))
+
+    def error_rates(self) -> str:
+        """Write how often a verdict like this is wrong."""
+        return (
+            f"error rates: a model within its budget fails in {100 * self.alpha:.3g} % of studies at most, one beyond "
+            f"the ratio times it passes in {100 * self.beta:.3g} % at most"
+        )
+
+
+@dataclass(frozen=True, init=False, repr=False)
+class Budget:
+    """The most spread between runs that is accepted, metric by metric; the least likeness, for a correlation.
+
+    Units are the paper's: percentage points for ``accuracy_sd`` and ``ensemble_delta``, percent of test examples for
+    ``disagreement``, nats for ``cross_entropy_sd``, the unit of the targets for ``rmse_sd``, and none for
+    ``correlation``. A custom metric is limited under its name: ``Budget(f1_sd=0.01)``.
+
+    A model within all limits fails in ``alpha`` of studies at most. One whose spread is beyond ``ratio`` times a limit
+    passes in ``beta`` at most; the ratio is 2 for SDs and 1.25 for means over pairs, or a number for all limits, or a
+    mapping by metric. A study with more than ``max_failed_runs`` runs that leave nothing to measure fails.
+
+    >>> Budget(accuracy_sd=0.30, disagreement=11.0)
+    Budget(accuracy_sd=0.3, disagreement=11.0)
+    >>> from stabilitykit.estimates.intervals import sd_estimate
+    >>> spread = sd_estimate([90.1, 90.9, 89.9, 90.2, 90.3])
+    >>> print(Budget(accuracy_sd=0.30).judge({"accuracy_sd": spread}).summary())  # doctest: +NORMALIZE_WHITESPACE
+    UNDECIDED  accuracy_sd 0.38 [0.24, 0.89] points over 5 runs is neither shown to be beyond the budget of 0.3 points
+      nor to be below 0.6 points; about 12 runs would settle it: --stability-runs 12.
+    """
+
+    _limits: tuple[Limit, ...]
+    alpha: float
+    beta: float
+    max_failed_runs: int
+
+    def __init__(
+        self,
+        *,
+        accuracy_sd: float | None = None,
+        cross_entropy_sd: float | None = None,
+        disagreement: float | None = None,
+        correlation: float | None = None,
+        ensemble_delta: float | None = None,
+        rmse_sd: float | None = None,
+        alpha: float = 0.05,
+        beta: float = 0.05,
+        ratio: float | Mapping[str, float] | None = None,
+        max_failed_runs: int = 0,
+        **custom: float | None,
+    ) -> None:
+        """Take the limits that are not None."""
+        limits = {
+            "accuracy_sd": accuracy_sd,
+            "cross_entropy_sd": cross_entropy_sd,
+            "disagreement": disagreement,
+            "correlation": correlation,
+            "ensemble_delta": ensemble_delta,
+            "rmse_sd": rmse_sd,
+            **custom,
+        }
+        given = {name: _checked(name, limit) for name, limit in limits.items() if limit is not None}
+        if not given:
+            raise BudgetError(
+                "Expected at least one limit but got Budget(). Without a limit every model passes. Name what may vary "
+                "and by how much, as in Budget(accuracy_sd=0.30, disagreement=11.0)."
+            )
+        _check_consistent(given)
+        if isinstance(max_failed_runs, bool) or not isinstance(max_failed_runs, int) or max_failed_runs < 0:
+            raise BudgetError(
+                f"Expected max_failed_runs to be an integer >= 0 but got max_failed_runs={max_failed_runs!r}. It is "
+                f"how many runs of a study may fail; 0 is usual."
+            )
+        ratios = _ratios(ratio, given)
+        object.__setattr__(self, "_limits", tuple(Limit(name, limit, ratios[name]) for name, limit in given.items()))
+        object.__setattr__(self, "alpha", _error_rate("alpha", alpha))
+        object.__setattr__(self, "beta", _error_rate("beta", beta))
+        object.__setattr__(self, "max_failed_runs", max_failed_runs)
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """Limit by metric, the paper's metrics first and in its order."""
+        return MappingProxyType({limit.metric: limit.value for limit in self._limits})
+
+    @property
+    def ratios(self) -> Mapping[str, float]:
+        """How many times its limit a PASS excludes, by metric."""
+        return MappingProxyType({limit.metric: limit.ratio for limit in self._limits})
+
+    @property
+    def alpha_each(self) -> float:
+        """What of alpha each limit has: the test fails at the first that fails, so they share it (Bonferroni)."""
+        return self.alpha / len(self._limits)
+
+    def check_names(self, available: Collection[str]) -> None:
+        """Raise BudgetError for a limit on a metric that the task does not have; no run is needed to know that."""
+        for name in self.limits:
+            if name in _DIAGNOSIS:
+                raise BudgetError(
+                    f"Expected a limit on a measure of spread but got Budget({name}=...), which only explains one: "
+                    f"few runs leave it open. Limit accuracy_sd, or flip_floor for the flips of single examples."
+                )
+            if f"{name}_sd" in available:
+                raise BudgetError(
+                    f"Expected a limit on a spread but got Budget({name}=...), a mean over runs, and a budget does not "
+                    f"know whether more is better. Write {name}_sd, or a plain assert on study[{name!r}].low or .high."
+                )
+            if name not in available:
+                close = difflib.get_close_matches(name, available, n=1)
+                guess = f" Did you mean {close[0]}?" if close else ""
+                raise BudgetError(
+                    f"Expected a limit on a metric of this task but got Budget({name}=...), which would never be "
+                    f"judged.{guess} The task has {', '.join(sorted(available))}."
+                )
+
+    def judge(self, estimates: Mapping[str, Estimate]) -> Verdict:
+        """Judge each limit once, over all runs: FAIL where the lower bound exceeds it, PASS where the upper bound is
+        below the ratio times it, else UNDECIDED.
+
+        The estimates are of spread, not means of scores; those without a limit are left aside. A study that is judged
+        again as it grows needs a `Gate` instead.
+        """
+        self.check_names(estimates.keys())
+        judged = (self.judge_one(name, estimates[name], self.alpha_each, self.beta) for name in self.limits)
+        return Verdict(tuple(judged), self.alpha, self.beta)
+
+    def judge_one(self, metric: str, estimate: Estimate, alpha: float, beta: float) -> Judgement:
+        """Judge one limit by bounds of these error rates."""
+        return next(limit for limit in self._limits if limit.metric == metric).judge(estimate, alpha, beta)
+
+    def __repr__(self) -> str:
+        """Write it as it was made."""
+        given: dict[str, object] = dict(self.limits)
+        given |= {name: value for name in ("alpha", "beta") if (value := getattr(self, name)) != 0.05}
+        usual = {limit.metric: Limit(limit.metric, limit.value).ratio for limit in self._limits}
+        given |= {"ratio": dict(self.ratios)} if self.ratios != usual else {}
+        given |= {"max_failed_runs": self.max_failed_runs} if self.max_failed_runs else {}
+        return f"Budget({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+
+def check_is_budget(given: object) -> None:
+    """Raise BudgetError for anything but a `Budget`."""
+    if not isinstance(given, Budget):
+        raise BudgetError(
+            f"Expected a Budget but got {given!r}. Name what may vary and by how much, as in Budget(accuracy_sd=0.30, "
+            f"disagreement=11.0)."
+        )
+
+
+def _checked(name: str, limit: object) -> float:
+    scale = Scale.of(name)
+    advice = f"{scale.why}; write {name}={scale.example}, for example."
+    if isinstance(limit, bool) or not isinstance(limit, Real) or not math.isfinite(limit):
+        raise BudgetError(f"Expected {name} to be a finite number but got {name}={limit!r}. {advice}")
+    number = float(limit)
+    if not scale.low <= number <= scale.high:
+        wanted = f"{name} >= {scale.low:g}" if number < scale.low else f"{name} <= {scale.high:g}"
+        raise BudgetError(f"Expected {wanted} but got {name}={limit!r}. {advice}")
+    return number
+
+
+def _check_consistent(limits: Mapping[str, float]) -> None:
+    """Raise BudgetError for a limit that another one keeps from ever being used up."""
+    disagreement = limits.get("disagreement")
+    if disagreement is None:
+        return
+    # Two runs' accuracies differ by no more than the share d of examples they disagree on, and d is at most 100 %: the
+    # variance, half the mean square difference, is at most 50 d. Where two runs agree, so does their ensemble.
+    most = {"accuracy_sd": math.sqrt(50 * disagreement), "ensemble_delta": disagreement}
+    for name, bound in most.items():
+        if limits.get(name, 0) > bound:
+            raise BudgetError(
+                f"Expected budgets that do not contradict each other but got {name}={limits[name]:g} beside "
+                f"disagreement={disagreement:g}: runs that disagree so little have {name} <= {bound:.3g}, so that "
+                f"limit could never matter. Lower it, leave it out, or raise disagreement."
+            )
+
+
+def _ratios(ratio: float | Mapping[str, float] | None, limits: Mapping[str, float]) -> dict[str, float]:
+    given = ratio if isinstance(ratio, Mapping) else {} if ratio is None else dict.fromkeys(limits, ratio)
+    for name, value in given.items():
+        if name not in limits:
+            raise BudgetError(
+                f"Expected ratio= to name limits of this budget but got {name!r}. It has {', '.join(limits)}."
+            )
+        if not 1 < _number(value) < math.inf:
+            raise BudgetError(
+                f"Expected ratio > 1 but got ratio={value!r} for {name}. A PASS says that the spread is below ratio "
+                f"times the budget; the closer to 1, the more runs it takes. 2 is usual for SDs, 1.25 for the others."
+            )
+    return {name: _number(given.get(name)) for name in limits}
+
+
+def _error_rate(name: str, value: object) -> float:
+    if not 0 < _number(value) < 0.5:
+        raise BudgetError(
+            f"Expected {name} between 0 and 0.5 but got {name}={value!r}. It is how often the verdict may be wrong; "
+            f"0.05 is usual, 0.01 where many tests gate one merge."
+        )
+    return _number(value)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan

@@ -1,0 +1,259 @@
+"""Budgets from data: the limits that R trainings of a model suggest, and how often it would fail them unchanged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any
+
+from ..estimates.estimate import Estimate
+from .limits import Scale
+
+#: The paper's measures, in its order; the SDs of the user's own metrics come after.
+_BUILT_IN = (
+    "accuracy_sd",
+    "cross_entropy_sd",
+    "rmse_sd",
+    "disagreement",
+    "correlation",
+    "ensemble_delta",
+    "rmse_ensemble_delta",
+)
+
+#: In percent of test examples, so that one example more or less is a step.
+_COUNTS_EXAMPLES = frozenset({"accuracy_sd", "disagreement", "ensemble_delta"})
+
+#: Scores that differ by less than this share of themselves may differ by rounding alone: eight steps of float32.
+_ROUNDING = 1e-6
+
+#: An SD that no finer test set could show is two test examples (docs/statistics.md).
+_EXAMPLES = 2
+
+#: P(FAIL) of an unchanged model in the sequential gate (20 runs at most; a ratio of 2 for SDs, 1.25 for pairs),
+#: by the runs of the calibration: with the upper bound as its budget, and with the measured value itself. From
+#: benchmarks/calibration.py. Pairs at a relative error of 0.4 a run, the most that was seen: with less it is rarer.
+_ALARMS: Mapping[str, Mapping[int, tuple[float, float]]] = {
+    "chi-square": {
+        3: (0.028, 0.418),
+        4: (0.023, 0.351),
+        5: (0.019, 0.305),
+        6: (0.016, 0.274),
+        8: (0.013, 0.226),
+        10: (0.011, 0.192),
+        15: (0.009, 0.145),
+        20: (0.008, 0.119),
+        30: (0.007, 0.090),
+        50: (0.007, 0.067),
+        100: (0.009, 0.050),
+    },
+    "chi-square, kurtosis df": {
+        3: (0.028, 0.415),
+        4: (0.012, 0.348),
+        5: (0.012, 0.301),
+        6: (0.011, 0.271),
+        8: (0.009, 0.222),
+        10: (0.008, 0.187),
+        15: (0.007, 0.140),
+        20: (0.006, 0.114),
+        30: (0.005, 0.086),
+        50: (0.005, 0.062),
+        100: (0.007, 0.046),
+    },
+    "jackknife over runs": {
+        3: (0.013, 0.256),
+        4: (0.012, 0.220),
+        5: (0.011, 0.201),
+        6: (0.009, 0.186),
+        8: (0.009, 0.151),
+        10: (0.008, 0.135),
+        15: (0.010, 0.107),
+        20: (0.010, 0.091),
+        30: (0.011, 0.077),
+        50: (0.013, 0.064),
+        100: (0.015, 0.051),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A limit for one measure, as the runs suggest it, and what it would do to the same model."""
+
+    metric: str
+    limit: float  #: in the unit of the measure
+    measured: str  #: value and bounds
+    runs: int
+    alarm: float | None  #: P(FAIL) of an unchanged model; None where the runs cannot tell
+    alarm_at_value: float | None  #: the same, had the measured value itself been the limit
+    meaning: str = ""  #: what to know of a limit that is not the bound of what was measured
+
+    def comment(self) -> str:
+        """Say beside the limit, in the file, where it comes from.
+
+        >>> Proposal("accuracy_sd", 0.61, "0.37 [0.27, 0.61]", 10, alarm=0.011, alarm_at_value=0.192).comment()
+        'points; measured 0.37 [0.27, 0.61] in 10 runs; fails 1.1 % of unchanged models (19.2 % at the value itself)'
+        """
+        unit = Scale.of(self.metric).unit.strip()
+        parts = [f"measured {self.measured} in {self.runs} runs", self.meaning, self.alarms()]
+        return "; ".join(part for part in (unit, *parts) if part)
+
+    def alarms(self) -> str:
+        """Say how often an unchanged model would fail; empty where the runs cannot tell."""
+        if self.alarm is None or self.alarm_at_value is None:
+            return ""
+        at_value = f"{100 * self.alarm_at_value:.1f} % at the value itself"
+        return f"fails {100 * self.alarm:.1f} % of unchanged models ({at_value})"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What one `check` measured for its budget, as it crosses from a worker; or why there is nothing to write."""
+
+    test: str  #: node id
+    study: int  #: which check of its test
+    position: int  #: of the test in the collection
+    task: str = ""
+    varies: str = ""
+    runs: int = 0
+    environment: str = ""  #: in one line, see `environment_line`
+    proposals: tuple[Proposal, ...] = ()
+    undefined: tuple[str, ...] = ()  #: measures that had no value, and so have no limit
+    refused: str = ""  #: why nothing is written
+
+    @property
+    def name(self) -> str:
+        """The test, and which check of it where that is not the first."""
+        return self.test if self.study == 1 else f"{self.test} (check {self.study})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON's types."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Calibration:
+        """Return what `to_json` was made of."""
+        proposals = tuple(Proposal(**proposal) for proposal in values["proposals"])
+        return cls(**{**values, "proposals": proposals, "undefined": tuple(values["undefined"])})
+
+
+def calibrated(measures: Mapping[str, Estimate]) -> tuple[str, ...]:
+    """Name the measures that get a limit: the paper's, and the SDs of the user's own metrics."""
+    spreads = (name for name in measures if name.endswith("_sd") and name not in _BUILT_IN)
+    own = (name for name in spreads if name.removesuffix("_sd") in measures)  # not training_sd, which is no score's
+    return (*(name for name in _BUILT_IN if name in measures), *own)
+
+
+def propose(measures: Mapping[str, Estimate], examples: int) -> tuple[Proposal, ...]:
+    """Propose a limit for each measure that has a value: the bound that it lies beyond in 5 % of studies.
+
+    That is the upper bound of an SD or of a mean over pairs, the lower one of a correlation, and the outer one of an
+    ensemble delta, rounded outward to three digits. No limit is finer than the measure: two of the ``examples`` where
+    it counts those, a millionth of the score otherwise. So runs that are all equal get that least limit, and not 0: it
+    would fail the first run that differs, which R equal runs do not rule out.
+
+    >>> sd = Estimate(0.37, 0.271, 0.6087, runs=10, method="chi-square")
+    >>> [(proposal.metric, proposal.limit, proposal.alarm) for proposal in propose({"accuracy_sd": sd}, examples=2000)]
+    [('accuracy_sd', 0.609, 0.011)]
+    """
+    proposals = {
+        name: _proposal(name, measures[name], _finest(name, measures, examples))
+        for name in calibrated(measures)
+        if not measures[name].is_undefined
+    }
+    return _consistent(proposals)
+
+
+def false_alarm(method: str, runs: int) -> tuple[float, float] | None:
+    """Return P(FAIL) of an unchanged model, for a limit that is the bound of so many runs and for the value itself.
+
+    Between the numbers of runs that were simulated it is interpolated. None for a method that was not.
+
+    >>> false_alarm("chi-square", 10)
+    (0.011, 0.192)
+    """
+    rates = _ALARMS.get(method)
+    if rates is None:
+        return None
+    after = next((known for known in rates if known >= runs), max(rates))
+    before = max((known for known in rates if known <= runs), default=after)
+    share = (math.log(runs / before) / math.log(after / before)) if before < after else 0.0
+    bound, value = ((1 - share) * b + share * a for b, a in zip(rates[before], rates[after], strict=True))
+    return round(bound, 4), round(value, 4)
+
+
+def environment_line(environment: Mapping[str, object]) -> str:
+    """Describe where runs were trained by what most changes their bits.
+
+    >>> environment_line({"torch": "2.14.1", "device": "cpu", "cpu_capability": "AVX512", "threads": 1})
+    'torch 2.14.1, cpu, AVX512, 1 thread'
+    """
+    torch, device, capability = (environment[name] for name in ("torch", "device", "cpu_capability"))
+    threads = environment["threads"]
+    return f"torch {torch}, {device}, {capability}, {threads} thread{'' if threads == 1 else 's'}"
+
+
+def _proposal(name: str, estimate: Estimate, finest: float) -> Proposal:
+    bound = _bound(name, estimate)
+    limit = _up(max(bound, finest))
+    if name == "correlation":
+        limit = max(float(1 - Decimal(repr(limit))), Scale.of(name).low)
+    else:
+        limit = min(limit, Scale.of(name).high)
+    alarm, at_value = (not estimate.is_exact and false_alarm(estimate.method, estimate.runs)) or (None, None)
+    meaning = _meaning(name, estimate, is_finest=bound < finest)
+    return Proposal(name, limit, str(estimate), estimate.runs, alarm, at_value, meaning)
+
+
+def _bound(name: str, estimate: Estimate) -> float:
+    """How much spreads at most: 1 less a correlation, the size of a delta."""
+    if name == "correlation":
+        return float(1 - Decimal(repr(estimate.low)))
+    return max(estimate.high, -estimate.low) if name.endswith("ensemble_delta") else estimate.high
+
+
+def _finest(name: str, measures: Mapping[str, Estimate], examples: int) -> float:
+    if name in _COUNTS_EXAMPLES:
+        return 100 * _EXAMPLES / examples
+    if name == "correlation":
+        return _ROUNDING
+    size = abs(measures[name.removesuffix("_ensemble_delta").removesuffix("_sd")].value)
+    return _ROUNDING * size if math.isfinite(size) else 0.0
+
+
+def _meaning(name: str, estimate: Estimate, *, is_finest: bool) -> str:
+    least = f"{_EXAMPLES} test examples" if name in _COUNTS_EXAMPLES else "rounding"
+    if estimate.is_exact:
+        share = 1 - 0.05 ** (1 / (estimate.runs - 1))  # R - 1 runs equal the first
+        return f"no run differs, so the limit is {least}; P(a run differs) <= {100 * share:.0f} %, how far is unknown"
+    return f"the limit is {least}, the least to be told" if is_finest else ""
+
+
+def _consistent(proposals: Mapping[str, Proposal]) -> tuple[Proposal, ...]:
+    """Lower a limit that disagreement keeps from ever being used up: a budget refuses such a pair."""
+    proposals = dict(proposals)
+    if "disagreement" in proposals:
+        percent = proposals["disagreement"].limit
+        most = {"accuracy_sd": _down(math.sqrt(50 * percent)), "ensemble_delta": percent}
+        for name in most.keys() & proposals.keys():
+            proposals[name] = replace(proposals[name], limit=min(proposals[name].limit, most[name]))
+    return tuple(proposals.values())
+
+
+def _up(number: float) -> float:
+    """Round up to three digits.
+
+    >>> _up(0.37012), _up(0.371), _up(12.31), _up(0.0)
+    (0.371, 0.371, 12.4, 0.0)
+    """
+    return _to_three_digits(number, ROUND_CEILING)
+
+
+def _down(number: float) -> float:
+    return _to_three_digits(number, ROUND_FLOOR)
+
+
+def _to_three_digits(number: float, rounding: str) -> float:
+    exact = Decimal(repr(number))
+    return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 2), rounding)) if exact else 0.0

@@ -1,0 +1,136 @@
+"""One budget, judged again and again while runs come in, until its verdict stands."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from ..errors import ConfigError
+from ..estimates.estimate import Estimate
+from .budgets import Budget, Verdict
+from .limits import MOST_RUNS, Judgement, Outcome, advice
+from .sequential_levels import FIRST_LOOK, crossing, levels, looks
+
+#: Cells of the levels that advice goes by.
+_COARSE = 80
+
+
+@dataclass(frozen=True)
+class Look:
+    """A number of runs at which a budget is judged, and the error rates of the bounds there."""
+
+    runs: int
+    alpha: float  #: of each limit's bound against FAIL
+    beta: float  #: of each limit's bound against PASS
+
+
+class Gate:
+    """Judges a budget at each scheduled number of runs; the first verdict on each limit is final.
+
+    A limit FAILs as soon as its lower bound exceeds it, else PASSes as soon as its upper bound is below the ratio times
+    it, at levels that spend alpha and beta over all looks (`sequential`). The budget FAILs with its first limit, and
+    PASSes when all have; what is open after ``runs`` is UNDECIDED. The looks count runs in the order of their index:
+    the first that finish may be unlike the others.
+
+    >>> from stabilitykit.estimates.intervals import sd_estimate
+    >>> gate, scores = Gate(Budget(accuracy_sd=1.0), runs=20), [90.1, 90.4, 89.9, 90.0, 90.3, 90.2]
+    >>> while gate.next_look:
+    ...     gate.look({"accuracy_sd": sd_estimate(scores[: gate.next_look])})
+    >>> gate.verdict.outcome.name, gate.runs
+    ('PASS', 4)
+    """
+
+    def __init__(self, budget: Budget, runs: int, taken: Iterable[Look] = ()) -> None:
+        """Judge at most ``runs`` runs; ``taken`` are the looks of an earlier session, which stay as they were.
+
+        Where they went beyond ``runs``, none is added to them: a look that was not scheduled could turn FAIL to PASS.
+        """
+        if runs < FIRST_LOOK:
+            raise ConfigError(
+                f"Expected at least {FIRST_LOOK} runs for a check but got {runs}, too few for its first look. Write "
+                f"--stability-runs 20, the most that it may train; it stops as soon as it knows."
+            )
+        self.budget = budget
+        fresh = _schedule(budget, looks(runs))
+        earlier = tuple(taken)
+        later = (look for look in fresh if not earlier or look.runs > earlier[-1].runs)
+        self.schedule = (*(look for look in earlier if look.runs <= runs), *later)
+        self._is_as_planned = self.schedule == fresh
+        self._taken = 0
+        self._found: dict[str, Judgement] = {}  #: the last judgement of each limit
+
+    @property
+    def next_look(self) -> int | None:
+        """The number of runs at which it looks next; None once the verdict stands."""
+        return None if self._is_settled() else self.schedule[self._taken].runs
+
+    @property
+    def taken(self) -> tuple[Look, ...]:
+        """The looks so far."""
+        return self.schedule[: self._taken]
+
+    @property
+    def runs(self) -> int:
+        """How many runs it has looked at."""
+        return self.taken[-1].runs if self._taken else 0
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """The limits that have no verdict yet."""
+        return tuple(name for name in self.budget.limits if not self._has_verdict(name))
+
+    @property
+    def verdict(self) -> Verdict:
+        """What was found on each limit, with the error rates of all looks that are scheduled."""
+        judged = (self._found[name] for name in self.budget.limits if name in self._found)
+        return Verdict(tuple(map(self._advised, judged)), *self._error_rates())
+
+    def look(self, estimates: Mapping[str, Estimate]) -> None:
+        """Judge what is open by estimates over the first `next_look` runs."""
+        look = self.schedule[self._taken]
+        for name in self.open:
+            self._found[name] = self.budget.judge_one(name, estimates[name], look.alpha, look.beta)
+        self._taken += 1
+
+    def pass_over(self) -> None:
+        """Take a look at which too few runs are whole to judge any limit."""
+        self._taken += 1
+
+    def _advised(self, judgement: Judgement) -> Judgement:
+        """Say of what is UNDECIDED how many runs its later looks would take, which are not at the level of this one."""
+        is_open = judgement.outcome is Outcome.UNDECIDED and judgement.measured.pivot is not None
+        if not is_open or not self._is_settled():
+            return judgement
+        if self._has_failed():
+            return replace(judgement, advice="the check ended before it was settled, with what failed")
+
+        def settles(runs: int) -> bool:
+            (last,) = _schedule(self.budget, looks(runs), cells=_COARSE)[-1:]
+            return judgement.would_be_settled(runs, last.alpha, last.beta)
+
+        later = [runs for runs in looks(MOST_RUNS) if runs > self.runs]
+        found = bisect.bisect_left(later, True, key=settles)
+        return replace(judgement, advice=advice(later[found] if found < len(later) else None))
+
+    def _has_verdict(self, name: str) -> bool:
+        return name in self._found and self._found[name].outcome is not Outcome.UNDECIDED
+
+    def _is_settled(self) -> bool:
+        return self._has_failed() or not self.open or self._taken == len(self.schedule)
+
+    def _has_failed(self) -> bool:
+        return any(judgement.outcome is Outcome.FAIL for judgement in self._found.values())
+
+    def _error_rates(self) -> tuple[float, float]:
+        """Alpha and beta, or what a schedule spends that another session had begun with other looks."""
+        if self._is_as_planned:
+            return self.budget.alpha, self.budget.beta
+        runs = [look.runs for look in self.schedule]
+        alpha = len(self.budget.limits) * crossing(runs, [look.alpha for look in self.schedule])
+        return alpha, crossing(runs, [look.beta for look in self.schedule])
+
+
+def _schedule(budget: Budget, runs: tuple[int, ...], **precision: int) -> tuple[Look, ...]:
+    fail_levels, pass_levels = (levels(runs, error, **precision) for error in (budget.alpha_each, budget.beta))
+    return tuple(map(Look, runs, fail_levels, pass_levels))

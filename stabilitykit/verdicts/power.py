@@ -1,0 +1,238 @@
+"""How many runs a budget needs, and what a gate would find out with them: before anything trains.
+
+A gate is asked to tell a model at its budget from one at ``ratio`` times the budget. All this is about one limit: the
+rate ``alpha`` is P(FAIL) for a model at the budget, ``beta`` is P(PASS) for one at ``ratio`` times it. ``cv`` says
+which kind of limit: None for an SD, whose precision follows from R alone if scores are normal; for a mean over pairs of
+runs its standard error times the root of R over its value, which only runs can tell (`cv_of`).
+Formulas and their error rates are in docs/statistics.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special  # and not scipy.stats, whose import costs a second
+
+from ..estimates.estimate import Estimate
+from ..estimates.flip_floor import unreachable
+from ..estimates.intervals import Floats
+from ..estimates.metrics import floor_of_churn
+from .sequential_levels import FIRST_LOOK, levels, looks
+
+#: Simulated studies behind a `Prospect`: its probabilities have a standard error of 0.35 points at most.
+REPLICATES = 20_000
+
+#: Runs beyond which a search gives up: the ratio asks for more than anybody trains.
+_MOST_RUNS, _MOST_SEQUENTIAL = 10_000, 500
+
+#: Cells of the levels that a search goes by: on its way, and at its end.
+_COARSE, _FINE = 80, 300
+
+#: Runs of one block of simulated studies: it bounds their memory to some 30 MB, whatever R is.
+_BLOCK = 500_000
+
+#: CVs that a plan assumes where no runs are stored: the largest that were seen, on simulated networks with strongly
+#: shared noise (docs/statistics.md).
+ASSUMED_CV = {"disagreement": 0.2, "correlation": 0.25, "pearson": 0.25}
+ASSUMED_CV_OF_DELTAS = 0.4
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """What a gate does with a model of known spread."""
+
+    truth: float  #: the model's true spread, in budgets
+    passes: float  #: P(PASS)
+    fails: float  #: P(FAIL), the power of the gate where the truth is beyond the budget
+    undecided: float  #: P(UNDECIDED), after the last look
+    runs: float  #: mean number of runs at the verdict; of UNDECIDED ones, all
+
+
+def cv_of(value: float, low: float, high: float, runs: int) -> float | None:
+    """Return the CV of a mean over pairs, √R · se / value, from its 90 % interval over a pilot of R runs.
+
+    None where the pilot cannot tell: fewer than three runs, or a value that is not above 0.
+
+    >>> round(cv_of(10.8, 8.0, 13.6, runs=4), 3)
+    0.22
+    """
+    margin = max(value - low, high - value)  # the wider side: the other may have been cut at the end of the range
+    if runs < 3 or not value > 0 or not math.isfinite(margin):
+        return None
+    return float(margin / -special.stdtrit(runs - 1, 0.05) * math.sqrt(runs) / value)
+
+
+def resolution(runs: npt.ArrayLike, alpha: float, beta: float, cv: float | None = None) -> Floats:
+    """Return the smallest ratio that so many runs can tell from 1 without leaving anything UNDECIDED.
+
+    >>> resolution([14, 35], 0.05, 0.05).round(2).tolist()
+    [1.95, 1.5]
+    """
+    runs = np.asarray(runs, dtype=np.float64)
+    df = runs - 1
+    if cv is None:
+        return np.asarray(np.sqrt(special.chdtri(df, alpha) / special.chdtri(df, 1 - beta)))
+    both = -special.stdtrit(df, alpha) - special.stdtrit(df, beta)
+    with np.errstate(divide="ignore"):
+        return np.asarray(1 / np.maximum(1 - both * cv / np.sqrt(runs), 0))  # both * cv * ratio / √R <= ratio - 1
+
+
+def runs_needed(ratio: float, alpha: float = 0.05, beta: float = 0.05, cv: float | None = None) -> int | None:
+    """Return the smallest fixed R that leaves nothing UNDECIDED; None where 10,000 would not do.
+
+    >>> runs_needed(2), runs_needed(1.5), runs_needed(1.25, cv=0.1)
+    (14, 35, 5)
+    """
+    runs = np.arange(2 if cv is None else 3, _MOST_RUNS + 1)
+    enough = resolution(runs, alpha, beta, cv) <= ratio
+    return int(runs[enough.argmax()]) if enough.any() else None
+
+
+@functools.cache
+def most_runs_needed(ratio: float, alpha: float = 0.05, beta: float = 0.05, cv: float | None = None) -> int | None:
+    """Return the smallest R_max of a sequential gate that leaves nothing UNDECIDED; None where 500 would not do.
+
+    It is larger than the fixed R, and hardly ever used up: `prospects` has the runs that are expected.
+
+    >>> most_runs_needed(2), most_runs_needed(3)
+    (20, 10)
+    """
+
+    def resolves(runs: int, cells: int = _FINE) -> bool:
+        schedule = looks(runs)
+        fail_level, pass_level = (levels(schedule, error, cells)[-1] for error in (alpha, beta))
+        return bool(resolution(runs, fail_level, pass_level, cv) <= ratio)
+
+    fixed = runs_needed(ratio, alpha, beta, cv)
+    if fixed is None or fixed > _MOST_SEQUENTIAL // 2:
+        return None
+    found = _search(lambda runs: resolves(runs, _COARSE), max(fixed, FIRST_LOOK), 2 * fixed + FIRST_LOOK)
+    while resolves(found - 1) and found > max(fixed, FIRST_LOOK):  # the coarse grid is off by one, or two
+        found -= 1
+    while not resolves(found):
+        found += 1
+    return found
+
+
+def _search(resolves: Callable[[int], bool], least: int, most: int) -> int:
+    """Return the smallest R from ``least`` on that resolves, by bisection; ``most`` does."""
+    low, high = least, most
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if resolves(middle) else (middle + 1, high)
+    # More runs resolve more, but for those right after a look: little is left to spend there, so that look may do.
+    look = max((look for look in looks(high) if look < high), default=0)
+    return _search(resolves, least, look) if look >= least and resolves(look) else high
+
+
+def prospects(
+    truths: Sequence[float],
+    looks: Sequence[int],
+    ratio: float,
+    alpha: float = 0.05,
+    beta: float = 0.05,
+    cv: float | None = None,
+) -> tuple[Prospect, ...]:
+    """Return what a gate that looks so often does with models whose true spread is ``truths`` times the budget.
+
+    20,000 studies are simulated with a fixed seed, and go through the levels of the gate: for an SD the sums of squares
+    of normal scores, for a mean over pairs a normal share of each run in it, with a CV that is the same whatever the
+    truth. One look is a study of fixed R.
+
+    >>> at_half, at_budget, at_twice = prospects((0.5, 1, 2), looks(20), ratio=2)
+    >>> print(f"{at_half.runs:.1f} {at_budget.runs:.1f} {at_twice.runs:.1f} runs, power {at_twice.fails:.2f}")
+    5.8 11.2 7.1 runs, power 0.95
+    """
+    low, high = _relative_bounds(np.asarray(looks), levels(tuple(looks), alpha), levels(tuple(looks), beta), cv)
+    return tuple(_prospect(truth, truth * low > 1, truth * high < ratio, np.asarray(looks)) for truth in truths)
+
+
+def _prospect(truth: float, fails: npt.NDArray[np.bool_], passes: npt.NDArray[np.bool_], looks: Floats) -> Prospect:
+    ends = fails | passes
+    is_decided = ends.any(axis=1)
+    last = np.where(is_decided, ends.argmax(axis=1), len(looks) - 1)
+    has_failed = np.take_along_axis(fails, last[:, None], axis=1)[:, 0]  # FAIL goes before PASS
+    return Prospect(
+        truth=truth,
+        passes=float((is_decided & ~has_failed).mean()),
+        fails=float(has_failed.mean()),
+        undecided=float(1 - is_decided.mean()),
+        runs=float(looks[last].mean()),
+    )
+
+
+def _relative_bounds(
+    looks: Floats, fail_levels: Sequence[float], pass_levels: Sequence[float], cv: float | None
+) -> tuple[Floats, Floats]:
+    """Simulate the bounds at each look, ``[studies, looks]``, of a model whose true value is 1."""
+    random = np.random.default_rng(0)
+    df = np.asarray(looks, dtype=np.float64) - 1
+    if cv is None:
+        steps = np.diff(df, prepend=0)
+        sums = random.chisquare(steps, size=(REPLICATES, len(steps))).cumsum(axis=1)  # Helmert: they are independent
+        upper, lower = special.chdtri(df, fail_levels), special.chdtri(df, 1 - np.asarray(pass_levels))
+        return np.sqrt(sums / upper), np.sqrt(sums / lower)
+    block = max(_BLOCK // int(looks[-1]), 1)
+    parts = [
+        _mean_and_error(random.standard_normal((min(block, REPLICATES - done), int(looks[-1]))), looks)
+        for done in range(0, REPLICATES, block)
+    ]
+    mean, error = (
+        1 + cv * np.concatenate([part[0] for part in parts]),
+        cv * np.concatenate([part[1] for part in parts]),
+    )
+    return mean + special.stdtrit(df, fail_levels) * error, mean - special.stdtrit(df, pass_levels) * error
+
+
+def _mean_and_error(draws: Floats, looks: Floats) -> tuple[Floats, Floats]:
+    """Mean of the first R numbers of each row, and its standard error, at each look."""
+    at = np.asarray(looks, dtype=np.int64) - 1
+    mean = draws.cumsum(axis=1)[:, at] / looks
+    squares = np.square(draws).cumsum(axis=1)[:, at] - looks * mean**2
+    return mean, np.sqrt(squares / (looks - 1) / looks)
+
+
+def under_two_examples(limits: Mapping[str, float], examples: int) -> str | None:
+    """Say what is wrong with a budget's ``accuracy_sd`` (points) that is less than two of N test examples, if it is."""
+    limit = limits.get("accuracy_sd")
+    if not limit or limit * examples >= 200:  # a budget of 0 is about bits, and any difference is beyond it
+        return None
+    return (
+        f"accuracy_sd={limit:g} points are {limit * examples / 100:.2g} of {examples} test examples, and an SD under "
+        f"two examples cannot be told from none: equal scores are then common by chance. Budget {200 / examples:.2g} "
+        f"points or more, or take {math.ceil(200 / limit)} test examples or more."
+    )
+
+
+def objections(limits: Mapping[str, float], examples: int, floor: Estimate | None = None) -> tuple[str, ...]:
+    """Say what makes a budget's ``accuracy_sd`` (points) unreachable or meaningless on N test examples.
+
+    ``floor`` is the flip floor in points, where runs have shown it; else the budget's own limit on disagreement bounds
+    it: two models can disagree where both are wrong, but not be right on different examples without that.
+
+    >>> print(*objections({"accuracy_sd": 0.05}, examples=1000))  # doctest: +NORMALIZE_WHITESPACE
+    accuracy_sd=0.05 points are 0.5 of 1000 test examples, and an SD under two examples cannot be told from none: equal
+    scores are then common by chance. Budget 0.2 points or more, or take 4000 test examples or more.
+    """
+    limit = limits.get("accuracy_sd")
+    if not limit:
+        return ()
+    coarse = under_two_examples(limits, examples)
+    said = [coarse] if coarse else []
+    if floor is not None:
+        shown = unreachable(limit, floor, examples)
+        return (*said, *([f"accuracy_sd: {shown}"] if shown else []))
+    at_budget = floor_of_churn(limits.get("disagreement", 0.0), examples)
+    if at_budget > limit:
+        said.append(
+            f"accuracy_sd={limit:g} points are unreachable on {examples} test examples unless errors are negatively "
+            f"correlated: a disagreement at its own budget of {limits['disagreement']:g} % brings up to "
+            f"{at_budget:.2g} points. N >= {math.ceil(examples * (at_budget / limit) ** 2)} test examples make it "
+            f"reachable."
+        )
+    return tuple(said)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from stabilitykit.errors import ConfigError
+from stabilitykit.execution.executor import RunTimeout, time_limit
+
+
+@pytest.fixture
+def no_other_timer() -> Iterator[None]:
+    """Set the timer of pytest-timeout aside, where it has one for this very test."""
+    timer, handler = signal.setitimer(signal.ITIMER_REAL, 0), signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, *timer)
+
+
+@pytest.mark.usefixtures("no_other_timer")
+def test_a_block_that_takes_too_long_is_interrupted_between_two_steps() -> None:
+    with pytest.raises(RunTimeout), time_limit(0.1):
+        spin()  # for ever
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+@pytest.mark.usefixtures("no_other_timer")
+def test_a_block_in_time_is_left_alone_and_so_is_one_without_a_limit() -> None:
+    with time_limit(600):
+        assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0), "no clock runs on after it"
+    with time_limit(None):
+        assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+@pytest.mark.usefixtures("no_other_timer")
+def test_the_timer_of_a_whole_test_goes_on() -> None:
+    rung = threading.Event()
+    signal.signal(signal.SIGALRM, lambda *_: rung.set())
+    signal.setitimer(signal.ITIMER_REAL, 1000)
+    with pytest.raises(RunTimeout), time_limit(0.1):
+        spin()
+    assert not rung.is_set()
+    assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 999.95, "less by what the block took"
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    with time_limit(1000):  # the other one is due first
+        assert rung.wait(300)
+
+
+def test_a_limit_outside_of_the_main_thread_is_refused_with_the_way_out() -> None:
+    said: list[str] = []
+
+    def limited() -> None:
+        try:
+            with time_limit(1):
+                pass
+        except ConfigError as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=limited)
+    thread.start()
+    thread.join()
+    assert "Use --stability-isolation process" in said[0]

@@ -1,0 +1,359 @@
+"""The control: each planted leak is caught and placed, and what is held by design is not mistaken for one."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import random
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from stabilitykit.errors import IsolationError, TaskError
+from stabilitykit.execution.session import measure
+from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.training.control import Control, _scrambled_generators, prove_isolation
+from stabilitykit.training.streams import seed_generators
+from stabilitykit.training.task import Recipe, as_task
+from stabilitykit.training.trainer import Trainer
+
+pytestmark = pytest.mark.trains
+
+X = torch.randn(24, 4, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(24) % 3
+INIT = NoiseProtocol("init", runs=2)
+
+
+@pytest.fixture
+def prove(tmp_path):
+    def prove(task, protocol=INIT, mode="auto"):
+        return prove_isolation(Trainer(task, "cpu", 1, tmp_path), protocol, mode)
+
+    return prove
+
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def recipe_of(model=None, train=(X, Y), **options):
+    settings = {"epochs": 3, "batch_size": 8, "optimizer": sgd, "test": (X, Y)} | options
+    return Recipe(model=model or (lambda: nn.Linear(4, 3)), train=train, **settings)
+
+
+class Noisy(nn.Module):
+    """Adds noise to its hidden layer while it trains, wherever the noise comes from."""
+
+    def __init__(self, noise):
+        super().__init__()
+        self.first, self.last, self.noise = nn.Linear(4, 5), nn.Linear(5, 3), noise
+
+    def forward(self, x):
+        hidden = self.first(x)
+        return self.last(hidden + self.noise(hidden.shape) if self.training else hidden)
+
+
+class NoisyData(Dataset):
+    def __init__(self, noise):
+        self.noise = noise
+
+    def __len__(self):
+        return len(Y)
+
+    def __getitem__(self, index):
+        return X[index] + self.noise(), Y[index]
+
+
+own_generator = torch.Generator().manual_seed(0)
+own_numpy = np.random.default_rng(0)
+own_python = random.Random(0)
+counter = itertools.count()
+
+
+def from_the_clock(shape):
+    torch.seed()
+    return torch.randn(shape)
+
+
+LEAKS = {
+    "a generator beside the model": lambda shape: torch.randn(shape, generator=own_generator),
+    "numpy's new generators": lambda shape: torch.from_numpy(own_numpy.standard_normal(shape)).float(),
+    "an unseeded generator of numpy": lambda shape: torch.tensor(
+        np.random.default_rng().standard_normal(shape)
+    ).float(),
+    "python's own generator": lambda shape: torch.full(shape, own_python.random()),
+    "torch.seed()": from_the_clock,
+    "a counter": lambda shape: torch.full(shape, float(next(counter))),
+    "the time": lambda shape: torch.full(shape, time.perf_counter_ns() % 1000 / 1000),
+    "the system's entropy": lambda shape: torch.full(shape, random.SystemRandom().random()),
+}
+
+
+@pytest.mark.parametrize("noise", LEAKS.values(), ids=LEAKS)
+@pytest.mark.parametrize("protocol", [INIT, NoiseProtocol("all", runs=2), NoiseProtocol(perturb="ulp", runs=2)])
+def test_a_leak_in_the_model_is_caught_at_its_first_tensor_and_epoch(prove, noise, protocol):
+    with pytest.raises(IsolationError) as leak:
+        prove(recipe_of(lambda: Noisy(noise)), protocol)
+    assert str(leak.value).startswith(
+        "Expected two trainings under one plan to be bit-identical, but they differ in 'first.weight' after epoch 0 "
+        "(from 0) and 3 more tensors."
+    )
+    assert "Take its seed from run.stream(...)" in str(leak.value)
+
+
+@pytest.mark.parametrize("noise", LEAKS.values(), ids=LEAKS)
+def test_a_leak_in_the_dataset_is_caught(prove, noise):
+    with pytest.raises(IsolationError, match=r"differ in 'weight' after epoch 0 \(from 0\) and 1 more tensors\."):
+        prove(recipe_of(train=NoisyData(lambda: noise((4,)))))
+
+
+@pytest.mark.parametrize("noise", LEAKS.values(), ids=LEAKS)
+def test_a_leak_in_the_augmentation_is_caught(prove, noise):
+    with pytest.raises(IsolationError, match=r"'weight' after epoch 0"):
+        prove(recipe_of(augment=lambda x: x + noise(x.shape)))
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        torch.randn,
+        lambda shape: torch.full(shape, random.random()),
+        lambda shape: torch.from_numpy(np.random.standard_normal(shape)).float(),
+    ],
+    ids=["torch", "random", "numpy"],
+)
+class TestGlobalGenerators:
+    """Draws from the three global generators are held wherever they happen: that is what the streams are for."""
+
+    def test_they_are_held_in_the_model_and_in_a_dataset(self, prove, ask, noise):
+        recipe = recipe_of(lambda: Noisy(noise), NoisyData(lambda: noise((4,))), augment=lambda x: x + noise(x.shape))
+        assert prove(recipe).proven
+        study = ask(recipe, "none", runs=3)
+        assert len({record.fingerprint for record in study.records}) == 1
+
+    def test_they_are_held_in_a_loop(self, prove, noise):
+        assert prove(as_task(loop_with(lambda run: noise((8, 4))), Y)).proven
+
+
+def test_a_leak_of_one_buffer_in_the_second_epoch_is_named_with_its_epoch(prove):
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            if self.training:
+                self.calls += 1 if self.calls < 3 else next(counter) % 7 + next(counter)  # three batches an epoch
+            return self.fc(x)
+
+    with pytest.raises(IsolationError, match=r"they differ in 'calls' after epoch 1 \(from 0\)\. Something"):
+        prove(recipe_of(Counting))
+
+
+def test_a_model_that_is_made_once_is_caught(prove):
+    model = nn.Linear(4, 3)
+    with pytest.raises(IsolationError, match=r"differ in 'weight' after epoch 0 .* state kept between runs"):
+        prove(recipe_of(lambda: model))
+
+
+def test_state_kept_in_the_optimizer_factory_is_caught(prove):
+    rates = iter([0.1, 0.2])
+    with pytest.raises(IsolationError, match="state kept between runs"):
+        prove(recipe_of(optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=next(rates))))
+
+
+# Loops of the user's own
+
+
+def loop_with(noise, *, epochs=3, perturb=True, use_epochs=True):
+    def train(run):
+        with run.stream("init"):
+            model = nn.Linear(4, 3)
+        if perturb:
+            run.perturb(model)
+        optimizer = sgd(model)
+        for _ in run.epochs(epochs) if use_epochs else range(epochs):
+            trained.append(run.index)
+            for x, y in run.batches((X, Y), 8):
+                optimizer.zero_grad()
+                nn.functional.cross_entropy(model(x + noise(run)), y).backward()
+                optimizer.step()
+        return model(X)
+
+    return train
+
+
+trained: list[int] = []
+
+
+@pytest.fixture(autouse=True)
+def nothing_trained():
+    trained.clear()
+
+
+@pytest.mark.parametrize(
+    ("options", "scope", "epochs"),
+    [
+        ({}, "the first 2 epochs twice, bit-identical", 4),
+        ({"epochs": 1}, "the first 1 epoch twice, bit-identical", 2),
+        ({"perturb": False}, "the first 2 epochs twice, bit-identical", 4),
+        ({"use_epochs": False}, "one run twice, bit-identical", 6),
+        ({"use_epochs": False, "perturb": False}, "one run twice, bit-identical", 6),
+    ],
+)
+def test_a_loop_is_repeated_for_its_first_epochs_or_else_in_full(prove, options, scope, epochs):
+    control = prove(as_task(loop_with(lambda run: 0.0, **options), Y))
+    assert control.proven
+    assert control.scope == scope
+    assert len(trained) == epochs
+
+
+@pytest.mark.parametrize("options", [{}, {"epochs": 1}])
+def test_a_full_control_repeats_one_whole_run(prove, options):
+    control = prove(as_task(loop_with(lambda run: 0.0, **options), Y), mode="full")
+    assert control.scope == "one run twice, bit-identical"
+    assert len(trained) == 2 * options.get("epochs", 3)
+
+
+@pytest.mark.parametrize("noise", LEAKS.values(), ids=LEAKS)
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ({}, "in 'weight' after epoch 0 (from 0)"),
+        ({"perturb": False}, "in the test logits"),
+        ({"use_epochs": False}, "in the test logits"),
+    ],
+)
+def test_a_leak_in_a_loop_is_caught(prove, noise, options, place):
+    with pytest.raises(IsolationError) as leak:
+        prove(as_task(loop_with(lambda run: noise((8, 4)), **options), Y))
+    assert f"they differ {place}" in str(leak.value)
+
+
+def test_a_late_leak_is_only_seen_by_a_full_control(prove):
+    def train(run):
+        with run.stream("init"):
+            model = nn.Linear(4, 3)
+        run.perturb(model)
+        for epoch in run.epochs(4):
+            if epoch == 3:
+                with torch.no_grad():
+                    model.weight += own_numpy.standard_normal()
+        return model(X)
+
+    assert prove(as_task(train, Y)).proven
+    with pytest.raises(IsolationError, match="in the test logits"):
+        prove(as_task(train, Y), mode="full")
+
+
+def test_the_repeat_is_trained_over_other_global_generators_which_are_put_back():
+    def draw():
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    seed_generators(3, torch.device("cpu"))
+    drawn = {draw()}
+    seed_generators(3, torch.device("cpu"))
+    for _ in range(2):
+        with _scrambled_generators(torch.device("cpu")):
+            assert draw() not in drawn
+    assert draw() in drawn
+
+
+# Black boxes
+
+
+def test_a_black_box_is_said_to_be_unproven(prove):
+    control = prove(as_task(lambda seed: torch.zeros(24, 3), Y), NoiseProtocol("all", runs=2))
+    assert not control.proven
+    assert control.scope == "not proven: a black box varies everything; control='full' trains one seed twice"
+
+
+def test_a_black_box_can_be_proven_in_full(prove):
+    def seeded(seed):
+        return np.random.default_rng(seed).standard_normal((24, 3))
+
+    control = prove(as_task(seeded, Y), NoiseProtocol("all", runs=2), "full")
+    assert control.proven
+    assert control.scope == "one run twice, bit-identical"
+
+
+@pytest.mark.parametrize("noise", LEAKS.values(), ids=LEAKS)
+def test_a_leak_in_a_black_box_is_caught_on_request(prove, noise):
+    def leaking(seed):
+        return np.random.default_rng(seed).standard_normal((24, 3)) + noise((24, 3)).numpy()
+
+    assert not prove(as_task(leaking, Y), NoiseProtocol("all", runs=2)).proven
+    with pytest.raises(IsolationError, match="they differ in the test logits"):
+        prove(as_task(leaking, Y), NoiseProtocol("all", runs=2), "full")
+
+
+# As part of a study
+
+
+def test_a_leak_stops_a_study_before_its_runs_are_trained(ask):
+    with pytest.raises(IsolationError):
+        ask(as_task(loop_with(lambda run: own_numpy.standard_normal()), Y), "init")
+    assert trained == [0, 0, 0, 0]
+
+
+def test_a_study_shows_its_control_and_does_not_repeat_it_when_it_is_resumed(make_session):
+    task = as_task(loop_with(lambda run: 0.0), Y)
+    studies = [measure(task, NoiseProtocol("init", runs=2), session=make_session(name)) for name in ("one", "two")]
+    assert trained == [0] * 4 + [0] * 3 + [1] * 3
+    assert studies[0].control == studies[1].control
+    assert studies[0].control.proven
+    assert studies[0].control.trace == studies[0].records[0].trace != ()
+
+
+def test_a_training_that_differs_from_its_control_is_caught_though_the_control_agreed_with_itself(ask):
+    fits = itertools.count()
+
+    def train(run):
+        model = nn.Linear(1, 1)
+        run.perturb(model)
+        fit = next(fits)
+        for _ in run.epochs(2):
+            nn.init.constant_(model.weight, float(fit >= 2))  # the two of the control are equal
+        return torch.zeros(24, 3)
+
+    with pytest.raises(IsolationError, match=r"Expected run 0, trained by process \d+, to have the control's weights"):
+        ask(train, "init", labels=Y)
+
+
+@pytest.mark.parametrize("error", [ValueError("boom"), SystemExit(2)])
+def test_a_training_that_raises_leaves_the_control_unproven_and_its_runs_to_say_why(prove, error):
+    def train(run):
+        raise error
+
+    control = prove(as_task(train, Y))
+    assert not control.proven
+    assert control.scope == f"not proven: the training raised {type(error).__name__}"
+
+
+def test_a_misuse_of_the_run_is_raised_by_the_control(prove):
+    with pytest.raises(TaskError, match=r"Expected run\.epochs\(count\) with count >= 1"):
+        prove(as_task(lambda run: list(run.epochs(0)), Y))
+
+
+def test_interrupting_the_control_goes_through(prove):
+    def train(run):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prove(as_task(train, Y))
+
+
+def test_a_control_is_json():
+    assert Control(True, "x", ("a",)).to_json() == {"proven": True, "scope": "x", "trace": ["a"]}
+
+
+def test_partials_are_controlled_as_the_functions_they_bind(prove):
+    def train(run, noise):
+        return loop_with(noise)(run)
+
+    assert prove(as_task(functools.partial(train, noise=lambda run: 0.0), Y)).proven
