@@ -27,8 +27,8 @@ from torch.nn import functional
 from stabilitykit.errors import IsolationError
 from stabilitykit.protocol import NoiseProtocol, RunPlan
 from stabilitykit.training.control import prove_isolation
+from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.schedule import warmup_cosine
-from stabilitykit.training.task import Recipe
 from stabilitykit.training.trainer import Trainer
 from stabilitykit.zoo import cifar10, resnet14
 

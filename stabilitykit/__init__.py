@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .execution.session import check as check
     from .execution.session import measure as measure
     from .protocol import NoiseProtocol as NoiseProtocol
-    from .sources import Perturbation as Perturbation
-    from .sources import Source as Source
+    from .protocol import Perturbation as Perturbation
+    from .protocol import Source as Source
     from .store.record import RunRecord as RunRecord
     from .study.asserts import assert_accuracy_sd as assert_accuracy_sd
     from .study.asserts import assert_alike as assert_alike
@@ -46,12 +46,12 @@ if TYPE_CHECKING:
     from .study.variance_components import variance_components as variance_components
     from .training.corpus import Corpus as Corpus
     from .training.corpus import python_topics as python_topics
-    from .training.data import RandomCropFlip as RandomCropFlip
+    from .training.images import RandomCropFlip as RandomCropFlip
     from .training.language import LanguageRecipe as LanguageRecipe
+    from .training.recipe import Recipe as Recipe
     from .training.run import Run as Run
     from .training.schedule import CosineCycles as CosineCycles
     from .training.schedule import warmup_cosine as warmup_cosine
-    from .training.task import Recipe as Recipe
     from .verdicts.budgets import Budget as Budget
     from .verdicts.budgets import Verdict as Verdict
     from .verdicts.limits import Outcome as Outcome

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .estimates.measures import Metric
-from .protocol import NoiseProtocol
-from .sources import Vary
+from .protocol import NoiseProtocol, Vary
 from .store.fingerprint import tensor_digest
 from .store.record import RunRecord
 from .study.study import Study

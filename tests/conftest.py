@@ -18,7 +18,7 @@ from stabilitykit.execution.session import Session, measure
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.run_store import RunStore
 from stabilitykit.study.study import Study
-from stabilitykit.training.task import Recipe
+from stabilitykit.training.recipe import Recipe
 from tests.seeds import BASE_SEED
 from tests.store_names import session_id
 

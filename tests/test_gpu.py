@@ -24,11 +24,13 @@ from stabilitykit.store.run_store import RunStore
 from stabilitykit.store.shared_epochs import Prefixes
 from stabilitykit.training.control import prove_isolation
 from stabilitykit.training.corpus import Corpus
-from stabilitykit.training.data import RandomCropFlip
+from stabilitykit.training.gradient_rounding import _nudge
+from stabilitykit.training.images import RandomCropFlip
 from stabilitykit.training.language import LanguageRecipe
+from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.run import Run
-from stabilitykit.training.task import LoopTask, Recipe, Task
-from stabilitykit.training.trainer import Trainer, _nudge
+from stabilitykit.training.task import LoopTask, Task
+from stabilitykit.training.trainer import Trainer
 from stabilitykit.zoo import resnet6
 from stabilitykit.zoo.qrnn import QRNN
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stabilitykit.errors import ProtocolError
-from stabilitykit.protocol import NoiseProtocol, RunPlan, derive_seed
-from stabilitykit.sources import Perturbation, Source
+from stabilitykit.protocol import NoiseProtocol, Perturbation, RunPlan, Source, derive_seed
 
 SEEDED = [source for source in Source if source is not Source.LOW_LEVEL]
 

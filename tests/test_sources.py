@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stabilitykit.errors import PerturbationError, ProtocolError
-from stabilitykit.sources import Perturbation, Source, parse_perturbation, parse_sources
+from stabilitykit.protocol import Perturbation, Source, parse_perturbation, parse_sources
 
 
 @pytest.mark.parametrize(

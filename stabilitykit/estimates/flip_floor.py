@@ -64,43 +64,6 @@ def training_sd_estimate(accuracy_sd: Estimate, floor: Estimate, examples: int) 
     return Estimate(value, low, high, accuracy_sd.runs, "what is left of the accuracy SD above the flip floor")
 
 
-@dataclass(frozen=True)
-class Unreachable:
-    """A budget for an accuracy SD below what the flips of the test examples alone give."""
-
-    budget: float  #: of the accuracy SD, points
-    floor: Estimate  #: points
-    examples: int  #: N
-    needed: int | None  #: N of a test set on which flips alone would keep the budget; None for a budget of 0
-
-    def __str__(self) -> str:
-        """Say it in a sentence."""
-        larger = "no larger test set" if self.needed is None else f"N >= {self.needed}"
-        return (
-            f"the budget of {self.budget:g} points is unreachable on {self.examples} examples unless errors are "
-            f"negatively correlated: flips of single examples alone give {self.floor} points; "
-            f"{larger} would make it reachable"
-        )
-
-
-def unreachable(budget: float, floor: Estimate, examples: int) -> Unreachable | None:
-    """Find whether the flip floor shows, beyond its error, that an accuracy SD cannot come down to its budget.
-
-    Budget and floor in percentage points, N test examples. None where it may come down to it, and where two runs show
-    no bound.
-
-    >>> floor = Estimate(0.20, 0.19, 0.21, runs=10, method="jackknife over runs")
-    >>> unreachable(0.10, floor, examples=1000).needed  # the floor falls with the root of N
-    4000
-    >>> unreachable(0.20, floor, examples=1000) is None
-    True
-    """
-    if not floor.low > budget:
-        return None
-    needed = math.ceil(round(examples * (floor.value / budget) ** 2, 6)) if budget else None
-    return Unreachable(budget, floor, examples, needed)
-
-
 def where_from(accuracy_sd: Estimate, floor: Estimate, examples: int) -> str:
     """Say in a sentence how much of an accuracy SD is flips of single examples, and how much is better or worse models.
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,17 +22,11 @@ from ..training.task import Task, as_task
 from ..training.trainer import Trainer
 from ..verdicts.budgets import Budget, Verdict, check_is_budget
 from ..verdicts.gate import Gate
-from ..verdicts.power import (
-    ASSUMED_CV,
-    ASSUMED_CV_OF_DELTAS,
-    cv_of,
-    most_runs_needed,
-    objections,
-    prospects,
-    runs_needed,
-)
+from ..verdicts.power import ASSUMED_CV, ASSUMED_CV_OF_DELTAS, cv_of, most_runs_needed, prospects, runs_needed
 from ..verdicts.sequential_levels import looks
-from .session import Session, identity, key_of
+from ..verdicts.unreachable import objections
+from .identity import identity, key_of
+from .session import Session
 from .watch import Watch
 
 #: True spreads, in budgets, that a plan tells of: what is usual, at the budget, and what must not pass.
@@ -46,41 +40,6 @@ _LIKENESS = ("correlation", "pearson")
 
 #: What no model's spread can exceed.
 _MOST_SPREAD = {"accuracy_sd": 50.0, "disagreement": 100.0, "ensemble_delta": 100.0, "correlation": 2.0, "pearson": 2.0}
-
-
-class PlannedStudy:
-    """Stands for a study that was not trained: its budgets are noted, and its numbers do not exist.
-
-    A test goes on with it to its next question. Where it asks for a number, its pass ends.
-    """
-
-    def __init__(
-        self, question: Question, on_budget: Callable[[Question, Budget], None], end: Callable[[str], NoReturn]
-    ) -> None:
-        self.question, self.on_budget, self.end = question, on_budget, end
-        self.task, self.protocol, self.labels = question.task, question.protocol, question.labels
-
-    @property
-    def main_delta(self) -> str:
-        """The ensemble delta of accuracy, of RMSE in a regression, of perplexity in a language model."""
-        main = ("ensemble_delta", "rmse_ensemble_delta", "perplexity_ensemble_delta")
-        return next(name for name in main if name in self.question.names)
-
-    def note(self, budget: Budget) -> None:
-        """Note what a test asserts on the study."""
-        check_is_budget(budget)
-        budget.check_names(self.question.names)
-        self.on_budget(self.question, budget)
-
-    def __getattr__(self, name: str) -> NoReturn:
-        """Whatever else a study has comes from its runs."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-        self.end(f"study.{name}")
-
-    def __getitem__(self, name: str) -> NoReturn:
-        """Likewise."""
-        self.end(f"study[{name!r}]")
 
 
 @dataclass(eq=False)
@@ -124,7 +83,7 @@ class Question:
             Gate(budget, protocol.runs)  # refuses fewer runs than its first look needs
         task.check(protocol, torch.device(device))
         trainer = Trainer(task, device, session.threads, session.rootdir)
-        about, private = identity(session, task, protocol, trainer)
+        about, private = identity(task, protocol, trainer.environment, session.rootdir, session.also)
         return cls(
             task=task.name,
             trained=task,

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import dataclasses
 import functools
-import hashlib
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -16,7 +13,6 @@ from typing import Any, Literal, TypeAlias
 
 from ..estimates.measures import Metric, check_metrics
 from ..protocol import NoiseProtocol
-from ..store.fingerprint import CannotFingerprint, fingerprint
 from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
 from ..study.study import Judged, Study, check_runs, check_trace, fail_undecided, judge_only
@@ -25,8 +21,9 @@ from ..training.environment import resolve_device
 from ..training.task import Task, as_task
 from ..training.trainer import Trainer
 from ..verdicts.budgets import Budget, check_is_budget
-from ..verdicts.power import objections
+from ..verdicts.unreachable import objections
 from .executor import Executor, InProcess, ProcessDied
+from .identity import identity, key_of, protocol_identity
 from .runner import Progress, Runner
 from .stop import Stop
 from .watch import Watch
@@ -258,37 +255,12 @@ def _gather(
 
 def _experiment(session: Session, task: Task, protocol: NoiseProtocol, trainer: Trainer) -> tuple[Experiment, str]:
     """Return the place in the store for these runs, and why it is private if it is."""
-    about, private = identity(session, task, protocol, trainer)
+    about, private = identity(task, protocol, trainer.environment, session.rootdir, session.also)
     about = about | {"fingerprint": session.private_scope()} if private else about
     if protocol.onset:
-        shared = about | {"protocol": _identity(protocol.before_onset)}
+        shared = about | {"protocol": protocol_identity(protocol.before_onset)}
         trainer.prefixes = session.store.prefixes(key_of(shared), {"task": task.name, **shared}, private=bool(private))
     return session.store.experiment(key_of(about), {"task": task.name, **about}, private=bool(private)), private
-
-
-def identity(session: Session, task: Task, protocol: NoiseProtocol, trainer: Trainer) -> tuple[dict[str, Any], str]:
-    """Return what tells these runs from all others, and why nothing does if it is so: they are then private."""
-    about = {"protocol": _identity(protocol), "environment": trainer.environment.must_match, "fingerprint": ""}
-    try:
-        return about | {"fingerprint": fingerprint(task.content(), session.rootdir, session.also)}, ""
-    except CannotFingerprint as error:
-        return about, str(error)
-
-
-def key_of(about: Mapping[str, Any]) -> str:
-    """Return the name of the experiment that these runs belong to."""
-    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def _identity(protocol: NoiseProtocol) -> dict[str, Any]:
-    """What a run depends on; R is left out, so that 30 runs extend 10."""
-    return {
-        "vary": sorted(source.value for source in protocol.vary),
-        "perturb": dataclasses.asdict(protocol.perturb) if protocol.perturb else None,
-        "seed": protocol.seed,
-        "constants": {source.value: constant for source, constant in protocol.constants},
-        **({"onset": protocol.onset} if protocol.onset else {}),  # not in the keys of runs that have none
-    }
 
 
 @functools.cache

@@ -9,17 +9,17 @@ from typing import Any, NoReturn, cast
 
 from ..errors import BudgetError, IncompleteStudyError, IsolationError, StabilityError, TaskError
 from ..estimates.measures import Metric
-from ..execution.forecast import PlannedStudy, Question, summarize_plan
+from ..execution.forecast import Question, summarize_plan
 from ..execution.notice_board import Board
 from ..execution.runner import Progress
 from ..execution.session import Session, check, measure
 from ..execution.sharing import HelperSession, OwnerSession
 from ..execution.stop import Stop
-from ..protocol import NoiseProtocol
-from ..sources import Perturbation, Source, Vary
+from ..protocol import NoiseProtocol, Perturbation, Source, Vary
 from ..store.run_store import CacheMode, RunStore
 from ..study.asserts import demand_pass
 from ..study.comparison import Comparison, check_alike
+from ..study.planned_study import PlannedStudy
 from ..study.study import Study
 from ..study.summary import summarize
 from ..training.control import ControlMode
@@ -282,7 +282,14 @@ class Stability:
         asked = {name: more.get(name) for name in ("labels", "metrics", "budget")}
         question = Question.of(task, protocol, **asked, stops_early=stops_early, session=session)
         test.questions.append(question)
-        return PlannedStudy(question, self._note, self._on_plan_end)
+        return PlannedStudy(
+            question.task,
+            question.protocol,
+            question.labels,
+            question.names,
+            partial(self._note, question),
+            self._on_plan_end,
+        )
 
     def _note(self, question: Question, budget: Budget) -> None:
         """Note what the current test asserts on a study, which a wider fixture may have asked for in another test."""

@@ -217,7 +217,7 @@ class MarkerConfig:
         ):
             raise ConfigError(f"Expected runs >= 2 in the stability marker of {test} but got runs={marker.runs!r}.")
         if marker.vary is not None:
-            from ..sources import parse_sources
+            from ..protocol import parse_sources
 
             try:
                 parse_sources(marker.vary)

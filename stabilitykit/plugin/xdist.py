@@ -19,12 +19,12 @@ from _pytest.runner import runtestprotocol  # the one way to run an item without
 from _pytest.warnings import catch_warnings_for_item  # what pytest puts around an item that it reports
 
 from ..errors import MissingModuleError, StoreError
-from ..execution.devices import Slots
 from ..execution.stop import Stop
 from .options import StabilityConfig
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
+
 
 #: Seconds for which a helper stays although no living worker owns a test: longer than a crashed worker's replacement
 #: takes to collect, and to enter the test again.
@@ -256,3 +256,28 @@ class _Nobody:
 
     class pytest_warning_recorded:  # noqa: N801  # the hook's name
         call_historic = staticmethod(lambda **warning: None)
+
+
+class Slots:
+    """The slots of a session's workers, counted from 0: one that died leaves its slot to its replacement.
+
+    >>> slots = Slots()
+    >>> slots.take("gw0"), slots.take("gw1"), slots.take("gw2")
+    (0, 1, 2)
+    >>> slots.give_back("gw1")
+    >>> slots.take("gw3")
+    1
+    """
+
+    def __init__(self) -> None:
+        self._taken: dict[str, int] = {}
+
+    def take(self, worker: str) -> int:
+        """Return the lowest free slot, which is the worker's until it gives it back."""
+        slot = next(slot for slot in range(len(self._taken) + 1) if slot not in self._taken.values())
+        self._taken[worker] = slot
+        return slot
+
+    def give_back(self, worker: str) -> None:
+        """Free the slot of a worker that has ended; nothing happens where it has none."""
+        self._taken.pop(worker, None)

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import StabilityError, StoreError
-from ..protocol import NoiseProtocol
-from ..sources import Perturbation
+from ..protocol import NoiseProtocol, Perturbation
 from .atomic_files import read_json
 from .baseline_files import BaselineFiles
 from .byte_locks import ByteLocks

@@ -60,7 +60,7 @@ class Prefixes:
             return
         from safetensors.torch import save
 
-        from ..training.checkpoint import flatten
+        from .plain_values import flatten
 
         plain, tensors = flatten(dict(state))
         try:
@@ -101,7 +101,7 @@ class Prefixes:
             return None
         from safetensors.torch import load
 
-        from ..training.checkpoint import unflatten
+        from .plain_values import unflatten
 
         state: dict[str, Any] = unflatten(header["state"], load(content), device)
         return state

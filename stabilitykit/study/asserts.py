@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import BudgetError, BudgetExceededError
-from ..estimates.flip_floor import unreachable, where_from
-from ..execution.forecast import PlannedStudy
+from ..estimates.flip_floor import where_from
 from ..render.study_table import study_table
 from ..verdicts.budgets import Budget, Verdict
 from ..verdicts.limits import Outcome
-from ..verdicts.power import under_two_examples
+from ..verdicts.unreachable import under_two_examples, unreachable
 from .likeness import MeasureLikeness, alike, check_asked
+from .planned_study import PlannedStudy
 from .study import RelativeGate, Study, check_is_study, listed
 from .summary import summarize
 
@@ -111,7 +111,7 @@ def assert_alike(studies: Iterable[Study], within: float = 2.0, measures: Sequen
     __tracebackhide__ = True
     studies = listed(studies)
     if any(isinstance(study, PlannedStudy) for study in studies):
-        of_each = [s.question.names if isinstance(s, PlannedStudy) else tuple(s.measures) for s in studies]
+        of_each = [s.names if isinstance(s, PlannedStudy) else tuple(s.measures) for s in studies]
         check_asked(len(studies), within, measures, of_each)
         return
     found = alike(studies, within, measures)

@@ -20,8 +20,9 @@ from ..estimates.metrics.representation import FEWEST_EXAMPLES, CkaSum, packed_g
 from ..store.record import RunRecord
 from ..training.data import Examples, Layout, examples_of
 from ..training.environment import resolve_device
+from ..training.recipe import Recipe
 from ..training.streams import Stream
-from ..training.task import Recipe, Task
+from ..training.task import Task
 from .layer_choice import choose_layers, watched
 
 #: Examples of a batch, unless so many models and layers are compared that their Gram matrices would not fit.

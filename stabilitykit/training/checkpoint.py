@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-
-class CannotKeep(Exception):
-    """A model or optimizer holds what is neither a number, a text nor a plain tensor, or a container of such."""
+from ..store.plain_values import CannotKeep
 
 
 def state_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
@@ -60,63 +58,6 @@ def take_state(model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) ->
     for parameter, values in zip(_parameters(optimizer), state["optimizer"], strict=True):
         if values is not None:
             optimizer.state[parameter] = values
-
-
-def flatten(value: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Return a value in JSON's types, and the tensors in it by the names that it has in their place.
-
-    >>> plain, tensors = flatten({"betas": (0.9, None), 3: [torch.ones(2)]})
-    >>> plain
-    {'dict': [['betas', {'tuple': [0.9, None]}], [3, [{'tensor': '0', 'strides': None, 'home': 'cpu'}]]]}
-    >>> unflatten(plain, tensors)
-    {'betas': (0.9, None), 3: [tensor([1., 1.])]}
-    """
-    tensors: dict[str, Tensor] = {}
-    return _flatten(value, tensors), tensors
-
-
-def _flatten(value: Any, tensors: dict[str, Tensor]) -> Any:
-    kind = type(value)
-    if isinstance(value, Tensor):
-        return _flatten_tensor(value.detach(), tensors)
-    if value is None or kind in (bool, int, float, str):
-        return value
-    if kind is list:
-        return [_flatten(item, tensors) for item in value]
-    if kind is tuple:
-        return {"tuple": [_flatten(item, tensors) for item in value]}
-    if isinstance(value, dict) and all(type(key) in (int, str) for key in value):
-        return {"dict": [[key, _flatten(item, tensors)] for key, item in value.items()]}
-    raise CannotKeep(f"a {kind.__name__}")
-
-
-def _flatten_tensor(tensor: Tensor, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    if tensor.layout is not torch.strided or tensor.is_quantized:
-        raise CannotKeep(f"a tensor of layout {tensor.layout}")
-    name = str(len(tensors))
-    # Kernels go through memory in its own order, and what they vectorise can round otherwise than the rest.
-    dense = torch.ops.aten.is_non_overlapping_and_dense(tensor)
-    strides = list(tensor.stride()) if dense and not tensor.is_contiguous() else None
-    tensors[name] = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
-    return {"tensor": name, "strides": strides, "home": "cpu" if tensor.device.type == "cpu" else "device"}
-
-
-def unflatten(plain: Any, tensors: dict[str, Tensor], device: torch.device | str = "cpu") -> Any:
-    """Return the value that `flatten` was given, with tensors in memory of their own.
-
-    Those that were not on the CPU go to ``device``.
-    """
-    if isinstance(plain, list):
-        return [unflatten(item, tensors, device) for item in plain]
-    if not isinstance(plain, dict):
-        return plain
-    if "tuple" in plain:
-        return tuple(unflatten(item, tensors, device) for item in plain["tuple"])
-    if "dict" in plain:
-        return {key: unflatten(item, tensors, device) for key, item in plain["dict"]}
-    stored, strides = tensors[plain["tensor"]], plain["strides"]
-    own = torch.empty_strided(stored.shape, strides or stored.stride(), dtype=stored.dtype).copy_(stored)
-    return own if plain["home"] == "cpu" else own.to(device)
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -6,12 +6,12 @@ import functools
 import platform
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .._version import __version__
 from ..errors import ConfigError
-from ..execution.devices import device_of
 
 #: Recorded for the reader; a difference here does not change the bits of a run.
 _FOR_THE_RECORD = ("commit", "host")
@@ -114,3 +114,21 @@ def _commit(rootdir: Path) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
+
+
+def device_of(slot: int, devices: Sequence[str], workers_per_device: int = 1) -> str:
+    """Return the device of a slot: one worker a device, then a second on each where that was asked for.
+
+    ``devices`` are counted within what pytest's caller may see: ``cuda:0`` is the first in its CUDA_VISIBLE_DEVICES.
+
+    >>> [device_of(slot, ["cuda:0", "cuda:1"], workers_per_device=2) for slot in range(4)]
+    ['cuda:0', 'cuda:1', 'cuda:0', 'cuda:1']
+    """
+    most = len(devices) * workers_per_device
+    if slot >= most:
+        raise ConfigError(
+            f"Expected at most {most} workers, {workers_per_device} for each of {', '.join(devices)}, but this is "
+            f"number {slot + 1}. Ask for -n {most}, or let more workers share a device with "
+            f"--stability-workers-per-device {-(-(slot + 1) // len(devices))}, if its memory holds as many trainings."
+        )
+    return devices[slot % len(devices)]

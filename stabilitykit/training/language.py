@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
@@ -15,34 +14,22 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from ..errors import ProtocolError, TaskError
-from ..estimates.estimate import Estimate
+from ..estimates.language_measures import LanguageMeasures
 from ..estimates.measures import Measures, Metric
 from ..estimates.metrics import (
     Overlaps,
-    Runs,
     TokenScores,
-    percent_right,
-    perplexity_ensemble_delta,
     sampled_places,
     token_scores,
 )
-from ..protocol import NoiseProtocol
-from ..sources import Source
+from ..protocol import NoiseProtocol, Source
 from ..store.record import RunRecord
 from .corpus import Corpus
+from .recipe import check_counts, check_makers, new_model, new_optimizer, set_rate
 from .run import Run, check_onset
 from .schedule import CosineCycles, Schedule
 from .streams import Stream
-from .task import (
-    Task,
-    TrainingError,
-    check_counts,
-    check_makers,
-    content_digest,
-    new_model,
-    new_optimizer,
-    set_rate,
-)
+from .task import Task, TrainingError, content_digest
 
 #: What a language model remembers of the text before: tensors, in tuples, lists or dicts, or None at the beginning.
 Hidden: TypeAlias = Any
@@ -309,64 +296,6 @@ class LanguageRecipe(Task):
             raise TaskError(f"Expected run {run.index} of {self.name} to have its weights, but it has none.")
         model.load_state_dict(dict(run.weights))
         return model
-
-
-class LanguageMeasures(Measures):
-    """Estimates by name over R language models, of what is kept of their logits.
-
-    >>> from stabilitykit.estimates.metrics import cross_entropy_ensemble_delta
-    >>> logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]])
-    >>> targets = torch.tensor([0, 1])
-    >>> measures = LanguageMeasures(
-    ...     targets,
-    ...     scores=lambda: [token_scores([run], targets, sampled_places(4, size=4)) for run in logits],
-    ...     overlaps=lambda: cross_entropy_ensemble_delta(logits),
-    ... )
-    >>> round(measures["perplexity"].value, 3), measures["disagreement"].value
-    (1.751, 50.0)
-    """
-
-    def __init__(self, labels: Tensor, scores: Callable[[], list[TokenScores]], overlaps: Callable[[], Tensor]) -> None:
-        """Take the targets ``[N]``, and how to get R scores, and the ensemble delta ``[R, R]`` of cross-entropy."""
-        self._get_scores, self._get_overlaps = scores, overlaps
-        self._begin(
-            [],
-            labels,
-            {
-                "perplexity": lambda outputs, labels: self._each("perplexity"),
-                "cross_entropy": lambda outputs, labels: self._each("cross_entropy"),
-                "accuracy": lambda outputs, labels: percent_right(self.predicted, labels),
-            },
-        )
-
-    @cached_property
-    def predicted(self) -> Tensor:
-        """Most likely tokens ``[R, N]``, in as few bytes as they fit into."""
-        return torch.stack([scores.predicted for scores in self._tokens])
-
-    @cached_property
-    def _tokens(self) -> list[TokenScores]:
-        return self._get_scores()
-
-    @cached_property
-    def _overlaps(self) -> Tensor:
-        return self._get_overlaps()
-
-    def _each(self, score: str) -> Tensor:
-        return torch.tensor([getattr(scores, score) for scores in self._tokens], dtype=torch.float64)
-
-    def _computations(self) -> dict[str, Callable[[], Estimate]]:
-        compute = super()._computations()
-        del compute["ensemble_delta"]  # of accuracy: every pair's logits would have to be added, and searched
-        return compute
-
-    def _correlation(self, coefficient: Callable[[Runs], Tensor]) -> Tensor:
-        return coefficient([scores.sample for scores in self._tokens])
-
-    def _ensemble_delta(self, name: str) -> Tensor:
-        if name == "perplexity":
-            return perplexity_ensemble_delta(self.of_runs("cross_entropy"), self._overlaps)
-        return self._overlaps
 
 
 def _read(model: nn.Module, tokens: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import PerturbationError
-from ..sources import Perturbation
+from ..protocol import Perturbation
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import ProtocolError, TaskError
-from ..protocol import RunPlan, derive_seed
-from ..sources import Source, parse_sources
+from ..protocol import RunPlan, Source, derive_seed, parse_sources
 from ..store.fingerprint import tensor_digest
+from ..store.plain_values import CannotKeep
 from ..store.shared_epochs import Prefixes
-from .checkpoint import CannotKeep, fits, state_of, take_state
+from .checkpoint import fits, state_of, take_state
 from .data import Batch, Data, Examples, Layout, check_data, examples_of, split_indices, takes_generator
 from .perturb import PerturbationRecord, perturb_model
 from .streams import GeneratorStates, Stream, seed_generators

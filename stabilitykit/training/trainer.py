@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import hashlib
 import os
 import time
 import traceback
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ..errors import PACKAGE, StoreError, TaskError, UsageError
 from ..protocol import RunPlan
 from ..store.fingerprint import tensor_digest
 from ..store.record import RunRecord
 from ..store.shared_epochs import Prefixes
-from .data import sent
 from .environment import Environment, current_environment
+from .gradient_rounding import _rounded_gradients
 from .run import Run, combined_digest
 from .streams import GeneratorStates, Stream
 from .task import Task, TrainingError, check_outputs
@@ -185,66 +182,6 @@ def _set_deterministic(on: bool, device: torch.device) -> None:
         torch.backends.cudnn.deterministic = on
         torch.backends.cudnn.benchmark = not on
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
-
-@contextlib.contextmanager
-def _rounded_gradients(seed: int) -> Iterator[None]:
-    """Move every gradient element to a neighbouring float, by coin toss, before each optimizer step.
-
-    The seeded stand-in for the summation order of kernels: its effect is of that size, and unlike theirs it can be
-    repeated. Zeros stay zero, as sums of nothing do in any order.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    steps = 0
-
-    def round_gradients(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        nonlocal steps
-        steps += 1
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        _nudge([gradient._values() if gradient.is_sparse else gradient for gradient in gradients], generator)
-
-    handle = register_optimizer_step_pre_hook(round_gradients)
-    try:
-        yield
-    finally:
-        handle.remove()
-    if steps == 0:
-        raise TrainingError("'low_level' varies, but no torch optimizer made a step: there were no gradients to round")
-
-
-def _nudge(gradients: Sequence[Tensor], generator: torch.Generator) -> None:
-    for dtype, device in dict.fromkeys((gradient.dtype, gradient.device) for gradient in gradients):
-        alike = [gradient for gradient in gradients if gradient.dtype is dtype and gradient.device == device]
-        sizes = [gradient.numel() for gradient in alike]
-        factors_of_all = _halves_and_doubles(sum(sizes), dtype, device, generator)
-        for gradient, factors in zip(alike, torch.split(factors_of_all, sizes), strict=True):
-            # Half of itself lies towards zero, twice itself away from it; zero is both, and stays.
-            gradient.nextafter_(gradient * factors.view(gradient.shape))
-
-
-def _halves_and_doubles(count: int, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Tensor:
-    """Toss ``count`` fair coins for 0.5 or 2.0, 32 from one draw: one draw each takes longer than many a step.
-
-    The draws are made on the CPU, so that a seed means the same coins on every device, which is sent one bit a coin.
-    """
-    integer, half, to_double = _half_and_double(dtype)
-    words = torch.randint(-(2**31), 2**31, (-(-count // 32), 1), dtype=torch.int32, generator=generator)
-    coins = (sent(words, device) >> _positions(device)).bitwise_and_(1).to(integer)
-    return coins.mul_(to_double).add_(half).view(dtype).view(-1)[:count]
-
-
-@functools.cache
-def _positions(device: torch.device) -> Tensor:
-    """Return the places of the bits in a word."""
-    return torch.arange(32, dtype=torch.int32, device=device)
-
-
-@functools.cache
-def _half_and_double(dtype: torch.dtype) -> tuple[torch.dtype, int, int]:
-    """The integers of a float's width, the bits of 0.5 as one of them, and what makes them the bits of 2.0."""
-    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
-    half, double = torch.tensor([0.5, 2.0], dtype=dtype).view(integer).tolist()
-    return integer, half, double - half
 
 
 def _release(model: weakref.ref[nn.Module] | None) -> None:

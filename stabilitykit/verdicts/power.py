@@ -11,17 +11,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special  # and not scipy.stats, whose import costs a second
 
-from ..estimates.estimate import Estimate
-from ..estimates.flip_floor import unreachable
 from ..estimates.intervals import Floats
-from ..estimates.metrics import floor_of_churn
 from .sequential_levels import FIRST_LOOK, levels, looks
 
 #: Simulated studies behind a `Prospect`: its probabilities have a standard error of 0.35 points at most.
@@ -195,44 +192,3 @@ def _mean_and_error(draws: Floats, looks: Floats) -> tuple[Floats, Floats]:
     mean = draws.cumsum(axis=1)[:, at] / looks
     squares = np.square(draws).cumsum(axis=1)[:, at] - looks * mean**2
     return mean, np.sqrt(squares / (looks - 1) / looks)
-
-
-def under_two_examples(limits: Mapping[str, float], examples: int) -> str | None:
-    """Say what is wrong with a budget's ``accuracy_sd`` (points) that is less than two of N test examples, if it is."""
-    limit = limits.get("accuracy_sd")
-    if not limit or limit * examples >= 200:  # a budget of 0 is about bits, and any difference is beyond it
-        return None
-    return (
-        f"accuracy_sd={limit:g} points are {limit * examples / 100:.2g} of {examples} test examples, and an SD under "
-        f"two examples cannot be told from none: equal scores are then common by chance. Budget {200 / examples:.2g} "
-        f"points or more, or take {math.ceil(200 / limit)} test examples or more."
-    )
-
-
-def objections(limits: Mapping[str, float], examples: int, floor: Estimate | None = None) -> tuple[str, ...]:
-    """Say what makes a budget's ``accuracy_sd`` (points) unreachable or meaningless on N test examples.
-
-    ``floor`` is the flip floor in points, where runs have shown it; else the budget's own limit on disagreement bounds
-    it: two models can disagree where both are wrong, but not be right on different examples without that.
-
-    >>> print(*objections({"accuracy_sd": 0.05}, examples=1000))  # doctest: +NORMALIZE_WHITESPACE
-    accuracy_sd=0.05 points are 0.5 of 1000 test examples, and an SD under two examples cannot be told from none: equal
-    scores are then common by chance. Budget 0.2 points or more, or take 4000 test examples or more.
-    """
-    limit = limits.get("accuracy_sd")
-    if not limit:
-        return ()
-    coarse = under_two_examples(limits, examples)
-    said = [coarse] if coarse else []
-    if floor is not None:
-        shown = unreachable(limit, floor, examples)
-        return (*said, *([f"accuracy_sd: {shown}"] if shown else []))
-    at_budget = floor_of_churn(limits.get("disagreement", 0.0), examples)
-    if at_budget > limit:
-        said.append(
-            f"accuracy_sd={limit:g} points are unreachable on {examples} test examples unless errors are negatively "
-            f"correlated: a disagreement at its own budget of {limits['disagreement']:g} % brings up to "
-            f"{at_budget:.2g} points. N >= {math.ceil(examples * (at_budget / limit) ** 2)} test examples make it "
-            f"reachable."
-        )
-    return tuple(said)

@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
 
 from ..errors import TaskError
-from ..training.task import Recipe
+from ..training.recipe import Recipe
 
 _MakeModel = Callable[[], nn.Module]
 _MakeOptimizer = Callable[[nn.Module], Optimizer]

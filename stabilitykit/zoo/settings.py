@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from ..training.corpus import Corpus
-from ..training.data import Data, RandomCropFlip
+from ..training.data import Data
+from ..training.images import RandomCropFlip
 from ..training.language import LanguageRecipe
+from ..training.recipe import Recipe
 from ..training.schedule import warmup_cosine
-from ..training.task import Recipe
 from .qrnn import QRNN
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from stabilitykit.estimates.estimate import Estimate
-from stabilitykit.estimates.flip_floor import floor_estimate, training_sd_estimate, unreachable, where_from
+from stabilitykit.estimates.flip_floor import floor_estimate, training_sd_estimate, where_from
 from stabilitykit.estimates.intervals import pairwise_estimate, sd_estimate
 from stabilitykit.estimates.metrics import churn, distribution_variance, flip_floor
+from stabilitykit.verdicts.unreachable import unreachable
 
 FLOOR = Estimate(0.20, 0.18, 0.22, runs=10, method="jackknife over runs")
 

@@ -27,7 +27,8 @@ from stabilitykit.execution.payload import CannotSend, Payload, SentPayload
 from stabilitykit.execution.variables import VariableChanges
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.run_store import RunStore
-from stabilitykit.training.task import LoopTask, Recipe
+from stabilitykit.training.recipe import Recipe
+from stabilitykit.training.task import LoopTask
 from stabilitykit.training.trainer import Trainer
 from tests.store_names import key_of, session_id
 

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stabilitykit.errors import ConfigError
-from stabilitykit.execution.devices import Slots, device_of
+from stabilitykit.plugin.xdist import Slots
+from stabilitykit.training.environment import device_of
 
 
 def test_a_replacement_takes_the_slot_of_the_worker_that_died() -> None:

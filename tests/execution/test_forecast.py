@@ -9,11 +9,12 @@ import pytest
 from stabilitykit.errors import BudgetError, ConfigError, UsageError
 from stabilitykit.estimates.estimate import Estimate
 from stabilitykit.estimates.metrics import floor_of_churn
-from stabilitykit.execution.forecast import PlannedStudy, Question, summarize_plan
+from stabilitykit.execution.forecast import Question, summarize_plan
 from stabilitykit.execution.session import measure
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.render.forecast_table import plan_table
 from stabilitykit.study.asserts import assert_accuracy_sd, assert_correlation, assert_ensemble_delta, assert_within
+from stabilitykit.study.planned_study import PlannedStudy
 from stabilitykit.testing import FakeTask
 from stabilitykit.verdicts.budgets import Budget
 

@@ -19,10 +19,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.training.corpus import Corpus
-from stabilitykit.training.data import DatasetExamples, Layout, RandomCropFlip
+from stabilitykit.training.data import DatasetExamples, Layout
+from stabilitykit.training.images import RandomCropFlip
 from stabilitykit.training.language import LanguageRecipe
+from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.run import Run
-from stabilitykit.training.task import Recipe, Task, as_task
+from stabilitykit.training.task import Task, as_task
 from stabilitykit.training.trainer import Trainer
 from stabilitykit.zoo import cifar10
 from stabilitykit.zoo.qrnn import QRNN

@@ -25,9 +25,10 @@ from stabilitykit.store.catalog import Catalog
 from stabilitykit.store.pruning import Pruning
 from stabilitykit.store.shared_epochs import _WRITING, Prefixes
 from stabilitykit.training.control import prove_isolation
+from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.run import TRACED_EPOCHS, Run
 from stabilitykit.training.schedule import warmup_cosine
-from stabilitykit.training.task import Recipe, as_task
+from stabilitykit.training.task import as_task
 from stabilitykit.training.trainer import Trainer
 from tests.seeds import BASE_SEED
 from tests.store_names import session_id
@@ -418,7 +419,7 @@ class TestStudy:
         assert len(self.prefixes(tmp_path)) == 1
 
     def test_keys_of_studies_without_an_onset_are_what_they_were(self):
-        from stabilitykit.execution.session import _identity
+        from stabilitykit.execution.identity import _identity
 
         assert _identity(NoiseProtocol("init", runs=2)) == {
             "vary": ["init"],

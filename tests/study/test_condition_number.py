@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stabilitykit.errors import ProtocolError, StabilityError, TaskError
-from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.sources import Perturbation
+from stabilitykit.protocol import NoiseProtocol, Perturbation
 from stabilitykit.store.record import RunRecord
 from stabilitykit.study.condition_number import condition_number_of, distance
 from stabilitykit.testing import FakeTask

@@ -26,7 +26,8 @@ from stabilitykit.execution.session import measure
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.study.asserts import assert_within
 from stabilitykit.testing import FakeTask, fake_study
-from stabilitykit.training.task import LoopTask, Recipe
+from stabilitykit.training.recipe import Recipe
+from stabilitykit.training.task import LoopTask
 from stabilitykit.verdicts.budgets import Budget
 from stabilitykit.verdicts.limits import Outcome
 from tests.seeds import BASE_SEED

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from stabilitykit.training.checkpoint import CannotKeep, fits, flatten, state_of, take_state, unflatten
+from stabilitykit.store.plain_values import CannotKeep, flatten, unflatten
+from stabilitykit.training.checkpoint import fits, state_of, take_state
 from stabilitykit.training.streams import GeneratorStates, Stream, seed_generators
 
 CPU = torch.device("cpu")

@@ -17,8 +17,9 @@ from stabilitykit.errors import IsolationError, TaskError
 from stabilitykit.execution.session import measure
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.training.control import Control, _scrambled_generators, prove_isolation
+from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.streams import seed_generators
-from stabilitykit.training.task import Recipe, as_task
+from stabilitykit.training.task import as_task
 from stabilitykit.training.trainer import Trainer
 
 pytestmark = pytest.mark.trains

@@ -16,13 +16,13 @@ from stabilitykit.errors import TaskError
 from stabilitykit.training.data import (
     DatasetExamples,
     Layout,
-    RandomCropFlip,
     TensorExamples,
     check_data,
     examples_of,
     split_indices,
     takes_generator,
 )
+from stabilitykit.training.images import RandomCropFlip
 
 CPU = Layout(torch.device("cpu"))
 

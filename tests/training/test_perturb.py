@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stabilitykit.errors import PerturbationError
-from stabilitykit.sources import Perturbation
+from stabilitykit.protocol import Perturbation
 from stabilitykit.training.perturb import _shuffled, perturb_model
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

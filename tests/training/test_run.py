@@ -12,7 +12,7 @@ from torch.utils.data import TensorDataset
 
 from stabilitykit.errors import ProtocolError, TaskError
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.training.data import RandomCropFlip
+from stabilitykit.training.images import RandomCropFlip
 from stabilitykit.training.run import TRACED_EPOCHS, Run, combined_digest, state_digest
 
 CPU = torch.device("cpu")

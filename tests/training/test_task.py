@@ -14,15 +14,15 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from stabilitykit.errors import PerturbationError, ProtocolError, TaskError
-from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.sources import Perturbation
+from stabilitykit.protocol import NoiseProtocol, Perturbation
 from stabilitykit.store.fingerprint import fingerprint
 from stabilitykit.training.control import prove_isolation
-from stabilitykit.training.data import RandomCropFlip
+from stabilitykit.training.images import RandomCropFlip
+from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.run import Run
 from stabilitykit.training.schedule import CosineCycles, warmup_cosine
 from stabilitykit.training.streams import Stream
-from stabilitykit.training.task import BlackBoxTask, LoopTask, Recipe, as_task, check_outputs
+from stabilitykit.training.task import BlackBoxTask, LoopTask, as_task, check_outputs
 from stabilitykit.training.trainer import Trainer
 from tests.seeds import BASE_SEED
 

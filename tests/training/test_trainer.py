@@ -21,10 +21,11 @@ from torch.optim.optimizer import _global_optimizer_pre_hooks
 from torch.utils.data import Dataset
 
 from stabilitykit.errors import PerturbationError
-from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.sources import Perturbation
-from stabilitykit.training.task import LoopTask, Recipe, as_task
-from stabilitykit.training.trainer import Trainer, _nudge
+from stabilitykit.protocol import NoiseProtocol, Perturbation
+from stabilitykit.training.gradient_rounding import _nudge
+from stabilitykit.training.recipe import Recipe
+from stabilitykit.training.task import LoopTask, as_task
+from stabilitykit.training.trainer import Trainer
 from tests.seeds import BASE_SEED
 
 pytestmark = pytest.mark.trains

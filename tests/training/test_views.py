@@ -15,11 +15,10 @@ from torch.utils.data import TensorDataset
 from stabilitykit.errors import TaskError
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.fingerprint import fingerprint
-from stabilitykit.training.data import RandomCropFlip
+from stabilitykit.training.images import ImageViews, RandomCropFlip
+from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.run import Run
 from stabilitykit.training.streams import Stream
-from stabilitykit.training.task import Recipe
-from stabilitykit.training.views import ImageViews
 from tests.seeds import BASE_SEED
 
 CPU = torch.device("cpu")

@@ -12,16 +12,9 @@ from scipy import stats
 
 from stabilitykit.estimates.estimate import Estimate
 from stabilitykit.estimates.intervals import pairwise_estimate
-from stabilitykit.verdicts.power import (
-    REPLICATES,
-    cv_of,
-    most_runs_needed,
-    objections,
-    prospects,
-    resolution,
-    runs_needed,
-)
+from stabilitykit.verdicts.power import REPLICATES, cv_of, most_runs_needed, prospects, resolution, runs_needed
 from stabilitykit.verdicts.sequential_levels import levels, looks
+from stabilitykit.verdicts.unreachable import objections
 
 RATIOS = (1.25, 1.5, 1.75, 2, 2.5, 3)
 

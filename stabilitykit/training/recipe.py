@@ -1,0 +1,308 @@
+"""The paper's loop: a model, its data and its settings, trained by us, the fastest path."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from ..errors import TaskError
+from ..estimates.metrics import accuracy, cross_entropy, flatten_examples, rmse
+from ..protocol import NoiseProtocol, Source
+from .data import Data, Examples, Layout, check_data, examples_of, fetched, split_indices
+from .images import ImageViews
+from .run import Run, check_onset
+from .schedule import CosineCycles, Schedule
+from .streams import Stream
+from .task import Task, TrainingError, _as_labels, _sample, check_outputs, content_digest
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Recipe(Task):
+    """A model, its data and its settings: the loop is ours, so every source can be isolated.
+
+    >>> x, y = torch.randn(8, 3), torch.tensor([0, 1] * 4)
+    >>> recipe = Recipe(
+    ...     model=lambda: nn.Linear(3, 2),
+    ...     train=(x, y),
+    ...     test=(x, y),
+    ...     epochs=2,
+    ...     batch_size=4,
+    ...     optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+    ... )
+    >>> recipe.with_snapshots(cycles=2).schedule
+    CosineCycles(cycles=2, warmup_epochs=0)
+    """
+
+    model: Callable[[], nn.Module]  #: makes a new model; its parameters come from the stream ``init``
+    train: Data  #: inputs and labels, or a map-style Dataset
+    test: Data  #: scored after training; its labels decide between classification (integer) and regression (float)
+    epochs: int
+    batch_size: int
+    optimizer: Callable[[nn.Module], Optimizer]  #: makes the optimizer, with whatever parameter groups it likes
+    schedule: Schedule | None = None  #: factor on each group's learning rate, set before every step
+    loss: Callable[[Tensor, Tensor], Tensor] | None = (
+        None  #: of (output, labels); None: cross-entropy, or squared error
+    )
+    augment: Callable[..., Tensor] | None = None  #: random change to each batch of inputs, such as `RandomCropFlip`
+    drop_last: bool = False  #: leave out a last batch that is not full
+    dtype: torch.dtype | None = None  #: of the model and its floating-point inputs
+    memory_format: torch.memory_format | None = None  #: ``torch.channels_last`` speeds most convolutional nets up
+    #: `torch.compile` the model's forward, which must trace as one graph. It takes a minute or more in each process
+    #: that trains (not in each run), and a small convolutional net on a CPU gained nothing that could be measured.
+    compile: bool = False
+    num_workers: int = 0  #: loader processes for a Dataset; the bits do not depend on it
+    curve: bool = False  #: score the test set after every epoch
+    keep_weights: bool = False  #: keep each run's final weights in the store, for `Study.cka`
+    snapshots: int = 0  #: cycles whose last models are averaged; set by `with_snapshots`
+    views: ImageViews | None = None  #: of each test image, whose outputs are averaged; set by `with_tta`
+    eval_batch_size: int = 1000
+    name: str = "recipe"  #: in reports
+    _prepared: dict[object, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        check_makers(self.model, self.optimizer)
+        check_counts(epochs=self.epochs, batch_size=self.batch_size, eval_batch_size=self.eval_batch_size)
+        check_data("train", self.train)
+        check_data("test", self.test)
+        if isinstance(self.schedule, CosineCycles):
+            self.schedule.check(self.epochs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was prepared from the data: it goes by identities that are this process's own."""
+        return vars(self) | {"_prepared": {}}
+
+    def __repr__(self) -> str:
+        """Name what it trains and how long, without its data: test failures show it."""
+        snapshots = f", snapshots={self.snapshots}" if self.snapshots else ""
+        views = f", views={len(self.views)}" if self.views else ""
+        model = getattr(self.model, "__name__", repr(self.model))
+        settings = f"epochs={self.epochs}, batch_size={self.batch_size}{snapshots}{views}"
+        return f"Recipe({self.name!r}, model={model}, {settings})"
+
+    def with_snapshots(self, cycles: int = 5, *, warmup_epochs: float | None = None) -> Recipe:
+        """Return this recipe as a snapshot ensemble: same epochs, several cycles, the mean logits of their last models.
+
+        The schedule becomes cyclic cosine with the warm-up of this recipe's own (or ``warmup_epochs``) in every cycle.
+        Source: Huang et al., 2017; Summers & Dinneen, section 5.
+        """
+        if isinstance(cycles, bool) or not isinstance(cycles, int) or cycles < 2:
+            raise TaskError(f"Expected with_snapshots(cycles) with cycles >= 2 but got {cycles!r}; one is no ensemble.")
+        own = self.schedule.warmup_epochs if isinstance(self.schedule, CosineCycles) else 0
+        schedule = CosineCycles(cycles, own if warmup_epochs is None else warmup_epochs)
+        return dataclasses.replace(self, schedule=schedule, snapshots=cycles)
+
+    def with_tta(self, *, flip: bool = True, shift: int = 0) -> Recipe:
+        """Return this recipe with test-time augmentation: same training, the mean outputs over views of each image.
+
+        The views are all shifts by up to ``shift`` pixels over a border of zeros, (2 shift + 1)² of them, each also
+        mirrored where ``flip``. They are the same in every run, and scoring takes as many times longer.
+        Source: Summers & Dinneen, ICML 2021, section 5, whose flip-crop81 is ``flip=True, shift=4``.
+        """
+        return dataclasses.replace(self, views=ImageViews(flip, shift))
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels of ``test``; a Dataset is read once for them."""
+        if isinstance(self.test, tuple):
+            return _as_labels(self.test[1])
+        key = "labels", id(self.test)
+        if key not in self._prepared:
+            examples = self._examples(self.test, torch.device("cpu"))
+            self._prepared[key] = _as_labels(torch.cat([y for _, y in self._in_order(examples)]))
+        labels: Tensor = self._prepared[key]
+        return labels
+
+    def content(self) -> object:
+        """Every field by name, a Dataset with some of its items."""
+        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        # Neither changes the bits of a run.
+        for name in ("_prepared", "num_workers", "name"):
+            del fields[name]
+        fields["items"] = [_sample(data) for data in (self.train, self.test) if not isinstance(data, tuple)]
+        return fields
+
+    def identity(self) -> dict[str, object]:
+        """The data, of a Dataset some of its items, and the epochs."""
+        parts = [data if isinstance(data, tuple) else (len(data), _sample(data)) for data in (self.train, self.test)]  # type: ignore[arg-type]  # sized, as `check_data` has seen
+        train, test = map(content_digest, parts)
+        return {**super().identity(), "train": train, "test": test, "epochs": self.epochs}
+
+    def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
+        """Build the model once, move the weight, and score one small batch."""
+        super().check(protocol, device)
+        check_onset(protocol.onset, self.epochs)
+        plan = protocol.plans()[0]
+        run = Run(plan, device)
+        with Stream(run.acting.stochastic, device):
+            model = self._build(run)
+            new_optimizer(self.optimizer, run.perturb(model))
+            examples = self._examples(self.test, device)
+            few = [torch.arange(min(2, len(examples)))]
+            (x, y) = next(iter(examples.batches(few, item_seed=0)))
+            if self.views is not None:
+                self.views.check(x, self.labels)
+            with torch.no_grad():  # not inference_mode: a tensor that the model caches here must serve its training
+                outputs = model.eval()(x)
+        check_outputs(outputs, y.cpu(), self.labels)
+
+    def fit(self, run: Run) -> Tensor:
+        """Train one model and return its test outputs, averaged over the snapshots if there are any."""
+        train, test = self._examples(self.train, run.device), self._examples(self.test, run.device)
+        model = run.perturb(self._build(run))
+        optimizer = new_optimizer(self.optimizer, model)
+        outputs: Tensor | None = None
+        for epoch in run.epochs(self.epochs, state=(model, optimizer)):
+            self._train_epoch(run, model, optimizer, train, epoch)
+            done = epoch + 1
+            at_snapshot = bool(self.snapshots) and done % (self.epochs // self.snapshots) == 0
+            if at_snapshot:
+                _check_rate_is_zero(optimizer, done)
+            outputs = self._predict(run, model, test) if self.curve or at_snapshot else None
+            if outputs is not None:
+                run.curve += [_scores(outputs, self.labels)] if self.curve else []
+                run.snapshots += [outputs] if at_snapshot else []
+        if run.snapshots:
+            return torch.stack(run.snapshots).mean(0)
+        return self._predict(run, model, test) if outputs is None else outputs
+
+    def _train_epoch(self, run: Run, model: nn.Module, optimizer: Optimizer, train: Examples, epoch: int) -> None:
+        model.train()
+        forward = self._forward(model)
+        loss_of = self.loss or (_class_loss if self.is_classification else _squared_error)
+        steps = len(train) // self.batch_size if self.drop_last else -(-len(train) // self.batch_size)
+        total = torch.zeros((), device=run.device)
+        batches = run.batches(train, self.batch_size, augment=self.augment, drop_last=self.drop_last)
+        for step, (x, y) in enumerate(batches, start=1):
+            optimizer.zero_grad()
+            loss = loss_of(forward(x), y)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature has no types
+            if self.schedule is not None:
+                set_rate(optimizer, self.schedule(epoch + step / steps, self.epochs))
+            optimizer.step()
+            total += loss.detach()
+        if not torch.isfinite(total):
+            raise TrainingError(f"the loss became {total.item()} in epoch {epoch} (from 0)")
+
+    def _build(self, run: Run) -> nn.Module:
+        model = new_model(self.model, run).to(run.device, self.dtype)
+        return model.to(memory_format=self.memory_format) if self.memory_format else model
+
+    def _examples(self, data: Data, device: torch.device) -> Examples:
+        """Convert data once, for all runs of this recipe and of those derived from it."""
+        layout = Layout(device, self.dtype, self.memory_format)
+        versions = tuple(part._version for part in data) if isinstance(data, tuple) else ()
+        key = (id(data), versions, layout, self.num_workers)
+        if key not in self._prepared:
+            self._prepared[key] = data, examples_of(data, layout, self.num_workers)  # data kept, so its id stays taken
+        examples: Examples = self._prepared[key][1]
+        return examples
+
+    def _in_order(self, examples: Examples) -> Any:
+        return examples.batches(split_indices(torch.arange(len(examples)), self.eval_batch_size), item_seed=0)
+
+    def _predict(self, run: Run, model: nn.Module, test: Examples) -> Tensor:
+        # In a stream of its own, so that scoring an epoch more or less never changes the training.
+        with Stream(0, run.device), torch.no_grad():
+            model.eval()
+            forward = self._forward(model)
+            forward = functools.partial(self.views.mean, forward) if self.views else forward
+            return fetched((forward(x) for x, _ in self._in_order(test)), run.device)
+
+    def _forward(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        return functools.partial(self._compiled, model) if self.compile else model
+
+    @functools.cached_property
+    def _compiled(self) -> Callable[[nn.Module, Tensor], Tensor]:
+        # The model is an argument, so that every run's finds the code that the first one's was compiled to. Shapes are
+        # static, or which code a batch meets would depend on the batches before it. The compiler takes only so many
+        # shapes for one code object: each recipe has its own, and past the limit fullgraph makes an error of it.
+        own = types.FunctionType(_call.__code__.replace(), globals())
+        return torch.compile(own, dynamic=False, fullgraph=True)
+
+
+def check_makers(model: object, optimizer: object) -> None:
+    """Raise `TaskError` unless both are functions that make a new one for every run."""
+    for name, make in (("model", model), ("optimizer", optimizer)):
+        if not callable(make):
+            raise TaskError(
+                f"Expected {name}= to be a function that makes a new one for every run but got "
+                f"{type(make).__name__}. Write {name}=lambda{' model' * (name == 'optimizer')}: ..."
+            )
+    if isinstance(model, nn.Module):
+        raise TaskError(
+            f"Expected model= to be a function that makes a new model for every run but got a "
+            f"{type(model).__name__}: a second run would go on training the first one's weights. "
+            f"Write model=lambda: {type(model).__name__}(...)."
+        )
+
+
+def check_counts(**counts: object) -> None:
+    """Raise `TaskError` unless all are integers of 1 or more."""
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise TaskError(f"Expected {name} >= 1 but got {name}={value!r}.")
+
+
+def new_model(make: Callable[[], nn.Module], run: Run) -> nn.Module:
+    """Return a model whose parameters come from the run's stream ``init``."""
+    with run.stream(Source.INIT):
+        model = make()
+    if not isinstance(model, nn.Module):
+        raise TaskError(f"Expected model() to return a torch.nn.Module but it returned {type(model).__name__}.")
+    if next(model.parameters(), None) is None:
+        raise TaskError(f"Expected a model with parameters to train but {type(model).__name__} has none.")
+    return model
+
+
+def new_optimizer(make: Callable[[nn.Module], Optimizer], model: nn.Module) -> Optimizer:
+    """Return the model's optimizer, each group of which knows the rate that a schedule's factors are on."""
+    optimizer = make(model)
+    if not isinstance(optimizer, Optimizer):
+        raise TaskError(f"Expected optimizer(model) to return a torch Optimizer but got {type(optimizer).__name__}.")
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return optimizer
+
+
+def set_rate(optimizer: Optimizer, factor: float) -> None:
+    """Set each group's learning rate to ``factor`` times its first one."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"] * factor
+
+
+def _call(model: nn.Module, x: Tensor) -> Tensor:
+    outputs: Tensor = model(x)
+    return outputs
+
+
+def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    # Our classes come last, torch's second; and it takes no int32. Floating-point labels are probabilities of classes.
+    labels = labels.movedim(-1, 1) if labels.is_floating_point() else labels.long()
+    return functional.cross_entropy(logits.movedim(-1, 1), labels)
+
+
+def _squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    # [N, 1] against [N] would be broadcast to all pairs.
+    return functional.mse_loss(outputs.reshape(targets.shape), targets.to(outputs.dtype))
+
+
+def _check_rate_is_zero(optimizer: Optimizer, epochs: int) -> None:
+    rates = [group["lr"] for group in optimizer.param_groups]
+    if max(rates) > 1e-6 * max(group["initial_lr"] for group in optimizer.param_groups):
+        raise TrainingError(f"a snapshot is due after {epochs} epochs, but the learning rate is {max(rates):g}, not 0")
+
+
+def _scores(outputs: Tensor, labels: Tensor) -> dict[str, float]:
+    if labels.is_floating_point():
+        return {"rmse": float(rmse(outputs.reshape(1, *labels.shape), labels))}
+    logits, classes = flatten_examples(outputs[None], labels)
+    return {"accuracy": float(accuracy(logits, classes)), "cross_entropy": float(cross_entropy(logits, classes))}
