@@ -67,8 +67,9 @@ class LanguageMeasures(Measures):
         del compute["ensemble_delta"]  # of accuracy: every pair's logits would have to be added, and searched
         return compute
 
-    def _correlation(self, coefficient: Callable[[Runs], Tensor]) -> Tensor:
-        return coefficient([scores.sample for scores in self._tokens])
+    @property
+    def _numbers(self) -> Runs:
+        return [scores.sample for scores in self._tokens]
 
     def _ensemble_delta(self, name: str) -> Tensor:
         if name == "perplexity":

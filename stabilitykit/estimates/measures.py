@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from ..errors import TaskError
 from .estimate import Estimate
 from .flip_floor import floor_estimate, training_sd_estimate
 from .intervals import mean_estimate, pairwise_estimate, sd_estimate
+from .measure_kinds import PAPER, delta_name, kind_of, sd_name, task_kind
 from .metrics import (
     Runs,
     accuracy,
@@ -31,14 +32,11 @@ from .metrics import (
     rmse,
     spearman,
 )
-
-#: A metric of the user's own: one run's outputs and the labels in, a number out.
-Metric: TypeAlias = Callable[[Tensor, Tensor], float]
+from .scores import Metric as Metric  # noqa: PLC0414  # the type of an argument of `Measures`
+from .scores import TaskKind, further_scores, score_kind
 
 #: R runs' outputs and the labels in, float64 ``[R]`` out.
 Score: TypeAlias = Callable[[Runs, Tensor], Tensor]
-
-_CORRELATIONS: Mapping[str, Callable[[Runs], Tensor]] = {"correlation": spearman, "pearson": pearson}
 
 
 class Measures(Mapping[str, Estimate]):
@@ -121,14 +119,21 @@ class Measures(Mapping[str, Estimate]):
     @property
     def of_variability(self) -> tuple[str, ...]:
         """The paper's five measures of variability, or those of them that the task has."""
-        of_main = f"{next(iter(self._scores))}_sd"
-        names = dict.fromkeys((of_main, "cross_entropy_sd", "disagreement", "correlation", self.main_delta))
-        return tuple(name for name in names if name in self)
+        return tuple(name for name in PAPER[task_kind(self)] if kind_of(name).is_spread)
+
+    @property
+    def main_sd(self) -> str:
+        """The SD of accuracy, or of RMSE where the task is a regression."""
+        return sd_name(self._main_score)
 
     @property
     def main_delta(self) -> str:
         """The ensemble delta of accuracy, or of RMSE where the task is a regression."""
-        return _delta_name(next(iter(self._scores)))
+        return delta_name(self._main_score)
+
+    @property
+    def _main_score(self) -> str:
+        return next(iter(self._scores))
 
     @property
     def examples(self) -> int:
@@ -146,22 +151,28 @@ class Measures(Mapping[str, Estimate]):
         compute: dict[str, Callable[[], Estimate]] = {}
         for name in self._scores:
             compute[name] = lambda name=name: mean_estimate(self.of_runs(name).numpy())  # type: ignore[misc]  # mypy cannot see the default
-            compute[f"{name}_sd"] = lambda name=name: self._sd(name)  # type: ignore[misc]  # as above
+            compute[sd_name(name)] = lambda name=name: self._sd(name)  # type: ignore[misc]  # as above
         if self._classes:
             compute["flip_floor"] = self._flip_floor
             compute["training_sd"] = self._training_sd
-            compute["disagreement"] = lambda: self._over_pairs(
-                "disagreement", percent_of=self.examples, least=0, most=100
-            )
-        compute["correlation"] = lambda: self._over_pairs("correlation", least=-1, most=1)
-        compute["pearson"] = lambda: self._over_pairs("pearson", least=-1, most=1)
-        for name in self._scores:
-            delta = _delta_name(name)
+            compute["disagreement"] = lambda: self._over_pairs("disagreement")
+        compute["correlation"] = lambda: self._over_pairs("correlation")
+        compute["pearson"] = lambda: self._over_pairs("pearson")
+        for delta in self._deltas:
             compute[delta] = lambda delta=delta: self._over_pairs(delta)  # type: ignore[misc]  # as above
         return compute
 
-    def _over_pairs(self, name: str, **about: Any) -> Estimate:
-        return pairwise_estimate(self.pairs(name).numpy(), **about)
+    @property
+    def _deltas(self) -> dict[str, str]:
+        """The score that each ensemble delta is of."""
+        return {delta_name(name): name for name in self._scores if score_kind(name).of_run is None}
+
+    def _over_pairs(self, name: str) -> Estimate:
+        kind, pairs = kind_of(name), self.pairs(name).numpy()
+        if kind.is_delta:  # whose size alone is known to end somewhere
+            return pairwise_estimate(pairs)
+        percent_of = self.examples if kind.counts_examples else None
+        return pairwise_estimate(pairs, percent_of=percent_of, least=kind.least, most=kind.most)
 
     @cached_property
     def _of_pairs(self) -> dict[str, Tensor]:
@@ -170,12 +181,14 @@ class Measures(Mapping[str, Estimate]):
     def _score_pairs(self, name: str) -> Tensor:
         if name == "disagreement":
             return disagreement(self.predicted)
-        if name in _CORRELATIONS:
-            return self._correlation(_CORRELATIONS[name])
-        return self._ensemble_delta({_delta_name(score): score for score in self._scores}[name])
+        if name == "correlation":
+            return spearman(self._numbers)
+        if name == "pearson":
+            return pearson(self._numbers)
+        return self._ensemble_delta(self._deltas[name])
 
     def _sd(self, name: str) -> Estimate:
-        return sd_estimate(self.of_runs(name).numpy(), robust=has_heavy_tails(name))
+        return sd_estimate(self.of_runs(name).numpy(), robust=score_kind(name).has_heavy_tails)
 
     def _flip_floor(self) -> Estimate:
         return floor_estimate(churn(correctness(self.predicted, self._labels)).numpy(), self.examples)
@@ -183,8 +196,10 @@ class Measures(Mapping[str, Estimate]):
     def _training_sd(self) -> Estimate:
         return training_sd_estimate(self["accuracy_sd"], self["flip_floor"], self.examples)
 
-    def _correlation(self, coefficient: Callable[[Runs], Tensor]) -> Tensor:
-        return coefficient(self._outputs)
+    @property
+    def _numbers(self) -> Runs:
+        """What is correlated between runs."""
+        return self._outputs
 
     def _ensemble_delta(self, name: str) -> Tensor:
         if name == "accuracy":
@@ -192,14 +207,6 @@ class Measures(Mapping[str, Estimate]):
         if name == "cross_entropy":
             return cross_entropy_ensemble_delta(self._outputs)
         return ensemble_delta(self._outputs, self._labels, self._scores[name])
-
-
-def has_heavy_tails(score: str) -> bool:
-    """Whether the SD of a score needs the robust interval.
-
-    Cross-entropy has heavier tails than accuracy, and so may a metric of which nothing is known.
-    """
-    return score not in ("accuracy", "rmse")
 
 
 def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:
@@ -212,7 +219,7 @@ def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:
         if not isinstance(name, str) or not name.isidentifier():
             why = "is no identifier, so no budget could name it"
             raise TaskError(f"Expected each key of metrics= to name a new metric but got {name!r}, which {why}.")
-        measures = {name, f"{name}_sd", _delta_name(name)}
+        measures = {name, sd_name(name), delta_name(name)}
         if measures & taken:
             why = f"would measure {', '.join(sorted(measures & taken))} a second time"
             raise TaskError(f"Expected each key of metrics= to name a new metric but got {name!r}, which {why}.")
@@ -221,12 +228,14 @@ def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:
             raise TaskError(f"Expected metrics[{name!r}] to be a function of logits and labels but got {metric!r}.")
 
 
-def _delta_name(score: str) -> str:
-    return "ensemble_delta" if score == "accuracy" else f"{score}_ensemble_delta"
-
-
 def _built_in_scores(classes: bool) -> dict[str, Score]:
-    return {"accuracy": accuracy, "cross_entropy": cross_entropy} if classes else {"rmse": rmse}
+    paper: dict[str, Score] = {"accuracy": accuracy, "cross_entropy": cross_entropy} if classes else {"rmse": rmse}
+    further = further_scores(TaskKind.CLASSES if classes else TaskKind.REGRESSION)
+    return paper | {name: _of_each_run(of_run) for name, of_run in further.items()}
+
+
+def _of_each_run(of_run: Metric) -> Score:
+    return lambda outputs, labels: torch.tensor([float(of_run(run, labels)) for run in outputs], dtype=torch.float64)
 
 
 def _each_run(name: str, metric: Metric) -> Score:

@@ -13,16 +13,7 @@ from scipy import special  # and not scipy.stats, whose import costs a second
 
 from .estimate import Estimate
 from .intervals import ChiSquare, StudentT
-
-#: Measures of likeness: 1 less the measure is what spreads.
-_OF_LIKENESS = frozenset({"correlation", "pearson"})
-
-
-def is_spread(metric: str) -> bool:
-    """Whether a measure says how far runs differ: an SD over runs, or a mean over pairs of them."""
-    if metric == "training_sd":  # explains one, and is known far too badly to be one
-        return False
-    return metric in _OF_LIKENESS or metric == "disagreement" or metric.endswith(("_sd", "ensemble_delta"))
+from .measure_kinds import kind_of
 
 
 def spread_of(metric: str, estimate: Estimate) -> Estimate:
@@ -31,9 +22,10 @@ def spread_of(metric: str, estimate: Estimate) -> Estimate:
     >>> print(spread_of("correlation", Estimate(0.875, 0.8125, 0.9375, runs=10, method="jackknife over runs")))
     0.12 [0.06, 0.19]
     """
-    if metric in _OF_LIKENESS:
+    kind = kind_of(metric)
+    if kind.is_likeness:
         return _mirrored(estimate, 1.0)
-    if metric.endswith("ensemble_delta") and estimate.value < 0:
+    if kind.is_delta and estimate.value < 0:
         return _mirrored(estimate, 0.0)
     return estimate
 

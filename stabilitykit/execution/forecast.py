@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,9 @@ import torch
 from torch import Tensor
 
 from ..estimates.estimate import Estimate
+from ..estimates.measure_kinds import FLOOR, kind_of
 from ..estimates.measures import Measures, Metric, check_metrics
+from ..estimates.ratios import spread_of
 from ..protocol import NoiseProtocol
 from ..store.catalog import Catalog, Entry
 from ..store.run_files import FORMAT
@@ -22,7 +23,7 @@ from ..training.task import Task, as_task
 from ..training.trainer import Trainer
 from ..verdicts.budgets import Budget, Verdict, check_is_budget
 from ..verdicts.gate import Gate
-from ..verdicts.power import ASSUMED_CV, ASSUMED_CV_OF_DELTAS, cv_of, most_runs_needed, prospects, runs_needed
+from ..verdicts.power import cv_of, most_runs_needed, prospects, runs_needed
 from ..verdicts.sequential_levels import looks
 from ..verdicts.unreachable import objections
 from .identity import identity, key_of
@@ -34,12 +35,6 @@ TRUTHS = (0.5, 1.0, 1.25, 1.5, 2.0)
 
 #: Stored runs that a plan looks into: at least, or pairs have no interval, and at most.
 _FEWEST, _PILOT = 3, 30
-
-#: Measures whose budget is the least that is accepted: 1 less the measure is what spreads.
-_LIKENESS = ("correlation", "pearson")
-
-#: What no model's spread can exceed.
-_MOST_SPREAD = {"accuracy_sd": 50.0, "disagreement": 100.0, "ensemble_delta": 100.0, "correlation": 2.0, "pearson": 2.0}
 
 
 @dataclass(eq=False)
@@ -207,8 +202,8 @@ def _limit(question: Question, budget: Budget, metric: str, sequential: bool) ->
     limit, ratio = budget.limits[metric], budget.ratios[metric]
     alpha, beta, runs = budget.alpha_each, budget.beta, question.protocol.runs
     found = question.estimate(metric)
-    spread = None if found is None else _spread(metric, found)
-    allowed = 1 - limit if metric in _LIKENESS else limit
+    spread = None if found is None else spread_of(metric, found)
+    allowed = kind_of(metric).spread(limit)
     described: dict[str, Any] = {
         "metric": metric,
         "budget": limit,
@@ -217,13 +212,13 @@ def _limit(question: Question, budget: Budget, metric: str, sequential: bool) ->
         "beta": beta,
         "sequential": sequential,
         "stored_value": None if found is None else found.value,
-        "stored_share": None if spread is None or not allowed else spread[0] / allowed,
+        "stored_share": None if spread is None or not allowed else spread.value / allowed,
     }
     if not allowed:  # a difference that was seen is not to be doubted
         return described | {"fixed_runs": None, "most_runs": None, "assumes": "any difference fails", "prospects": []}
     cv, assumes = _precision(metric, spread)
     looked_at = looks(runs) if sequential else (runs,)
-    truths = [truth for truth in TRUTHS if truth * allowed <= _MOST_SPREAD.get(metric, math.inf)]
+    truths = [truth for truth in TRUTHS if truth * allowed <= kind_of(metric).most_spread]
     too_few = cv is not None and runs < _FEWEST  # two runs are one pair, without an interval
     return described | {
         "fixed_runs": runs_needed(ratio, alpha, beta, cv),
@@ -233,29 +228,19 @@ def _limit(question: Question, budget: Budget, metric: str, sequential: bool) ->
     }
 
 
-def _precision(metric: str, spread: tuple[float, float, float, int] | None) -> tuple[float | None, str]:
+def _precision(metric: str, spread: Estimate | None) -> tuple[float | None, str]:
     """Return the CV of a mean over pairs, None for an SD, and what is assumed."""
-    if metric.endswith("_sd"):
+    if kind_of(metric).is_sd:
         return None, "normal scores"
-    cv = None if spread is None else cv_of(*spread)
+    cv = None if spread is None else cv_of(spread.value, spread.low, spread.high, spread.runs)
     if spread is not None and cv:
-        return float(f"{cv:.2g}"), f"CV {cv:.2g}, of {spread[3]} stored runs"
-    usual = ASSUMED_CV.get(metric, ASSUMED_CV_OF_DELTAS)
+        return float(f"{cv:.2g}"), f"CV {cv:.2g}, of {spread.runs} stored runs"
+    usual = kind_of(metric).assumed_cv
     return usual, f"CV {usual:g}, the largest that was seen on simulated networks: {_FEWEST} stored runs would tell"
 
 
-def _spread(metric: str, found: Estimate) -> tuple[float, float, float, int]:
-    """Turn an estimate so that more is worse: value, bounds, runs."""
-    value, low, high = found.value, found.low, found.high
-    if metric in _LIKENESS:
-        value, low, high = 1 - value, 1 - high, 1 - low
-    elif metric.endswith("ensemble_delta") and value < 0:
-        value, low, high = -value, -high, -low
-    return value, low, high, found.runs
-
-
 def _warnings(question: Question) -> Iterable[str]:
-    floor = question.estimate("flip_floor")
+    floor = question.estimate(FLOOR)
     for budget, _ in question.budgets:
         yield from objections(budget.limits, question.examples, floor)
     if question.private:

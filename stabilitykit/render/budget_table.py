@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..estimates.measure_kinds import kind_of
 from ..verdicts.calibration import Calibration, Proposal
 from .study_table import short_name
 
@@ -32,7 +33,7 @@ def calibration_table(calibrations: Sequence[Calibration]) -> list[str]:
 
 def _cells(proposal: Proposal) -> tuple[str, ...]:
     rates = (proposal.alarm, proposal.alarm_at_value)
-    at_least = ">= " if proposal.metric == "correlation" else ""
+    at_least = ">= " if kind_of(proposal.metric).is_likeness else ""
     shown = ("?" if rate is None else f"{100 * rate:.1f} %" for rate in rates)
     return (proposal.metric, proposal.measured, f"{at_least}{proposal.limit:g}", *shown)
 

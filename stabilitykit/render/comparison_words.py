@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..estimates.estimate import Estimate
+from ..estimates.measure_kinds import kind_of
+from ..estimates.scores import ScoreKind, TaskKind, score_kind
 from .study_table import short_name
 
 Summary = Mapping[str, Any]
@@ -46,8 +48,8 @@ def _of(side: Summary) -> str:
 def comparison_table(summary: Summary) -> list[str]:
     """Return the lines of a table: each question with both models' numbers, their difference, and what it shows."""
     baseline, candidate = summary["baseline"], summary["candidate"]
-    score = "accuracy %" if summary["metric"] == "accuracy" else "RMSE"
-    pairs = "disagreement %" if summary["metric"] == "accuracy" else "1 - correlation"
+    score = kind_of(summary["metric"]).title
+    pairs = "disagreement %" if _is_of_classes(summary) else "1 - correlation"
     rows = [
         ["", f"baseline {_named(baseline)}", f"candidate {_named(candidate)}", "difference", ""],
         ["runs", str(baseline["runs"]), str(candidate["runs"]), "seeds shared" if summary["paired"] else "", ""],
@@ -77,7 +79,7 @@ def _cells(summary: Summary, name: str) -> tuple[str, str]:
     }[name]
     if difference["p_more"] is None:
         return _interval(difference), difference["method"]
-    less_is_good = name.startswith("mean") and summary["metric"] != "accuracy"
+    less_is_good = name.startswith("mean") and not _score(summary).more_is_better
     more, less = reversed(words) if less_is_good else words
     times = " times" if name == "spread" else ""
     shown = _shown(summary, difference)
@@ -90,9 +92,9 @@ def _of_mean(summary: Summary) -> str:
     here, elsewhere = summary["mean"], summary["mean_on_distribution"]
     if here["value"] is None:
         return "The means cannot be compared, since a score is not finite."
-    unit = " points" if summary["metric"] == "accuracy" else " in RMSE"
+    unit = _score(summary).unit or f" in {_score(summary).noun}"
     shown = _shown(summary, here)
-    sign = 1 if summary["metric"] == "accuracy" else -1
+    sign = 1 if _score(summary).more_is_better else -1
     if not shown:
         claim = "That the candidate is better on this test set"
         return _not_shown(claim, f"candidate less baseline is {_interval(here)}{unit}", here, sign)
@@ -111,7 +113,7 @@ def _of_mean(summary: Summary) -> str:
 
 
 def _of_spread(summary: Summary) -> str:
-    spread, what = summary["spread"], "accuracy" if summary["metric"] == "accuracy" else "RMSE"
+    spread, what = summary["spread"], _score(summary).noun
     if spread["p_more"] is None:
         return f"The spreads cannot be compared, which is {spread['method']}."
     if spread["value"] is None:
@@ -126,7 +128,7 @@ def _of_spread(summary: Summary) -> str:
 
 
 def _of_disagreement(summary: Summary) -> str:
-    difference, classes = summary["disagreement"], summary["metric"] == "accuracy"
+    difference, classes = summary["disagreement"], _is_of_classes(summary)
     verb, unit = ("disagree", " % of the examples") if classes else ("differ", " in 1 - correlation")
     if difference["p_more"] is None:
         return f"How far its runs {verb} cannot be compared: {difference['method']}."
@@ -151,6 +153,14 @@ def _of_churn(summary: Summary) -> str:
         f"two of the {name} on {_number(summary[name]['differing'])} %" for name in ("baseline", "candidate")
     )
     return f"Two runs, one of each, predict different classes on {_number(summary['churn'])} % of the examples; {own}."
+
+
+def _score(summary: Summary) -> ScoreKind:
+    return score_kind(summary["metric"])
+
+
+def _is_of_classes(summary: Summary) -> bool:
+    return TaskKind.CLASSES in _score(summary).tasks
 
 
 def _shown(summary: Summary, difference: Summary) -> int:

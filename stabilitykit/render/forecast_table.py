@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..estimates.measure_kinds import kind_of
 from .study_table import short_name
 
 Plan = Mapping[str, Any]
@@ -50,7 +51,7 @@ def _rows(plan: Plan) -> list[list[str]]:
 
 
 def _cells(plan: Plan, limit: Mapping[str, Any]) -> list[str]:
-    runs, is_likeness = plan["runs"], limit["metric"] in ("correlation", "pearson")
+    runs, is_likeness = plan["runs"], kind_of(limit["metric"]).is_likeness
     by_truth = {prospect["truth"]: prospect for prospect in limit["prospects"]}
     expected = [by_truth[truth]["runs"] for truth in (0.5, 1.0, 2.0) if truth in by_truth]
     power = [f"{by_truth[truth]['fails']:.2f}" if truth in by_truth else "-" for truth in (1.25, 1.5, 2.0)]

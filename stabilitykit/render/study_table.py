@@ -6,32 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Summary = Mapping[str, Any]
+from ..estimates.measure_kinds import PAPER, is_own_sd, kind_of, task_kind
 
-#: Column titles and how to fill them, for classification, regression and language models.
-_CLASSES: tuple[tuple[str, str], ...] = (
-    ("accuracy %", "accuracy"),
-    ("acc. SD", "accuracy_sd"),
-    ("floor", "flip_floor"),
-    ("CE SD", "cross_entropy_sd"),
-    ("disagree %", "disagreement"),
-    ("corr.", "correlation"),
-    ("ens. delta", "ensemble_delta"),
-)
-_REGRESSION: tuple[tuple[str, str], ...] = (
-    ("RMSE", "rmse"),
-    ("RMSE SD", "rmse_sd"),
-    ("corr.", "correlation"),
-    ("ens. delta", "rmse_ensemble_delta"),
-)
-_LANGUAGE: tuple[tuple[str, str], ...] = (
-    ("PPL", "perplexity"),
-    ("PPL SD", "perplexity_sd"),
-    ("CE SD", "cross_entropy_sd"),
-    ("disagree %", "disagreement"),
-    ("corr.", "correlation"),
-    ("ens. delta", "perplexity_ensemble_delta"),
-)
+Summary = Mapping[str, Any]
 
 
 def study_table(summaries: Sequence[Summary]) -> list[str]:
@@ -43,10 +20,10 @@ def study_table(summaries: Sequence[Summary]) -> list[str]:
     lines: list[str] = []
     shown = _without_repeats(summaries)
     names = _names(shown)
-    for columns in (_CLASSES, _REGRESSION, _LANGUAGE):
-        rows = [summary for summary in shown if _columns(summary) is columns]
+    for task in PAPER:
+        rows = [summary for summary in shown if task_kind(summary["metrics"]) is task]
         if rows:
-            lines += [""] * bool(lines) + _table(columns, rows, names)
+            lines += [""] * bool(lines) + _table(PAPER[task], rows, names)
     left_out = len(summaries) - len(shown)
     more = [f"note: {left_out} more without a verdict, of studies that have a row"] if left_out else []
     return lines + more + _notes(summaries)
@@ -87,30 +64,20 @@ def _key(summary: Summary) -> tuple[str, str]:
     return summary["test"], summary["task"]
 
 
-def _columns(summary: Summary) -> Sequence[tuple[str, str]]:
-    if "rmse" in summary["metrics"]:
-        return _REGRESSION
-    # A classification may have a perplexity too, as a metric of the user's own.
-    return _LANGUAGE if "perplexity" in summary["metrics"] and "ensemble_delta" not in summary["metrics"] else _CLASSES
-
-
-def _table(
-    columns: Sequence[tuple[str, str]], summaries: Sequence[Summary], names: Mapping[tuple[str, str], str]
-) -> list[str]:
-    extra = _custom(summaries, {key for _, key in columns})
-    titles = ["test", "varies", "runs", *(title for title, _ in columns), *extra, "verdict"]
-    keys = [*(key for _, key in columns), *extra]
+def _table(columns: Sequence[str], summaries: Sequence[Summary], names: Mapping[tuple[str, str], str]) -> list[str]:
+    extra = _own(summaries)
+    titles = ["test", "varies", "runs", *(kind_of(name).title for name in columns), *extra, "verdict"]
+    keys = [*columns, *extra]
     rows = [titles] + [[names[_key(summary)], *_row(keys, summary)] for summary in summaries]
     widths = [max(len(row[i]) for row in rows) for i in range(len(titles))]
     align = ["<", "<", *[">"] * (len(titles) - 3), "<"]
     return ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths, strict=True)).rstrip() for row in rows]
 
 
-def _custom(summaries: Sequence[Summary], shown: set[str]) -> list[str]:
-    """The SDs of the users' own metrics, which no column above has."""
-    known = shown | {"accuracy_sd", "training_sd"}
-    names = [name for summary in summaries for name in summary["metrics"] if name.endswith("_sd") and name not in known]
-    return list(dict.fromkeys(names))
+def _own(summaries: Sequence[Summary]) -> list[str]:
+    """The SDs of the users' own metrics."""
+    of_each = (summary["metrics"] for summary in summaries)
+    return list(dict.fromkeys(name for metrics in of_each for name in metrics if is_own_sd(name, metrics)))
 
 
 def _row(keys: Sequence[str], summary: Summary) -> list[str]:
@@ -130,7 +97,7 @@ def _cell(key: str, estimate: Mapping[str, float | None] | None) -> str:
         return "undefined"
     if error is not None:
         return _with_error(value, error)
-    decimals = 3 if key == "correlation" else 2
+    decimals = kind_of(key).decimals
     return f"{value:.{decimals}f}" if value == 0 or abs(value) >= 0.01 else f"{value:.0e}"
 
 

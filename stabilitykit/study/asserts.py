@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import BudgetError, BudgetExceededError
 from ..estimates.flip_floor import where_from
+from ..estimates.measure_kinds import FLOORED, kind_of
 from ..render.study_table import study_table
 from ..verdicts.budgets import Budget, Verdict
 from ..verdicts.limits import Outcome
@@ -58,12 +59,12 @@ def _explanation(study: Study, verdict: Verdict) -> list[str]:
     """Say where a spread that is not within its budget comes from: a paragraph each, none for other measures."""
     beyond = {j.metric: j for j in verdict.judgements if j.outcome is not Outcome.PASS}
     paragraphs = []
-    if "accuracy_sd" in beyond:
+    if FLOORED in beyond:
         examples = study.measures.examples
         paragraphs.append(f"why: {where_from(study.accuracy_sd, study.flip_floor, examples)}")
-        never = unreachable(beyond["accuracy_sd"].limit, study.flip_floor, examples)
+        never = unreachable(beyond[FLOORED].limit, study.flip_floor, examples)
         paragraphs += [str(never)] if never else []
-    if beyond.keys() & {"accuracy_sd", "disagreement", "flip_floor"}:
+    if any(kind_of(metric).is_of_flips for metric in beyond):
         paragraphs.append("\n".join(study.flips.lines(top=5)))
     return paragraphs
 

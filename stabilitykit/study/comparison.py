@@ -22,7 +22,9 @@ from ..estimates.differences import (
     pairwise_difference,
     spread_ratio,
 )
+from ..estimates.measure_kinds import main_score
 from ..estimates.metrics import IGNORED_LABEL, disagreement, percent_right, rmse, spearman
+from ..estimates.scores import TaskKind, score_kind
 from ..render.comparison_words import comparison_table, conclusion
 from .study import Study, check_is_study
 
@@ -235,7 +237,7 @@ class Comparison:
         return cls(
             Side.of(baseline),
             Side.of(candidate),
-            "accuracy" if baseline.is_classification else "rmse",
+            main_score(TaskKind.CLASSES if baseline.is_classification else TaskKind.REGRESSION).name,
             paired,
             identical,
             alpha,
@@ -316,10 +318,10 @@ class Comparison:
         return numbers | {"conclusion": conclusion(numbers)}
 
     def _better(self, difference: Difference) -> bool:
-        return difference.is_more if self.metric == "accuracy" else difference.is_less
+        return difference.is_more if score_kind(self.metric).more_is_better else difference.is_less
 
     def _worse(self, difference: Difference) -> bool:
-        return difference.is_less if self.metric == "accuracy" else difference.is_more
+        return difference.is_less if score_kind(self.metric).more_is_better else difference.is_more
 
 
 def compare(baseline: Study, candidate: Study, *, alpha: float = 0.05) -> Comparison:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ProtocolError, StabilityError
+from ..estimates.scores import score_kind
 from ..protocol import NoiseProtocol
 from ..store.record import RunRecord
-
-_UNITS = {"accuracy": "points", "cross_entropy": "nats"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class ConditionNumber:
 
     def __str__(self) -> str:
         """Write bound, where it comes from, and the median over pairs."""
-        change = f"{self.change:.2g} {_UNITS.get(self.score, '')}".strip()
+        change = f"{self.change:.2g}{score_kind(self.score).unit}"
         note = f"; {self.note}" if self.note else ""
         return (
             f"condition number of training for {self.score}: at least {self.at_least:.2g} (runs {self.between[0]} and "

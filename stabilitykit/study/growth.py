@@ -12,8 +12,8 @@ import torch
 from ..errors import TaskError
 from ..estimates.estimate import Estimate
 from ..estimates.intervals import sd_estimate
-from ..estimates.measures import has_heavy_tails
 from ..estimates.metrics import central_range, runs_to_reach_inside, share_inside
+from ..estimates.scores import score_kind
 from ..store.record import RunRecord
 
 #: Rows of a printed table; epochs beyond are thinned, the later ones more.
@@ -110,7 +110,7 @@ def growth_of(records: Sequence[RunRecord], score: str, task: str, varies: str) 
         EpochSpread(
             epoch,
             float(of_runs.mean()),
-            sd_estimate(of_runs.numpy(), robust=has_heavy_tails(score), resamples=0),
+            sd_estimate(of_runs.numpy(), robust=score_kind(score).has_heavy_tails, resamples=0),
             float(low),
             float(high),
         )

@@ -13,7 +13,8 @@ from typing import Any
 from ..errors import BudgetError, TaskError
 from ..estimates.estimate import Estimate
 from ..estimates.intervals import ChiSquare
-from ..estimates.ratios import Ratio, is_spread, spread_of
+from ..estimates.measure_kinds import kind_of
+from ..estimates.ratios import Ratio, spread_of
 from ..verdicts.limits import MOST_RUNS, WORST_FIRST, Outcome, advice
 from .study import Study, listed
 
@@ -111,7 +112,7 @@ class MeasureLikeness:
 
     @property
     def _name(self) -> str:
-        return f"1 - {self.metric}" if self.metric in ("correlation", "pearson") else self.metric
+        return kind_of(self.metric).spread_name
 
     def _decide(self, ratios: Iterable[Ratio]) -> Outcome:
         ratios = list(ratios)
@@ -245,7 +246,7 @@ def check_asked(
     if not metrics:
         raise TaskError("Expected measures to compare but got none. Leave them out to compare the paper's five.")
     for of_study in names:
-        spreads = [name for name in of_study if is_spread(name)]
+        spreads = [name for name in of_study if kind_of(name).is_spread]
         for metric in metrics:
             if metric not in spreads:
                 raise TaskError(
@@ -256,8 +257,8 @@ def check_asked(
 
 
 def _spread(study: Study, metric: str) -> Estimate:
-    estimate = study[metric]
-    if metric == "accuracy_sd" and estimate.is_exact and study.disagreement.value > 0:
+    estimate, kind = study[metric], kind_of(metric)
+    if kind.is_sd and kind.counts_examples and estimate.is_exact and study.disagreement.value > 0:
         # Accuracy comes in steps of one example: runs that tie in it and differ are no model without any spread. The
         # SD is that of what is rounded to a step.
         sd, runs = 100 / study.measures.examples / math.sqrt(12), estimate.runs

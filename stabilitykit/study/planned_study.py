@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from torch import Tensor
 
+from ..estimates.measure_kinds import PAPER, task_kind
 from ..protocol import NoiseProtocol
 from ..verdicts.budgets import Budget, check_is_budget
 
@@ -33,8 +34,7 @@ class PlannedStudy:
     @property
     def main_delta(self) -> str:
         """The ensemble delta of accuracy, of RMSE in a regression, of perplexity in a language model."""
-        main = ("ensemble_delta", "rmse_ensemble_delta", "perplexity_ensemble_delta")
-        return next(name for name in main if name in self.names)
+        return PAPER[task_kind(self.names)][-1]
 
     def note(self, budget: Budget) -> None:
         """Note what a test asserts on the study."""

@@ -13,6 +13,7 @@ from scipy import special  # and not scipy.stats, whose import costs a second
 from ..errors import TaskError
 from ..estimates.estimate import IDENTICAL_RUNS, Estimate
 from ..estimates.intervals import Floats
+from ..estimates.measure_kinds import kind_of
 from ..estimates.measures import Measures
 from ..estimates.ratios import Ratio, spread_of
 from ..verdicts.limits import MOST_RUNS, Outcome, advice
@@ -218,10 +219,11 @@ def _jackknife_variance(values: Floats) -> float:
 
 def _without_each_run(measures: Measures, name: str) -> Floats:
     """Return what a spread is without each run in turn, ``[R]``; NaN where two runs are one pair."""
-    if name.endswith("_sd"):
-        return sds_without_each_run(measures.of_runs(name.removesuffix("_sd")).numpy())
+    kind = kind_of(name)
+    if kind.is_sd:
+        return sds_without_each_run(measures.of_runs(kind.score).numpy())
     pairs = measures.pairs(name).numpy()
-    means = means_without_each_run(1 - pairs if name == "correlation" else pairs)
+    means = means_without_each_run(1 - pairs if kind.is_likeness else pairs)
     return np.abs(means)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import IsolationError, SelfTestError
 from ..estimates.estimate import Estimate
+from ..estimates.measure_kinds import kind_of
 from ..estimates.metrics import IGNORED_LABEL
 from ..store.record import RunRecord
 from ..verdicts.budgets import Budget
@@ -31,9 +32,6 @@ _MORE_RUNS = "Train more runs, or let UNDECIDED fail its test: --stability-undec
 
 #: How far apart two budgets must be for somebody to set one between them.
 _WIDE = 1.1
-
-#: Measures of likeness: less of them is more spread.
-_LIKENESS = frozenset({"correlation", "pearson"})
 
 #: How the deviations of run r of R from the mean of all runs grow as they are amplified: all alike; or the more, the
 #: later the run, so that some models get worse than others. An SD of scores needs that: noise that is alike in all
@@ -220,18 +218,18 @@ class _Gate(_Copies):
         """Return the tightest limit, up to the one that is set, at which an estimate is not red."""
         accepted, refused = _spread(judgement.metric, judgement.limit), 0.0
         for _ in range(50):
-            limit = _limit(judgement.metric, (accepted + refused) / 2)
+            limit = kind_of(judgement.metric).value_of((accepted + refused) / 2)
             outcome = dataclasses.replace(judgement.of, value=limit).decide(estimate, judgement.alpha, judgement.beta)
             if self.is_red(outcome):
                 refused = (accepted + refused) / 2
             else:
                 accepted = (accepted + refused) / 2
-        return _limit(judgement.metric, accepted)
+        return kind_of(judgement.metric).value_of(accepted)
 
     @property
     def _score_sd(self) -> str:
         """The SD of the scores, to which one run of many still matters."""
-        return next(name for name in ("accuracy_sd", "rmse_sd") if name in self.study.measures)
+        return self.study.measures.main_sd
 
     def misses_a_doubled_spread(self) -> list[str]:
         """Amplify the deviations of all runs until each limited measure is at twice its budget."""
@@ -343,14 +341,9 @@ def _spread(metric: str, value: float) -> float:
     """How far apart runs are by a measure, or may be by its limit; what is undefined, no budget accepts."""
     if math.isnan(value):
         return math.inf
-    return 1 - value if metric in _LIKENESS else abs(value)
+    return kind_of(metric).spread(value)
 
 
 def _is_doubled(metric: str, value: float, limit: float) -> bool:
     spread, accepted = _spread(metric, value), _spread(metric, limit)
     return spread >= 2 * accepted and spread > 0
-
-
-def _limit(metric: str, spread: float) -> float:
-    """The limit that accepts so much spread."""
-    return 1 - spread if metric in _LIKENESS else spread

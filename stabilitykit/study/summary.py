@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..estimates.measure_kinds import DISAGREEMENT, ON_REQUEST
+from ..estimates.scores import SCORES
 from ..verdicts.limits import WORST_FIRST, Outcome
 
 if TYPE_CHECKING:  # the process that writes a report may not have needed torch
@@ -39,7 +41,7 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
         "judgements": [_judgement(j) for verdict in study.verdicts for j in verdict.judgements],
         **({"relations": [dict(one) for one in study.relations]} if study.relations else {}),
         "control": study.control.to_json(),
-        **({"flips": study.flips.to_json()} if whole and "disagreement" in study.measures else {}),
+        **({"flips": study.flips.to_json()} if whole and DISAGREEMENT in study.measures else {}),
         **({"similarity": [one.to_json() for one in study.similarities]} if study.similarities else {}),
         "notes": list(study.notes),
         "environment": dict(study.records[0].environment),
@@ -67,8 +69,8 @@ def _verdict(study: Study) -> str | None:
 
 
 def _shown(measures: Measures) -> list[str]:
-    """Every measure but the second correlation, which is on request."""
-    return [name for name in measures if name != "pearson"]
+    """Every measure but those that are on request."""
+    return [name for name in measures if name not in ON_REQUEST]
 
 
 def _judgement(judgement: Any) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def _judgement(judgement: Any) -> dict[str, Any]:
 
 def _scores(study: Study) -> dict[int, dict[str, float]]:
     """The scores of each run that has some, by its index."""
-    names = [name for name in ("perplexity", "accuracy", "cross_entropy", "rmse") if name in study.measures]
+    names = [name for name in SCORES if name in study.measures]
     of_runs = {name: study.measures.of_runs(name).tolist() for name in names}
     return {
         record.index: {name: values[place] for name, values in of_runs.items()}

@@ -20,7 +20,7 @@ from ..estimates.anova import (
 )
 from ..estimates.estimate import Estimate
 from ..estimates.intervals import sd_estimate
-from ..estimates.measures import has_heavy_tails
+from ..estimates.scores import score_kind
 from ..training.task import content_digest
 from .study import Study, listed
 
@@ -117,7 +117,7 @@ def variance_components(studies: Iterable[Study], score: str) -> VarianceCompone
     table = np.stack([study.measures.of_runs(score).numpy() for study in studies], axis=1)
     if not np.isfinite(table).all():
         raise TaskError(f"Expected a finite {score} of every run, but one of {studies[0].task} is not: it has no SD.")
-    squares, robust = MeanSquares.of(table), has_heavy_tails(score)
+    squares, robust = MeanSquares.of(table), score_kind(score).has_heavy_tails
     runs, columns = table.shape
     return VarianceComponents(
         task=studies[0].task,

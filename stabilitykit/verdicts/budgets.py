@@ -11,10 +11,8 @@ from types import MappingProxyType
 
 from ..errors import BudgetError
 from ..estimates.estimate import Estimate
-from .limits import WORST_FIRST, FailedRuns, Judgement, Limit, Outcome, Scale
-
-#: What explains a spread, and is known too badly from few runs to be judged by.
-_DIAGNOSIS = frozenset({"training_sd"})
+from ..estimates.measure_kinds import DISAGREEMENT, kind_of, most_beside_disagreement, sd_name
+from .limits import WORST_FIRST, FailedRuns, Judgement, Limit, Outcome
 
 
 @dataclass(frozen=True)
@@ -134,12 +132,12 @@ class Budget:
     def check_names(self, available: Collection[str]) -> None:
         """Raise BudgetError for a limit on a metric that the task does not have; no run is needed to know that."""
         for name in self.limits:
-            if name in _DIAGNOSIS:
+            if kind_of(name).is_diagnosis:
                 raise BudgetError(
                     f"Expected a limit on a measure of spread but got Budget({name}=...), which only explains one: "
                     f"few runs leave it open. Limit accuracy_sd, or flip_floor for the flips of single examples."
                 )
-            if f"{name}_sd" in available:
+            if sd_name(name) in available:
                 raise BudgetError(
                     f"Expected a limit on a spread but got Budget({name}=...), a mean over runs, and a budget does not "
                     f"know whether more is better. Write {name}_sd, or a plain assert on study[{name!r}].low or .high."
@@ -187,31 +185,28 @@ def check_is_budget(given: object) -> None:
 
 
 def _checked(name: str, limit: object) -> float:
-    scale = Scale.of(name)
-    advice = f"{scale.why}; write {name}={scale.example}, for example."
+    kind = kind_of(name)
+    advice = f"{kind.why}; write {name}={kind.example}, for example."
     if isinstance(limit, bool) or not isinstance(limit, Real) or not math.isfinite(limit):
         raise BudgetError(f"Expected {name} to be a finite number but got {name}={limit!r}. {advice}")
     number = float(limit)
-    if not scale.low <= number <= scale.high:
-        wanted = f"{name} >= {scale.low:g}" if number < scale.low else f"{name} <= {scale.high:g}"
+    if not kind.least <= number <= kind.most:
+        wanted = f"{name} >= {kind.least:g}" if number < kind.least else f"{name} <= {kind.most:g}"
         raise BudgetError(f"Expected {wanted} but got {name}={limit!r}. {advice}")
     return number
 
 
 def _check_consistent(limits: Mapping[str, float]) -> None:
     """Raise BudgetError for a limit that another one keeps from ever being used up."""
-    disagreement = limits.get("disagreement")
+    disagreement = limits.get(DISAGREEMENT)
     if disagreement is None:
         return
-    # Two runs' accuracies differ by no more than the share d of examples they disagree on, and d is at most 100 %: the
-    # variance, half the mean square difference, is at most 50 d. Where two runs agree, so does their ensemble.
-    most = {"accuracy_sd": math.sqrt(50 * disagreement), "ensemble_delta": disagreement}
-    for name, bound in most.items():
+    for name, bound in most_beside_disagreement(disagreement).items():
         if limits.get(name, 0) > bound:
             raise BudgetError(
                 f"Expected budgets that do not contradict each other but got {name}={limits[name]:g} beside "
-                f"disagreement={disagreement:g}: runs that disagree so little have {name} <= {bound:.3g}, so that "
-                f"limit could never matter. Lower it, leave it out, or raise disagreement."
+                f"{DISAGREEMENT}={disagreement:g}: runs that disagree so little have {name} <= {bound:.3g}, so that "
+                f"limit could never matter. Lower it, leave it out, or raise {DISAGREEMENT}."
             )
 
 

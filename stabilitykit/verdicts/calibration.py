@@ -9,21 +9,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
 from ..estimates.estimate import Estimate
-from .limits import Scale
-
-#: The paper's measures, in its order; the SDs of the user's own metrics come after.
-_BUILT_IN = (
-    "accuracy_sd",
-    "cross_entropy_sd",
-    "rmse_sd",
-    "disagreement",
-    "correlation",
-    "ensemble_delta",
-    "rmse_ensemble_delta",
-)
-
-#: In percent of test examples, so that one example more or less is a step.
-_COUNTS_EXAMPLES = frozenset({"accuracy_sd", "disagreement", "ensemble_delta"})
+from ..estimates.measure_kinds import DISAGREEMENT, PROPOSED, is_own_sd, kind_of, most_beside_disagreement
 
 #: Scores that differ by less than this share of themselves may differ by rounding alone: eight steps of float32.
 _ROUNDING = 1e-6
@@ -95,7 +81,7 @@ class Proposal:
         >>> Proposal("accuracy_sd", 0.61, "0.37 [0.27, 0.61]", 10, alarm=0.011, alarm_at_value=0.192).comment()
         'points; measured 0.37 [0.27, 0.61] in 10 runs; fails 1.1 % of unchanged models (19.2 % at the value itself)'
         """
-        unit = Scale.of(self.metric).unit.strip()
+        unit = kind_of(self.metric).unit.strip()
         parts = [f"measured {self.measured} in {self.runs} runs", self.meaning, self.alarms()]
         return "; ".join(part for part in (unit, *parts) if part)
 
@@ -140,9 +126,8 @@ class Calibration:
 
 def calibrated(measures: Mapping[str, Estimate]) -> tuple[str, ...]:
     """Name the measures that get a limit: the paper's, and the SDs of the user's own metrics."""
-    spreads = (name for name in measures if name.endswith("_sd") and name not in _BUILT_IN)
-    own = (name for name in spreads if name.removesuffix("_sd") in measures)  # not training_sd, which is no score's
-    return (*(name for name in _BUILT_IN if name in measures), *own)
+    own = (name for name in measures if is_own_sd(name, measures) and name not in PROPOSED)
+    return (*(name for name in PROPOSED if name in measures), *own)
 
 
 def propose(measures: Mapping[str, Estimate], examples: int) -> tuple[Proposal, ...]:
@@ -195,12 +180,9 @@ def environment_line(environment: Mapping[str, object]) -> str:
 
 
 def _proposal(name: str, estimate: Estimate, finest: float) -> Proposal:
-    bound = _bound(name, estimate)
+    kind, bound = kind_of(name), _bound(name, estimate)
     limit = _up(max(bound, finest))
-    if name == "correlation":
-        limit = max(float(1 - Decimal(repr(limit))), Scale.of(name).low)
-    else:
-        limit = min(limit, Scale.of(name).high)
+    limit = max(float(1 - Decimal(repr(limit))), kind.least) if kind.is_likeness else min(limit, kind.most)
     alarm, at_value = (not estimate.is_exact and false_alarm(estimate.method, estimate.runs)) or (None, None)
     meaning = _meaning(name, estimate, is_finest=bound < finest)
     return Proposal(name, limit, str(estimate), estimate.runs, alarm, at_value, meaning)
@@ -208,22 +190,24 @@ def _proposal(name: str, estimate: Estimate, finest: float) -> Proposal:
 
 def _bound(name: str, estimate: Estimate) -> float:
     """How much spreads at most: 1 less a correlation, the size of a delta."""
-    if name == "correlation":
+    kind = kind_of(name)
+    if kind.is_likeness:
         return float(1 - Decimal(repr(estimate.low)))
-    return max(estimate.high, -estimate.low) if name.endswith("ensemble_delta") else estimate.high
+    return max(estimate.high, -estimate.low) if kind.is_delta else estimate.high
 
 
 def _finest(name: str, measures: Mapping[str, Estimate], examples: int) -> float:
-    if name in _COUNTS_EXAMPLES:
+    kind = kind_of(name)
+    if kind.counts_examples:
         return 100 * _EXAMPLES / examples
-    if name == "correlation":
+    if kind.is_likeness:
         return _ROUNDING
-    size = abs(measures[name.removesuffix("_ensemble_delta").removesuffix("_sd")].value)
+    size = abs(measures[kind.score].value)
     return _ROUNDING * size if math.isfinite(size) else 0.0
 
 
 def _meaning(name: str, estimate: Estimate, *, is_finest: bool) -> str:
-    least = f"{_EXAMPLES} test examples" if name in _COUNTS_EXAMPLES else "rounding"
+    least = f"{_EXAMPLES} test examples" if kind_of(name).counts_examples else "rounding"
     if estimate.is_exact:
         share = 1 - 0.05 ** (1 / (estimate.runs - 1))  # R - 1 runs equal the first
         return f"no run differs, so the limit is {least}; P(a run differs) <= {100 * share:.0f} %, how far is unknown"
@@ -233,11 +217,10 @@ def _meaning(name: str, estimate: Estimate, *, is_finest: bool) -> str:
 def _consistent(proposals: Mapping[str, Proposal]) -> tuple[Proposal, ...]:
     """Lower a limit that disagreement keeps from ever being used up: a budget refuses such a pair."""
     proposals = dict(proposals)
-    if "disagreement" in proposals:
-        percent = proposals["disagreement"].limit
-        most = {"accuracy_sd": _down(math.sqrt(50 * percent)), "ensemble_delta": percent}
+    if DISAGREEMENT in proposals:
+        most = most_beside_disagreement(proposals[DISAGREEMENT].limit)
         for name in most.keys() & proposals.keys():
-            proposals[name] = replace(proposals[name], limit=min(proposals[name].limit, most[name]))
+            proposals[name] = replace(proposals[name], limit=min(proposals[name].limit, _down(most[name])))
     return tuple(proposals.values())
 
 

@@ -8,12 +8,7 @@ from enum import Enum
 from typing import ClassVar
 
 from ..estimates.estimate import Estimate, Pivot
-
-#: Measures of likeness: their limit is the least that is accepted, and 1 less the measure is what spreads.
-_AT_LEAST = frozenset({"correlation", "pearson"})
-
-#: How many times its limit a spread must be for a PASS to be wrong: SDs are known less well than means over pairs.
-_RATIO_OF_SD, _RATIO_OF_PAIRS = 2.0, 1.25
+from ..estimates.measure_kinds import MeasureKind, kind_of
 
 #: Runs beyond which planning gives up.
 MOST_RUNS = 1000
@@ -29,40 +24,6 @@ class Outcome(Enum):
 
 #: The first of these that is among several outcomes is that of all of them.
 WORST_FIRST = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS)
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Where the values of a metric can lie, and in what unit."""
-
-    low: float = 0.0
-    high: float = math.inf
-    unit: str = ""  #: as it follows a number
-    why: str = "It limits a spread, and no spread is negative"
-    example: str = "0.30"
-
-    @classmethod
-    def of(cls, metric: str) -> Scale:
-        """Return that of a measure by name; a custom one is a spread without a unit."""
-        return _SCALES.get(metric, _CUSTOM)
-
-
-_POINTS = "It is in percentage points, and the SD of numbers from 0 to 100 is 50 at most"
-_SHARE = "It is in percent of the test examples, from 0 to 100"
-_GAIN = "It is in percentage points of accuracy, and its size is limited, whichever its sign"
-_LIKENESS = "It is a correlation coefficient, without a unit, and the limit is the least that is accepted"
-
-_CUSTOM = Scale()
-_SCALES = {
-    "accuracy_sd": Scale(high=50, unit=" points", why=_POINTS),
-    "flip_floor": Scale(high=50, unit=" points", why=_POINTS),
-    "cross_entropy_sd": Scale(unit=" nats", why="It is in nats, and no SD is negative", example="0.008"),
-    "disagreement": Scale(high=100, unit=" %", why=_SHARE, example="11.0"),
-    "correlation": Scale(low=-1, high=1, why=_LIKENESS, example="0.87"),
-    "pearson": Scale(low=-1, high=1, why=_LIKENESS, example="0.87"),
-    "ensemble_delta": Scale(high=100, unit=" points", why=_GAIN, example="2.0"),
-    "cross_entropy_ensemble_delta": Scale(unit=" nats", why="It is in nats, and its size is limited", example="0.05"),
-}
 
 
 @dataclass(frozen=True)
@@ -83,17 +44,17 @@ class Limit:
     def __post_init__(self) -> None:
         """Fill in the default ratio."""
         if math.isnan(self.ratio):
-            object.__setattr__(self, "ratio", _RATIO_OF_SD if self.is_of_sd else _RATIO_OF_PAIRS)
+            object.__setattr__(self, "ratio", self.kind.ratio)
 
     @property
-    def is_of_sd(self) -> bool:
-        """Whether it limits an SD over runs; else a mean over pairs of runs."""
-        return self.metric.endswith("_sd")
+    def kind(self) -> MeasureKind:
+        """What the measure is."""
+        return kind_of(self.metric)
 
     @property
     def excluded(self) -> float:
         """The value that a PASS excludes, in the unit of the measure."""
-        return 1 - self.ratio * (1 - self.value) if self.is_of_likeness else self.ratio * self.value
+        return self.kind.value_of(self.ratio * self.kind.spread(self.value))
 
     def judge(self, estimate: Estimate, alpha: float, beta: float) -> Judgement:
         """Judge it by a bound that errs in ``alpha`` of studies against FAIL, and in ``beta`` against PASS."""
@@ -103,36 +64,26 @@ class Limit:
         """Return the outcome alone."""
         if estimate.is_undefined:
             return Outcome.FAIL
-        limit = 1 - self.value if self.is_of_likeness else self.value
+        limit = self.kind.spread(self.value)
         value, low, high = self._spread(estimate, alpha, beta)
-        if limit == 0 and not self.is_of_delta:  # no difference is accepted: one that was seen is not to be doubted
+        if limit == 0 and not self.kind.is_delta:  # no difference is accepted: one that was seen is not to be doubted
             return Outcome.PASS if value <= 0 else Outcome.FAIL
         if low > limit:
             return Outcome.FAIL
         is_shown = value <= limit if estimate.is_exact else high < self.ratio * limit
         return Outcome.PASS if is_shown else Outcome.UNDECIDED
 
-    @property
-    def is_of_likeness(self) -> bool:
-        """Whether it is the least that is accepted."""
-        return self.metric in _AT_LEAST
-
-    @property
-    def is_of_delta(self) -> bool:
-        """Whether it limits the size of a difference that has a sign."""
-        return self.metric.endswith("ensemble_delta")
-
     def _spread(self, estimate: Estimate, alpha: float, beta: float) -> tuple[float, float, float]:
         """Return value, lower and upper bound of what spreads: more is worse."""
-        scale = Scale.of(self.metric)
-        if self.is_of_likeness:
+        kind = self.kind
+        if kind.is_likeness:
             likeness = estimate.at(lower=beta, upper=alpha)
-            return 1 - likeness.value, 1 - likeness.high, 1 - max(likeness.low, scale.low)
-        if self.is_of_delta:
+            return 1 - likeness.value, 1 - likeness.high, 1 - max(likeness.low, kind.least)
+        if kind.is_delta:
             sure, wide = estimate.at(alpha, alpha), estimate.at(beta, beta)
-            return abs(estimate.value), max(sure.low, -sure.high), min(max(wide.high, -wide.low), scale.high)
+            return abs(estimate.value), max(sure.low, -sure.high), min(max(wide.high, -wide.low), kind.most)
         spread = estimate.at(lower=alpha, upper=beta)
-        return spread.value, spread.low, min(spread.high, scale.high)
+        return spread.value, spread.low, min(spread.high, kind.most)
 
 
 @dataclass(frozen=True)
@@ -169,7 +120,8 @@ class Judgement:
     @property
     def estimate(self) -> Estimate:
         """The estimate with the bounds that were judged by."""
-        is_mirrored = self.of.is_of_likeness or (self.of.is_of_delta and self.measured.value < 0)
+        kind = self.of.kind
+        is_mirrored = kind.is_likeness or (kind.is_delta and self.measured.value < 0)
         return self.measured.at(self.beta, self.alpha) if is_mirrored else self.measured.at(self.alpha, self.beta)
 
     @property
@@ -193,10 +145,10 @@ class Judgement:
     @property
     def reason(self) -> str:
         """One sentence with the numbers, and what to do next."""
-        estimate, unit = self.estimate, Scale.of(self.metric).unit
-        budget = f"{'at least ' if self.of.is_of_likeness else ''}{self.limit:g}{unit}"
+        estimate, unit, is_likeness = self.estimate, self.of.kind.unit, self.of.kind.is_likeness
+        budget = f"{'at least ' if is_likeness else ''}{self.limit:g}{unit}"
         measured = f"{self.metric} {estimate}{unit} over {self.runs} runs"
-        excluded = f"{'above' if self.of.is_of_likeness else 'below'} {self.of.excluded:.4g}{unit}"
+        excluded = f"{'above' if is_likeness else 'below'} {self.of.excluded:.4g}{unit}"
         if estimate.is_undefined:
             return f"{self.metric} is undefined ({estimate.method}), and what cannot be measured cannot pass."
         if self.outcome is Outcome.PASS and estimate.is_exact:

@@ -33,11 +33,6 @@ _COARSE, _FINE = 80, 300
 #: Runs of one block of simulated studies: it bounds their memory to some 30 MB, whatever R is.
 _BLOCK = 500_000
 
-#: CVs that a plan assumes where no runs are stored: the largest that were seen, on simulated networks with strongly
-#: shared noise (docs/statistics.md).
-ASSUMED_CV = {"disagreement": 0.2, "correlation": 0.25, "pearson": 0.25}
-ASSUMED_CV_OF_DELTAS = 0.4
-
 
 @dataclass(frozen=True)
 class Prospect:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..estimates.estimate import Estimate
+from ..estimates.measure_kinds import DISAGREEMENT, FLOORED
 from ..estimates.metrics import floor_of_churn
 
 
@@ -49,11 +50,11 @@ def unreachable(budget: float, floor: Estimate, examples: int) -> Unreachable | 
 
 def under_two_examples(limits: Mapping[str, float], examples: int) -> str | None:
     """Say what is wrong with a budget's ``accuracy_sd`` (points) that is less than two of N test examples, if it is."""
-    limit = limits.get("accuracy_sd")
+    limit = limits.get(FLOORED)
     if not limit or limit * examples >= 200:  # a budget of 0 is about bits, and any difference is beyond it
         return None
     return (
-        f"accuracy_sd={limit:g} points are {limit * examples / 100:.2g} of {examples} test examples, and an SD under "
+        f"{FLOORED}={limit:g} points are {limit * examples / 100:.2g} of {examples} test examples, and an SD under "
         f"two examples cannot be told from none: equal scores are then common by chance. Budget {200 / examples:.2g} "
         f"points or more, or take {math.ceil(200 / limit)} test examples or more."
     )
@@ -69,19 +70,19 @@ def objections(limits: Mapping[str, float], examples: int, floor: Estimate | Non
     accuracy_sd=0.05 points are 0.5 of 1000 test examples, and an SD under two examples cannot be told from none: equal
     scores are then common by chance. Budget 0.2 points or more, or take 4000 test examples or more.
     """
-    limit = limits.get("accuracy_sd")
+    limit = limits.get(FLOORED)
     if not limit:
         return ()
     coarse = under_two_examples(limits, examples)
     said = [coarse] if coarse else []
     if floor is not None:
         shown = unreachable(limit, floor, examples)
-        return (*said, *([f"accuracy_sd: {shown}"] if shown else []))
-    at_budget = floor_of_churn(limits.get("disagreement", 0.0), examples)
+        return (*said, *([f"{FLOORED}: {shown}"] if shown else []))
+    at_budget = floor_of_churn(limits.get(DISAGREEMENT, 0.0), examples)
     if at_budget > limit:
         said.append(
-            f"accuracy_sd={limit:g} points are unreachable on {examples} test examples unless errors are negatively "
-            f"correlated: a disagreement at its own budget of {limits['disagreement']:g} % brings up to "
+            f"{FLOORED}={limit:g} points are unreachable on {examples} test examples unless errors are negatively "
+            f"correlated: a disagreement at its own budget of {limits[DISAGREEMENT]:g} % brings up to "
             f"{at_budget:.2g} points. N >= {math.ceil(examples * (at_budget / limit) ** 2)} test examples make it "
             f"reachable."
         )

@@ -1,0 +1,301 @@
+"""What each measure is: its unit and range, its title, whether more of it is more spread, and how a budget limits it.
+
+A measure is known by its name: ``accuracy`` is the mean of a score over runs, ``accuracy_sd`` its SD, ``disagreement``
+a mean over pairs of runs. Whatever differs between measures is asked of `kind_of`; only the code that computes a
+measure has to know its name too. Nothing here imports torch: tables are written by processes that need none.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from .scores import ScoreKind, TaskKind, score_kind
+
+
+class Form(Enum):
+    """How a measure comes from R runs."""
+
+    MEAN = "mean of a score over runs"
+    SD = "SD of a score over runs"
+    DISTANCE = "mean over pairs of runs, of how far two differ"
+    LIKENESS = "mean over pairs of runs, of how alike two are"
+    DELTA = "mean over pairs of runs, of what averaging two gains"
+    FLOOR = "part of an SD that the test examples give by flipping on their own"
+    REST = "part of an SD that is left above its floor"
+
+
+#: The forms that say how far runs differ. A floor is part of a spread, and what is left above it is known too badly.
+_SPREADS = frozenset({Form.SD, Form.DISTANCE, Form.LIKENESS, Form.DELTA})
+
+#: The forms whose limit is a ratio of SDs, of which a PASS excludes twice the limit.
+_RATIO_OF_SD, _RATIO_OF_PAIRS = 2.0, 1.25
+
+
+@dataclass(frozen=True)
+class MeasureKind:
+    """What a measure is."""
+
+    name: str
+    form: Form
+    score: str = ""  #: the score of single runs that it is about; empty where there is none
+    unit: str = ""  #: as it follows a number
+    least: float = 0.0  #: lowest possible value; of an ensemble delta, of its size
+    most: float = math.inf  #: highest possible value
+    why: str = "It limits a spread, and no spread is negative"  #: what a budget that is out of range should know
+    example: str = "0.30"  #: of a budget
+    title: str = ""  #: of its column
+    decimals: int = 2  #: in a table
+    counts_examples: bool = False  #: whether one test example more or less is a step of it
+    is_of_flips: bool = False  #: whether predictions that change between runs explain it
+    assumed_cv: float = 0.4  #: of a mean over pairs where no run tells: the largest that was seen (docs/statistics.md)
+
+    @property
+    def is_sd(self) -> bool:
+        """Whether it is an SD over runs, which has a chi-square interval."""
+        return self.form is Form.SD
+
+    @property
+    def is_likeness(self) -> bool:
+        """Whether 1 less it is what spreads, so that its limit is the least that is accepted."""
+        return self.form is Form.LIKENESS
+
+    @property
+    def is_delta(self) -> bool:
+        """Whether it has a sign, so that its size is what spreads."""
+        return self.form is Form.DELTA
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether it says how far runs differ."""
+        return self.form in _SPREADS
+
+    @property
+    def is_diagnosis(self) -> bool:
+        """Whether it explains a spread and is known too badly from few runs to be limited."""
+        return self.form is Form.REST
+
+    @property
+    def ratio(self) -> float:
+        """How many times its limit a PASS excludes, usually: an SD is known less well than a mean over pairs."""
+        return _RATIO_OF_SD if self.is_sd else _RATIO_OF_PAIRS
+
+    @property
+    def spread_name(self) -> str:
+        """The name of what spreads."""
+        return f"1 - {self.name}" if self.is_likeness else self.name
+
+    @property
+    def most_spread(self) -> float:
+        """What no model's spread can exceed."""
+        return 1 - self.least if self.is_likeness else self.most
+
+    def spread(self, value: float) -> float:
+        """Turn a value or a limit so that more is more spread; `value_of` turns it back.
+
+        >>> kind_of("correlation").spread(0.75), kind_of("ensemble_delta").spread(-2.0)
+        (0.25, 2.0)
+        """
+        return 1 - value if self.is_likeness else abs(value) if self.is_delta else value
+
+    def value_of(self, spread: float) -> float:
+        """Return the value, or the limit, that has this spread."""
+        return 1 - spread if self.is_likeness else spread
+
+
+_POINTS = "It is in percentage points, and the SD of numbers from 0 to 100 is 50 at most"
+_SHARE = "It is in percent of the test examples, from 0 to 100"
+_GAIN = "It is in percentage points of accuracy, and its size is limited, whichever its sign"
+_LIKENESS = "It is a correlation coefficient, without a unit, and the limit is the least that is accepted"
+
+
+def _kinds(*kinds: MeasureKind) -> Mapping[str, MeasureKind]:
+    return {kind.name: kind for kind in kinds}
+
+
+#: The paper's measures, and what explains them.
+_KINDS = _kinds(
+    MeasureKind("accuracy", Form.MEAN, "accuracy", title="accuracy %"),
+    MeasureKind(
+        "accuracy_sd",
+        Form.SD,
+        "accuracy",
+        unit=" points",
+        most=50,
+        why=_POINTS,
+        title="acc. SD",
+        counts_examples=True,
+        is_of_flips=True,
+    ),
+    MeasureKind("flip_floor", Form.FLOOR, unit=" points", most=50, why=_POINTS, title="floor", is_of_flips=True),
+    MeasureKind("training_sd", Form.REST),
+    MeasureKind(
+        "cross_entropy_sd",
+        Form.SD,
+        "cross_entropy",
+        unit=" nats",
+        why="It is in nats, and no SD is negative",
+        example="0.008",
+        title="CE SD",
+    ),
+    MeasureKind("rmse", Form.MEAN, "rmse", title="RMSE"),
+    MeasureKind("rmse_sd", Form.SD, "rmse", title="RMSE SD"),
+    MeasureKind("perplexity", Form.MEAN, "perplexity", title="PPL"),
+    MeasureKind("perplexity_sd", Form.SD, "perplexity", title="PPL SD"),
+    MeasureKind(
+        "disagreement",
+        Form.DISTANCE,
+        unit=" %",
+        most=100,
+        why=_SHARE,
+        example="11.0",
+        title="disagree %",
+        counts_examples=True,
+        is_of_flips=True,
+        assumed_cv=0.2,
+    ),
+    *(
+        MeasureKind(
+            name,
+            Form.LIKENESS,
+            least=-1,
+            most=1,
+            why=_LIKENESS,
+            example="0.87",
+            title="corr.",
+            decimals=3,
+            assumed_cv=0.25,
+        )
+        for name in ("correlation", "pearson")
+    ),
+    MeasureKind(
+        "ensemble_delta",
+        Form.DELTA,
+        "accuracy",
+        unit=" points",
+        most=100,
+        why=_GAIN,
+        example="2.0",
+        title="ens. delta",
+        counts_examples=True,
+    ),
+    MeasureKind(
+        "cross_entropy_ensemble_delta",
+        Form.DELTA,
+        "cross_entropy",
+        unit=" nats",
+        why="It is in nats, and its size is limited",
+        example="0.05",
+    ),
+    MeasureKind("rmse_ensemble_delta", Form.DELTA, "rmse", title="ens. delta"),
+    MeasureKind("perplexity_ensemble_delta", Form.DELTA, "perplexity", title="ens. delta"),
+)
+
+#: The columns of the paper's tables: the main score first, then its SD; the main ensemble delta last.
+PAPER: Mapping[TaskKind, tuple[str, ...]] = {
+    TaskKind.CLASSES: (
+        "accuracy",
+        "accuracy_sd",
+        "flip_floor",
+        "cross_entropy_sd",
+        "disagreement",
+        "correlation",
+        "ensemble_delta",
+    ),
+    TaskKind.REGRESSION: ("rmse", "rmse_sd", "correlation", "rmse_ensemble_delta"),
+    TaskKind.LANGUAGE: (
+        "perplexity",
+        "perplexity_sd",
+        "cross_entropy_sd",
+        "disagreement",
+        "correlation",
+        "perplexity_ensemble_delta",
+    ),
+}
+
+#: The measures that a calibration proposes limits for, in its order; the SDs of the user's own metrics come after.
+PROPOSED = (
+    "accuracy_sd",
+    "cross_entropy_sd",
+    "rmse_sd",
+    "disagreement",
+    "correlation",
+    "ensemble_delta",
+    "rmse_ensemble_delta",
+    "perplexity_sd",
+)
+
+#: The measures that no report shows unless a test asks for them.
+ON_REQUEST = frozenset({"pearson"})
+
+#: The SD that flips of single test examples alone keep up, and what they keep it up to.
+FLOORED, FLOOR = "accuracy_sd", "flip_floor"
+
+#: The share of test examples that two runs predict differently.
+DISAGREEMENT = "disagreement"
+
+
+@functools.cache
+def kind_of(name: str) -> MeasureKind:
+    """Return what a measure is; one of the user's own metrics is known by the end of its name.
+
+    >>> kind_of("accuracy_sd").unit, kind_of("f1_sd").form, kind_of("f1_ensemble_delta").score
+    (' points', <Form.SD: 'SD of a score over runs'>, 'f1')
+    """
+    if name in _KINDS:
+        return _KINDS[name]
+    if name.endswith("ensemble_delta"):
+        score = score_kind(name.removesuffix("_ensemble_delta"))
+        return MeasureKind(name, Form.DELTA, score.name, unit=score.unit, most=score.width)
+    if name.endswith("_sd"):
+        score = score_kind(name.removesuffix("_sd"))
+        # Half of the values at either end of the range have the largest SD.
+        return MeasureKind(name, Form.SD, score.name, unit=score.unit, most=score.width / 2)
+    return MeasureKind(name, Form.MEAN, name)
+
+
+def sd_name(score: str) -> str:
+    """Return the name of a score's SD over runs."""
+    return f"{score}_sd"
+
+
+def delta_name(score: str) -> str:
+    """Return the name of a score's ensemble delta: the paper's, of accuracy, is plain ``ensemble_delta``."""
+    return next(
+        (kind.name for kind in _KINDS.values() if kind.is_delta and kind.score == score), f"{score}_ensemble_delta"
+    )
+
+
+def task_kind(measures: Collection[str]) -> TaskKind:
+    """Tell what a task predicts by the names of its measures.
+
+    A classification may have a perplexity too, as a metric of the user's own.
+    """
+    has_main_delta = {task: columns[-1] in measures for task, columns in PAPER.items()}
+    return next((task for task, has in has_main_delta.items() if has), TaskKind.CLASSES)
+
+
+def is_own_sd(name: str, measures: Collection[str]) -> bool:
+    """Whether a measure is the SD of a metric of the user's own, among the names of a task's measures."""
+    kind = kind_of(name)
+    return kind.is_sd and kind.score in measures and task_kind(measures) not in score_kind(kind.score).tasks
+
+
+def most_beside_disagreement(percent: float) -> dict[str, float]:
+    """Return the most that measures can be where two runs disagree on so many percent of the examples.
+
+    Two runs' accuracies differ by no more than the share d of examples that they disagree on, and d is at most 100 %:
+    the variance, half the mean square difference, is at most 50 d. Where two runs agree, so does their ensemble.
+
+    >>> most_beside_disagreement(2.0)
+    {'accuracy_sd': 10.0, 'ensemble_delta': 2.0}
+    """
+    return {"accuracy_sd": math.sqrt(50 * percent), "ensemble_delta": percent}
+
+
+def main_score(task: TaskKind) -> ScoreKind:
+    """Return the score that a task is compared by."""
+    return score_kind(PAPER[task][0])

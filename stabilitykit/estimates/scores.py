@@ -1,0 +1,89 @@
+"""Scores of a single run: what each is, and the formula of each that the paper has not.
+
+To add a score, write its formula here, under `further_score`: its mean and its SD over runs are then measures of every
+task of its kind, and a budget can limit the SD. Nothing else has to know about it.
+
+Nothing here imports torch: tables are written by processes that need none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: The score of one run: its outputs and the labels in, a number out. A metric of the user's own is one.
+Metric: TypeAlias = "Callable[[Tensor, Tensor], float]"
+
+
+class TaskKind(Enum):
+    """What a task predicts, which decides the scores that it has."""
+
+    CLASSES = "classes"
+    REGRESSION = "regression"
+    LANGUAGE = "language"
+
+
+@dataclass(frozen=True)
+class ScoreKind:
+    """What a score of one run is, whatever it is measured on."""
+
+    name: str
+    tasks: frozenset[TaskKind] = frozenset()  #: kinds of tasks that have it; none for a metric of the user's own
+    noun: str = ""  #: its name in a sentence
+    unit: str = ""  #: of a difference of two, as it follows a number
+    width: float = math.inf  #: highest possible value less the lowest
+    more_is_better: bool = False
+    has_heavy_tails: bool = True  #: whether its SD over runs needs the robust interval
+    of_run: Metric | None = None  #: its formula, if it is one of this module
+
+
+def _scores(*kinds: ScoreKind) -> dict[str, ScoreKind]:
+    return {kind.name: kind for kind in kinds}
+
+
+_CLASSES_AND_LANGUAGE = frozenset({TaskKind.CLASSES, TaskKind.LANGUAGE})
+
+#: Every built-in score by name, in the order of reports.
+SCORES = _scores(
+    ScoreKind("perplexity", frozenset({TaskKind.LANGUAGE})),
+    ScoreKind(
+        "accuracy",
+        _CLASSES_AND_LANGUAGE,
+        noun="accuracy",
+        unit=" points",
+        width=100,
+        more_is_better=True,
+        has_heavy_tails=False,
+    ),
+    ScoreKind("cross_entropy", _CLASSES_AND_LANGUAGE, unit=" nats"),
+    ScoreKind("rmse", frozenset({TaskKind.REGRESSION}), noun="RMSE", has_heavy_tails=False),
+)
+
+
+def score_kind(name: str) -> ScoreKind:
+    """Return what is known of a score; a metric of the user's own has no unit and no range."""
+    return SCORES.get(name) or ScoreKind(name)
+
+
+def further_scores(task: TaskKind) -> dict[str, Metric]:
+    """Return the formula of each score that such a task has beyond the paper's, by name."""
+    return {name: kind.of_run for name, kind in SCORES.items() if kind.of_run is not None and task in kind.tasks}
+
+
+def further_score(*tasks: TaskKind, unit: str = "", width: float = math.inf) -> Callable[[Metric], Metric]:
+    """Make a function of one run's outputs and the labels a score of every such task, under its own name.
+
+    Logits ``[N, C]`` and classes ``[N]`` go in, or in a regression outputs and targets of one shape.
+    """
+
+    def add(of_run: Metric) -> Metric:
+        SCORES[of_run.__name__] = ScoreKind(of_run.__name__, frozenset(tasks), unit=unit, width=width, of_run=of_run)
+        return of_run
+
+    return add
