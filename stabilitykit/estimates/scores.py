@@ -87,3 +87,31 @@ def further_score(*tasks: TaskKind, unit: str = "", width: float = math.inf) -> 
         return of_run
 
     return add
+
+
+#: Numbers whose probabilities are held at once.
+_BLOCK = 2**20
+
+
+@further_score(TaskKind.CLASSES, width=2.0)
+def brier(logits: Tensor, labels: Tensor) -> float:
+    r"""Mean squared distance between the probabilities that a model gives the classes and the right answer.
+
+    .. math:: \frac{1}{N} \sum_n \sum_c (p_{nc} - [c = y_n])^2
+
+    Logits ``[N, C]`` and classes ``[N]`` in, between 0 (sure and right) and 2 (sure and wrong) out.
+
+    >>> import torch
+    >>> brier(torch.tensor([[0.0, 0.0], [200.0, 0.0]]), torch.tensor([0, 1]))  # (0.5 + 2) / 2
+    1.25
+
+    Source: Brier, *Verification of forecasts expressed in terms of probability* (1950), equation (2).
+    """
+    size, total = max(1, _BLOCK // logits.shape[-1]), 0.0
+    for start in range(0, len(labels), size):
+        label = labels[None, start : start + size].long()
+        # Class by class: ten classes are too few to run through in a row.
+        distance = logits[start : start + size].double().T.contiguous().softmax(dim=0)
+        distance.scatter_(0, label, distance.gather(0, label) - 1)
+        total += float(distance.square_().sum())
+    return total / len(labels)

@@ -25,6 +25,7 @@ def share_of_class_0(logits, labels):
 
 CLASS_NAMES = ["accuracy", "accuracy_sd", "cross_entropy", "cross_entropy_sd", "disagreement", "correlation", "pearson"]
 CLASS_NAMES += ["ensemble_delta", "cross_entropy_ensemble_delta", "flip_floor", "training_sd"]
+CLASS_NAMES += ["brier", "brier_sd"]
 REGRESSION_NAMES = ["rmse", "rmse_sd", "correlation", "pearson", "rmse_ensemble_delta"]
 
 
