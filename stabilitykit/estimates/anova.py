@@ -14,8 +14,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special  # and not scipy.stats, whose import costs a second
 
+from .distributions import chi2_upper_quantile, f_quantile, t_quantile
 from .estimate import IDENTICAL_RUNS, Estimate
 from .intervals import tail_share
 
@@ -143,7 +143,7 @@ def largest_ratio(scores: npt.ArrayLike, *, robust: bool = False) -> Estimate:
 
 def _factor(unexplained: float, df: float, rate: float) -> float:
     """How many times a paired ratio of SDs its upper bound is: Pitman and Morgan's test of variances, inverted."""
-    k = 1 + 2 * unexplained * float(special.stdtrit(df, rate)) ** 2 / df
+    k = 1 + 2 * unexplained * t_quantile(rate, df) ** 2 / df
     return math.sqrt(k + math.sqrt(k * k - 1))
 
 
@@ -153,7 +153,7 @@ def _unexplained(one: Floats, other: Floats) -> float:
 
 
 def _lower_square(more: MeanSquare, less: MeanSquare) -> float:
-    f = float(special.fdtri(more.df, less.df, 1 - _LEVEL))
+    f = f_quantile(1 - _LEVEL, more.df, less.df)
     g = 1 - 1 / _chi2(more.df, 1 - _LEVEL)
     h = 1 / _chi2(less.df, _LEVEL) - 1
     both = ((f - 1) ** 2 - (g * f) ** 2 - h**2) / f
@@ -161,7 +161,7 @@ def _lower_square(more: MeanSquare, less: MeanSquare) -> float:
 
 
 def _upper_square(more: MeanSquare, less: MeanSquare) -> float:
-    f = float(special.fdtri(more.df, less.df, _LEVEL))
+    f = f_quantile(_LEVEL, more.df, less.df)
     h = 1 / _chi2(more.df, _LEVEL) - 1
     g = 1 - 1 / _chi2(less.df, 1 - _LEVEL)
     both = ((1 - f) ** 2 - (h * f) ** 2 - g**2) / f
@@ -170,4 +170,4 @@ def _upper_square(more: MeanSquare, less: MeanSquare) -> float:
 
 def _chi2(df: int, share: float) -> float:
     """The quantile of chi-square by its degrees of freedom."""
-    return float(special.chdtri(df, 1 - share)) / df
+    return chi2_upper_quantile(1 - share, df) / df

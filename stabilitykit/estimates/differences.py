@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special  # and not scipy.stats, whose import costs a second
 
+from .distributions import f_cdf, f_quantile, f_tail, noncentral_t_cdf, normal_quantile, t_cdf, t_quantile
 from .ratios import fieller, welch
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -118,7 +118,7 @@ def distribution_difference(
     if difference.is_more or difference.is_less or value == 0 or total == 0:
         return difference
     # Differences of this size are shown where they are this many standard errors.
-    wanted = (value / (_normal(alpha) + _normal(1 - _POWER))) ** 2
+    wanted = (value / (normal_quantile(alpha) + normal_quantile(1 - _POWER))) ** 2
     runs = more = None
     if wanted > of_examples:
         runs = math.ceil(_variance_a_run(x, y, paired) / (wanted - of_examples))
@@ -231,9 +231,9 @@ def _judged_by_t(
         return undefined("a score is not finite", alpha)
     if error == 0:  # nothing varies: what is seen is all that there is
         return Difference(value, value, value, float(value <= 0), float(value >= 0), alpha, EQUAL)
-    margin = -float(special.stdtrit(df, alpha)) * error
-    p_less = float(special.stdtr(df, value / error))
-    p_more = float(special.stdtr(df, -value / error))
+    margin = -t_quantile(alpha, df) * error
+    p_less = t_cdf(value / error, df)
+    p_more = t_cdf(-value / error, df)
     if min(p_more, p_less) < alpha:
         runs = examples = None
     bounds = value - margin, value + margin
@@ -260,9 +260,9 @@ def _f_test(sd_x: float, sd_y: float, df_x: int, df_y: int, alpha: float) -> Dif
     if sd_x == 0:
         return Difference(math.inf, math.inf, math.inf, 0, 1, alpha, method, none=1.0)
     ratio = sd_y / sd_x
-    low = ratio / math.sqrt(special.fdtri(df_y, df_x, 1 - alpha))
-    high = ratio * math.sqrt(special.fdtri(df_x, df_y, 1 - alpha))
-    p_more, p_less = float(special.fdtrc(df_y, df_x, ratio**2)), float(special.fdtr(df_y, df_x, ratio**2))
+    low = ratio / math.sqrt(f_quantile(1 - alpha, df_y, df_x))
+    high = ratio * math.sqrt(f_quantile(1 - alpha, df_x, df_y))
+    p_more, p_less = f_tail(ratio**2, df_y, df_x), f_cdf(ratio**2, df_y, df_x)
     needed = None if min(p_more, p_less) < alpha else _runs_for_ratio(ratio, alpha)
     return Difference(ratio, low, high, p_more, p_less, alpha, method, none=1.0, runs_needed=needed)
 
@@ -278,8 +278,8 @@ def _brown_forsythe(x: Floats, y: Floats, alpha: float) -> Difference:
     error = math.sqrt(own + other)
     more = mean_y - mean_x
     statistic = more / error if error else math.copysign(math.inf, more) if more else 0.0
-    p_more, p_less = float(special.stdtr(df, -statistic)), float(special.stdtr(df, statistic))
-    t = abs(float(special.stdtrit(df, alpha)))
+    p_more, p_less = t_cdf(-statistic, df), t_cdf(statistic, df)
+    t = abs(t_quantile(alpha, df))
     ratio = mean_y / mean_x if mean_x else math.inf
     low, high = fieller(mean_x, mean_y, t * math.sqrt(other), t * math.sqrt(own))
     needed = None if min(p_more, p_less) < alpha else _runs_for_ratio(ratio, alpha)
@@ -322,7 +322,7 @@ def _runs_needed(value: float, of_a_run: float, paired: bool, alpha: float, fewe
         df = samples * (runs - 1)
         centre = size * math.sqrt(runs / of_a_run)
         # So far from 0 the noncentral t's own function gives up, and the power is 1.
-        return centre > 37 or 1 - special.nctdtr(df, centre, special.stdtrit(df, 1 - alpha)) >= _POWER
+        return centre > 37 or 1 - noncentral_t_cdf(t_quantile(1 - alpha, df), df, centre) >= _POWER
 
     return _first(shows, fewest)
 
@@ -333,7 +333,7 @@ def _runs_for_ratio(ratio: float, alpha: float) -> int | None:
 
     def shows(runs: int) -> bool:
         df = runs - 1
-        return bool(special.fdtrc(df, df, special.fdtri(df, df, 1 - alpha) / larger**2) >= _POWER)
+        return f_tail(f_quantile(1 - alpha, df, df) / larger**2, df, df) >= _POWER
 
     return _first(shows, 2)
 
@@ -347,10 +347,6 @@ def _first(shows: Callable[[int], bool], fewest: int) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if shows(middle) else (middle + 1, high)
     return low
-
-
-def _normal(alpha: float) -> float:
-    return float(-special.ndtri(alpha))
 
 
 def _sd(scores: Floats) -> float:

@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special  # and not scipy.stats, whose import costs a second
 
 from ..errors import ProtocolError
+from .distributions import chi2_upper_quantile, t_quantile
 from .estimate import IDENTICAL_RUNS, Estimate
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -121,11 +121,11 @@ class ChiSquare:
 
     def low(self, error: float) -> float:
         """Return the bound above the truth in that share of studies."""
-        return min(self.sd, self.sd * math.sqrt(self.df / float(special.chdtri(self.df, error))))
+        return min(self.sd, self.sd * math.sqrt(self.df / chi2_upper_quantile(error, self.df)))
 
     def high(self, error: float) -> float:
         """Return the bound below the truth in that share of studies."""
-        return max(self.sd, self.sd * math.sqrt(self.df / float(special.chdtri(self.df, 1 - error))))
+        return max(self.sd, self.sd * math.sqrt(self.df / chi2_upper_quantile(1 - error, self.df)))
 
     def after(self, runs: int) -> ChiSquare:
         """Return it for the same SD over so many runs, whose tails cost the same share of the degrees of freedom."""
@@ -155,7 +155,7 @@ class StudentT:
         return replace(self, error=self.error * math.sqrt(self.runs / runs), runs=runs)
 
     def _margin(self, error: float) -> float:
-        return -float(special.stdtrit(self.runs - 1, error)) * self.error
+        return -t_quantile(error, self.runs - 1) * self.error
 
 
 def _estimate(

@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from scipy import special  # and not scipy.stats, whose import costs a second
-
+from .distributions import f_quantile, t_quantile
 from .estimate import Estimate
 from .intervals import ChiSquare, StudentT
 from .measure_kinds import kind_of
@@ -133,15 +132,15 @@ def fieller(below: float, above: float, below_error: float, above_error: float) 
 
 def _of_sds(above: ChiSquare, below: ChiSquare, error: float) -> tuple[float, float]:
     value = above.sd / below.sd
-    low = value / math.sqrt(special.fdtri(above.df, below.df, 1 - error))
-    high = value * math.sqrt(special.fdtri(below.df, above.df, 1 - error))
+    low = value / math.sqrt(f_quantile(1 - error, above.df, below.df))
+    high = value * math.sqrt(f_quantile(1 - error, below.df, above.df))
     return min(value, low), max(value, high)  # F is skewed: at a rate near one half a bound could cross the value
 
 
 def _of_means(above: StudentT, below: StudentT, error: float) -> tuple[float, float]:
     # The degrees of freedom at the ratio that is seen: there the parts of the variance are (m_b e_a)^2, (m_a e_b)^2.
     parts = (below.mean * above.error) ** 2, (above.mean * below.error) ** 2
-    t = abs(float(special.stdtrit(welch(*parts, above.runs, below.runs)[1], error)))
+    t = abs(t_quantile(error, welch(*parts, above.runs, below.runs)[1]))
     if below.mean == 0 and above.mean == 0:  # neither is shown to be anything
         return 0.0, math.inf
     return fieller(below.mean, above.mean, t * below.error, t * above.error)

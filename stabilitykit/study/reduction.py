@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import special  # and not scipy.stats, whose import costs a second
 
 from ..errors import TaskError
+from ..estimates.distributions import t_quantile
 from ..estimates.estimate import IDENTICAL_RUNS, Estimate
 from ..estimates.intervals import Floats
 from ..estimates.measure_kinds import kind_of
@@ -155,7 +155,7 @@ class MeanDrop:
         return replace(self, error=self.error * math.sqrt(self.runs / runs), runs=runs)
 
     def _factor(self, error: float) -> float:
-        return math.exp(min(700.0, -float(special.stdtrit(self.runs - 1, error)) * self.error))  # exp(710) overflows
+        return math.exp(min(700.0, -t_quantile(error, self.runs - 1) * self.error))  # exp(710) overflows
 
 
 def _decide(drop: Estimate, at_least: float) -> Outcome:

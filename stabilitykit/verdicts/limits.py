@@ -193,9 +193,10 @@ class FailedRuns:
         counted = f"{self.failed} of {self.runs} runs failed"
         if self.outcome is Outcome.FAIL:
             return f"{counted}, and {self.limit} may."
-        from scipy import special
 
-        share = 1.0 if self.failed == self.runs else special.betaincinv(self.failed + 1, self.runs - self.failed, 0.95)
+        from ..estimates.distributions import beta_quantile
+
+        share = 1.0 if self.failed == self.runs else beta_quantile(0.95, self.failed + 1, self.runs - self.failed)
         return f"{counted}, within the {self.limit} that may: P(a run fails) <= {share:.1%} at 95 % confidence."
 
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special  # and not scipy.stats, whose import costs a second
 
+from ..estimates.distributions import chi2_upper_quantile, t_quantile
 from ..estimates.intervals import Floats
 from .sequential_levels import FIRST_LOOK, levels, looks
 
@@ -56,7 +56,7 @@ def cv_of(value: float, low: float, high: float, runs: int) -> float | None:
     margin = max(value - low, high - value)  # the wider side: the other may have been cut at the end of the range
     if runs < 3 or not value > 0 or not math.isfinite(margin):
         return None
-    return float(margin / -special.stdtrit(runs - 1, 0.05) * math.sqrt(runs) / value)
+    return margin / -t_quantile(0.05, runs - 1) * math.sqrt(runs) / value
 
 
 def resolution(runs: npt.ArrayLike, alpha: float, beta: float, cv: float | None = None) -> Floats:
@@ -68,8 +68,8 @@ def resolution(runs: npt.ArrayLike, alpha: float, beta: float, cv: float | None 
     runs = np.asarray(runs, dtype=np.float64)
     df = runs - 1
     if cv is None:
-        return np.asarray(np.sqrt(special.chdtri(df, alpha) / special.chdtri(df, 1 - beta)))
-    both = -special.stdtrit(df, alpha) - special.stdtrit(df, beta)
+        return np.asarray(np.sqrt(chi2_upper_quantile(alpha, df) / chi2_upper_quantile(1 - beta, df)))
+    both = -t_quantile(alpha, df) - t_quantile(beta, df)
     with np.errstate(divide="ignore"):
         return np.asarray(1 / np.maximum(1 - both * cv / np.sqrt(runs), 0))  # both * cv * ratio / √R <= ratio - 1
 
@@ -167,7 +167,7 @@ def _relative_bounds(
     if cv is None:
         steps = np.diff(df, prepend=0)
         sums = random.chisquare(steps, size=(REPLICATES, len(steps))).cumsum(axis=1)  # Helmert: they are independent
-        upper, lower = special.chdtri(df, fail_levels), special.chdtri(df, 1 - np.asarray(pass_levels))
+        upper, lower = chi2_upper_quantile(fail_levels, df), chi2_upper_quantile(1 - np.asarray(pass_levels), df)
         return np.sqrt(sums / upper), np.sqrt(sums / lower)
     block = max(_BLOCK // int(looks[-1]), 1)
     parts = [
@@ -178,7 +178,7 @@ def _relative_bounds(
         1 + cv * np.concatenate([part[0] for part in parts]),
         cv * np.concatenate([part[1] for part in parts]),
     )
-    return mean + special.stdtrit(df, fail_levels) * error, mean - special.stdtrit(df, pass_levels) * error
+    return mean + t_quantile(fail_levels, df) * error, mean - t_quantile(pass_levels, df) * error
 
 
 def _mean_and_error(draws: Floats, looks: Floats) -> tuple[Floats, Floats]:

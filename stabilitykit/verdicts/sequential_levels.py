@@ -15,7 +15,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special  # and not scipy.stats, whose import costs a second
+
+from ..estimates.distributions import chi2_cdf, chi2_cdf_integral, chi2_upper_quantile
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -58,7 +59,7 @@ def levels(looks: tuple[int, ...], error: float, cells: int = _CELLS) -> tuple[f
         sums.grow(now)
         bound = sums.quantile(spent)
         sums.drop_below(bound)
-        found.append(float(special.chdtr(now, bound)))
+        found.append(chi2_cdf(bound, now))
     return tuple(found)
 
 
@@ -73,7 +74,7 @@ def crossing(looks: Sequence[int], levels: Sequence[float]) -> float:
     sums, erred = _SumOfSquares(), 0.0
     for look, level in zip(looks, levels, strict=True):
         sums.grow(look - 1.0)
-        bound = float(special.chdtri(look - 1.0, 1 - level))
+        bound = chi2_upper_quantile(1 - level, look - 1.0)
         erred += float(sums.below(np.array([bound]))[0])
         sums.drop_below(bound)
     return erred
@@ -98,9 +99,9 @@ class _SumOfSquares:
     def below(self, sums: Floats) -> Floats:
         """Return the share of all studies that have not erred before, and whose sum is below each of these."""
         if self._edges is None:
-            return np.asarray(special.chdtr(self._step, sums))
+            return chi2_cdf(sums, self._step)
         # A uniform cell and a chi-square step: the mean of the step's distribution function over the cell.
-        integral = _integral_of_cdf(sums[:, None] - self._edges, self._step)
+        integral = chi2_cdf_integral(sums[:, None] - self._edges, self._step)
         share: Floats = (integral[:, :-1] - integral[:, 1:]) / np.diff(self._edges) @ self._mass
         return share
 
@@ -122,13 +123,4 @@ class _SumOfSquares:
 
     @property
     def _top(self) -> float:
-        return float(special.chdtri(self._df, _BEYOND))
-
-
-def _integral_of_cdf(x: Floats, df: float) -> Floats:
-    """Integrate the chi-square distribution function from 0 to x: x F(x; df) - df F(x; df + 2)."""
-    x = np.maximum(x, 0)
-    cdf = special.chdtr(df, x)
-    density = np.exp(special.xlogy(df / 2, x / 2) - x / 2 - special.gammaln(df / 2 + 1))
-    integral: Floats = x * cdf - df * (cdf - density)  # F(x; df + 2) = F(x; df) - density
-    return integral
+        return chi2_upper_quantile(_BEYOND, self._df)

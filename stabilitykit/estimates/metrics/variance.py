@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy import special  # and not scipy.stats, whose import costs a second
 from torch import Tensor
 
+from ..distributions import chi2_tail
 from .pairwise import disagreement
 from .runs import Runs
 
@@ -100,7 +100,7 @@ def excess_of(sd: float, floor: float, runs: int) -> float:
     >>> round(excess_of(sd=0.30, floor=0.20, runs=10), 3)
     0.016
     """
-    return 1.0 if sd == 0 else float(special.chdtrc(runs - 1, (runs - 1) * (sd / floor) ** 2))
+    return 1.0 if sd == 0 else chi2_tail((runs - 1) * (sd / floor) ** 2, runs - 1)
 
 
 def _accuracy_variance(correct: Runs) -> float:

@@ -1,0 +1,125 @@
+"""Distributions by readable names: of numbers a number, of arrays an array.
+
+They are functions of `scipy.special` and not methods of `scipy.stats`, whose import costs a second in every session.
+An upper quantile is the value that is exceeded with probability ``share``: near 0 it is more exact than the quantile
+of ``1 - share``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+def normal_quantile(share: float) -> float:
+    """Return the quantile of the standard normal distribution.
+
+    >>> round(normal_quantile(0.05), 3)
+    -1.645
+    """
+    return float(special.ndtri(share))
+
+
+def t_cdf(x: float, df: float) -> float:
+    """Return the probability that Student's t is at most ``x``."""
+    return float(special.stdtr(df, x))
+
+
+@overload
+def t_quantile(share: float, df: float) -> float: ...
+
+
+@overload
+def t_quantile(share: float | Floats | Sequence[float], df: Floats) -> Floats: ...
+
+
+def t_quantile(share: Any, df: Any) -> Any:
+    """Return the quantile of Student's t.
+
+    >>> round(t_quantile(0.05, df=9), 3)
+    -1.833
+    """
+    return _plain(special.stdtrit(df, share))
+
+
+def noncentral_t_cdf(x: float, df: float, centre: float) -> float:
+    """Return the probability that a noncentral t is at most ``x``; NaN for a ``centre`` beyond 37."""
+    return float(special.nctdtr(df, centre, x))
+
+
+@overload
+def chi2_cdf(x: float, df: float) -> float: ...
+
+
+@overload
+def chi2_cdf(x: Floats, df: float) -> Floats: ...
+
+
+def chi2_cdf(x: Any, df: Any) -> Any:
+    """Return the probability that a chi-square is at most ``x``."""
+    return _plain(special.chdtr(df, x))
+
+
+def chi2_tail(x: float, df: float) -> float:
+    """Return the probability that a chi-square exceeds ``x``."""
+    return float(special.chdtrc(df, x))
+
+
+@overload
+def chi2_upper_quantile(share: float, df: float) -> float: ...
+
+
+@overload
+def chi2_upper_quantile(share: float | Floats | Sequence[float], df: Floats) -> Floats: ...
+
+
+def chi2_upper_quantile(share: Any, df: Any) -> Any:
+    """Return what a chi-square exceeds with probability ``share``.
+
+    >>> round(chi2_upper_quantile(0.05, df=9), 2)
+    16.92
+    """
+    return _plain(special.chdtri(df, share))
+
+
+def chi2_cdf_integral(x: Floats, df: float) -> Floats:
+    """Return the integral of `chi2_cdf` from 0 to x: x F(x; df) - df F(x; df + 2)."""
+    x = np.maximum(x, 0)
+    cdf = special.chdtr(df, x)
+    density = np.exp(special.xlogy(df / 2, x / 2) - x / 2 - special.gammaln(df / 2 + 1))
+    integral: Floats = x * cdf - df * (cdf - density)  # F(x; df + 2) = F(x; df) - density
+    return integral
+
+
+def f_cdf(x: float, df_above: float, df_below: float) -> float:
+    """Return the probability that Fisher's F is at most ``x``; the degrees of freedom above the line come first."""
+    return float(special.fdtr(df_above, df_below, x))
+
+
+def f_tail(x: float, df_above: float, df_below: float) -> float:
+    """Return the probability that Fisher's F exceeds ``x``."""
+    return float(special.fdtrc(df_above, df_below, x))
+
+
+def f_quantile(share: float, df_above: float, df_below: float) -> float:
+    """Return the quantile of Fisher's F.
+
+    >>> round(f_quantile(0.95, 9, 9), 2)
+    3.18
+    """
+    return float(special.fdtri(df_above, df_below, share))
+
+
+def beta_quantile(share: float, a: float, b: float) -> float:
+    """Return the quantile of the beta distribution."""
+    return float(special.betaincinv(a, b, share))
+
+
+def _plain(value: Any) -> Any:
+    return float(value) if np.ndim(value) == 0 else value
