@@ -10,16 +10,13 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from .distributions import chi2_upper_quantile, f_quantile, t_quantile
+from .distributions import Floats, chi2_upper_quantile, f_quantile, t_quantile
 from .estimate import IDENTICAL_RUNS, Estimate
 from .intervals import tail_share
-
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 #: Error rate of each bound.
 _LEVEL = 0.05

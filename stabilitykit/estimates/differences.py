@@ -9,15 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from .distributions import f_cdf, f_quantile, f_tail, noncentral_t_cdf, normal_quantile, t_cdf, t_quantile
+from .distributions import Floats, f_cdf, f_quantile, f_tail, noncentral_t_cdf, normal_quantile, t_cdf, t_quantile
+from .intervals import error_floor, exact_sd, is_constant, means_with_others
 from .ratios import fieller, welch
-
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 #: Chance with which `Difference.runs_needed` would show a difference of the size that was seen.
 _POWER = 0.90
@@ -171,11 +169,11 @@ def spread_ratio(
     x, y = np.asarray(baseline, np.float64), np.asarray(candidate, np.float64)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return undefined("a score is not finite", alpha, none=1.0)
-    if _sd(x) == _sd(y) == 0:
+    if exact_sd(x) == exact_sd(y) == 0:
         return no_ratio(alpha, "no spread in either")
     if min(len(x), len(y)) >= _ENOUGH_FOR_BROWN_FORSYTHE:
         return _brown_forsythe(x, y, alpha)
-    sds = [max(_sd(scores), floor) for scores, floor in zip((x, y), rounding, strict=True)]
+    sds = [max(exact_sd(scores), floor) for scores, floor in zip((x, y), rounding, strict=True)]
     return _f_test(sds[0], sds[1], len(x) - 1, len(y) - 1, alpha)
 
 
@@ -198,12 +196,12 @@ def pairwise_difference(
         return undefined("a pair of runs has no value", alpha)
     (mean_x, of_x), (mean_y, of_y) = _jackknife(x, percent_of), _jackknife(y, percent_of)
     value = mean_y - mean_x
-    if (_is_constant(x) and _is_constant(y)) or (paired and np.array_equal(x, y)):
+    if (is_constant(x) and is_constant(y)) or (paired and np.array_equal(x, y)):
         return _judged_by_t(value, 0.0, 1.0, alpha, "", None)
     if min(len(x), len(y)) < 3:
         return Difference(value, -math.inf, math.inf, math.nan, math.nan, alpha, "one pair, no interval")
     if paired:
-        floor = sum(_floor(mean, len(x), percent_of) ** 2 for mean in (mean_x, mean_y))
+        floor = sum(error_floor(mean, len(x), percent_of) ** 2 for mean in (mean_x, mean_y)) if percent_of else 0.0
         variance, df, method = max(_jackknife(y - x, None)[1], floor), len(x) - 1.0, "jackknife of paired runs"
     else:
         variance, df = welch(of_x, of_y, len(x), len(y))
@@ -246,13 +244,13 @@ def _mean_error(x: Floats, y: Floats, paired: bool) -> tuple[float, float, float
         return math.nan, 0.0, 1.0, ""
     value = float(y[0] - x[0] + (y - y[0]).mean() - (x - x[0]).mean())  # equal numbers must differ by exactly 0
     if paired:
-        return value, _sd(y - x) ** 2 / len(x), len(x) - 1.0, "paired t"
-    return value, *welch(_sd(x) ** 2 / len(x), _sd(y) ** 2 / len(y), len(x), len(y)), "Welch t"
+        return value, exact_sd(y - x) ** 2 / len(x), len(x) - 1.0, "paired t"
+    return value, *welch(exact_sd(x) ** 2 / len(x), exact_sd(y) ** 2 / len(y), len(x), len(y)), "Welch t"
 
 
 def _variance_a_run(x: Floats, y: Floats, paired: bool) -> float:
     """Variance of the difference if each model had one run; with R runs each it is an R-th of that."""
-    return _sd(y - x) ** 2 if paired else _sd(x) ** 2 + _sd(y) ** 2
+    return exact_sd(y - x) ** 2 if paired else exact_sd(x) ** 2 + exact_sd(y) ** 2
 
 
 def _f_test(sd_x: float, sd_y: float, df_x: int, df_y: int, alpha: float) -> Difference:
@@ -288,27 +286,14 @@ def _brown_forsythe(x: Floats, y: Floats, alpha: float) -> Difference:
 
 def _jackknife(pairs: Floats, percent_of: int | None) -> tuple[float, float]:
     """Mean over pairs, and its variance over runs; NaN for that of one pair."""
-    runs = len(pairs)
-    of_run = pairs[~np.eye(runs, dtype=bool)].reshape(runs, runs - 1).mean(axis=1)
+    runs, of_run = len(pairs), means_with_others(pairs)
     mean = float(of_run.mean())
     if runs < 3:
         return mean, math.nan
-    if _is_constant(pairs):
+    if is_constant(pairs):
         return mean, 0.0
     variance = 4 * (runs - 1) / (runs * (runs - 2) ** 2) * float(np.square(of_run - mean).sum())
-    return mean, max(variance, _floor(mean, runs, percent_of) ** 2)
-
-
-def _floor(percent: float, runs: int, examples: int | None) -> float:
-    if examples is None:
-        return 0.0
-    share = percent / 100
-    return 100 * math.sqrt(max(share, 1 / examples) * (1 - share) / examples) / runs
-
-
-def _is_constant(pairs: Floats) -> bool:
-    """Whether each pair of runs scores what a run scores with itself: all runs are equal."""
-    return bool((pairs == pairs[0, 0]).all())
+    return mean, max(variance, error_floor(mean, runs, percent_of) ** 2) if percent_of else variance
 
 
 def _runs_needed(value: float, of_a_run: float, paired: bool, alpha: float, fewest: int = 2) -> int | None:
@@ -347,7 +332,3 @@ def _first(shows: Callable[[int], bool], fewest: int) -> int | None:
         middle = (low + high) // 2
         low, high = (low, middle) if shows(middle) else (middle + 1, high)
     return low
-
-
-def _sd(scores: Floats) -> float:
-    return float((scores - scores[0]).std(ddof=1))  # the SD of equal numbers is exactly 0

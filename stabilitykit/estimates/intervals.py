@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import ProtocolError
-from .distributions import chi2_upper_quantile, t_quantile
+from .distributions import Floats, chi2_upper_quantile, t_quantile
 from .estimate import IDENTICAL_RUNS, Estimate
-
-Floats: TypeAlias = npt.NDArray[np.float64]
 
 #: Error rate of each bound of an estimate, before a gate asks for another.
 _LEVEL = 0.05
@@ -41,7 +38,7 @@ def mean_estimate(values: npt.ArrayLike) -> Estimate:
     mean = values[0] + _deviations(values).mean()
     if (values == values[0]).all():
         return Estimate(mean, mean, mean, runs, IDENTICAL_RUNS)
-    return _estimate(mean, StudentT(mean, _sd(values) / math.sqrt(runs), runs), runs, "Student t")
+    return _estimate(mean, StudentT(mean, exact_sd(values) / math.sqrt(runs), runs), runs, "Student t")
 
 
 def sd_estimate(values: npt.ArrayLike, *, robust: bool = False, resamples: int | None = None) -> Estimate:
@@ -61,7 +58,7 @@ def sd_estimate(values: npt.ArrayLike, *, robust: bool = False, resamples: int |
     runs = len(values)
     if not np.isfinite(values).all():
         return Estimate.undefined(runs, "a run's value is not finite")
-    sd = _sd(values)
+    sd = exact_sd(values)
     if sd == 0:
         return Estimate(0, 0, 0, runs, IDENTICAL_RUNS, sd_of_sd=0)
     adjusted = robust and runs >= 4
@@ -92,15 +89,15 @@ def pairwise_estimate(
     runs = len(_of_runs(pairs.diagonal()))
     if not np.isfinite(pairs).all():
         return Estimate.undefined(runs, "a pair of runs has no value, such as the correlation of constant outputs")
-    if (pairs == pairs[0, 0]).all():  # every pair scores what a run scores with itself
+    if is_constant(pairs):
         return Estimate(pairs[0, 0], pairs[0, 0], pairs[0, 0], runs, IDENTICAL_RUNS)
-    of_run = pairs[~np.eye(runs, dtype=bool)].reshape(runs, runs - 1).mean(axis=1)
+    of_run = means_with_others(pairs)
     mean = of_run.mean()
     if runs == 2:
         return Estimate(mean, -math.inf, math.inf, runs, "one pair, no interval")
     error = 2 / (runs - 2) * math.sqrt((runs - 1) / runs * np.square(of_run - mean).sum())
     if percent_of is not None:
-        error = max(error, _error_floor(mean, runs, percent_of))
+        error = max(error, error_floor(mean, runs, percent_of))
     return _estimate(mean, StudentT(mean, error, runs, least, most), runs, "jackknife over runs")
 
 
@@ -180,8 +177,25 @@ def _deviations(values: Floats) -> Floats:
     return deviations
 
 
-def _sd(values: Floats) -> float:
+def exact_sd(values: Floats) -> float:
+    """Return the SD of numbers (``ddof=1``), which is exactly 0 where they are equal.
+
+    >>> exact_sd(np.array([0.1, 0.1, 0.1])), exact_sd(np.array([1.0, 3.0]))
+    (0.0, 1.4142135623730951)
+    """
     return float(_deviations(values).std(ddof=1))
+
+
+def means_with_others(pairs: Floats) -> Floats:
+    """Return the mean over each run's pairs with the others, ``[R]``, of a symmetric ``[R, R]``."""
+    runs = len(pairs)
+    means: Floats = pairs[~np.eye(runs, dtype=bool)].reshape(runs, runs - 1).mean(axis=1)
+    return means
+
+
+def is_constant(pairs: Floats) -> bool:
+    """Whether each pair of runs scores what a run scores with itself: all runs are equal."""
+    return bool((pairs == pairs[0, 0]).all())
 
 
 def tail_share(columns: Floats) -> float:
@@ -197,7 +211,7 @@ def tail_share(columns: Floats) -> float:
 
 def _kurtosis_df(values: Floats) -> float:
     count = len(values)
-    scaled = _deviations(values) / _sd(values)  # fourth powers of small numbers underflow
+    scaled = _deviations(values) / exact_sd(values)  # fourth powers of small numbers underflow
     moments = [np.mean((scaled - scaled.mean()) ** power) for power in (2, 4)]
     biased = moments[1] / moments[0] ** 2 - 3
     excess = (count - 1) / ((count - 2) * (count - 3)) * ((count + 1) * biased + 6)  # Fisher's G2, unbiased
@@ -210,6 +224,7 @@ def _sd_of_sd(values: Floats, resamples: int) -> float:
     return float(drawn.std(axis=1, ddof=1).std(ddof=1))
 
 
-def _error_floor(percent: float, runs: int, examples: int) -> float:
+def error_floor(percent: float, runs: int, examples: int) -> float:
+    """Return the least standard error that a mean over pairs may have, in percent, where it counts N test examples."""
     share = percent / 100
     return 100 * math.sqrt(max(share, 1 / examples) * (1 - share) / examples) / runs

@@ -15,13 +15,14 @@ from torch import Tensor
 from ..errors import TaskError
 from ..estimates.differences import (
     Difference,
-    Floats,
     distribution_difference,
     mean_difference,
     no_ratio,
     pairwise_difference,
     spread_ratio,
 )
+from ..estimates.distributions import Floats
+from ..estimates.intervals import exact_sd, means_with_others
 from ..estimates.measure_kinds import main_score
 from ..estimates.metrics import IGNORED_LABEL, disagreement, percent_right, rmse, spearman
 from ..estimates.scores import TaskKind, score_kind
@@ -173,11 +174,9 @@ class Side:
     @classmethod
     def of(cls, sample: Sample) -> Side:
         """Describe a sample."""
-        scores = sample.scores - sample.scores[0]
-        runs = len(sample)
-        pairs = float(sample.pairs[~np.eye(runs, dtype=bool)].reshape(runs, runs - 1).mean(axis=1).mean())
-        mean = float(sample.scores[0] + scores.mean())
-        return cls(sample.task, sample.question, runs, mean, float(scores.std(ddof=1)), pairs, sample.saved)
+        scores, pairs = sample.scores, float(means_with_others(sample.pairs).mean())
+        mean = float(scores[0] + (scores - scores[0]).mean())
+        return cls(sample.task, sample.question, len(sample), mean, exact_sd(scores), pairs, sample.saved)
 
     def to_json(self) -> dict[str, Any]:
         """Return every field by name."""

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import TaskError
-from ..estimates.distributions import t_quantile
+from ..estimates.distributions import Floats, t_quantile
 from ..estimates.estimate import IDENTICAL_RUNS, Estimate
-from ..estimates.intervals import Floats
 from ..estimates.measure_kinds import kind_of
 from ..estimates.measures import Measures
 from ..estimates.ratios import Ratio, spread_of

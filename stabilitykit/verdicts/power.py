@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..estimates.distributions import chi2_upper_quantile, t_quantile
-from ..estimates.intervals import Floats
+from ..estimates.distributions import Floats, chi2_upper_quantile, t_quantile
 from .sequential_levels import FIRST_LOOK, levels, looks
 
 #: Simulated studies behind a `Prospect`: its probabilities have a standard error of 0.35 points at most.

@@ -11,14 +11,10 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from ..estimates.distributions import chi2_cdf, chi2_cdf_integral, chi2_upper_quantile
-
-Floats: TypeAlias = npt.NDArray[np.float64]
+from ..estimates.distributions import Floats, chi2_cdf, chi2_cdf_integral, chi2_upper_quantile
 
 #: Numbers of runs at which a verdict is looked for; later ones are each 1.25 times the one before.
 _LOOKS = (3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 65, 80, 100)
