@@ -7,7 +7,6 @@ which question, and the error rates that were measured for each, is docs/compari
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +15,10 @@ import numpy.typing as npt
 from .distributions import Floats, f_cdf, f_quantile, f_tail, noncentral_t_cdf, normal_quantile, t_cdf, t_quantile
 from .intervals import error_floor, exact_sd, is_constant, means_with_others
 from .ratios import fieller, welch
+from .search import MOST_RUNS, fewest
 
 #: Chance with which `Difference.runs_needed` would show a difference of the size that was seen.
 _POWER = 0.90
-
-#: Runs beyond which planning gives up: the difference is as good as none.
-_MOST_RUNS = 1000
 
 #: Runs of each model from which on Brown-Forsythe has power enough to be preferred to the F test.
 _ENOUGH_FOR_BROWN_FORSYTHE = 10
@@ -123,7 +120,7 @@ def distribution_difference(
     else:
         more = math.ceil(of_examples * count / wanted)
     return _judged_by_t(
-        value, math.sqrt(total), df, alpha, difference.method, runs if runs and runs <= _MOST_RUNS else None, more
+        value, math.sqrt(total), df, alpha, difference.method, runs if runs and runs <= MOST_RUNS else None, more
     )
 
 
@@ -207,7 +204,7 @@ def pairwise_difference(
         variance, df = welch(of_x, of_y, len(x), len(y))
         method = "jackknife over runs, Welch"
     of_a_run = variance * len(x) if paired else of_x * len(x) + of_y * len(y)
-    needed = _runs_needed(value, of_a_run, paired, alpha, fewest=3)
+    needed = _runs_needed(value, of_a_run, paired, alpha, least=3)
     return _judged_by_t(value, math.sqrt(variance), df, alpha, method, needed)
 
 
@@ -296,7 +293,7 @@ def _jackknife(pairs: Floats, percent_of: int | None) -> tuple[float, float]:
     return mean, max(variance, error_floor(mean, runs, percent_of) ** 2) if percent_of else variance
 
 
-def _runs_needed(value: float, of_a_run: float, paired: bool, alpha: float, fewest: int = 2) -> int | None:
+def _runs_needed(value: float, of_a_run: float, paired: bool, alpha: float, least: int = 2) -> int | None:
     """Fewest runs of each model with which a t test shows a difference of this size in 9 of 10 comparisons."""
     size = abs(value)
     if not size > 0 or of_a_run == 0:
@@ -309,7 +306,7 @@ def _runs_needed(value: float, of_a_run: float, paired: bool, alpha: float, fewe
         # So far from 0 the noncentral t's own function gives up, and the power is 1.
         return centre > 37 or 1 - noncentral_t_cdf(t_quantile(1 - alpha, df), df, centre) >= _POWER
 
-    return _first(shows, fewest)
+    return fewest(shows, least)
 
 
 def _runs_for_ratio(ratio: float, alpha: float) -> int | None:
@@ -320,15 +317,4 @@ def _runs_for_ratio(ratio: float, alpha: float) -> int | None:
         df = runs - 1
         return f_tail(f_quantile(1 - alpha, df, df) / larger**2, df, df) >= _POWER
 
-    return _first(shows, 2)
-
-
-def _first(shows: Callable[[int], bool], fewest: int) -> int | None:
-    """The least number that shows it, of which all greater ones do too."""
-    if not shows(_MOST_RUNS):
-        return None
-    low, high = fewest, _MOST_RUNS
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if shows(middle) else (middle + 1, high)
-    return low
+    return fewest(shows, 2)

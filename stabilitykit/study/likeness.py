@@ -15,7 +15,8 @@ from ..estimates.estimate import Estimate
 from ..estimates.intervals import ChiSquare
 from ..estimates.measure_kinds import kind_of
 from ..estimates.ratios import Ratio, spread_of
-from ..verdicts.limits import MOST_RUNS, WORST_FIRST, Outcome, advice
+from ..estimates.search import fewest
+from ..verdicts.limits import WORST_FIRST, Outcome, advice
 from .study import Study, listed
 
 
@@ -59,15 +60,10 @@ class MeasureLikeness:
         """The fewest runs of each study whose intervals around the same values would decide it; None beyond 1000."""
         if self.outcome is not Outcome.UNDECIDED:
             return None
-        low, high = 1 + min(ratio.runs for ratio in self.ratios.values()), MOST_RUNS
+        more = 1 + min(ratio.runs for ratio in self.ratios.values())
         if any(not ratio.has_interval for ratio in self.ratios.values()):
-            return max(low, 3)
-        if not self._would_be_settled(high):
-            return None
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._would_be_settled(middle) else (middle + 1, high)
-        return low
+            return max(more, 3)
+        return fewest(self._would_be_settled, more)
 
     @property
     def reason(self) -> str:

@@ -15,7 +15,8 @@ from ..estimates.estimate import IDENTICAL_RUNS, Estimate
 from ..estimates.measure_kinds import kind_of
 from ..estimates.measures import Measures
 from ..estimates.ratios import Ratio, spread_of
-from ..verdicts.limits import MOST_RUNS, Outcome, advice
+from ..estimates.search import fewest
+from ..verdicts.limits import Outcome, advice
 
 #: Error rate of each bound, and of either verdict.
 _LEVEL = 0.05
@@ -104,11 +105,12 @@ class Reduction:
         pivot, value = self.estimate.pivot, self.estimate.value
         if pivot is None:
             return max(3, self.estimate.runs + 1)
-        for runs in range(self.estimate.runs + 1, MOST_RUNS + 1):
+
+        def settles(runs: int) -> bool:
             then = Estimate(value, value, value, runs, self.estimate.method, pivot=pivot.after(runs))
-            if _decide(then.at(_LEVEL, _LEVEL), at_least) is not Outcome.UNDECIDED:
-                return runs
-        return None
+            return _decide(then.at(_LEVEL, _LEVEL), at_least) is not Outcome.UNDECIDED
+
+        return fewest(settles, self.estimate.runs + 1)
 
 
 @dataclass(frozen=True)

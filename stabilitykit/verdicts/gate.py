@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ..errors import ConfigError
 from ..estimates.estimate import Estimate
+from ..estimates.search import MOST_RUNS, fewest
 from .budgets import Budget, Verdict
-from .limits import MOST_RUNS, Judgement, Outcome, advice
+from .limits import Judgement, Outcome, advice
 from .sequential_levels import FIRST_LOOK, crossing, levels, looks
 
 #: Cells of the levels that advice goes by.
@@ -110,8 +110,8 @@ class Gate:
             return judgement.would_be_settled(runs, last.alpha, last.beta)
 
         later = [runs for runs in looks(MOST_RUNS) if runs > self.runs]
-        found = bisect.bisect_left(later, True, key=settles)
-        return replace(judgement, advice=advice(later[found] if found < len(later) else None))
+        found = fewest(lambda look: settles(later[look]), 0, len(later) - 1)
+        return replace(judgement, advice=advice(None if found is None else later[found]))
 
     def _has_verdict(self, name: str) -> bool:
         return name in self._found and self._found[name].outcome is not Outcome.UNDECIDED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from enum import Enum
@@ -9,9 +10,7 @@ from typing import ClassVar
 
 from ..estimates.estimate import Estimate, Pivot
 from ..estimates.measure_kinds import MeasureKind, kind_of
-
-#: Runs beyond which planning gives up.
-MOST_RUNS = 1000
+from ..estimates.search import MOST_RUNS, fewest
 
 
 class Outcome(Enum):
@@ -132,8 +131,8 @@ class Judgement:
             return None
         if estimate.pivot is None:
             return 3 if math.isinf(estimate.low) else None  # one pair shows no spread between pairs
-        later = range(estimate.runs + 1, MOST_RUNS + 1)
-        return next((runs for runs in later if self.would_be_settled(runs, self.alpha, self.beta)), None)
+        settles = functools.partial(self.would_be_settled, alpha=self.alpha, beta=self.beta)
+        return fewest(settles, estimate.runs + 1)
 
     def would_be_settled(self, runs: int, alpha: float, beta: float) -> bool:
         """Whether bounds of these error rates around the same value, over so many runs, would decide it."""

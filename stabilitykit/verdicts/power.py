@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..estimates.distributions import Floats, chi2_upper_quantile, t_quantile
+from ..estimates.search import fewest
 from .sequential_levels import FIRST_LOOK, levels, looks
 
 #: Simulated studies behind a `Prospect`: its probabilities have a standard error of 0.35 points at most.
@@ -112,13 +113,10 @@ def most_runs_needed(ratio: float, alpha: float = 0.05, beta: float = 0.05, cv: 
 
 def _search(resolves: Callable[[int], bool], least: int, most: int) -> int:
     """Return the smallest R from ``least`` on that resolves, by bisection; ``most`` does."""
-    low, high = least, most
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if resolves(middle) else (middle + 1, high)
+    found = fewest(resolves, least, most) or most
     # More runs resolve more, but for those right after a look: little is left to spend there, so that look may do.
-    look = max((look for look in looks(high) if look < high), default=0)
-    return _search(resolves, least, look) if look >= least and resolves(look) else high
+    look = max((look for look in looks(found) if look < found), default=0)
+    return _search(resolves, least, look) if look >= least and resolves(look) else found
 
 
 def prospects(
