@@ -11,7 +11,8 @@ import math
 import numpy as np
 import torch
 
-from stabilitykit.estimates.metrics import excess_of, flip_floor
+from stabilitykit.estimates.flip_floor import floor_estimate
+from stabilitykit.estimates.metrics import churn, excess_of
 
 STUDIES = 3000
 EXAMPLES = 500
@@ -25,7 +26,7 @@ def main() -> None:
         floors, sds = [], []
         for _ in range(STUDIES):
             correct = draw.random((runs, EXAMPLES)) < chances
-            floors.append(flip_floor(torch.from_numpy(correct)))
+            floors.append(floor_estimate(churn(torch.from_numpy(correct)), EXAMPLES).value)
             sds.append(float(100 * correct.mean(axis=1).std(ddof=1)))
         errors = [100 * float(np.std(found)) / truth for found in (floors, sds)]
         alarms = np.mean([excess_of(sd, floor, runs) < 0.05 for sd, floor in zip(sds, floors, strict=True)])

@@ -11,8 +11,9 @@ import torch
 from stabilitykit.estimates.estimate import Estimate
 from stabilitykit.estimates.flip_floor import floor_estimate, training_sd_estimate, where_from
 from stabilitykit.estimates.intervals import pairwise_estimate, sd_estimate
-from stabilitykit.estimates.metrics import churn, distribution_variance, flip_floor
+from stabilitykit.estimates.metrics import churn
 from stabilitykit.verdicts.unreachable import unreachable
+from tests.estimates.second_author import distribution_variance, flip_floor
 
 FLOOR = Estimate(0.20, 0.18, 0.22, runs=10, method="jackknife over runs")
 

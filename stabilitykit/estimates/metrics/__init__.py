@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from .curves import central_range, runs_to_reach_inside, share_inside
 from .ensembles import (
-    Average,
     Overlaps,
     accuracy_ensemble_delta,
     cross_entropy_ensemble_delta,
@@ -36,16 +35,12 @@ from .streaming import TokenScores, sampled_places, token_scores
 from .variance import (
     churn,
     correctness,
-    distribution_variance,
     excess_of,
-    excess_probability,
-    flip_floor,
     floor_of_churn,
 )
 
 __all__ = [
     "IGNORED_LABEL",
-    "Average",
     "Overlaps",
     "Runs",
     "Score",
@@ -59,13 +54,10 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_ensemble_delta",
     "disagreement",
-    "distribution_variance",
     "ensemble_delta",
     "ensemble_of",
     "excess_of",
-    "excess_probability",
     "flatten_examples",
-    "flip_floor",
     "floor_of_churn",
     "pearson",
     "percent_right",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -13,10 +12,7 @@ from ...errors import UsageError
 from .runs import Array, KeptExamples, Runs, as_array, blocks, first_copies
 from .scores import Score, predictions
 
-#: What an ensemble averages. The paper averages logits.
-Average: TypeAlias = Literal["logits", "probabilities"]
-
-#: Of averaged outputs held at once. Averaging probabilities takes about six times as much for a moment.
+#: Bytes of averaged outputs that are held at once.
 _CHUNK_BYTES = 8 * 2**20
 
 #: Of what is added and compared over and over: it should stay in a core's own cache.
@@ -29,14 +25,13 @@ _LEADS_BYTES = 32 * 2**20
 _UNDERFLOW = 1e-290
 
 
-def ensemble_delta(outputs: Runs, labels: Tensor, score: Score, *, average: Average = "logits") -> Tensor:
+def ensemble_delta(outputs: Runs, labels: Tensor, score: Score) -> Tensor:
     r"""What averaging two models gains over the two alone, for every pair.
 
     .. math:: f\left(\frac{S_i + S_j}{2}\right) - \frac{f(S_i) + f(S_j)}{2}
 
     Outputs ``[R, N, ...]`` and labels ``[N, ...]`` in, float64 ``[R, R]`` in the unit of the score out; the diagonal
-    is 0. More diverse models gain more: above 0 for an accuracy, below 0 for a loss. With
-    ``average="probabilities"`` the outputs are logits ``[R, N, C]`` and the score sees the log of the mean softmax.
+    is 0. More diverse models gain more: above 0 for an accuracy, below 0 for a loss.
 
     >>> from stabilitykit.estimates.metrics import accuracy
     >>> logits = torch.tensor([[[3.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 3.0]]])
@@ -46,12 +41,6 @@ def ensemble_delta(outputs: Runs, labels: Tensor, score: Score, *, average: Aver
 
     Source: Summers & Dinneen, ICML 2021, equation (1), before its mean over pairs.
     """
-    if average not in ("logits", "probabilities"):
-        raise UsageError(
-            f"Expected average='logits' or average='probabilities' but got average={average!r}. The paper averages "
-            "logits, and its tables can only be compared with those."
-        )
-    mean_of_two = _mean_logits if average == "logits" else _mean_probabilities
     runs, pairs_a_chunk = len(outputs), max(1, _CHUNK_BYTES // (8 * outputs[0].numel()))
     alone = torch.cat([score(run.double().unsqueeze(0), labels) for run in outputs]).double()
     delta = alone.new_zeros(runs, runs)
@@ -59,7 +48,7 @@ def ensemble_delta(outputs: Runs, labels: Tensor, score: Score, *, average: Aver
         for start in range(i + 1, runs, pairs_a_chunk):
             others = range(start, min(start + pairs_a_chunk, runs))
             of_others = torch.stack([outputs[j] for j in others]).double()
-            together = score(mean_of_two(outputs[i].double(), of_others), labels)
+            together = score((outputs[i].double() + of_others).div_(2), labels)
             delta[i, others] = together - (alone[i] + alone[others]) / 2
     return delta + delta.T
 
@@ -254,14 +243,3 @@ def vanilla_groups(runs: int, size: int) -> list[tuple[int, ...]]:
     if size < 1:
         raise UsageError(f"Expected size >= 1 but got size={size!r}. An ensemble needs members; the paper uses 1 to 5.")
     return [tuple(range(first, first + size)) for first in range(0, runs - size + 1, size)]
-
-
-def _mean_logits(one: Tensor, others: Tensor) -> Tensor:
-    return (one + others).div_(2)
-
-
-def _mean_probabilities(one: Tensor, others: Tensor) -> Tensor:
-    one, others = one.log_softmax(dim=-1), others.log_softmax(dim=-1)
-    # From the larger of the two: no probability underflows, and two equal models keep their exact outputs.
-    larger, smaller = torch.maximum(one, others), torch.minimum(one, others)
-    return larger + ((1 + (smaller - larger).exp()) / 2).log()

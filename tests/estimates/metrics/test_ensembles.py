@@ -44,25 +44,18 @@ def naive_score(scores: list[list[float]], labels: list[int], name: str) -> floa
     return math.fsum(-math.log(softmax(row)[label]) for row, label in zip(scores, labels, strict=True)) / len(labels)
 
 
-def naive_delta(one: list[list[float]], two: list[list[float]], labels: list[int], name: str, average: str) -> float:
-    if average == "logits":
-        both = [[(a + b) / 2 for a, b in zip(*rows, strict=True)] for rows in zip(one, two, strict=True)]
-    else:
-        softmaxes = [(softmax(a), softmax(b)) for a, b in zip(one, two, strict=True)]
-        both = [[math.log((a + b) / 2) for a, b in zip(*rows, strict=True)] for rows in softmaxes]
+def naive_delta(one: list[list[float]], two: list[list[float]], labels: list[int], name: str) -> float:
+    both = [[(a + b) / 2 for a, b in zip(*rows, strict=True)] for rows in zip(one, two, strict=True)]
     return naive_score(both, labels, name) - (naive_score(one, labels, name) + naive_score(two, labels, name)) / 2
 
 
 @pytest.mark.parametrize("runs", RUNS)
-@pytest.mark.parametrize(
-    ("score", "average"),
-    [(accuracy, "logits"), (cross_entropy, "logits"), (cross_entropy, "probabilities")],
-)
-def test_agrees_with_plain_loops(score, average, runs):
+@pytest.mark.parametrize("score", [accuracy, cross_entropy])
+def test_agrees_with_plain_loops(score, runs):
     logits, labels = logits_with_ties(runs)
-    got = ensemble_delta(logits, labels, score, average=average)
+    got = ensemble_delta(logits, labels, score)
     for i, j in itertools.combinations(range(runs), 2):
-        expected = naive_delta(logits[i].tolist(), logits[j].tolist(), labels.tolist(), score.__name__, average)
+        expected = naive_delta(logits[i].tolist(), logits[j].tolist(), labels.tolist(), score.__name__)
         assert got[i, j].item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
@@ -77,40 +70,31 @@ def test_regression_agrees_with_plain_loops(runs):
         assert got[i, j].item() == pytest.approx(together - sum(alone) / 2, rel=1e-10)
 
 
-@pytest.mark.parametrize("average", ["logits", "probabilities"])
 @pytest.mark.parametrize("score", [accuracy, cross_entropy])
 @given(seed=st.integers(0, 2**31), runs=st.integers(2, 6))
 @settings(deadline=None, max_examples=20)
-def test_is_symmetric_zero_on_the_diagonal_and_blind_to_the_order_of_runs(score, average, seed, runs):
+def test_is_symmetric_zero_on_the_diagonal_and_blind_to_the_order_of_runs(score, seed, runs):
     logits, labels = logits_with_ties(runs, seed, examples=7)
-    matrix = ensemble_delta(logits, labels, score, average=average)
+    matrix = ensemble_delta(logits, labels, score)
     assert matrix.dtype == torch.float64
     assert torch.equal(matrix, matrix.T)
     assert not matrix.diagonal().any()
     order = torch.randperm(runs, generator=torch.Generator().manual_seed(seed))
-    assert torch.equal(ensemble_delta(logits[order], labels, score, average=average), matrix[order][:, order])
+    assert torch.equal(ensemble_delta(logits[order], labels, score), matrix[order][:, order])
 
 
-@pytest.mark.parametrize("average", ["logits", "probabilities"])
 @pytest.mark.parametrize("score", [accuracy, cross_entropy])
-def test_models_with_the_same_bits_gain_exactly_nothing(score, average):
+def test_models_with_the_same_bits_gain_exactly_nothing(score):
     logits, labels = logits_with_ties(1)
     logits = logits / 3  # not a multiple of a power of two, so that sums are rounded
-    assert not ensemble_delta(logits.expand(5, -1, -1), labels, score, average=average).any()
+    assert not ensemble_delta(logits.expand(5, -1, -1), labels, score).any()
 
 
-@pytest.mark.parametrize("average", ["logits", "probabilities"])
 @given(seed=st.integers(0, 2**31))
 @settings(deadline=None, max_examples=20)
-def test_an_ensemble_of_two_never_has_a_higher_cross_entropy_than_the_two(average, seed):
-    logits, labels = logits_with_ties(4, seed)  # cross-entropy is convex in logits and in probabilities
-    assert (ensemble_delta(logits, labels, cross_entropy, average=average) <= 1e-12).all()
-
-
-def test_far_logits_do_not_underflow_when_probabilities_are_averaged():
-    logits = torch.tensor([[[0.0, 2000.0]], [[0.0, 3000.0]]])
-    got = ensemble_delta(logits, torch.tensor([0]), cross_entropy, average="probabilities")
-    assert got[0, 1].item() == pytest.approx(2000 + math.log(2) - 2500)
+def test_an_ensemble_of_two_never_has_a_higher_cross_entropy_than_the_two(seed):
+    logits, labels = logits_with_ties(4, seed)  # cross-entropy is convex in logits
+    assert (ensemble_delta(logits, labels, cross_entropy) <= 1e-12).all()
 
 
 def test_the_inputs_are_left_alone():
@@ -136,12 +120,6 @@ def test_pairs_are_scored_in_bounded_chunks_with_the_same_result(monkeypatch):
     assert max(sizes) == 2
     monkeypatch.setattr(module, "_CHUNK_BYTES", 1)
     assert torch.equal(ensemble_delta(logits, labels, cross_entropy), expected)
-
-
-def test_an_unknown_average_is_refused():
-    logits, labels = logits_with_ties(2)
-    with pytest.raises(UsageError, match=r"Expected average='logits' or .* but got average='votes'\."):
-        ensemble_delta(logits, labels, accuracy, average="votes")
 
 
 def test_ensemble_of_averages_the_logits_of_each_group():
@@ -181,7 +159,7 @@ def test_the_fast_ways_agree_with_plain_loops_and_with_ties(runs):
         "cross_entropy": cross_entropy_ensemble_delta(logits),
     }
     for (name, got), (i, j) in itertools.product(fast.items(), itertools.combinations(range(runs), 2)):
-        expected = naive_delta(logits[i].tolist(), logits[j].tolist(), labels.tolist(), name, "logits")
+        expected = naive_delta(logits[i].tolist(), logits[j].tolist(), labels.tolist(), name)
         assert got[i, j].item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
         assert got[j, i] == got[i, j]
 

@@ -41,7 +41,6 @@ LABELS = torch.arange(23) % 4
         lambda outputs: accuracy_ensemble_delta(outputs, LABELS),
         cross_entropy_ensemble_delta,
         lambda outputs: ensemble_delta(outputs, LABELS, cross_entropy),
-        lambda outputs: ensemble_delta(outputs, LABELS, cross_entropy, average="probabilities"),
         lambda outputs: ensemble_of(outputs, [(0, 2, 5), (1,)]),
     ],
 )

@@ -19,12 +19,10 @@ from stabilitykit.estimates.metrics import (
     churn,
     correctness,
     disagreement,
-    distribution_variance,
     excess_of,
-    excess_probability,
-    flip_floor,
     floor_of_churn,
 )
+from tests.estimates.second_author import distribution_variance, excess_probability, flip_floor
 
 #: [R, N] of right and wrong.
 matrices = arrays.arrays(np.bool_, st.tuples(st.integers(2, 7), st.integers(2, 15))).map(torch.from_numpy)
