@@ -19,6 +19,7 @@ from torch import nn
 
 from stabilitykit import NoiseProtocol, Recipe, measure, warmup_cosine
 from stabilitykit.execution.session import Session
+from stabilitykit.execution.where import Where
 from stabilitykit.store.run_store import RunStore
 from stabilitykit.store.shared_epochs import Prefixes
 from stabilitykit.study.study import Study
@@ -67,7 +68,7 @@ def recipe_of(epochs: int) -> Recipe:
 
 
 def timed(store: RunStore, recipe: Recipe, onset: int, runs: int) -> tuple[float, Study]:
-    session = Session(store, Path(__file__).parent, device="cpu")
+    session = Session(store, Path(__file__).parent, Where("cpu"))
     started = time.perf_counter()
     study = measure(recipe, NoiseProtocol("shuffle", runs=runs, onset=onset), session=session)
     return time.perf_counter() - started, study

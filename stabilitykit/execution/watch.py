@@ -32,7 +32,7 @@ class Watch:
     ) -> None:
         """Watch at most ``runs`` runs, or those that were looked at before and are still there, if they are more.
 
-        ``keeps`` is whether this one writes the looks down.
+        ``keeps`` says whether the looks are written to the store.
         """
         self._experiment, self._budget, self._measures_of, self._keeps = experiment, budget, measures_of, keeps
         self._name = hashlib.sha256(repr(budget).encode()).hexdigest()[:16]

@@ -163,25 +163,26 @@ class StabilityPlugin:
         if self._wrong_budgets:  # xdist's workers run what they could collect all the same
             raise BudgetError(self._wrong_budgets[0])
         if self._fixture is None:
-            from .fixture import Stability
+            from ..store.run_store import RunStore
+            from .fixture import Hooks, Stability
 
             others = self.xdist if self.is_worker else None
             self._fixture = Stability(
                 self.values,
                 self.config.rootpath,
-                self.store,
-                self.session_id,
-                worker=self.worker,
+                RunStore(self.store, self.session_id, self.values.cache, self.worker),
+                Hooks(
+                    self._current_test,
+                    self._progress,
+                    self._undecided,
+                    self._incomplete,
+                    self._plan_ends,
+                    is_helping=lambda: bool(others and others.is_helping),
+                ),
                 slot=self.slot,
                 stop=self.stop,
-                current_test=self._current_test,
-                on_progress=self._progress,
-                on_undecided=self._undecided,
-                on_incomplete=self._incomplete,
                 board=others.board() if others else None,
-                is_helping=lambda: bool(others and others.is_helping),
                 budgets=self.budgets(),
-                on_plan_end=self._plan_ends,
             )
         return self._fixture
 
@@ -278,7 +279,7 @@ class StabilityPlugin:
         has_ended = report.when == "call" or (report.when == "setup" and not report.passed)
         if test is None or not has_ended or (self.xdist and self.xdist.is_helping):
             return report
-        if test.questions:
+        if test.forecasts:
             self._show_as_planned(item, call, report, test)
         found = test.found(self._runs_at_once())
         report.stability_findings = pack(test.name, test.number, found)  # type: ignore[attr-defined]  # a report carries what it is given
@@ -391,7 +392,7 @@ class StabilityPlugin:
         """Report a test that was planned as skipped: it neither passed nor failed, since nothing was trained."""
         error = call.excinfo.value if call.excinfo else None
         if isinstance(error, StabilityError):
-            test.questions.clear()
+            test.forecasts.clear()
             return
         reason = "planned"
         if error is not None:

@@ -16,6 +16,7 @@ from ..estimates.metrics import IGNORED_LABEL
 from ..store.record import RunRecord
 from ..verdicts.budgets import Budget
 from ..verdicts.limits import Judgement, Outcome
+from .journal import Journal
 from .study import RelativeGate, Study, check_trace
 
 #: Of the generator that every planted fault is drawn from.
@@ -55,8 +56,8 @@ def selftest(study: Study, gate: Budget | Sequence[RelativeGate], *, undecided_i
         note = try_budget(study, gate, undecided_is_red)
     else:
         note = try_relatives(study, gate, undecided_is_red)
-    if note not in study.selftests:
-        study.selftests.append(note)
+    if note not in study.journal.selftests:
+        study.journal.selftests.append(note)
 
 
 def try_budget(study: Study, budget: Budget, undecided_is_red: bool) -> str:
@@ -127,7 +128,7 @@ class _Copies:
         records = tuple(
             dataclasses.replace(record, logits=run) for record, run in zip(self.records, outputs, strict=True)
         )
-        return dataclasses.replace(self.study, records=records, verdicts=[], relations=[], selftests=[])
+        return dataclasses.replace(self.study, records=records, journal=Journal())
 
     def driven(self, spread_of: Callable[[Study], float], least: float) -> Study:
         """Amplify the deviations of the runs until the spread is at ``least`` that, or as far as it goes."""

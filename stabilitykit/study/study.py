@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,13 +25,9 @@ from ..verdicts.limits import FailedRuns, Outcome
 from .condition_number import ConditionNumber, condition_number_of
 from .flips import Flips, check_has_flips
 from .growth import Growth, growth_of
+from .journal import Journal
 from .layer_similarity import Similarity, similarity_of
 from .reduction import Reduction
-
-
-def fail_undecided(message: str) -> None:
-    """Raise `BudgetExceededError`: what cannot be shown to be within its budget is not."""
-    raise BudgetExceededError(message)
 
 
 @dataclass(frozen=True)
@@ -43,12 +39,25 @@ class RelativeGate:
     decide: Callable[[Study], Outcome]  #: what it says of a study in its place
 
 
+#: Told of a study that did not fail, and of the gates that judged it.
+Judged: TypeAlias = "Callable[[Study, Budget | Sequence[RelativeGate]], None]"
+
+
+def fail_undecided(message: str) -> None:
+    """Raise `BudgetExceededError`: what cannot be shown to be within its budget is not."""
+    raise BudgetExceededError(message)
+
+
 def judge_only(study: Study, gate: Budget | Sequence[RelativeGate]) -> None:
     """Leave a judged study at its verdict."""
 
 
-#: Told of a study that did not fail, and of the gates that judged it.
-Judged: TypeAlias = "Callable[[Study, Budget | Sequence[RelativeGate]], None]"
+@dataclass(frozen=True)
+class Policy:
+    """What follows from a verdict, where it is not a plain FAIL."""
+
+    undecided: Callable[[str], None] = fail_undecided  #: told what the interval leaves open; may raise, skip or pass
+    judged: Judged = judge_only  #: told what did not fail, to try its gate; may raise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,13 +78,8 @@ class Study:
     most_runs: int | None = None  #: R of a check, which trains no more than its verdict takes
     max_failed_runs: int = 0  #: how many of the runs may leave nothing to measure
     private: str = ""  #: why its runs are not kept for another test or session; empty if they are
-    on_undecided: Callable[[str], None] = fail_undecided  #: told what the interval leaves open; may raise, skip or pass
-    on_judged: Judged = judge_only  #: told what did not fail, to try its gate; may raise
-    remarks: list[str] = field(default_factory=list)  #: what was seen while its runs were gathered, and since
-    verdicts: list[Verdict] = field(default_factory=list)  #: every judgement that was asserted on this study
-    selftests: list[str] = field(default_factory=list)  #: what its gates have proved, in a sentence each
-    similarities: list[Similarity] = field(default_factory=list)  #: what `cka` gave
-    relations: list[Mapping[str, Any]] = field(default_factory=list)  #: what was judged beside others, as JSON
+    policy: Policy = field(default_factory=Policy)  #: what follows from a verdict on it
+    journal: Journal = field(default_factory=Journal)  #: what is noted about it since it was made
 
     def __repr__(self) -> str:
         """Name the question, as tables do: test failures show it."""
@@ -197,6 +201,11 @@ class Study:
         return len(self.failed) <= min(self.max_failed_runs, len(self.records) - 2)
 
     @property
+    def verdicts(self) -> list[Verdict]:
+        """Every verdict that was asserted on it, the last one at the end."""
+        return self.journal.verdicts
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a reader should know beside the numbers."""
         notes = [] if self.control.proven else [f"isolation {self.control.scope}"]
@@ -216,7 +225,7 @@ class Study:
                 f"{len(self.failed)} of {len(self.records)} runs failed, as max_failed_runs={self.max_failed_runs} "
                 f"allows; the numbers are about the others"
             )
-        return (*notes, *self.remarks, *self.selftests)
+        return (*notes, *self.journal.remarks, *self.journal.selftests)
 
     def judge(self, budget: Budget) -> Verdict:
         """Hold every limit of the budget against its estimate, once, over all runs."""
@@ -231,8 +240,9 @@ class Study:
 
         Names of ``layers`` are the model's modules'; None takes up to eight. See `compare_layers` for the arguments.
         """
-        self.similarities.append(similarity_of(self.recipe, self.trained, layers, examples, batch_size))
-        return self.similarities[-1]
+        found = similarity_of(self.recipe, self.trained, layers, examples, batch_size)
+        self.journal.similarities.append(found)
+        return found
 
     def ensembles(self, size: int) -> Study:
         """Return vanilla ensembles of ``size`` runs each as a study: disjoint groups of this one's, their mean logits.
@@ -251,7 +261,9 @@ class Study:
         outputs = ensemble_of(self._outputs, groups)
         records = tuple(self._ensemble(i, group, outputs[i]) for i, group in enumerate(groups))
         name = f"{self.task}, ensembles of {size}"
-        return dataclasses.replace(self, task=name, records=records, recipe=None, most_runs=None, similarities=[])
+        # What is asserted on the ensembles is told with this study; the similarities are of its own models.
+        journal = dataclasses.replace(self.journal, similarities=[])
+        return dataclasses.replace(self, task=name, records=records, recipe=None, most_runs=None, journal=journal)
 
     def _ensemble(self, index: int, members: Iterable[int], logits: Tensor) -> RunRecord:
         runs = [self.trained[i] for i in members]
@@ -285,8 +297,8 @@ class Study:
 
 
 def check_is_study(given: object) -> None:
-    """Raise `TaskError` for a task in the place of its study; what stands for a study, in a plan, is one."""
-    if not hasattr(given, "protocol"):
+    """Raise `TaskError` for a task in the place of its study."""
+    if not isinstance(given, Study):
         raise TaskError(
             f"Expected a study but got {given!r}. Train it first, as in study = stability.measure(recipe, vary='init')."
         )
@@ -294,14 +306,19 @@ def check_is_study(given: object) -> None:
 
 def listed(studies: Iterable[Study]) -> list[Study]:
     """Return several studies as a list; raise `TaskError` for one alone, or for what is none."""
-    if hasattr(studies, "protocol"):
-        raise TaskError(f"Expected several studies but got {studies!r} alone. Write [study, another].")
-    if not isinstance(studies, Iterable):
-        raise TaskError(f"Expected several studies but got {studies!r}. Write [study, another].")
+    if isinstance(studies, Study) or not isinstance(studies, Iterable):
+        alone = " alone" if isinstance(studies, Study) else ""
+        raise TaskError(f"Expected several studies but got {studies!r}{alone}. Write [study, another].")
     studies = list(studies)
     for study in studies:
         check_is_study(study)
     return studies
+
+
+def check_trained(study: Study) -> None:
+    """Raise `RunsFailedError` or `IsolationError` for a study whose numbers would mean nothing."""
+    check_runs(study)
+    check_trace(study)
 
 
 def check_runs(study: Study) -> None:

@@ -1,0 +1,107 @@
+"""A study that is asked for: one value, refused at once where it is wrong, and handed to whatever answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..estimates.measures import Measures, Metric, check_metrics
+from ..protocol import NoiseProtocol
+from ..store.record import RunRecord
+from ..training.control import ControlMode, check_mode
+from ..training.environment import Environment
+from ..training.task import Task, as_task
+from ..training.trainer import Trainer
+from ..verdicts.budgets import Budget, check_is_budget
+from ..verdicts.gate import Gate
+from .identity import identity, key_of
+from .where import Where
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """What a study is asked for: made once, and handed to `Session.train`, a plan, a calibration and baselines.
+
+    Raises `UsageError` when it is made: metrics that are none, a budget for measures that the task does not have, a
+    check with fewer runs than its first look needs.
+    """
+
+    task: Task
+    protocol: NoiseProtocol
+    metrics: Mapping[str, Metric] = field(default_factory=dict)  #: the user's own, by name
+    budget: Budget | None = None  #: may let some runs fail; judged here where the study stops early
+    control: ControlMode = "auto"
+    stops_early: bool = False  #: whether training ends once the verdict on `budget` stands
+
+    def __post_init__(self) -> None:
+        check_metrics(self.metrics, self.task.labels)
+        check_mode(self.control)
+        if self.budget is None:
+            return
+        check_is_budget(self.budget)
+        self.budget.check_names(self.names)
+        if self.stops_early:
+            Gate(self.budget, self.protocol.runs)
+
+    @classmethod
+    def of(
+        cls,
+        task: Task | Callable[..., Any],
+        protocol: NoiseProtocol,
+        *,
+        labels: Any = None,
+        metrics: Mapping[str, Metric] | None = None,
+        budget: Budget | None = None,
+        control: ControlMode = "auto",
+        stops_early: bool = False,
+    ) -> Question:
+        """Make one of a `Recipe`, or of a train function with the test ``labels`` beside it."""
+        return cls(as_task(task, labels), protocol, metrics or {}, budget, control, stops_early)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The measures that its study will have."""
+        return self.task.measure_names(self.metrics)
+
+    @property
+    def title(self) -> str:
+        """The task and what varies, as progress names them."""
+        return f"{self.task.name} {self.protocol.name}"
+
+    def measures(self, runs: Sequence[RunRecord]) -> Measures:
+        """Return the numbers of some of its runs."""
+        return self.task.measures(runs, self.metrics)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A question with the place where it is trained: what tells its runs from all others is known."""
+
+    question: Question
+    trainer: Trainer
+    about: Mapping[str, Any]  #: the ingredients of its runs' key
+    private: str  #: why its runs are not kept, if they are not
+
+    @classmethod
+    def at(cls, question: Question, where: Where, rootdir: Path, also: Sequence[Path]) -> Prepared:
+        """Prepare ``question``, whose code lies below ``rootdir`` or in the files ``also``."""
+        trainer = Trainer(question.task, where.device_for(), where.threads, rootdir)
+        about, private = identity(question.task, question.protocol, trainer.environment, rootdir, also)
+        return cls(question, trainer, about, private)
+
+    @property
+    def key(self) -> str:
+        """The name of its experiment in the store, where its runs are kept."""
+        return key_of(self.about)
+
+    @property
+    def environment(self) -> Environment:
+        """The platform that it is trained on."""
+        return self.trainer.environment
+
+    def check(self) -> None:
+        """Raise `UsageError` for what a first batch shows to be wrong. Costs a model."""
+        self.question.task.check(self.question.protocol, self.trainer.device)
