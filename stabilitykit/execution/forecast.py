@@ -1,4 +1,4 @@
-"""What a session would train, and what its verdicts would be worth, before anything trains."""
+"""The runs that a session would train, and the power of its verdicts, before anything trains."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ..verdicts.unreachable import objections
 from .question import Prepared, Question
 from .watch import Watch
 
-#: True spreads, in budgets, that a plan tells of: what is usual, at the budget, and what must not pass.
+#: True spreads, in budgets, of which a plan tells the outcome: below the budget, at it, and beyond it.
 TRUTHS = (0.5, 1.0, 1.25, 1.5, 2.0)
 
-#: Stored runs that a plan looks into: at least, or pairs have no interval, and at most.
+#: Stored runs that a plan reads: at least (pairs need an interval), and at most.
 _FEWEST, _PILOT = 3, 30
 
 #: Measures whose budget is the least that is accepted: 1 less the measure is what spreads.
@@ -36,7 +36,7 @@ _MOST_SPREAD = {"accuracy_sd": 50.0, "disagreement": 100.0, "ensemble_delta": 10
 
 @dataclass(eq=False)
 class Forecast:
-    """What one question would train, noted in the place of its study."""
+    """The runs and budgets of one question, noted in the place of its study."""
 
     asked: Prepared
     store: RunStore
@@ -49,7 +49,7 @@ class Forecast:
 
     @property
     def question(self) -> Question:
-        """What is asked."""
+        """The question that is forecast."""
         return self.asked.question
 
     def note(self, budget: Budget) -> None:
@@ -59,37 +59,37 @@ class Forecast:
 
     @property
     def budgets(self) -> tuple[tuple[Budget, bool], ...]:
-        """Every budget, and whether it is judged while runs come in."""
+        """Each budget, with whether it is judged while runs come in."""
         budget, stops_early = self.question.budget, self.question.stops_early
         checked = ((budget, True),) if budget is not None and stops_early else ()
         return (*checked, *((budget, False) for budget in self.asserted))
 
     @cached_property
     def stored(self) -> dict[int, Mapping[str, Any]]:
-        """The good runs that the store has of it, in whichever session they were trained."""
+        """The headers of the good runs that the store has, by index."""
         return {} if self.asked.private else _good_runs(self._entry)
 
     @cached_property
     def pilot(self) -> Measures | None:
-        """What the stored runs measure, where there are enough of them for an interval."""
+        """The measures of the stored runs, if there are enough runs for an interval."""
         files, headers = self._entry.files, list(self.stored.values())[:_PILOT]
         runs = [files.record(header) for header in headers if not files.array_problem(header)]
         return self.question.measures(runs) if len(runs) >= _FEWEST else None
 
     def estimate(self, metric: str) -> Estimate | None:
-        """Return what the stored runs say of a measure, where they say something."""
+        """Return the stored runs' estimate of a measure; None without runs, or where it is undefined."""
         found = None if self.pilot is None or metric not in self.pilot else self.pilot[metric]
         return None if found is None or found.is_undefined else found
 
     @property
     def kept(self) -> int:
-        """How many of its runs need no training."""
+        """The number of wanted runs that the store has."""
         reused = self.store.cache == "auto"
         return sum(index < self.question.protocol.runs for index in self.stored) if reused else 0
 
     @cached_property
     def settled(self) -> Verdict | None:
-        """The verdict that the stored runs already are enough for, which asking again gives without training."""
+        """The verdict of a check that the stored runs already decide."""
         question = self.question
         if question.budget is None or not question.stops_early or not self.kept:
             return None
@@ -98,7 +98,7 @@ class Forecast:
         return None if watch.settled() is None else watch.verdict
 
     def seconds(self) -> tuple[float | None, str]:
-        """Return the mean seconds of a run, and whose they are; None where the store has no run of this task."""
+        """Return the mean seconds of a run, and which runs they are of; None if the store has no run of this task."""
         if self.stored:
             return _mean_seconds([self.stored]), "its own stored runs"
         if self.asked.private or not self.store.folder.is_dir():
@@ -121,9 +121,9 @@ class Forecast:
         return own * whole, "this task's runs under other protocols"
 
     def _share(self, onset: int) -> float:
-        """Return the share of its epochs that a run trains by itself: those before an onset are trained once for all.
+        """Return the share of the epochs from ``onset`` on, which each run trains for itself.
 
-        1 where only training tells how many epochs there are.
+        1 where only training tells the number of epochs.
         """
         epochs = getattr(self.question.task, "epochs", 0)
         return 1 - onset / epochs if epochs else 1.0
@@ -227,7 +227,7 @@ def _good_runs(entry: Entry) -> dict[int, Mapping[str, Any]]:
 
 
 def _mean_seconds(experiments: Iterable[Mapping[int, Mapping[str, Any]]], shares: Iterable[float] = (1.0,)) -> float:
-    """Return the mean over all runs, each by the share that it is of what is meant."""
+    """Return the mean seconds over all runs, each divided by its experiment's share of a whole run."""
     seconds = [
         float(header["record"]["seconds"]) / share
         for runs, share in zip(experiments, shares, strict=True)

@@ -1,4 +1,4 @@
-"""What makes two runs the same run: the ingredients of a study's key."""
+"""The ingredients of a study's key: two runs with equal ingredients are the same run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..training.task import Task
 def identity(
     task: Task, protocol: NoiseProtocol, environment: Environment, rootdir: Path, also: Iterable[Path]
 ) -> tuple[dict[str, Any], str]:
-    """Return what tells these runs from all others, and why nothing does if it is so: they are then private.
+    """Return the ingredients of the key, and why the runs are private if the task's content cannot be hashed.
 
     Code below ``rootdir`` counts by its content, and so do the files ``also``.
     """
@@ -30,12 +30,12 @@ def identity(
 
 
 def key_of(about: Mapping[str, Any]) -> str:
-    """Return the name of the experiment that these runs belong to."""
+    """Return the name of the experiment with these ingredients, 32 hex digits."""
     return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def protocol_identity(protocol: NoiseProtocol) -> dict[str, Any]:
-    """What a run depends on; R is left out, so that 30 runs extend 10."""
+    """Return the part of a protocol that a run depends on; not R, so that 30 runs extend 10."""
     return {
         "vary": sorted(source.value for source in protocol.vary),
         "perturb": dataclasses.asdict(protocol.perturb) if protocol.perturb else None,

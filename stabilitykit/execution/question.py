@@ -23,7 +23,7 @@ from .where import Where
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """What a study is asked for: made once, and handed to `Session.train`, a plan, a calibration and baselines.
+    """One study that is asked for: made once, and handed to `Session.train`, a plan, a calibration and baselines.
 
     Raises `UsageError` when it is made: metrics that are none, a budget for measures that the task does not have, a
     check with fewer runs than its first look needs.
@@ -58,12 +58,12 @@ class Question:
         control: ControlMode = "auto",
         stops_early: bool = False,
     ) -> Question:
-        """Make one of a `Recipe`, or of a train function with the test ``labels`` beside it."""
+        """Ask about a `Recipe`, or about a train function with the test ``labels`` beside it."""
         return cls(as_task(task, labels), protocol, metrics or {}, budget, control, stops_early)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The measures that its study will have."""
+        """Names of the measures that the study will have."""
         return self.task.measure_names(self.metrics)
 
     @property
@@ -72,36 +72,36 @@ class Question:
         return f"{self.task.name} {self.protocol.name}"
 
     def measures(self, runs: Sequence[RunRecord]) -> Measures:
-        """Return the numbers of some of its runs."""
+        """Return the measures over some runs of the study."""
         return self.task.measures(runs, self.metrics)
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A question with the place where it is trained: what tells its runs from all others is known."""
+    """A question at the place where it is trained: environment and key are known, and nothing has been trained."""
 
     question: Question
     trainer: Trainer
-    about: Mapping[str, Any]  #: the ingredients of its runs' key
-    private: str  #: why its runs are not kept, if they are not
+    about: Mapping[str, Any]  #: the ingredients of the key
+    private: str  #: why the runs are not kept; empty if they are
 
     @classmethod
     def at(cls, question: Question, where: Where, rootdir: Path, also: Sequence[Path]) -> Prepared:
-        """Prepare ``question``, whose code lies below ``rootdir`` or in the files ``also``."""
+        """Prepare a question; code below ``rootdir`` and in the files ``also`` counts for its key."""
         trainer = Trainer(question.task, where.device_for(), where.threads, rootdir)
         about, private = identity(question.task, question.protocol, trainer.environment, rootdir, also)
         return cls(question, trainer, about, private)
 
     @property
     def key(self) -> str:
-        """The name of its experiment in the store, where its runs are kept."""
+        """Name of the experiment in the store that keeps the runs."""
         return key_of(self.about)
 
     @property
     def environment(self) -> Environment:
-        """The platform that it is trained on."""
+        """The platform that the runs are trained on."""
         return self.trainer.environment
 
     def check(self) -> None:
-        """Raise `UsageError` for what a first batch shows to be wrong. Costs a model."""
+        """Raise `UsageError` for a task whose model cannot take its data; builds one model."""
         self.question.task.check(self.question.protocol, self.trainer.device)

@@ -1,4 +1,4 @@
-"""Plans to records: skip what the store has, train what is free, wait for what others train."""
+"""From plans to records: skip the runs that the store has, train the free ones, wait for those of other processes."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ..store.run_store import MOST_DEATHS, Claim, Experiment, Running
 from .executor import Died, Executor, Training
 from .stop import Stop
 
-#: A block in which a thread other than this one tells of progress.
+#: A block in which another thread reports progress.
 _Beats: TypeAlias = "Callable[[], AbstractContextManager[None]]"
 
-#: Seconds between two looks at the runs that others train.
+#: Seconds between two looks at the runs that other processes train.
 _FIRST_WAIT, _LONGEST_WAIT = 0.01, 0.25
-#: Seconds after which a study that is at work says so again, although no run has ended.
+#: Seconds between two reports of a study in which no run has ended.
 _HEARTBEAT = 60.0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one study is, whoever trains its runs."""
+    """How far one study is, whichever processes train its runs."""
 
     study: str
     total: int  #: R
@@ -38,8 +38,8 @@ class Progress:
     new: int  #: finished since this study was asked for, and not answered from the store
     elapsed: float  #: seconds since it was asked for
     may_stop_early: bool = False  #: R is the most that it trains
-    running: tuple[Running, ...] = ()  #: being trained now, by anybody
-    by_worker: Mapping[str, int] = field(default_factory=dict)  #: the new ones, by who trained them
+    running: tuple[Running, ...] = ()  #: being trained now, by any process
+    by_worker: Mapping[str, int] = field(default_factory=dict)  #: new runs by the worker that trained them
 
     @property
     def seconds_left(self) -> float | None:
@@ -93,11 +93,10 @@ class Runner:
         self._last_report = self._started
 
     def train_free(self, is_wanted: Callable[[], bool] = lambda: True) -> int:
-        """Train every run that is wanted and that nobody has trained or trains, the lowest index first.
+        """Train every wanted run that no process has trained or trains, the lowest index first; return their number.
 
-        Return how many that were. What trains here when the verdict stands is given up.
-
-        ``is_wanted`` is asked before each run: whether anybody still waits for this study.
+        A run that is in training when the verdict stands is given up. ``is_wanted`` is asked before each run: whether
+        the study is still waited for.
         """
         trained = 0
         running: dict[Training, Claim] = {}
@@ -109,7 +108,7 @@ class Runner:
                     if not running or self.wanted.is_settled():
                         return trained
                     for training in self._wait(running, beats):
-                        trained += self._settle(running, training)
+                        trained += self._publish(running, training)
             finally:
                 self._executor.cancel(list(running))
                 for claim in running.values():
@@ -121,13 +120,13 @@ class Runner:
         while not self.wanted.is_finished():
             if self.train_free():
                 wait = _FIRST_WAIT
-            elif not self.wanted.is_finished():  # others train the rest; a run whose trainer dies becomes free again
+            elif not self.wanted.is_finished():  # other processes train the rest; if one dies, its run is free again
                 self.check_not_stopped()
                 time.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
                 self.report_progress()
         self.report_progress()
-        # A crashed run has no plan of its own any more: its seeds are known here.
+        # The record of a crashed run has no seeds; its plan has them.
         wanted = self.wanted.now()
         records = [self._experiment.load(plan.index) for plan in wanted]
         return [replace(r, seeds=r.seeds or plan.seeds) for r, plan in zip(records, wanted, strict=True)]
@@ -137,7 +136,7 @@ class Runner:
         return self._stop.reason_against(self._longest)
 
     def check_not_stopped(self) -> None:
-        """Raise `IncompleteStudyError` where runs are missing that no one will train."""
+        """Raise `IncompleteStudyError` if runs are missing that no process will train."""
         reason = self.reason_to_stop()
         if reason is None or self.wanted.is_finished() or (self._stop.reason is None and self._experiment.running()):
             return
@@ -149,7 +148,7 @@ class Runner:
         )
 
     def report_progress(self) -> None:
-        """Tell how far the study is, if that has changed, or was told long ago."""
+        """Report progress if it has changed, or if the last report is old."""
         statuses = self._experiment.statuses()
         wanted = self.wanted.now()
         finished = [plan.index for plan in wanted if plan.index in statuses]
@@ -206,8 +205,8 @@ class Runner:
                 self._experiment.release(running.pop(training))
         return ended
 
-    def _settle(self, running: dict[Training, Claim], training: Training) -> bool:
-        """Keep what became of a training; where its process died, try once more. Say whether the run has a result."""
+    def _publish(self, running: dict[Training, Claim], training: Training) -> bool:
+        """Publish the outcome of a training, or start it again if its process died; return whether it has a result."""
         outcome, plan, claim = training.outcome, training.plan, running[training]
         if isinstance(outcome, Died):
             claim = self._experiment.note_death(claim, outcome.reason, outcome.pid)
@@ -225,7 +224,7 @@ class Runner:
 
     @contextlib.contextmanager
     def _heartbeat(self) -> Iterator[_Beats]:
-        """Tell of runs that take long: from another thread, while this one is in the block that it is given."""
+        """Report progress from another thread while this one is in the block that is yielded: runs may take long."""
         done, lock = threading.Event(), threading.Lock()
         training = False
 
@@ -242,7 +241,7 @@ class Runner:
             try:
                 yield
             finally:
-                with lock:  # a report under way uses the store, as this thread is about to
+                with lock:  # wait for a report under way: it uses the store, as this thread is about to
                     training = False
 
         thread = threading.Thread(target=beat, name="stabilitykit-heartbeat", daemon=True)
@@ -255,7 +254,7 @@ class Runner:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Write ascending numbers as people do.
+    """Write ascending numbers as ranges.
 
     >>> _ranges([1, 2, 3, 7, 9, 10])
     '1-3, 7, 9-10'

@@ -34,7 +34,7 @@ from .where import Where
 class Session:
     """Trains the runs that questions ask for: the defaults are those of a script, the plugin brings its own."""
 
-    #: Whether the looks of a gate are written down here.
+    #: Whether this session writes the looks of a gate to the store.
     keeps_looks = True
 
     def __init__(
@@ -49,9 +49,9 @@ class Session:
         scope: str = "",
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
-        """Keep runs in ``store``, and count code below ``rootdir`` and in the files ``also`` for their key.
+        """Keep runs in ``store``; code below ``rootdir`` and in the files ``also`` counts for their key.
 
-        ``scope`` says whose the runs are where they cannot be shared.
+        ``scope`` names the test that asks: runs that cannot be shared are kept under it.
         """
         self.store, self.rootdir, self.where = store, rootdir, where or Where()
         self.policy = policy or Policy()
@@ -61,13 +61,13 @@ class Session:
         self._private = itertools.count()
 
     def prepare(self, question: Question) -> Prepared:
-        """Return ``question`` with all that is known of its runs before anything trains."""
+        """Return a question with its environment and key; nothing is trained."""
         return Prepared.at(question, self.where, self.rootdir, self.also)
 
     def train(self, asked: Prepared, remarks: Sequence[str] = ()) -> Study:
-        """Return the study that answers a question; see `check_trained` for whether its numbers mean something.
+        """Train the runs that the store does not have, and return their study with ``remarks`` in its journal.
 
-        ``remarks`` are told beside its numbers.
+        The study may hold failed runs: `check_trained` raises for those.
         """
         question, journal = asked.question, Journal([*remarks])
         experiment = self._experiment(asked)
@@ -104,9 +104,9 @@ class Session:
         return study
 
     def _experiment(self, asked: Prepared) -> Experiment:
-        """Return the place of these runs in the store; the trainer is told that of the epochs before an onset."""
+        """Open the experiment of these runs, and let the trainer know where the epochs before an onset are kept."""
         private, about = bool(asked.private), dict(asked.about)
-        if private:  # nothing tells these runs from others, so they get a name that nothing else has
+        if private:  # the content has no hash, so the key gets a name of this session's own
             about["fingerprint"] = f"{self.store.session} {self.scope} {next(self._private)}"
         question = asked.question
         if question.protocol.onset:
@@ -121,7 +121,7 @@ class Session:
         """Prove that what is held is held, and return the runs: all of the protocol, or those that the gate takes."""
         executor: Executor = InProcess(asked.trainer)
         if not wanted.is_finished():
-            asked.check()  # a task whose runs are there has passed it
+            asked.check()  # stored runs have passed it
             executor = self._executor(asked.trainer, journal)
         runner = Runner(wanted, executor, study=asked.question.title, stop=self.stop, on_progress=self.on_progress)
         with contextlib.closing(executor):
@@ -131,7 +131,7 @@ class Session:
             return self.gather(runner, journal), control
 
     def _executor(self, trainer: Trainer, journal: Journal) -> Executor:
-        """Return where runs train: in children where that was asked for, and the task can be sent to them."""
+        """Return the executor: child processes if they were asked for and the task can be sent, else this process."""
         where = self.where
         if where.isolation != "none":
             from .child_processes import ChildProcesses
@@ -147,11 +147,13 @@ class Session:
                     method="forkserver" if where.isolation == "process" else "spawn",
                 )
             except CannotSend as error:
-                journal.remark(f"trained in the test's own process, since no other can have the task: {error}")
+                journal.remark(
+                    f"trained in the test's own process, since the task cannot be sent to another one: {error}"
+                )
         return InProcess(trainer, where.run_timeout)
 
     def gather(self, runner: Runner, journal: Journal) -> list[RunRecord]:
-        """Return the records of a study; the workers of pytest-xdist do it their own way."""
+        """Return the records of a study; sessions under pytest-xdist override this."""
         return runner.gather()
 
     def control(
@@ -163,7 +165,7 @@ class Session:
             return Control(stored["proven"], stored["scope"], tuple(stored["trace"]))
         try:
             control: Control = executor.call(prove_isolation, protocol, mode)
-        except ProcessDied as death:  # the run of this plan will say it
+        except ProcessDied as death:  # the study's run 0 will tell the same
             return Control(False, f"not proven: {str(death).splitlines()[0]}")
         if control.proven:
             experiment.write_control(control.to_json() | {"mode": mode})
@@ -237,7 +239,7 @@ def _answer(question: Question, session: Session | None) -> Study:
 
 @functools.cache
 def _script_session() -> Session:
-    """The session of a script: its store is here, and its own code lies here too, or where the script does."""
+    """Return a script's session: its store is in the current folder, and its code there or beside the script."""
     here = Path.cwd()
     script = Path(getattr(sys.modules["__main__"], "__file__", None) or here / "none").resolve()
     store = RunStore(here / ".stabilitykit")

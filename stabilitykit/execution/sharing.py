@@ -1,4 +1,4 @@
-"""One study under xdist: the owner of its test announces it, helpers train the runs that are free, and leave."""
+"""One study under pytest-xdist: the owner of its test announces it, helpers train its free runs and leave."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .session import Session
 
 
 class HelperLeaves(BaseException):
-    """A helper has trained what was free in the test that it entered, and ends its pass through the test.
+    """A helper has trained the free runs of the test that it entered, and ends its pass through the test.
 
     Not an Exception, so that a test's own ``except Exception`` lets it through.
     """
 
 
 class HelperUseless(BaseException):
-    """Nothing that a helper could train would count: its task is not the owner's, or the time is up."""
+    """No run that a helper could train would count: its task is not the owner's, or the time is up."""
 
 
 class SharedSession(Session):
-    """A study that several workers know of: the ``call``-th of a test."""
+    """A session for one study that several workers know of: the ``call``-th of a test."""
 
     def __init__(self, board: Board, test: int, call: int, *settings: Any, **more: Any) -> None:
         super().__init__(*settings, **more)
@@ -39,7 +39,7 @@ class SharedSession(Session):
 
 
 class OwnerSession(SharedSession):
-    """The study in the worker that runs the test and reports it."""
+    """The session of the worker that runs the test and reports its study."""
 
     def gather(self, runner: Runner, journal: Journal) -> list[RunRecord]:
         """Announce the study, and work through its runs."""
@@ -57,9 +57,9 @@ class OwnerSession(SharedSession):
 
 
 class HelperSession(SharedSession):
-    """The study in a worker that has nothing else to do."""
+    """The session of a worker that has no test of its own left."""
 
-    keeps_looks = False  # the owner does
+    keeps_looks = False  # the owner writes them
 
     def control(
         self, experiment: Experiment, executor: Executor, protocol: NoiseProtocol, mode: ControlMode
@@ -68,7 +68,7 @@ class HelperSession(SharedSession):
         return Control(False, "checked by the test's own worker")
 
     def gather(self, runner: Runner, journal: Journal) -> list[RunRecord]:
-        """Train what is free and leave; go along only where the test is known to go on to another study."""
+        """Train the free runs and leave; stay only if the test is known to ask for another study."""
         while runner.train_free(is_wanted=lambda: self._is_wanted(runner)):
             pass
         self._tell_if_settled(runner)

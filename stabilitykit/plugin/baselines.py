@@ -1,4 +1,4 @@
-"""Studies of an earlier commit: kept by name, and held against those of now."""
+"""Baselines: studies of an earlier commit, kept by name, and compared with those of this one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..training.task import Task
 #: Error rate of a whole study that is held against a baseline, and the questions that share it.
 ALPHA, _QUESTIONS = 0.05, 3
 
-#: How each thing is called that two studies must share.
+#: Names in messages of the things that two studies must share.
 _NAMES = {
     "kind": "kind of task",
     "labels": "test labels",
@@ -54,7 +54,7 @@ class Kept:
         return f"{len(self.answers)} runs, kept{commit} on {day}"
 
     def sample(self, labels: Tensor) -> Sample:
-        """Return its runs, whose labels were found to be these."""
+        """Return its runs as a sample; their labels were found to equal ``labels``."""
         header = self.header
         return Sample(header["task"], header["question"], tuple(header["seeds"]), self.answers, labels, self.name)
 
@@ -73,7 +73,7 @@ class AwaitedStudy:
 
 
 class Baselines:
-    """What one session keeps, and holds against what an earlier one kept."""
+    """The studies that a session keeps, and those of earlier sessions that it compares them with."""
 
     def __init__(
         self, session: str, *, save: str | None = None, compare: str | None = None, update: bool = False
@@ -138,7 +138,7 @@ class Baselines:
         }
 
     def _check_free(self, files: BaselineFiles, test: str, call: int) -> None:
-        """Another session may have begun to keep a baseline of that name after this one had begun."""
+        """Refuse to overwrite a study that another session has kept since this one began."""
         keeper = files.session_of(test, call)
         if keeper not in (None, self._session) and not self._update:
             raise StoreError(
@@ -153,14 +153,16 @@ class Baselines:
 
 
 def what_must_match(task: Task, protocol: NoiseProtocol, environment: Environment) -> dict[str, Any]:
-    """Return what a study must share with its baseline, in JSON's types; its model, recipe, source and R may differ."""
+    """Return the things that a study must share with its baseline, as JSON's types: not model, recipe, source or R."""
     about = {
         "kind": "classification" if task.is_classification else "regression",
         **task.identity(),
         "vary": sorted(source.value for source in protocol.vary),
         "perturb": dataclasses.asdict(protocol.perturb) if protocol.perturb else None,
         "constants": {source.value: constant for source, constant in protocol.constants},
-        **({"onset": protocol.onset} if protocol.onset else {}),  # which baselines of earlier versions do not know
+        **(
+            {"onset": protocol.onset} if protocol.onset else {}
+        ),  # left out where 0: baselines of earlier versions do not have it
         "environment": environment.must_match,
     }
     plain: dict[str, Any] = json.loads(json.dumps(about, default=str))
@@ -212,7 +214,7 @@ def what_got_worse(comparison: Comparison) -> list[str]:
 
 
 def message_of(test: str, kept: Kept, comparison: Comparison, worse: list[str]) -> str:
-    """Return what to tell where something got worse."""
+    """Return the message of a study that got worse."""
     return (
         f"Expected {test} to be no worse than the baseline {kept.name!r} ({kept.described}) but "
         f"{', and '.join(worse)}, beyond error. Three questions are asked of each study, so alpha = {ALPHA} is shared: "

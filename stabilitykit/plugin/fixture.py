@@ -1,4 +1,4 @@
-"""What a test gets as ``stability``: it asks a question of a task and gets a `Study`."""
+"""The fixture ``stability``: a test asks a question about a task and gets a `Study`."""
 
 from __future__ import annotations
 
@@ -68,13 +68,13 @@ class TestContext:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What the fixture asks of the pytest session that it serves."""
+    """The functions by which the fixture reaches the pytest session that it serves."""
 
     current_test: Callable[[], TestContext]
     progress: Callable[[TestContext, Progress], None]
-    undecided: Callable[[str], None]  #: told what an interval leaves open; may raise, skip or pass
-    incomplete: Callable[[str], None]  #: told which runs are missing at the end of the session; may skip
-    plan_ends: Callable[[str], NoReturn]  #: told which number a plan does not have
+    undecided: Callable[[str], None]  #: called with the message of an UNDECIDED verdict; may raise, skip or pass
+    incomplete: Callable[[str], None]  #: called with the message of a study that lacks runs; may skip
+    plan_ends: Callable[[str], NoReturn]  #: called with the number that a plan does not have; raises
     is_helping: Callable[[], bool]  #: whether this worker trains for a test of another one
 
 
@@ -113,7 +113,6 @@ class Stability:
         )
         self._stop, self._board = stop or Stop(), board
         self._budgets = budgets or BudgetFile(rootdir / "none")
-        #: What this session keeps, and holds against what an earlier one kept.
         self.baselines = Baselines(store.session, save=config.save, compare=config.compare, update=config.update)
         self._refuted: dict[tuple[str, int], str] = {}  #: controls that failed, by test and call
 
@@ -245,7 +244,7 @@ class Stability:
         constants: Mapping[str | Source, int] | None,
         onset: int,
     ) -> NoiseProtocol:
-        """Take what an argument does not say from the marker, and what that does not say from the options."""
+        """Return the protocol: from the arguments, else from the test's marker, else from the options."""
         __tracebackhide__ = True
         marker = self._hooks.current_test().marker
         if vary is None:
@@ -254,7 +253,7 @@ class Stability:
         return NoiseProtocol(vary, perturb, wanted, self._config.seed, constants, onset)
 
     def _ask(self, question: Question) -> Study:
-        """Answer a question of the current test: by its runs, or by what stands for them in a plan."""
+        """Answer a question of the current test with its study; with a `PlannedStudy` in a plan."""
         __tracebackhide__ = True
         test = self._hooks.current_test()
         place = test.name, test.calls
@@ -318,7 +317,7 @@ class Stability:
         return study
 
     def _plan(self, test: TestContext, asked: Prepared) -> PlannedStudy:
-        """Note a question, and give what a test can go on with to the next."""
+        """Note a question, and return the study with which the test goes on to its next question."""
         forecast = Forecast(asked, self._store)
         test.forecasts.append(forecast)
         question = asked.question

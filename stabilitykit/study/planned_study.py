@@ -1,4 +1,4 @@
-"""What stands for a study in a plan: its budgets are noted, and its numbers do not exist."""
+"""The study of a plan: its budgets are noted, and its numbers do not exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..protocol import NoiseProtocol
 from ..verdicts.budgets import Budget, check_is_budget
 from .study import Study
 
-#: What is known of a study before anything trains.
+#: The attributes that are known before anything trains.
 _KNOWN = frozenset({"task", "protocol", "labels", "names", "main_delta", "note", "_on_budget", "_end"})
 
 
@@ -41,7 +41,7 @@ class PlannedStudy(Study):
         return f"PlannedStudy({self.task!r}, vary={self.protocol.name!r}, runs={self.protocol.runs})"
 
     def __getattribute__(self, name: str) -> Any:
-        """Whatever else a study has comes from its runs."""
+        """End the test for an attribute that only runs give."""
         if name in _KNOWN or name.startswith("__"):
             return super().__getattribute__(name)
         return self._end(f"study.{name}")

@@ -32,14 +32,14 @@ from .reduction import Reduction
 
 @dataclass(frozen=True)
 class RelativeGate:
-    """A gate that holds a study against others, as far as a self-test must know it to try it."""
+    """A gate that holds a study against other studies, as a self-test needs it."""
 
     name: str  #: what it judges
-    reach: Callable[[Study], float]  #: spread of a study in its place, as a multiple of the most that is accepted
-    decide: Callable[[Study], Outcome]  #: what it says of a study in its place
+    reach: Callable[[Study], float]  #: spread of a study in the judged one's place, in multiples of the accepted one
+    decide: Callable[[Study], Outcome]  #: the outcome for a study in the judged one's place
 
 
-#: Told of a study that did not fail, and of the gates that judged it.
+#: Called with a study that did not fail, and with the gates that judged it.
 Judged: TypeAlias = "Callable[[Study, Budget | Sequence[RelativeGate]], None]"
 
 
@@ -49,15 +49,15 @@ def fail_undecided(message: str) -> None:
 
 
 def judge_only(study: Study, gate: Budget | Sequence[RelativeGate]) -> None:
-    """Leave a judged study at its verdict."""
+    """Do nothing after a verdict."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What follows from a verdict, where it is not a plain FAIL."""
+    """What a session does with verdicts that are no plain FAIL."""
 
-    undecided: Callable[[str], None] = fail_undecided  #: told what the interval leaves open; may raise, skip or pass
-    judged: Judged = judge_only  #: told what did not fail, to try its gate; may raise
+    undecided: Callable[[str], None] = fail_undecided  #: called with the message of an UNDECIDED verdict; may raise
+    judged: Judged = judge_only  #: called with a study that did not fail, to try its gates; may raise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -111,7 +111,7 @@ class Study:
 
     @property
     def _outputs(self) -> list[Tensor]:
-        """Those of each run as its record has them, mapped from a file it may be: what is computed copies no more."""
+        """The outputs of each run as its record has them, often mapped from a file: not copied."""
         return [record.logits for record in self.trained if record.logits is not None]
 
     @property
@@ -181,7 +181,7 @@ class Study:
 
     @property
     def trained(self) -> tuple[RunRecord, ...]:
-        """The runs that every number is about: all, but for those that failed where the budget lets some."""
+        """The runs that every number is about: all but the failed ones that the budget allows."""
         check_runs(self)
         return tuple(record for record in self.records if record.status == "ok")
 
@@ -197,17 +197,17 @@ class Study:
 
     @property
     def is_whole(self) -> bool:
-        """Whether no more runs failed than may, and there are two between which something can vary."""
+        """Whether the failed runs are no more than ``max_failed_runs``, and leave two runs to compare."""
         return len(self.failed) <= min(self.max_failed_runs, len(self.records) - 2)
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Every verdict that was asserted on it, the last one at the end."""
+        """Every verdict that was asserted on the study, the last one at the end."""
         return self.journal.verdicts
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know beside the numbers."""
+        """Sentences that a reader should see beside the numbers."""
         notes = [] if self.control.proven else [f"isolation {self.control.scope}"]
         if self.private:
             notes.append(f"runs not kept: {self.private}")
@@ -223,7 +223,7 @@ class Study:
         if self.failed and self.is_whole:  # else it has no numbers, and its test has failed
             notes.append(
                 f"{len(self.failed)} of {len(self.records)} runs failed, as max_failed_runs={self.max_failed_runs} "
-                f"allows; the numbers are about the others"
+                f"allows; the numbers are about the other runs"
             )
         return (*notes, *self.journal.remarks, *self.journal.selftests)
 
@@ -261,7 +261,7 @@ class Study:
         outputs = ensemble_of(self._outputs, groups)
         records = tuple(self._ensemble(i, group, outputs[i]) for i, group in enumerate(groups))
         name = f"{self.task}, ensembles of {size}"
-        # What is asserted on the ensembles is told with this study; the similarities are of its own models.
+        # Verdicts on the ensembles are reported with this study; similarities are of this study's models alone.
         journal = dataclasses.replace(self.journal, similarities=[])
         return dataclasses.replace(self, task=name, records=records, recipe=None, most_runs=None, journal=journal)
 
@@ -269,7 +269,7 @@ class Study:
         runs = [self.trained[i] for i in members]
         fingerprint = hashlib.sha256("".join(run.fingerprint for run in runs).encode()).hexdigest()
         seconds = sum(run.seconds for run in runs)
-        # What only one run has of its own, the ensemble has not.
+        # An ensemble has no weights, curve or perturbation of its own.
         return dataclasses.replace(
             runs[0],
             index=index,
@@ -316,7 +316,7 @@ def listed(studies: Iterable[Study]) -> list[Study]:
 
 
 def check_trained(study: Study) -> None:
-    """Raise `RunsFailedError` or `IsolationError` for a study whose numbers would mean nothing."""
+    """Raise `RunsFailedError` for too many failed runs, `IsolationError` if run 0 has not the control's weights."""
     check_runs(study)
     check_trace(study)
 

@@ -10,7 +10,7 @@ import torch
 
 from stabilitykit.errors import ConfigError, RunsFailedError
 from stabilitykit.estimates.measures import Measures
-from stabilitykit.execution.session import check
+from stabilitykit.execution.session import check, measure
 from stabilitykit.execution.watch import Watch
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.record import RunRecord
@@ -157,6 +157,13 @@ class TestFinality:
             study = check(Scripted(), protocol(runs), budget=Budget(accuracy_sd=0.5), session=make_session(name))
         assert len(study.records) == study.most_runs == 20
         assert "judged at 20 runs before, which R = 19 does not undo" in study.notes
+
+    def test_a_note_belongs_to_one_study_and_not_to_the_next_one_of_its_session(self, make_session):
+        check(Scripted(), protocol(20), budget=Budget(accuracy_sd=0.5), session=make_session("one"))
+        session = make_session("two")
+        check(Scripted(), protocol(19), budget=Budget(accuracy_sd=0.5), session=session)
+        other = measure(Scripted(), protocol(3), session=session)
+        assert not any("judged at" in note for note in other.notes)
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
