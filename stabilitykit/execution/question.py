@@ -10,6 +10,7 @@ from typing import Any
 
 from ..estimates.measures import Measures, Metric, check_metrics
 from ..protocol import NoiseProtocol
+from ..store.key import ingredients, key_of
 from ..store.record import RunRecord
 from ..training.control import ControlMode, check_mode
 from ..training.environment import Environment
@@ -17,7 +18,6 @@ from ..training.task import Task, as_task
 from ..training.trainer import Trainer
 from ..verdicts.budgets import Budget, check_is_budget
 from ..verdicts.gate import Gate
-from .identity import identity, key_of
 from .where import Where
 
 
@@ -78,19 +78,32 @@ class Question:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A question at the place where it is trained: environment and key are known, and nothing has been trained."""
+    """A question at the place where it is trained, of which environment and key can be known before anything trains."""
 
     question: Question
-    trainer: Trainer
-    about: Mapping[str, Any]  #: the ingredients of the key
-    private: str  #: why the runs are not kept; empty if they are
+    where: Where
+    rootdir: Path  #: code below it counts for the key
+    also: tuple[Path, ...]  #: further files that count for the key
 
-    @classmethod
-    def at(cls, question: Question, where: Where, rootdir: Path, also: Sequence[Path]) -> Prepared:
-        """Prepare a question; code below ``rootdir`` and in the files ``also`` counts for its key."""
-        trainer = Trainer(question.task, where.device_for(), where.threads, rootdir)
-        about, private = identity(question.task, question.protocol, trainer.environment, rootdir, also)
-        return cls(question, trainer, about, private)
+    @cached_property
+    def trainer(self) -> Trainer:
+        """The trainer of this worker's device; raises `ConfigError` for one that is not there."""
+        return Trainer(self.question.task, self.where.device_for(), self.where.threads, self.rootdir)
+
+    @cached_property
+    def _ingredients(self) -> tuple[dict[str, Any], str]:
+        task, protocol, environment = self.question.task, self.question.protocol, self.environment.must_match
+        return ingredients(task.content, protocol, environment, self.rootdir, self.also)
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """The ingredients of the key, read from the task when they are first asked for."""
+        return self._ingredients[0]
+
+    @property
+    def private(self) -> str:
+        """The reason why the runs are not kept; empty if they are."""
+        return self._ingredients[1]
 
     @property
     def key(self) -> str:

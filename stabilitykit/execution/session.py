@@ -13,6 +13,7 @@ from typing import Any
 
 from ..estimates.measures import Metric
 from ..protocol import NoiseProtocol
+from ..store.key import key_of, protocol_ingredients
 from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
 from ..study.journal import Journal
@@ -23,7 +24,6 @@ from ..training.trainer import Trainer
 from ..verdicts.budgets import Budget
 from ..verdicts.unreachable import objections
 from .executor import Executor, InProcess, ProcessDied
-from .identity import key_of, protocol_identity
 from .question import Prepared, Question
 from .runner import Progress, Runner, Wanted
 from .stop import Stop
@@ -61,8 +61,15 @@ class Session:
         self._private = itertools.count()
 
     def prepare(self, question: Question) -> Prepared:
-        """Return a question with its environment and key; nothing is trained."""
-        return Prepared.at(question, self.where, self.rootdir, self.also)
+        """Return a question at the place where this session trains; nothing is trained yet."""
+        return Prepared(question, self.where, self.rootdir, self.also)
+
+    def answer(self, question: Question) -> Study:
+        """Return the study of a question; raise `RunsFailedError` or `IsolationError` where it means nothing."""
+        asked = self.prepare(question)
+        study = self.train(asked)
+        check_trained(study)
+        return study
 
     def train(self, asked: Prepared, remarks: Sequence[str] = ()) -> Study:
         """Train the runs that the store does not have, and return their study with ``remarks`` in its journal.
@@ -110,7 +117,7 @@ class Session:
             about["fingerprint"] = f"{self.store.session} {self.scope} {next(self._private)}"
         question = asked.question
         if question.protocol.onset:
-            shared = about | {"protocol": protocol_identity(question.protocol.before_onset)}
+            shared = about | {"protocol": protocol_ingredients(question.protocol.before_onset)}
             described = {"task": question.task.name, **shared}
             asked.trainer.prefixes = self.store.prefixes(key_of(shared), described, private=private)
         return self.store.experiment(key_of(about), {"task": question.task.name, **about}, private=private)
@@ -197,7 +204,7 @@ def measure(
     than may leave nothing to measure, and `IncompleteStudyError` if the session stops before all runs are there.
     """
     question = Question.of(task, protocol, labels=labels, metrics=metrics, budget=budget, control=control)
-    return _answer(question, session)
+    return (session or _script_session()).answer(question)
 
 
 def check(
@@ -227,14 +234,7 @@ def check(
     question = Question.of(
         task, protocol, labels=labels, metrics=metrics, budget=budget, control=control, stops_early=True
     )
-    return _answer(question, session)
-
-
-def _answer(question: Question, session: Session | None) -> Study:
-    session = session or _script_session()
-    study = session.train(session.prepare(question))
-    check_trained(study)
-    return study
+    return (session or _script_session()).answer(question)
 
 
 @functools.cache

@@ -1,30 +1,32 @@
-"""The ingredients of a study's key: two runs with equal ingredients are the same run."""
+"""The key of a run: the name under which the store keeps it, a hash of its ingredients."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..protocol import NoiseProtocol
-from ..store.fingerprint import CannotFingerprint, fingerprint
-from ..training.environment import Environment
-from ..training.task import Task
+from .fingerprint import CannotFingerprint, fingerprint
 
 
-def identity(
-    task: Task, protocol: NoiseProtocol, environment: Environment, rootdir: Path, also: Iterable[Path]
+def ingredients(
+    content: Callable[[], object],
+    protocol: NoiseProtocol,
+    environment: Mapping[str, object],
+    rootdir: Path,
+    also: Iterable[Path],
 ) -> tuple[dict[str, Any], str]:
-    """Return the ingredients of the key, and why the runs are private if the task's content cannot be hashed.
+    """Return the ingredients of the key, and why the runs are private if the ``content`` of a task cannot be hashed.
 
     Code below ``rootdir`` counts by its content, and so do the files ``also``.
     """
-    about = {"protocol": protocol_identity(protocol), "environment": environment.must_match, "fingerprint": ""}
+    about = {"protocol": protocol_ingredients(protocol), "environment": environment, "fingerprint": ""}
     try:
-        return about | {"fingerprint": fingerprint(task.content(), rootdir, also)}, ""
+        return about | {"fingerprint": fingerprint(content(), rootdir, also)}, ""
     except CannotFingerprint as error:
         return about, str(error)
 
@@ -34,7 +36,7 @@ def key_of(about: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-def protocol_identity(protocol: NoiseProtocol) -> dict[str, Any]:
+def protocol_ingredients(protocol: NoiseProtocol) -> dict[str, Any]:
     """Return the part of a protocol that a run depends on; not R, so that 30 runs extend 10."""
     return {
         "vary": sorted(source.value for source in protocol.vary),
