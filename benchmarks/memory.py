@@ -20,6 +20,7 @@ from torch import nn
 from stabilitykit import NoiseProtocol, Run, measure
 from stabilitykit.estimates.measures import Measures
 from stabilitykit.execution.session import Session
+from stabilitykit.execution.where import Where
 from stabilitykit.store.run_store import RunStore
 
 EXAMPLES, CLASSES = 10_000, 10
@@ -65,7 +66,7 @@ def whole_study(folder: Path, runs: int) -> None:
 
     torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)  # imports torch's compiler, which is no part of a run
     peak = Peak()
-    session = Session(RunStore(folder / f"store {runs}"), folder, device="cpu")
+    session = Session(RunStore(folder / f"store {runs}"), folder, Where("cpu"))
     study = measure(train, NoiseProtocol("init", runs=runs), labels=labels, session=session)
     study.measures.compute(study.measures)
     print(peak.bytes())

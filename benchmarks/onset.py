@@ -19,6 +19,7 @@ from torch import nn
 
 from stabilitykit import NoiseProtocol, Recipe, measure, warmup_cosine
 from stabilitykit.execution.session import Session
+from stabilitykit.execution.where import Where
 from stabilitykit.store.run_store import RunStore
 from stabilitykit.store.shared_epochs import Prefixes
 from stabilitykit.study.study import Study
@@ -36,9 +37,15 @@ class Nothing(Prefixes):
         pass
 
 
-class Forgetful(RunStore):
-    def prefixes(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Prefixes:
-        return Nothing(self.session_folder / key, about)
+def forgetful(folder: Path) -> RunStore:
+    """A store that keeps no epochs."""
+    store = RunStore(folder)
+
+    def none(key: str, about: Mapping[str, Any], *, private: bool = False) -> Prefixes:
+        return Nothing(store.session_folder / key, about)
+
+    store.prefixes = none  # type: ignore[method-assign]
+    return store
 
 
 def model() -> nn.Module:
@@ -67,7 +74,7 @@ def recipe_of(epochs: int) -> Recipe:
 
 
 def timed(store: RunStore, recipe: Recipe, onset: int, runs: int) -> tuple[float, Study]:
-    session = Session(store, Path(__file__).parent, device="cpu")
+    session = Session(store, Path(__file__).parent, Where("cpu"))
     started = time.perf_counter()
     study = measure(recipe, NoiseProtocol("shuffle", runs=runs, onset=onset), session=session)
     return time.perf_counter() - started, study
@@ -84,9 +91,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         stores = {
             "branched": RunStore(Path(folder) / "branched"),
-            "from the start": Forgetful(Path(folder) / "straight", "one"),
+            "from the start": forgetful(Path(folder) / "straight"),
         }
-        timed(Forgetful(Path(folder) / "warm", "one"), recipe_of(2), 1, 2)
+        timed(forgetful(Path(folder) / "warm"), recipe_of(2), 1, 2)
         for point in POINTS:
             onset = round(point * asked.epochs)
             seconds, prints = {}, {}

@@ -14,7 +14,9 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
+from stabilitykit.execution.question import Question
 from stabilitykit.execution.session import Session, measure
+from stabilitykit.execution.where import Where
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.run_store import RunStore
 from stabilitykit.study.study import Study
@@ -32,7 +34,9 @@ def make_session(tmp_path: Path) -> Callable[..., Session]:
     """A session by name: two of one name are two workers of one session, two names come one after the other."""
 
     def make(name: str = "one", *, cache: Any = "auto", folder: str = "store", **options: Any) -> Session:
-        return Session(RunStore(tmp_path / folder, session_id(name), cache), tmp_path, device="cpu", **options)
+        places = {field.name for field in dataclasses.fields(Where)}
+        where = {"device": "cpu"} | {name: options.pop(name) for name in places & set(options)}
+        return Session(RunStore(tmp_path / folder, session_id(name), cache), tmp_path, Where(**where), **options)
 
     return make
 
@@ -48,6 +52,11 @@ def ask(make_session: Callable[..., Session]) -> Callable[..., Study]:
         return measure(task, protocol, **{"session": session, **options})
 
     return ask
+
+
+def study_of(session: Session, task: Any, protocol: NoiseProtocol, **question: Any) -> Study:
+    """The study that `measure` or `check` comes to, where they would raise for runs that failed."""
+    return session.train(session.prepare(Question.of(task, protocol, **question)))
 
 
 @pytest.fixture

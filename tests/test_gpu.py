@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from stabilitykit.execution.session import Session, measure
+from stabilitykit.execution.where import Where
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.record import RunRecord
 from stabilitykit.store.run_store import RunStore
@@ -326,7 +327,7 @@ def test_two_workers_on_one_device_train_the_bits_of_one(device: str, tmp_path: 
     pytest.importorskip("cloudpickle", reason="what sends a task to a child")
 
     def study(name: str, **how: object) -> list[tuple[object, ...]]:
-        session = Session(RunStore(tmp_path / name), tmp_path, device=device, **how)  # type: ignore[arg-type]  # its options
+        session = Session(RunStore(tmp_path / name), tmp_path, Where(device, **how))  # type: ignore[arg-type]  # its fields
         found = measure(net(), NoiseProtocol("init", runs=4), session=session)
         assert found.control.proven
         return [left(record) for record in found.records]

@@ -36,16 +36,16 @@ from .variables import VariableChanges
 
 StartMethod = Literal["forkserver", "spawn"]
 
-#: Of a child's output, shown with the run that failed in it: lines, and characters of each.
+#: The end of a child's output that is shown with a failed run: lines, and characters of each.
 _LOG_LINES, _LOG_WIDTH = 30, 200
 #: Seconds that a child has to end by itself, once it has sent its record.
 _TIDY_SECONDS = 2.0
-#: What makes a child write to its log where it stands, and how long that may take.
+#: The signal that makes a child write its stack to its log, and the seconds that this may take.
 _TELL, _TELL_SECONDS = signal.SIGUSR1, 0.1
 #: Linux's number for the signal that a process gets when its parent ends (prctl(2)).
 _PR_SET_PDEATHSIG = 1
 
-#: The environment that each server of children began with, by its process id; not so where other code started it.
+#: The environment that each server of children began with, by its process id; a server of other code is not in it.
 _variables_of_servers: dict[int | None, dict[str, str]] = {}
 
 
@@ -86,7 +86,7 @@ class ChildProcesses(Executor):
         return [*ended]
 
     def _has_ended(self, child: _Child) -> bool:
-        """Whether a child has sent its record, has died, or has taken too long and is ended; its outcome is there."""
+        """Whether a child has sent its record, has died, or has been ended since it took too long; set its outcome."""
         process = child.process
         if process.has_spoken():
             child.outcome = process.outcome(child.plan)
@@ -122,7 +122,7 @@ class ChildProcesses(Executor):
 
 
 class _Call(NamedTuple):
-    """What a child does: ``function(trainer, *args)``, with the trainer of a payload on one device."""
+    """The call that a child makes: ``function(trainer, *args)``, with the trainer of a payload on one device."""
 
     payload: SentPayload
     variables: VariableChanges
@@ -140,19 +140,19 @@ class _Child(Training):
 
     @classmethod
     def of(cls, training: Training) -> _Child:
-        """Return a training that this executor has started as what it is."""
+        """Narrow the type of a training that this executor has started."""
         return cast(_Child, training)
 
 
 class _Process:
-    """One child, from its start to what it sent."""
+    """One child process, from its start to the result that it sent."""
 
     def __init__(self, context: context.BaseContext, call: _Call, log: Path, *, new_log: bool) -> None:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         if new_log:
             remove(log)
-        self._log_start = log.stat().st_size if log.exists() else 0  #: an earlier attempt wrote what is before
+        self._log_start = log.stat().st_size if log.exists() else 0  #: bytes that an earlier attempt wrote
         self.pipe, theirs = context.Pipe(duplex=False)
         process = context.Process(  # type: ignore[attr-defined]  # of a concrete context
             target=_main, args=(theirs, call, str(log)), name=f"stabilitykit {log.stem}"
@@ -165,15 +165,15 @@ class _Process:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the child was started."""
         return time.monotonic() - self.started
 
     def has_spoken(self) -> bool:
-        """Whether the child has sent something, or has ended."""
+        """Whether the child has sent a result, or has ended."""
         return self.pipe.poll()
 
     def result(self) -> Any:
-        """Return what the function returned, or raise what it raised; `ProcessDied` where the child died before."""
+        """Return the function's result, or raise its exception; raise `ProcessDied` if the child died first."""
         try:
             kind, value = pickle.loads(self.pipe.recv_bytes())
         except (EOFError, OSError):
@@ -198,7 +198,7 @@ class _Process:
         return record
 
     def abort(self) -> None:
-        """End the child, and let it write to its log where it stands."""
+        """Let the child write its stack to its log, and end it."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, _TELL)
         time.sleep(_TELL_SECONDS)
@@ -208,13 +208,13 @@ class _Process:
         """End the child now, with all that it started; nothing happens where it has ended."""
         self.pipe.close()
         if self._process.is_alive():
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # it leads no group yet, or no more
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # its group is not there yet, or is gone
                 os.killpg(self._pid, signal.SIGKILL)
             self._process.kill()
         self._process.join()
 
     def log_tail(self) -> str:
-        """Return the end of what the child printed, below a line that names its file; empty where that is nothing."""
+        """Return the end of the child's output below a line that names the log; empty if it printed nothing."""
         try:
             lines = self.log.read_bytes()[self._log_start :].decode(errors="replace").splitlines()
         except OSError:
@@ -226,7 +226,7 @@ class _Process:
 
 def _main(pipe: connection.Connection, call: _Call, log: str) -> None:
     """Run in the child."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to hear, who ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and ends this process
     os.setsid()
     _die_with_parent()
     _write_to(log)
@@ -256,13 +256,13 @@ def _die_with_parent() -> None:
 
 
 def _write_to(log: str) -> None:
-    """Let what this process prints, and what kills it, go to a file."""
+    """Send the output of this process, and the stack of a fatal signal, to a file."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)  # it may print a secret
     os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115  # the process's own, to its end
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115  # as above
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115  # open to its end, too
     faulthandler.enable(sys.stderr, all_threads=False)
     faulthandler.register(_TELL, sys.stderr, all_threads=False)
 

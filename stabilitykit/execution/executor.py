@@ -1,4 +1,4 @@
-"""Where runs train: in this process, or in children of it, which `children` adds."""
+"""Where runs train: the promise of an executor, and the one that trains in this process."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Died(NamedTuple):
     pid: int
 
 
-#: What became of a training.
+#: The end of a training: a record, or a process that died.
 Outcome: TypeAlias = "RunRecord | Died"
 
 
 class Training:
-    """One run on its way."""
+    """One run that is being trained."""
 
     def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
@@ -42,21 +42,21 @@ class Executor(ABC):
 
     @abstractmethod
     def start(self, plan: RunPlan, *, log: str, attempt: int = 1) -> Training:
-        """Begin to train; ``log`` is the file for what a process of its own would print."""
+        """Begin to train; ``log`` is the file for the output of a child process."""
 
     @abstractmethod
     def wait(self, trainings: Sequence[Training]) -> list[Training]:
-        """Return those that have ended, one at least, each with its outcome."""
+        """Wait for one training or more to end; return those that did, each with its outcome."""
 
     def cancel(self, trainings: Sequence[Training]) -> None:  # noqa: B027  # nothing to do for most
-        """End them now, without an outcome."""
+        """End trainings now, without an outcome."""
 
     @abstractmethod
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Return ``function(trainer, *args)`` from where the runs train; raise what it raises, `ProcessDied` too."""
+        """Return ``function(trainer, *args)``, called where the runs train. Raises its exception, or `ProcessDied`."""
 
-    def close(self) -> None:  # noqa: B027  # as above
-        """Give back what it needed; no run may be started after."""
+    def close(self) -> None:  # noqa: B027  # nothing to do for most
+        """Free the executor's resources; start no run after."""
 
 
 class ProcessDied(Exception):
@@ -94,7 +94,7 @@ class InProcess(Executor):
 
 
 def timed_out(plan: RunPlan, limit: float | None, seconds: float, where: str = "") -> RunRecord:
-    """Return the record of a run that had to be ended; ``where`` tells what it did then."""
+    """Return the record of a run that took longer than ``limit`` seconds; ``where`` is its stack at that time."""
     error = f"the run had not ended after {limit:g} s, which --stability-run-timeout allows{where}"
     return RunRecord(index=plan.index, seeds=plan.seeds, status="timeout", seconds=seconds, error=error)
 

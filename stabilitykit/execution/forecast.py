@@ -1,148 +1,107 @@
-"""What a session would train, and what its verdicts would be worth: each question is noted, and nothing trains."""
+"""The runs that a session would train, and the power of its verdicts, before anything trains."""
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ..estimates.estimate import Estimate
 from ..estimates.measure_kinds import FLOOR, kind_of
-from ..estimates.measures import Measures, Metric, check_metrics
+from ..estimates.measures import Measures
 from ..estimates.ratios import spread_of
-from ..protocol import NoiseProtocol
 from ..store.catalog import Catalog, Entry
 from ..store.run_files import FORMAT
-from ..training.task import Task, as_task
-from ..training.trainer import Trainer
-from ..verdicts.budgets import Budget, Verdict, check_is_budget
-from ..verdicts.gate import Gate
+from ..store.run_store import RunStore
+from ..verdicts.budgets import Budget, Verdict
 from ..verdicts.power import cv_of, most_runs_needed, prospects, runs_needed
 from ..verdicts.sequential_levels import looks
 from ..verdicts.unreachable import objections
-from .identity import identity, key_of
-from .session import Session
+from .question import Prepared, Question
 from .watch import Watch
 
-#: True spreads, in budgets, that a plan tells of: what is usual, at the budget, and what must not pass.
+#: True spreads, in budgets, of which a plan tells the outcome: below the budget, at it, and beyond it.
 TRUTHS = (0.5, 1.0, 1.25, 1.5, 2.0)
 
-#: Stored runs that a plan looks into: at least, or pairs have no interval, and at most.
+#: Stored runs that a plan reads: at least (pairs need an interval), and at most.
 _FEWEST, _PILOT = 3, 30
 
 
 @dataclass(eq=False)
-class Question:
-    """One study that a test asks for."""
+class Forecast:
+    """The runs and budgets of one question, noted in the place of its study."""
 
-    task: str
-    trained: Task  #: what has that name
-    protocol: NoiseProtocol
-    labels: Tensor
-    metrics: Mapping[str, Metric]
-    about: Mapping[str, Any]  #: what tells its runs from all others
-    private: str  #: why its runs are not kept, if they are not
-    session: Session
-    names: tuple[str, ...]  #: measures of its task
-    examples: int  #: N, the test examples that count
-    checked: Budget | None  #: judged while runs come in
+    asked: Prepared
+    store: RunStore
     asserted: list[Budget] = field(default_factory=list)  #: judged once, over all R runs
 
-    @classmethod
-    def of(
-        cls,
-        task: Task | Callable[..., Any],
-        protocol: NoiseProtocol,
-        *,
-        labels: Any = None,
-        metrics: Mapping[str, Metric] | None = None,
-        budget: Budget | None = None,
-        stops_early: bool = False,
-        session: Session,
-    ) -> Question:
-        """Make it as `measure` would begin, and refuse what `measure` would refuse."""
-        task, metrics = as_task(task, labels), metrics or {}
-        device = session.device_for()
-        check_metrics(metrics, task.labels)
-        names = task.measure_names(metrics)
-        if budget is not None:
-            check_is_budget(budget)
-            budget.check_names(names)
-        if budget is not None and stops_early:
-            Gate(budget, protocol.runs)  # refuses fewer runs than its first look needs
-        task.check(protocol, torch.device(device))
-        trainer = Trainer(task, device, session.threads, session.rootdir)
-        about, private = identity(task, protocol, trainer.environment, session.rootdir, session.also)
-        return cls(
-            task=task.name,
-            trained=task,
-            protocol=protocol,
-            labels=task.labels,
-            metrics=dict(metrics),
-            about=about,
-            private=private,
-            session=session,
-            names=names,
-            examples=task.examples,
-            checked=budget if stops_early else None,
-            asserted=[budget] if budget and not stops_early else [],
-        )
+    def __post_init__(self) -> None:
+        self.asked.check()
+        if self.question.budget is not None and not self.question.stops_early:
+            self.note(self.question.budget)
+
+    @property
+    def question(self) -> Question:
+        """The question that is forecast."""
+        return self.asked.question
+
+    def note(self, budget: Budget) -> None:
+        """Note a budget that a test asserts on the study."""
+        if budget not in self.asserted:
+            self.asserted.append(budget)
 
     @property
     def budgets(self) -> tuple[tuple[Budget, bool], ...]:
-        """Every budget, and whether it is judged while runs come in."""
-        checked = () if self.checked is None else ((self.checked, True),)
+        """Each budget, with whether it is judged while runs come in."""
+        budget, stops_early = self.question.budget, self.question.stops_early
+        checked = ((budget, True),) if budget is not None and stops_early else ()
         return (*checked, *((budget, False) for budget in self.asserted))
 
     @cached_property
     def stored(self) -> dict[int, Mapping[str, Any]]:
-        """The good runs that the store has of it, in whichever session they were trained."""
-        return {} if self.private else _good_runs(self._entry)
+        """The headers of the good runs that the store has, by index."""
+        return {} if self.asked.private else _good_runs(self._entry)
 
     @cached_property
     def pilot(self) -> Measures | None:
-        """What the stored runs measure, where there are enough of them for an interval."""
+        """The measures of the stored runs, if there are enough runs for an interval."""
         files, headers = self._entry.files, list(self.stored.values())[:_PILOT]
         runs = [files.record(header) for header in headers if not files.array_problem(header)]
-        return self.trained.measures(runs, self.metrics) if len(runs) >= _FEWEST else None
+        return self.question.measures(runs) if len(runs) >= _FEWEST else None
 
     def estimate(self, metric: str) -> Estimate | None:
-        """Return what the stored runs say of a measure, where they say something."""
+        """Return the stored runs' estimate of a measure; None without runs, or where it is undefined."""
         found = None if self.pilot is None or metric not in self.pilot else self.pilot[metric]
         return None if found is None or found.is_undefined else found
 
     @property
     def kept(self) -> int:
-        """How many of its runs need no training."""
-        reused = self.session.store.cache == "auto"
-        return sum(index < self.protocol.runs for index in self.stored) if reused else 0
+        """The number of wanted runs that the store has."""
+        reused = self.store.cache == "auto"
+        return sum(index < self.question.protocol.runs for index in self.stored) if reused else 0
 
     @cached_property
     def settled(self) -> Verdict | None:
-        """The verdict that the stored runs already are enough for, which asking again gives without training."""
-        if self.checked is None or not self.kept:
+        """The verdict of a check that the stored runs already decide."""
+        question = self.question
+        if question.budget is None or not question.stops_early or not self.kept:
             return None
-        experiment = self.session.store.experiment(key_of(self.about), {})
-        measures_of = functools.partial(self.trained.measures, metrics=self.metrics)
-        watch = Watch(experiment, self.checked, self.protocol.runs, measures_of, keeps=False)
+        experiment = self.store.experiment(self.asked.key, {})
+        watch = Watch(experiment, question.budget, question.protocol.runs, question.measures, keeps=False)
         return None if watch.settled() is None else watch.verdict
 
     def seconds(self) -> tuple[float | None, str]:
-        """Return the mean seconds of a run, and whose they are; None where the store has no run of this task."""
+        """Return the mean seconds of a run, and which runs they are of; None if the store has no run of this task."""
         if self.stored:
             return _mean_seconds([self.stored]), "its own stored runs"
-        if self.private or not self.session.store.folder.is_dir():
+        if self.asked.private or not self.store.folder.is_dir():
             return None, ""
-        about = json.loads(json.dumps(self.about, default=str))
+        about = json.loads(json.dumps(self.asked.about, default=str))
         others = [
             entry
-            for entry in Catalog(self.session.store.folder).entries()
+            for entry in Catalog(self.store.folder).entries()
             if all(entry.about.get(name) == about[name] for name in ("environment", "fingerprint"))
         ]
         found = [(entry, runs) for entry in others if (runs := _good_runs(entry))]
@@ -151,57 +110,58 @@ class Question:
         whole = _mean_seconds(
             (runs for _, runs in found), [self._share(entry.about["protocol"].get("onset", 0)) for entry, _ in found]
         )
-        onset = self.protocol.onset
+        onset = self.question.protocol.onset
         # The epochs before it are trained once, and divided among the runs.
-        own = self._share(onset) + (1 - self._share(onset)) / self.protocol.runs
+        own = self._share(onset) + (1 - self._share(onset)) / self.question.protocol.runs
         return own * whole, "this task's runs under other protocols"
 
     def _share(self, onset: int) -> float:
-        """Return the share of its epochs that a run trains by itself: those before an onset are trained once for all.
+        """Return the share of the epochs from ``onset`` on, which each run trains for itself.
 
-        1 where only training tells how many epochs there are.
+        1 where only training tells the number of epochs.
         """
-        epochs = getattr(self.trained, "epochs", 0)
+        epochs = getattr(self.question.task, "epochs", 0)
         return 1 - onset / epochs if epochs else 1.0
 
     @property
     def _entry(self) -> Entry:
-        return Entry(self.session.store.folder / f"v{FORMAT}" / key_of(self.about))
+        return Entry(self.store.folder / f"v{FORMAT}" / self.asked.key)
 
 
-def summarize_plan(question: Question, test: str, workers: int) -> dict[str, Any]:
-    """Return a question's forecast as JSON's types: its limits, its runs, and what they cost.
+def summarize_plan(forecast: Forecast, test: str, workers: int) -> dict[str, Any]:
+    """Return a forecast as JSON's types: its limits, its runs, and what they cost.
 
     ``workers`` is how many runs train at once. Probabilities are those of `prospects`; seconds are of one run.
     """
-    seconds, source = question.seconds()
+    question = forecast.question
+    seconds, source = forecast.seconds()
     limits = [
-        _limit(question, budget, metric, sequential)
-        for budget, sequential in question.budgets
+        _limit(forecast, budget, metric, sequential)
+        for budget, sequential in forecast.budgets
         for metric in budget.limits
     ]
     return {
         "test": test,
-        "task": question.task,
+        "task": question.task.name,
         "name": question.protocol.name,
         "seed": question.protocol.seed,
-        "key": "" if question.private else key_of(question.about),
+        "key": "" if forecast.asked.private else forecast.asked.key,
         "runs": question.protocol.runs,
-        "stored": question.kept,
-        "verdict": None if question.settled is None else question.settled.outcome.value,
-        "examples": question.examples,
+        "stored": forecast.kept,
+        "verdict": None if forecast.settled is None else forecast.settled.outcome.value,
+        "examples": question.task.examples,
         "seconds_a_run": seconds,
         "seconds_from": source,
         "workers": workers,
         "limits": limits,
-        "warnings": list(_warnings(question)),
+        "warnings": list(_warnings(forecast)),
     }
 
 
-def _limit(question: Question, budget: Budget, metric: str, sequential: bool) -> dict[str, Any]:
+def _limit(forecast: Forecast, budget: Budget, metric: str, sequential: bool) -> dict[str, Any]:
     limit, ratio = budget.limits[metric], budget.ratios[metric]
-    alpha, beta, runs = budget.alpha_each, budget.beta, question.protocol.runs
-    found = question.estimate(metric)
+    alpha, beta, runs = budget.alpha_each, budget.beta, forecast.question.protocol.runs
+    found = forecast.estimate(metric)
     spread = None if found is None else spread_of(metric, found)
     allowed = kind_of(metric).spread(limit)
     described: dict[str, Any] = {
@@ -239,12 +199,12 @@ def _precision(metric: str, spread: Estimate | None) -> tuple[float | None, str]
     return usual, f"CV {usual:g}, the largest that was seen on simulated networks: {_FEWEST} stored runs would tell"
 
 
-def _warnings(question: Question) -> Iterable[str]:
-    floor = question.estimate(FLOOR)
-    for budget, _ in question.budgets:
-        yield from objections(budget.limits, question.examples, floor)
-    if question.private:
-        yield f"runs are not kept: {question.private}"
+def _warnings(forecast: Forecast) -> Iterable[str]:
+    floor = forecast.estimate(FLOOR)
+    for budget, _ in forecast.budgets:
+        yield from objections(budget.limits, forecast.question.task.examples, floor)
+    if forecast.asked.private:
+        yield f"runs are not kept: {forecast.asked.private}"
 
 
 def _good_runs(entry: Entry) -> dict[int, Mapping[str, Any]]:
@@ -252,7 +212,7 @@ def _good_runs(entry: Entry) -> dict[int, Mapping[str, Any]]:
 
 
 def _mean_seconds(experiments: Iterable[Mapping[int, Mapping[str, Any]]], shares: Iterable[float] = (1.0,)) -> float:
-    """Return the mean over all runs, each by the share that it is of what is meant."""
+    """Return the mean seconds over all runs, each divided by its experiment's share of a whole run."""
     seconds = [
         float(header["record"]["seconds"]) / share
         for runs, share in zip(experiments, shares, strict=True)

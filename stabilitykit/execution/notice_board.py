@@ -1,13 +1,13 @@
-"""Who does what in one session of several workers: files that every worker can read.
+"""What the workers of one session tell each other: files that every worker can read.
 
 ::
 
-    .stabilitykit/sessions/<id>/owners.lock   a lock on byte 3: some worker runs test 3 now, its owner
-                               3.begun        some worker has begun to run test 3
+    .stabilitykit/sessions/<id>/owners.lock   a lock on byte 3: a worker, the owner of test 3, runs it now
+                               3.begun        a worker has begun to run test 3
                                3.done         test 3 has ended
                                3.studies      one line for each study that test 3 has asked for
                                3.0.settled    the verdict on its first study stands
-                               3.disputed     some helper's studies are not the owner's
+                               3.disputed     a helper made a different task of test 3
 
 A test's number is its position in the collection, which xdist demands to be the same in all workers.
 """
@@ -50,7 +50,7 @@ class Board:
     @contextlib.contextmanager
     def owning(self, test: int) -> Iterator[None]:
         """Be the owner of a test for a block, and mark it done after."""
-        acquired = self._owners.acquire(test)  # not so where every worker runs every test
+        acquired = self._owners.acquire(test)  # False under --dist each, where every worker runs every test
         (self.folder / f"{test}.begun").touch()
         try:
             yield
@@ -68,7 +68,7 @@ class Board:
         return self._done_file(test).exists()
 
     def settle(self, test: int, call: int) -> None:
-        """Tell that a study of the test needs no further run."""
+        """Mark a study of the test as needing no further run."""
         self._settled_file(test, call).touch()
 
     def is_settled(self, test: int, call: int) -> bool:
@@ -80,7 +80,7 @@ class Board:
         (self.folder / f"{test}.disputed").touch()
 
     def is_disputed(self, test: int) -> bool:
-        """Whether some worker made a different task of the test."""
+        """Whether a helper made a different task of the test."""
         return (self.folder / f"{test}.disputed").exists()
 
     def announce(self, test: int, announcement: Announcement) -> None:

@@ -1,8 +1,8 @@
-"""What a study's children get, in two files: the trainer with its task, and the tensors in it.
+"""A study's task on its way to child processes, in two files: the trainer with its task, and the tensors in it.
 
-The task is a pickle, which runs code when it is loaded. So no other user may write it: the files have no name and lie
-in no store, a child gets them open, and the hash of the task comes through the pipe that starts it. The children map
-the tensors, and do not read them: all share one copy in the system's cache.
+The task is a pickle, which runs code when it is loaded. No other user may write it: the files have no name and lie
+outside the store, a child gets them open, and the hash of the task comes through the pipe that starts it. The children
+map the tensors, and do not read them: all share one copy in the system's cache.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from ..training.trainer import Trainer
 
 
 class CannotSend(Exception):
-    """A task holds what no other process can have."""
+    """Part of a task cannot be sent to another process."""
 
 
 class Payload:
@@ -62,7 +62,7 @@ class Payload:
         self._sha256 = hashlib.sha256(content).hexdigest()
 
     def sent(self) -> SentPayload:
-        """Return it as an argument of a process that is about to start."""
+        """Return the payload as an argument of a process that is about to start."""
         return SentPayload(self._task.fileno(), self._tensors.fileno(), self._sha256)
 
     def close(self) -> None:

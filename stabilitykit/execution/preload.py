@@ -1,4 +1,4 @@
-"""What the server of child processes loads before it forks the first one, so that none of them loads it again."""
+"""The imports of the server of child processes: done before it forks the first one, so that no child repeats them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from . import child_processes, session  # noqa: F401  # loaded to be there
+from . import child_processes, session  # noqa: F401  # imported so that they are loaded
 
 # Both import much on first use: reading tensors, and making an optimizer, torch's compiler.
 with tempfile.TemporaryDirectory() as _folder:

@@ -1,4 +1,4 @@
-"""Plans to records: skip what the store has, train what is free, wait for what others train."""
+"""From plans to records: skip the runs that the store has, train the free ones, wait for those of other processes."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ..store.run_store import MOST_DEATHS, Claim, Experiment, Running
 from .executor import Died, Executor, Training
 from .stop import Stop
 
-#: A block in which a thread other than this one tells of progress.
+#: A block in which another thread reports progress.
 _Beats: TypeAlias = "Callable[[], AbstractContextManager[None]]"
 
-#: Seconds between two looks at the runs that others train.
+#: Seconds between two looks at the runs that other processes train.
 _FIRST_WAIT, _LONGEST_WAIT = 0.01, 0.25
-#: Seconds after which a study that is at work says so again, although no run has ended.
+#: Seconds between two reports of a study in which no run has ended.
 _HEARTBEAT = 60.0
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one study is, whoever trains its runs."""
+    """How far one study is, whichever processes train its runs."""
 
     study: str
     total: int  #: R
@@ -38,8 +38,8 @@ class Progress:
     new: int  #: finished since this study was asked for, and not answered from the store
     elapsed: float  #: seconds since it was asked for
     may_stop_early: bool = False  #: R is the most that it trains
-    running: tuple[Running, ...] = ()  #: being trained now, by anybody
-    by_worker: Mapping[str, int] = field(default_factory=dict)  #: the new ones, by who trained them
+    running: tuple[Running, ...] = ()  #: being trained now, by any process
+    by_worker: Mapping[str, int] = field(default_factory=dict)  #: new runs by the worker that trained them
 
     @property
     def seconds_left(self) -> float | None:
@@ -47,35 +47,56 @@ class Progress:
         return (self.total - self.finished) * self.elapsed / self.new if self.new else None
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """The runs that a study needs, and what the store has of them."""
+
+    experiment: Experiment
+    plans: Sequence[RunPlan]
+    settled: Callable[[], int | None] | None = None  #: how many runs are enough, once a gate knows; None: all plans
+
+    def is_settled(self) -> bool:
+        """Whether the runs so far are enough, and no further one is wanted."""
+        return self.settled is not None and self.settled() is not None
+
+    def is_finished(self) -> bool:
+        """Whether every run that is wanted has a result."""
+        return self.is_settled() or not self.missing()
+
+    def missing(self) -> list[int]:
+        """Return the indices of the plans that have no result."""
+        return [plan.index for plan in self.plans if not self.experiment.is_finished(plan.index)]
+
+    def now(self) -> Sequence[RunPlan]:
+        """Return all plans, or the first ones where these are enough."""
+        return self.plans if self.settled is None else self.plans[: self.settled()]
+
+
 class Runner:
-    """Works through the runs of one experiment, beside any number of others that do the same."""
+    """Works through the runs of one study, beside any number of other processes that do the same."""
 
     def __init__(
         self,
-        experiment: Experiment,
-        plans: Sequence[RunPlan],
+        wanted: Wanted,
         executor: Executor,
         *,
         study: str = "",
         stop: Stop | None = None,
-        settled: Callable[[], int | None] | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
-        self.experiment, self.plans, self.executor = experiment, plans, executor
+        self.wanted, self._experiment, self._executor = wanted, wanted.experiment, executor
         self._study, self._stop, self._on_progress = study, stop or Stop(), on_progress
-        self._settled = settled
         self._started = time.monotonic()
-        self._known = frozenset(plan.index for plan in plans if experiment.is_finished(plan.index))
-        self._longest = max((experiment.seconds(index) or 0.0 for index in self._known), default=0.0)
+        self._known = frozenset(plan.index for plan in wanted.plans if self._experiment.is_finished(plan.index))
+        self._longest = max((self._experiment.seconds(index) or 0.0 for index in self._known), default=0.0)
         self._reported: tuple[object, ...] | None = None
         self._last_report = self._started
 
     def train_free(self, is_wanted: Callable[[], bool] = lambda: True) -> int:
-        """Train every run that is wanted and that nobody has trained or trains, the lowest index first.
+        """Train every wanted run that no process has trained or trains, the lowest index first; return their number.
 
-        Return how many that were. What trains here when the verdict stands is given up.
-
-        ``is_wanted`` is asked before each run: whether anybody still waits for this study.
+        A run that is in training when the verdict stands is given up. ``is_wanted`` is asked before each run: whether
+        the study is still waited for.
         """
         trained = 0
         running: dict[Training, Claim] = {}
@@ -84,62 +105,54 @@ class Runner:
                 while True:
                     self._begin(running, is_wanted)
                     self.report_progress()
-                    if not running or self.is_settled():
+                    if not running or self.wanted.is_settled():
                         return trained
                     for training in self._wait(running, beats):
-                        trained += self._settle(running, training)
+                        trained += self._publish(running, training)
             finally:
-                self.executor.cancel(list(running))
+                self._executor.cancel(list(running))
                 for claim in running.values():
-                    self.experiment.release(claim)
+                    self._experiment.release(claim)
 
     def gather(self) -> list[RunRecord]:
         """Return the record of every plan that is wanted, in order, training and waiting as needed."""
         wait = _FIRST_WAIT
-        while not self.is_finished():
+        while not self.wanted.is_finished():
             if self.train_free():
                 wait = _FIRST_WAIT
-            elif not self.is_finished():  # others train the rest; a run whose trainer dies becomes free again
+            elif not self.wanted.is_finished():  # other processes train the rest; if one dies, its run is free again
                 self.check_not_stopped()
                 time.sleep(wait)
                 wait = min(2 * wait, _LONGEST_WAIT)
                 self.report_progress()
         self.report_progress()
-        # A crashed run has no plan of its own any more: its seeds are known here.
-        wanted = self._wanted()
-        records = [self.experiment.load(plan.index) for plan in wanted]
+        # The record of a crashed run has no seeds; its plan has them.
+        wanted = self.wanted.now()
+        records = [self._experiment.load(plan.index) for plan in wanted]
         return [replace(r, seeds=r.seeds or plan.seeds) for r, plan in zip(records, wanted, strict=True)]
-
-    def is_finished(self) -> bool:
-        """Whether every run that is wanted has a result."""
-        return self.is_settled() or all(self.experiment.is_finished(plan.index) for plan in self.plans)
-
-    def is_settled(self) -> bool:
-        """Whether the runs so far are enough, and no further one is wanted."""
-        return self._settled is not None and self._settled() is not None
 
     def reason_to_stop(self) -> str | None:
         """Return why no further run of this study may begin here; None if it may."""
         return self._stop.reason_against(self._longest)
 
     def check_not_stopped(self) -> None:
-        """Raise `IncompleteStudyError` where runs are missing that no one will train."""
+        """Raise `IncompleteStudyError` if runs are missing that no process will train."""
         reason = self.reason_to_stop()
-        if reason is None or self.is_finished() or (self._stop.reason is None and self.experiment.running()):
+        if reason is None or self.wanted.is_finished() or (self._stop.reason is None and self._experiment.running()):
             return
-        missing = [plan.index for plan in self.plans if not self.experiment.is_finished(plan.index)]
-        done = len(self.plans) - len(missing)
+        missing = self.wanted.missing()
+        done = len(self.wanted.plans) - len(missing)
         raise IncompleteStudyError(
-            f"{self._study}: cancelled after {done} of {len(self.plans)} runs, since {reason}. Missing: "
+            f"{self._study}: cancelled after {done} of {len(self.wanted.plans)} runs, since {reason}. Missing: "
             f"run {_ranges(missing)}. The finished runs are kept, and the next session trains the rest."
         )
 
     def report_progress(self) -> None:
-        """Tell how far the study is, if that has changed, or was told long ago."""
-        statuses = self.experiment.statuses()
-        wanted = self._wanted()
+        """Report progress if it has changed, or if the last report is old."""
+        statuses = self._experiment.statuses()
+        wanted = self.wanted.now()
         finished = [plan.index for plan in wanted if plan.index in statuses]
-        running = tuple(self.experiment.running().values()) if len(finished) < len(wanted) else ()
+        running = tuple(self._experiment.running().values()) if len(finished) < len(wanted) else ()
         now, state = time.monotonic(), (len(finished), *(run.index for run in running))
         if state == self._reported and now - self._last_report < _HEARTBEAT:
             return
@@ -153,64 +166,65 @@ class Runner:
                 failed=sum(statuses[index] != "ok" for index in finished),
                 new=len(new),
                 elapsed=now - self._started,
-                may_stop_early=self._settled is not None,
+                may_stop_early=self.wanted.settled is not None,
                 running=running,
-                by_worker=Counter(self.experiment.trainer_of(index) or "" for index in new),
+                by_worker=Counter(self._experiment.trainer_of(index) or "" for index in new),
             )
         )
 
     def _begin(self, running: dict[Training, Claim], is_wanted: Callable[[], bool]) -> None:
         """Fill the executor's slots with the lowest free runs."""
-        for plan in self._wanted():
-            if self.experiment.is_finished(plan.index):
+        for plan in self.wanted.now():
+            if self._experiment.is_finished(plan.index):
                 continue
-            if len(running) >= self.executor.slots or not is_wanted() or self.reason_to_stop() or self.is_settled():
+            if (
+                len(running) >= self._executor.slots
+                or not is_wanted()
+                or self.reason_to_stop()
+                or self.wanted.is_settled()
+            ):
                 return
-            claim = self.experiment.claim(plan.index)
+            claim = self._experiment.claim(plan.index)
             if claim is not None:
                 running[self._start(plan, claim)] = claim
 
-    def _wanted(self) -> Sequence[RunPlan]:
-        """All plans, or the first ones where these are enough."""
-        return self.plans if self._settled is None else self.plans[: self._settled()]
-
     def _start(self, plan: RunPlan, claim: Claim) -> Training:
         try:
-            return self.executor.start(plan, log=str(self.experiment.log_file(plan.index)), attempt=claim.attempt)
+            return self._executor.start(plan, log=str(self._experiment.log_file(plan.index)), attempt=claim.attempt)
         except BaseException:
-            self.experiment.release(claim)
+            self._experiment.release(claim)
             raise
 
     def _wait(self, running: dict[Training, Claim], beats: _Beats) -> list[Training]:
         ended: list[Training] = []
         with self._stop.interrupts(), beats():
-            ended = self.executor.wait(list(running))
+            ended = self._executor.wait(list(running))
         if self._stop.reason is not None:  # it may have come after the end of one, too
-            self.executor.cancel([training for training in running if training not in ended])
+            self._executor.cancel([training for training in running if training not in ended])
             for training in set(running).difference(ended):
-                self.experiment.release(running.pop(training))
+                self._experiment.release(running.pop(training))
         return ended
 
-    def _settle(self, running: dict[Training, Claim], training: Training) -> bool:
-        """Keep what became of a training; where its process died, try once more. Say whether the run has a result."""
+    def _publish(self, running: dict[Training, Claim], training: Training) -> bool:
+        """Publish the outcome of a training, or start it again if its process died; return whether it has a result."""
         outcome, plan, claim = training.outcome, training.plan, running[training]
         if isinstance(outcome, Died):
-            claim = self.experiment.note_death(claim, outcome.reason, outcome.pid)
+            claim = self._experiment.note_death(claim, outcome.reason, outcome.pid)
             if claim.attempt <= MOST_DEATHS:
                 del running[training]
                 running[self._start(plan, claim)] = claim
                 return False
-            self.experiment.publish_crash(claim, seeds=plan.seeds)
+            self._experiment.publish_crash(claim, seeds=plan.seeds)
         else:
             assert outcome is not None, "executors return a training when it has ended"
             self._longest = max(self._longest, outcome.seconds)
-            self.experiment.publish(claim, outcome)
-        self.experiment.release(running.pop(training))
+            self._experiment.publish(claim, outcome)
+        self._experiment.release(running.pop(training))
         return True
 
     @contextlib.contextmanager
     def _heartbeat(self) -> Iterator[_Beats]:
-        """Tell of runs that take long: from another thread, while this one is in the block that it is given."""
+        """Report progress from another thread while this one is in the block that is yielded: runs may take long."""
         done, lock = threading.Event(), threading.Lock()
         training = False
 
@@ -227,7 +241,7 @@ class Runner:
             try:
                 yield
             finally:
-                with lock:  # a report under way uses the store, as this thread is about to
+                with lock:  # wait for a report under way: it uses the store, as this thread is about to
                     training = False
 
         thread = threading.Thread(target=beat, name="stabilitykit-heartbeat", daemon=True)
@@ -240,7 +254,7 @@ class Runner:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """Write ascending numbers as people do.
+    """Write ascending numbers as ranges.
 
     >>> _ranges([1, 2, 3, 7, 9, 10])
     '1-3, 7, 9-10'

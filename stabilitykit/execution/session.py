@@ -7,84 +7,140 @@ import contextlib
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from ..estimates.measures import Metric, check_metrics
+from ..estimates.measures import Metric
 from ..protocol import NoiseProtocol
+from ..store.key import key_of, protocol_ingredients
 from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
-from ..study.study import Judged, Study, check_runs, check_trace, fail_undecided, judge_only
-from ..training.control import Control, ControlMode, check_mode, prove_isolation
-from ..training.environment import resolve_device
-from ..training.task import Task, as_task
+from ..study.journal import Journal
+from ..study.study import Policy, Study, check_trained
+from ..training.control import Control, ControlMode, prove_isolation
+from ..training.task import Task
 from ..training.trainer import Trainer
-from ..verdicts.budgets import Budget, check_is_budget
+from ..verdicts.budgets import Budget
 from ..verdicts.unreachable import objections
 from .executor import Executor, InProcess, ProcessDied
-from .identity import identity, key_of, protocol_identity
-from .runner import Progress, Runner
+from .question import Prepared, Question
+from .runner import Progress, Runner, Wanted
 from .stop import Stop
 from .watch import Watch
-
-#: Where a run trains: in the process that asks, in a child forked from a server, or in a new interpreter.
-Isolation: TypeAlias = Literal["none", "process", "spawn"]
+from .where import Where
 
 
 class Session:
-    """Where a study trains and whom it tells: the defaults are those of a script, the plugin brings its own."""
+    """Trains the runs that questions ask for: the defaults are those of a script, the plugin brings its own."""
+
+    #: Whether this session writes the looks of a gate to the store.
+    keeps_looks = True
 
     def __init__(
         self,
         store: RunStore,
         rootdir: Path,
+        where: Where | None = None,
+        policy: Policy | None = None,
         *,
-        device: str = "auto",
-        slot: int = 0,
-        workers_per_device: int = 1,
-        threads: int = 1,
-        isolation: Isolation = "none",
-        workers: int = 1,
-        run_timeout: float | None = None,
         stop: Stop | None = None,
         also: Iterable[Path] = (),
         scope: str = "",
         on_progress: Callable[[Progress], None] = lambda progress: None,
-        on_study: Callable[[Study], None] = lambda study: None,
-        on_undecided: Callable[[str], None] = fail_undecided,
-        on_judged: Judged = judge_only,
     ) -> None:
-        self.store = store
-        self.rootdir = rootdir
-        self.device = device
-        self.slot = slot  #: of this worker among the session's; decides between several GPUs
-        self.workers_per_device = workers_per_device
-        self.threads = threads
-        self.isolation = isolation
-        self.workers = workers  #: runs that train at once, each in a child process
-        self.run_timeout = run_timeout  #: seconds
+        """Keep runs in ``store``; code below ``rootdir`` and in the files ``also`` counts for their key.
+
+        ``scope`` names the test that asks: runs that cannot be shared are kept under it.
+        """
+        self.store, self.rootdir, self.where = store, rootdir, where or Where()
+        self.policy = policy or Policy()
         self.stop = stop or Stop()
-        self.also = tuple(also)  #: further source files that count for the key
-        self.scope = scope  #: whose the runs are where they cannot be shared
+        self.also, self.scope = tuple(also), scope
         self.on_progress = on_progress
-        self.on_study = on_study
-        self.on_undecided = on_undecided
-        self.on_judged = on_judged
-        self.remarks: list[str] = []  #: what was seen while the runs were gathered, for the report
         self._private = itertools.count()
 
-    def private_scope(self) -> str:
-        """Return a name for runs that nothing else may share: the session's, and which of its private studies it is."""
-        return f"{self.store.session} {self.scope} {next(self._private)}"
+    def prepare(self, question: Question) -> Prepared:
+        """Return a question at the place where this session trains; nothing is trained yet."""
+        return Prepared(question, self.where, self.rootdir, self.also)
 
-    def device_for(self, child: int = 0) -> str:
-        """Return the device that this worker trains on, or one of the children that train for it at once."""
-        return resolve_device(self.device, self.slot + child, self.workers_per_device)
+    def answer(self, question: Question) -> Study:
+        """Return the study of a question; raise `RunsFailedError` or `IsolationError` where it means nothing."""
+        asked = self.prepare(question)
+        study = self.train(asked)
+        check_trained(study)
+        return study
 
-    def executor(self, trainer: Trainer) -> Executor:
-        """Return where runs train: in children where that was asked for, and the task can be sent to them."""
-        if self.isolation != "none":
+    def train(self, asked: Prepared, remarks: Sequence[str] = ()) -> Study:
+        """Train the runs that the store does not have, and return their study with ``remarks`` in its journal.
+
+        The study may hold failed runs: `check_trained` raises for those.
+        """
+        question, journal = asked.question, Journal([*remarks])
+        experiment = self._experiment(asked)
+        task, protocol, budget = question.task, question.protocol, question.budget
+        watch = None
+        if budget is not None and question.stops_early:
+            watch = Watch(experiment, budget, protocol.runs, question.measures, keeps=self.keeps_looks)
+        if watch is not None and watch.most_runs > protocol.runs:
+            journal.remark(f"judged at {watch.most_runs} runs before, which R = {protocol.runs} does not undo")
+            protocol = protocol.extended_to(watch.most_runs)
+        wanted = Wanted(experiment, protocol.plans(), None if watch is None else watch.settled)
+        records, control = self._gather(asked, wanted, protocol, journal)
+        unreachable = objections(budget.limits, task.examples) if budget else ()
+        journal.remarks[:0] = [*unreachable, *task.remarks]
+        if watch is not None:
+            journal.verdicts.append(watch.verdict)
+        study = Study(
+            task=task.name,
+            protocol=protocol,
+            records=tuple(records),
+            labels=task.labels,
+            control=control,
+            metrics=dict(question.metrics),
+            recipe=task,
+            most_runs=protocol.runs if question.stops_early else None,
+            max_failed_runs=budget.max_failed_runs if budget else 0,
+            private=asked.private,
+            policy=self.policy,
+            journal=journal,
+        )
+        if study.is_whole:
+            built_in = task.measure_names()
+            study.measures.compute(name for name in study.measures if name not in built_in)
+        return study
+
+    def _experiment(self, asked: Prepared) -> Experiment:
+        """Open the experiment of these runs, and let the trainer know where the epochs before an onset are kept."""
+        private, about = bool(asked.private), dict(asked.about)
+        if private:  # the content has no hash, so the key gets a name of this session's own
+            about["fingerprint"] = f"{self.store.session} {self.scope} {next(self._private)}"
+        question = asked.question
+        if question.protocol.onset:
+            shared = about | {"protocol": protocol_ingredients(question.protocol.before_onset)}
+            described = {"task": question.task.name, **shared}
+            asked.trainer.prefixes = self.store.prefixes(key_of(shared), described, private=private)
+        return self.store.experiment(key_of(about), {"task": question.task.name, **about}, private=private)
+
+    def _gather(
+        self, asked: Prepared, wanted: Wanted, protocol: NoiseProtocol, journal: Journal
+    ) -> tuple[list[RunRecord], Control]:
+        """Prove that what is held is held, and return the runs: all of the protocol, or those that the gate takes."""
+        executor: Executor = InProcess(asked.trainer)
+        if not wanted.is_finished():
+            asked.check()  # stored runs have passed it
+            executor = self._executor(asked.trainer, journal)
+        runner = Runner(wanted, executor, study=asked.question.title, stop=self.stop, on_progress=self.on_progress)
+        with contextlib.closing(executor):
+            runner.check_not_stopped()
+            with self.stop.interrupts():
+                control = self.control(wanted.experiment, executor, protocol, asked.question.control)
+            return self.gather(runner, journal), control
+
+    def _executor(self, trainer: Trainer, journal: Journal) -> Executor:
+        """Return the executor: child processes if they were asked for and the task can be sent, else this process."""
+        where = self.where
+        if where.isolation != "none":
             from .child_processes import ChildProcesses
             from .payload import CannotSend
 
@@ -93,31 +149,30 @@ class Session:
                     trainer,
                     self.rootdir,
                     self.store.session_folder / "tasks",
-                    devices=[self.device_for(child) for child in range(self.workers)],
-                    time_limit=self.run_timeout,
-                    method="forkserver" if self.isolation == "process" else "spawn",
+                    devices=[where.device_for(child) for child in range(where.workers)],
+                    time_limit=where.run_timeout,
+                    method="forkserver" if where.isolation == "process" else "spawn",
                 )
             except CannotSend as error:
-                self.remarks.append(f"trained in the test's own process, since no other can have the task: {error}")
-        return InProcess(trainer, self.run_timeout)
+                journal.remark(
+                    f"trained in the test's own process, since the task cannot be sent to another one: {error}"
+                )
+        return InProcess(trainer, where.run_timeout)
 
-    #: Whether a gate's looks are written down here.
-    keeps_looks = True
-
-    def gather(self, runner: Runner) -> list[RunRecord]:
-        """Return the records of a study; helpers of a test do it their own way."""
+    def gather(self, runner: Runner, journal: Journal) -> list[RunRecord]:
+        """Return the records of a study; sessions under pytest-xdist override this."""
         return runner.gather()
 
     def control(
-        self, experiment: Experiment, mode: ControlMode, prove: Callable[[ControlMode], Control]
-    ) -> Control | None:
+        self, experiment: Experiment, executor: Executor, protocol: NoiseProtocol, mode: ControlMode
+    ) -> Control:
         """Return the control of an experiment: stored, or proven now."""
         stored = experiment.read_control()
         if stored is not None and stored.get("mode") in (mode, "full"):
             return Control(stored["proven"], stored["scope"], tuple(stored["trace"]))
         try:
-            control = prove(mode)
-        except ProcessDied as death:  # the run of this plan will say it
+            control: Control = executor.call(prove_isolation, protocol, mode)
+        except ProcessDied as death:  # the study's run 0 will tell the same
             return Control(False, f"not proven: {str(death).splitlines()[0]}")
         if control.proven:
             experiment.write_control(control.to_json() | {"mode": mode})
@@ -136,15 +191,20 @@ def measure(
 ) -> Study:
     """Train ``task`` R times under ``protocol`` and return the runs as a `Study`.
 
-    ``task`` is a `Recipe`, a ``train(run)`` returning test logits ``[N, C]``, or a ``train(seed)``; the functions need
-    the test ``labels`` ``[N]`` beside them. ``metrics`` are functions of one run's logits and the labels, by name. A
-    ``budget`` is only checked here, before anything trains, to name measures that the task has; its
-    ``max_failed_runs`` may fail.
+    Args:
+        task: A `Recipe`, a ``train(run)`` that returns test logits ``[N, C]``, or a ``train(seed)``.
+        protocol: What varies, over how many runs.
+        labels: The test labels ``[N]``, beside a train function; a `Recipe` has its own.
+        metrics: Functions of one run's logits and the labels, by name.
+        control: "auto" trains the first epochs that vary twice, "full" one whole run, before any number is shown.
+        budget: Checked before anything trains, to name measures that the task has; its ``max_failed_runs`` may fail.
+        session: Where to train and what to keep; left out, a store ``.stabilitykit`` in the current folder.
 
     Raises `UsageError` before anything trains, `IsolationError` if the control fails, `RunsFailedError` if more runs
     than may leave nothing to measure, and `IncompleteStudyError` if the session stops before all runs are there.
     """
-    return _study(task, protocol, labels, metrics, control, budget, session or _script_session(), stops_early=False)
+    question = Question.of(task, protocol, labels=labels, metrics=metrics, budget=budget, control=control)
+    return (session or _script_session()).answer(question)
 
 
 def check(
@@ -160,112 +220,26 @@ def check(
     """Train ``task`` at most R times under ``protocol``, until the verdict on ``budget`` stands; see `Gate`.
 
     Return the runs that it rests on as a `Study`, whose ``verdicts`` ends with it. It is the same whichever run ends
-    first, and another session that asks again gets it without training. Arguments and errors are those of `measure`.
+    first, and another session that asks again gets it without training.
+
+    Args:
+        task: As in `measure`, and so are the other arguments and the errors.
+        protocol: What varies, and R, the most runs that are trained.
+        budget: The limits that end the training once it is known whether they are kept.
+        labels: The test labels ``[N]``, beside a train function.
+        metrics: Functions of one run's logits and the labels, by name.
+        control: "auto" or "full".
+        session: Where to train and what to keep.
     """
-    return _study(task, protocol, labels, metrics, control, budget, session or _script_session(), stops_early=True)
-
-
-def _study(
-    task: Task | Callable[..., Any],
-    protocol: NoiseProtocol,
-    labels: Any,
-    metrics: Mapping[str, Metric] | None,
-    control: ControlMode,
-    budget: Budget | None,
-    session: Session,
-    *,
-    stops_early: bool,
-) -> Study:
-    task, metrics = as_task(task, labels), metrics or {}
-    trainer = Trainer(task, session.device_for(), session.threads, session.rootdir)
-    check_metrics(metrics, task.labels)
-    check_mode(control)
-    names = task.measure_names(metrics)
-    if budget is not None:
-        check_is_budget(budget)
-        budget.check_names(names)
-    experiment, private = _experiment(session, task, protocol, trainer)
-    watch = None
-    if budget is not None and stops_early:
-        measures_of = functools.partial(task.measures, metrics=metrics)
-        watch = Watch(experiment, budget, protocol.runs, measures_of, keeps=session.keeps_looks)
-        if watch.most_runs > protocol.runs:
-            session.remarks.append(f"judged at {watch.most_runs} runs before, which R = {protocol.runs} does not undo")
-            protocol = protocol.extended_to(watch.most_runs)
-    records, shown = _gather(session, task, protocol, trainer, experiment, control, watch)
-    study = Study(
-        task=task.name,
-        protocol=protocol,
-        records=tuple(records),
-        labels=task.labels,
-        control=shown,
-        metrics=dict(metrics),
-        recipe=task,
-        most_runs=protocol.runs if stops_early else None,
-        max_failed_runs=budget.max_failed_runs if budget else 0,
-        private=private,
-        remarks=[*(objections(budget.limits, task.examples) if budget else ()), *task.remarks, *session.remarks],
-        on_undecided=session.on_undecided,
-        on_judged=session.on_judged,
+    question = Question.of(
+        task, protocol, labels=labels, metrics=metrics, budget=budget, control=control, stops_early=True
     )
-    if watch is not None:
-        study.verdicts.append(watch.verdict)
-    if study.is_whole:
-        built_in = task.measure_names()
-        study.measures.compute(name for name in study.measures if name not in built_in)
-    session.on_study(study)
-    check_runs(study)
-    check_trace(study)
-    return study
-
-
-def _gather(
-    session: Session,
-    task: Task,
-    protocol: NoiseProtocol,
-    trainer: Trainer,
-    experiment: Experiment,
-    mode: ControlMode,
-    watch: Watch | None,
-) -> tuple[list[RunRecord], Control]:
-    """Prove that what is held is held, and return the runs: all of the protocol, or those that the gate takes."""
-    executor: Executor = InProcess(trainer)
-    runner = Runner(
-        experiment,
-        protocol.plans(),
-        executor,
-        study=f"{task.name} {protocol.name}",
-        stop=session.stop,
-        settled=None if watch is None else watch.settled,
-        on_progress=session.on_progress,
-    )
-    if not runner.is_finished():
-        task.check(protocol, trainer.device)  # costs a model; one whose runs are there has passed it
-        runner.executor = executor = session.executor(trainer)
-    control: Control | None = None
-    with contextlib.closing(executor):
-        runner.check_not_stopped()
-        with session.stop.interrupts():
-            control = session.control(experiment, mode, lambda mode: executor.call(prove_isolation, protocol, mode))
-        records = session.gather(runner)
-    if control is None:  # a helper leaves it to the owner of the test
-        control = Control(False, "checked by the test's own worker")
-    return records, control
-
-
-def _experiment(session: Session, task: Task, protocol: NoiseProtocol, trainer: Trainer) -> tuple[Experiment, str]:
-    """Return the place in the store for these runs, and why it is private if it is."""
-    about, private = identity(task, protocol, trainer.environment, session.rootdir, session.also)
-    about = about | {"fingerprint": session.private_scope()} if private else about
-    if protocol.onset:
-        shared = about | {"protocol": protocol_identity(protocol.before_onset)}
-        trainer.prefixes = session.store.prefixes(key_of(shared), {"task": task.name, **shared}, private=bool(private))
-    return session.store.experiment(key_of(about), {"task": task.name, **about}, private=bool(private)), private
+    return (session or _script_session()).answer(question)
 
 
 @functools.cache
 def _script_session() -> Session:
-    """The session of a script: its store is here, and its own code lies here too, or where the script does."""
+    """Return a script's session: its store is in the current folder, and its code there or beside the script."""
     here = Path.cwd()
     script = Path(getattr(sys.modules["__main__"], "__file__", None) or here / "none").resolve()
     store = RunStore(here / ".stabilitykit")

@@ -11,7 +11,7 @@ from types import FrameType
 
 
 class Stop:
-    """Asked before each run whether it may begin, and able to interrupt the run that trains in the main thread.
+    """Decides before each run whether it may begin, and can interrupt the run that trains in the main thread.
 
     >>> stop = Stop()
     >>> stop.reason_against(seconds=3600) is None
@@ -22,7 +22,7 @@ class Stop:
     """
 
     def __init__(self, deadline: float | None = None, minutes: float | None = None) -> None:
-        """No run begins that would end after ``deadline`` (seconds since the epoch), ``minutes`` from the start."""
+        """Let no run begin that would end after ``deadline``: seconds since the epoch, ``minutes`` from the start."""
         self.reason: str | None = None  #: why the session stopped; None while it goes on
         self._deadline, self._minutes = deadline, minutes
         self._lock = threading.Lock()
@@ -36,14 +36,14 @@ class Stop:
                 signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def reason_against(self, seconds: float) -> str | None:
-        """Return why a run of that many seconds must not begin now; None if it may."""
+        """Return why a run that takes ``seconds`` must not begin now; None if it may."""
         if self.reason is None and self._deadline is not None and time.time() + seconds > self._deadline:
             return f"the {self._minutes:g} minutes of --stability-budget-minutes would not suffice for another run"
         return self.reason
 
     @contextlib.contextmanager
     def interrupts(self) -> Iterator[None]:
-        """Let `now` interrupt the block, which then ends as if it were done; Ctrl-C goes on."""
+        """Let `now` interrupt the block, which then ends without an exception; Ctrl-C raises as ever."""
         try:
             with self._hearing():
                 self._set_training(True)
@@ -57,7 +57,7 @@ class Stop:
 
     @contextlib.contextmanager
     def _hearing(self) -> Iterator[None]:
-        """Hear the signal of `now` where the process ignores it, as one in the background of a script does."""
+        """Handle SIGINT for the block if the process ignores it, as background jobs of a shell do."""
         if (
             signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
             or threading.current_thread() != threading.main_thread()

@@ -1,4 +1,4 @@
-"""The environment variables of this process, sent to a child as the difference to those that it begins with."""
+"""Environment variables: sent to a child as the difference between this process's and those that it begins with."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class VariableChanges:
-    """What a child changes in its environment before it trains."""
+    """The changes that a child makes to its environment before it trains."""
 
     changed: Mapping[str, str]
     removed: tuple[str, ...] = ()
-    is_all: bool = False  #: whether a variable that is not in ``changed`` goes, too
+    is_all: bool = False  #: whether to remove every variable that is not in ``changed``
 
     @classmethod
     def since(cls, before: Mapping[str, str]) -> VariableChanges:
-        """Return what is different in this process from an earlier environment."""
+        """Return the changes that turn an earlier environment into that of this process."""
         now = dict(os.environ)
         changed = {name: value for name, value in now.items() if before.get(name) != value}
         return cls(changed, tuple(name for name in before if name not in now))
 
     @classmethod
     def all(cls) -> VariableChanges:
-        """Return this process's whole environment, for a child of which it is not known what it begins with."""
+        """Return this process's whole environment, for a child whose first environment is unknown."""
         return cls(dict(os.environ), is_all=True)
 
     def apply(self) -> None:

@@ -1,4 +1,4 @@
-"""The gate of a check, fed with the runs of its experiment as they come in."""
+"""The gate of a check: it judges the runs of an experiment as they come in."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..verdicts.limits import FailedRuns
 class Watch:
     """Has a gate look at the first runs of an experiment, as soon as they are there.
 
-    Whoever watches the same runs comes to the same verdict, whichever of them finished first: it counts runs from 0
-    without a gap. The looks are kept in the store, so that another session goes on with them and starts no new ones.
+    Every process that watches the same runs comes to the same verdict, whichever run finished first: only runs 0 to
+    k - 1 without a gap count. The looks are kept in the store, and another session goes on with them.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Watch:
     ) -> None:
         """Watch at most ``runs`` runs, or those that were looked at before and are still there, if they are more.
 
-        ``keeps`` is whether this one writes the looks down.
+        ``keeps`` says whether the looks are written to the store.
         """
         self._experiment, self._budget, self._measures_of, self._keeps = experiment, budget, measures_of, keeps
         self._name = hashlib.sha256(repr(budget).encode()).hexdigest()[:16]
@@ -45,7 +45,7 @@ class Watch:
 
     @property
     def verdict(self) -> Verdict:
-        """The verdict on what was looked at."""
+        """The verdict of the looks so far."""
         return self._gate.verdict.beside(FailedRuns(self._failed, self._seen, self._budget.max_failed_runs))
 
     def settled(self) -> int | None:
@@ -67,7 +67,7 @@ class Watch:
 
     def _look(self, runs: int) -> None:
         records = [record for record in map(self._experiment.load, range(runs)) if record.status == "ok"]
-        if len(records) < 2:  # the others failed, as they may
+        if len(records) < 2:  # the other runs failed, as the budget allows
             self._gate.pass_over()
         else:
             measures = self._measures_of(records)

@@ -1,30 +1,30 @@
-"""Studies of an earlier commit: kept by name, and held against those of now."""
+"""Baselines: studies of an earlier commit, kept by name, and compared with those of this one."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import BaselineError, StoreError
-from ..execution.session import Session
+from ..execution.question import Prepared
 from ..protocol import NoiseProtocol
 from ..store.baseline_files import BaselineFiles
 from ..study.comparison import Comparison, Sample
 from ..study.study import Study
-from ..training.environment import Environment, current_environment
+from ..training.environment import Environment
 from ..training.task import Task
 
 #: Error rate of a whole study that is held against a baseline, and the questions that share it.
 ALPHA, _QUESTIONS = 0.05, 3
 
-#: How each thing is called that two studies must share.
+#: Names in messages of the things that two studies must share.
 _NAMES = {
     "kind": "kind of task",
     "labels": "test labels",
@@ -54,13 +54,26 @@ class Kept:
         return f"{len(self.answers)} runs, kept{commit} on {day}"
 
     def sample(self, labels: Tensor) -> Sample:
-        """Return its runs, whose labels were found to be these."""
+        """Return its runs as a sample; their labels were found to equal ``labels``."""
         header = self.header
         return Sample(header["task"], header["question"], tuple(header["seeds"]), self.answers, labels, self.name)
 
 
+@dataclass(frozen=True)
+class AwaitedStudy:
+    """A study that is about to be trained, and will be kept or held against its baseline."""
+
+    test: str
+    call: int  #: which study of the test, from 0
+    about: dict[str, Any]  #: what its baseline must share with it
+    commit: str | None
+    kept: Kept | None  #: the study of the baseline
+    files: BaselineFiles | None  #: where it is kept itself
+    remarks: tuple[str, ...]  #: that the baseline has no study of this test, where that is so
+
+
 class Baselines:
-    """What one session keeps, and holds against what an earlier one kept."""
+    """The studies that a session keeps, and those of earlier sessions that it compares them with."""
 
     def __init__(
         self, session: str, *, save: str | None = None, compare: str | None = None, update: bool = False
@@ -73,65 +86,59 @@ class Baselines:
         found = [message for (of, _), message in sorted(self._complaints.items()) if of == test]
         return "\n\n".join(found)
 
-    def attend(
-        self,
-        session: Session,
-        test: str,
-        call: int,
-        task: Task,
-        protocol: NoiseProtocol,
-        on_comparison: Callable[[Comparison], None],
-        *,
-        is_helping: bool = False,
-    ) -> None:
-        """Let a session keep the study that it is about to make, and hold it against its baseline.
+    def prepare(
+        self, asked: Prepared, store: Path, test: str, call: int, *, is_helping: bool = False
+    ) -> AwaitedStudy | None:
+        """Find the baseline of a study before it is trained; None where nothing is kept or compared.
 
-        Raises `BaselineError` before anything trains where the baseline's is a study of something else, and where it
-        would be replaced without being asked. A helper of the test only finds that out.
+        A helper of the test, which keeps and compares nothing, only finds out what is wrong.
+
+        Raises `BaselineError` where the baseline is a study of something else, and `StoreError` where it would be
+        replaced without ``--stability-update``.
         """
         if self._save is None and self._compare is None:
-            return
-        store, tell = session.store.folder, session.on_study
-        environment = current_environment(session.device_for(), session.threads, session.rootdir)
-        about = what_must_match(task, protocol, environment)
+            return None
+        about = what_must_match(asked.question.task, asked.question.protocol, asked.environment)
         kept = None
         if self._compare is not None:
             kept = find(BaselineFiles(store, self._compare), test, call, about)
-            if kept is None:
-                session.remarks.append(f"no baseline of this test in {self._compare}")
+        files = None
         if self._save is not None:
-            self._check_free(BaselineFiles(store, self._save), test, call)
+            files = BaselineFiles(store, self._save)
+            self._check_free(files, test, call)
+        if is_helping:
+            return None
+        is_missing = self._compare is not None and kept is None
+        remarks = (f"no baseline of this test in {self._compare}",) if is_missing else ()
+        return AwaitedStudy(test, call, about, asked.environment.commit, kept, files, remarks)
 
-        def on_study(study: Study) -> None:
-            tell(study)
-            if not study.is_whole:  # which fails its test anyhow
-                return
-            sample = Sample.of(study)
-            if kept is not None:
-                comparison = Comparison.of_samples(kept.sample(study.labels), sample, alpha=ALPHA / _QUESTIONS)
-                on_comparison(comparison)
-                self._judge(test, call, kept, comparison)
-            if self._save is not None:
-                header = self._header(sample, about, environment)
-                BaselineFiles(store, self._save).write(test, call, header, sample.answers.numpy())
+    def receive(self, awaited: AwaitedStudy, study: Study) -> Comparison | None:
+        """Keep a study, hold it against its baseline, and return the comparison, if there is one."""
+        if not study.is_whole:  # it fails its test anyhow
+            return None
+        sample, comparison = Sample.of(study), None
+        if awaited.kept is not None:
+            baseline = awaited.kept.sample(study.labels)
+            comparison = Comparison.of_samples(baseline, sample, alpha=ALPHA / _QUESTIONS)
+            self._judge(awaited.test, awaited.call, awaited.kept, comparison)
+        if awaited.files is not None:
+            awaited.files.write(awaited.test, awaited.call, self._header(sample, awaited), sample.answers.numpy())
+        return comparison
 
-        if not is_helping:
-            session.on_study = on_study
-
-    def _header(self, sample: Sample, about: dict[str, Any], environment: Environment) -> dict[str, Any]:
+    def _header(self, sample: Sample, awaited: AwaitedStudy) -> dict[str, Any]:
         return {
             "task": sample.task,
             "question": sample.question,
             "runs": len(sample),
             "seeds": [dict(seeds) for seeds in sample.seeds],
-            "about": about,
-            "commit": environment.commit,
+            "about": awaited.about,
+            "commit": awaited.commit,
             "session": self._session,
             "saved": time.time(),
         }
 
     def _check_free(self, files: BaselineFiles, test: str, call: int) -> None:
-        """Another session may have begun to keep a baseline of that name after this one had begun."""
+        """Refuse to overwrite a study that another session has kept since this one began."""
         keeper = files.session_of(test, call)
         if keeper not in (None, self._session) and not self._update:
             raise StoreError(
@@ -146,14 +153,16 @@ class Baselines:
 
 
 def what_must_match(task: Task, protocol: NoiseProtocol, environment: Environment) -> dict[str, Any]:
-    """Return what a study must share with its baseline, in JSON's types; its model, recipe, source and R may differ."""
+    """Return the things that a study must share with its baseline, as JSON's types: not model, recipe, source or R."""
     about = {
         "kind": "classification" if task.is_classification else "regression",
         **task.identity(),
         "vary": sorted(source.value for source in protocol.vary),
         "perturb": dataclasses.asdict(protocol.perturb) if protocol.perturb else None,
         "constants": {source.value: constant for source, constant in protocol.constants},
-        **({"onset": protocol.onset} if protocol.onset else {}),  # which baselines of earlier versions do not know
+        **(
+            {"onset": protocol.onset} if protocol.onset else {}
+        ),  # left out where 0: baselines of earlier versions do not have it
         "environment": environment.must_match,
     }
     plain: dict[str, Any] = json.loads(json.dumps(about, default=str))
@@ -205,7 +214,7 @@ def what_got_worse(comparison: Comparison) -> list[str]:
 
 
 def message_of(test: str, kept: Kept, comparison: Comparison, worse: list[str]) -> str:
-    """Return what to tell where something got worse."""
+    """Return the message of a study that got worse."""
     return (
         f"Expected {test} to be no worse than the baseline {kept.name!r} ({kept.described}) but "
         f"{', and '.join(worse)}, beyond error. Three questions are asked of each study, so alpha = {ALPHA} is shared: "

@@ -1,29 +1,31 @@
-"""What a test gets as ``stability``: it asks a question of a task and gets a `Study`."""
+"""The fixture ``stability``: a test asks a question about a task and gets a `Study`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 from ..errors import BudgetError, IncompleteStudyError, IsolationError, StabilityError, TaskError
 from ..estimates.measures import Metric
-from ..execution.forecast import Question, summarize_plan
+from ..execution.forecast import Forecast, summarize_plan
 from ..execution.notice_board import Board
+from ..execution.question import Prepared, Question
 from ..execution.runner import Progress
-from ..execution.session import Session, check, measure
+from ..execution.session import Session
 from ..execution.sharing import HelperSession, OwnerSession
 from ..execution.stop import Stop
+from ..execution.where import Where
 from ..protocol import NoiseProtocol, Perturbation, Source, Vary
-from ..store.run_store import CacheMode, RunStore
+from ..store.run_store import RunStore
 from ..study.asserts import demand_pass
 from ..study.comparison import Comparison, check_alike
 from ..study.planned_study import PlannedStudy
-from ..study.study import Study
+from ..study.study import Policy, Study, check_trained
 from ..study.summary import summarize
 from ..training.control import ControlMode
-from ..training.environment import current_environment
 from ..training.task import Task, as_task
 from ..verdicts.budgets import Budget
 from ..verdicts.calibration import Calibration, calibrated, environment_line, propose
@@ -34,24 +36,24 @@ from .findings import CALIBRATIONS, COMPARISONS, PLANS, STUDIES
 from .options import BUDGETS, MarkerConfig, StabilityConfig
 
 
+@dataclass(eq=False)
 class TestContext:
     """The test that asks: its name and number, its marker, and what it has asked so far."""
 
     __test__ = False  # not a test, whatever pytest thinks of the name
 
-    def __init__(self, name: str, number: int, marker: MarkerConfig, conftests: tuple[Path, ...]) -> None:
-        self.name = name
-        self.number = number
-        self.marker = marker
-        self.conftests = conftests
-        self.studies: list[Study] = []
-        self.comparisons: list[Comparison] = []
-        self.questions: list[Question] = []  #: noted in place of studies, with ``--stability-plan``
-        self.went_no_further = ""  #: why a plan of it may not be all of it
-        self.calls = 0
-        self.checks = 0
-        self.entry: Entry | None = None  #: of the check that is asked now, where its budget is from the file
-        self.calibrations: list[Calibration] = []
+    name: str
+    number: int  #: its position in the collection
+    marker: MarkerConfig
+    conftests: tuple[Path, ...]  #: files that count for the keys of its runs
+    studies: list[Study] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    forecasts: list[Forecast] = field(default_factory=list)  #: noted in place of studies, with ``--stability-plan``
+    calibrations: list[Calibration] = field(default_factory=list)
+    went_no_further: str = ""  #: why a plan of it may not be all of it
+    calls: int = 0  #: studies that it has asked for
+    checks: int = 0  #: how many of them are judged while runs come in
+    entry: Entry | None = None  #: of the check that is asked now, where its budget is from the file
 
     def found(self, runs_at_once: int) -> dict[str, list[dict[str, Any]]]:
         """Return its findings by kind, as JSON's types."""
@@ -59,9 +61,21 @@ class TestContext:
         return {
             STUDIES: [summarize(study, self.name) for study in self.studies],
             COMPARISONS: [comparison.to_json() for comparison in self.comparisons],
-            PLANS: [summarize_plan(question, self.name, runs_at_once) | notes for question in self.questions],
+            PLANS: [summarize_plan(forecast, self.name, runs_at_once) | notes for forecast in self.forecasts],
             CALIBRATIONS: [calibration.to_json() for calibration in self.calibrations],
         }
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """The functions by which the fixture reaches the pytest session that it serves."""
+
+    current_test: Callable[[], TestContext]
+    progress: Callable[[TestContext, Progress], None]
+    undecided: Callable[[str], None]  #: called with the message of an UNDECIDED verdict; may raise, skip or pass
+    incomplete: Callable[[str], None]  #: called with the message of a study that lacks runs; may skip
+    plan_ends: Callable[[str], NoReturn]  #: called with the number that a plan does not have; raises
+    is_helping: Callable[[], bool]  #: whether this worker trains for a test of another one
 
 
 class Stability:
@@ -75,32 +89,32 @@ class Stability:
         self,
         config: StabilityConfig,
         rootdir: Path,
-        store: Path,
-        session: str,
+        store: RunStore,
+        hooks: Hooks,
         *,
-        worker: str = "main",
         slot: int = 0,
         stop: Stop | None = None,
-        current_test: Callable[[], TestContext],
-        on_progress: Callable[[TestContext, Progress], None],
-        on_undecided: Callable[[str], None],
-        on_incomplete: Callable[[str], None],
         board: Board | None = None,
-        is_helping: Callable[[], bool] = lambda: False,
-        on_plan_end: Callable[[str], NoReturn],
         budgets: BudgetFile | None = None,
     ) -> None:
-        self._config, self._rootdir = config, rootdir
-        self._store = RunStore(store, session, cast(CacheMode, config.cache), worker)
-        self._slot, self._stop = slot, stop or Stop()
-        #: What this session keeps, and holds against what an earlier one kept.
-        self.baselines = Baselines(session, save=config.save, compare=config.compare, update=config.update)
-        self._refuted: dict[tuple[str, int], str] = {}  #: controls that failed, by test and call
-        self._current_test, self._on_progress = current_test, on_progress
-        self._on_undecided, self._on_incomplete = on_undecided, on_incomplete
-        self._board, self._is_helping = board, is_helping
+        """Serve one worker of a session, whose ``slot`` decides between several GPUs.
+
+        ``board`` is where workers tell each other of their tests; None without pytest-xdist.
+        """
+        self._config, self._rootdir, self._store, self._hooks = config, rootdir, store, hooks
+        self._where = Where(
+            config.device,
+            slot,
+            config.workers_per_device,
+            config.threads,
+            config.isolation,
+            config.workers,
+            config.run_timeout,
+        )
+        self._stop, self._board = stop or Stop(), board
         self._budgets = budgets or BudgetFile(rootdir / "none")
-        self._on_plan_end = on_plan_end
+        self.baselines = Baselines(store.session, save=config.save, compare=config.compare, update=config.update)
+        self._refuted: dict[tuple[str, int], str] = {}  #: controls that failed, by test and call
 
     def measure(
         self,
@@ -118,16 +132,23 @@ class Stability:
     ) -> Study:
         """Train ``task`` R times while ``vary`` varies, or one weight is moved, and return the runs as a `Study`.
 
-        ``task`` is a `Recipe`, or a function ``train(run)`` or ``train(seed)`` with the test ``labels`` beside it.
-        ``vary`` names sources (``"init"``, ``"shuffle+augment"``, a list, ``"all"``, ``"none"``); left out, everything
-        varies, or nothing but the weight that ``perturb`` (``"ulp"``, ``"bit"``, a `Perturbation`) moves. ``metrics``
-        are further functions of logits and labels, by name; ``constants`` chooses other seeds for held sources;
-        ``onset`` is the epoch from which on they vary, where the epochs before are to be the same in all runs, and are
-        trained once; ``control="full"`` repeats a whole run where the first epochs would do.
+        Args:
+            task: A `Recipe`, or a function ``train(run)`` or ``train(seed)``.
+            vary: Sources (``"init"``, ``"shuffle+augment"``, a list, ``"all"``, ``"none"``); left out, everything
+                varies, or nothing but the weight that ``perturb`` moves.
+            perturb: ``"ulp"``, ``"bit"`` or a `Perturbation`: one weight that is moved in each run.
+            runs: R.
+            labels: The test labels, beside a train function; a `Recipe` has its own.
+            metrics: Further functions of one run's logits and the labels, by name.
+            constants: Other seeds for held sources, by name.
+            onset: The epoch from which on sources vary; the epochs before are the same in all runs, and trained once.
+            control: "full" repeats a whole run where the first epochs would do.
+            budget: Checked before anything trains, to name measures that the task has; its ``max_failed_runs`` may
+                fail. It is not judged: assert on the study, or use `check`.
         """
         __tracebackhide__ = True
         protocol = self._protocol(vary, perturb, runs, constants, onset)
-        return self._ask(measure, task, protocol, labels=labels, metrics=metrics, control=control, budget=budget)
+        return self._ask(Question.of(task, protocol, labels=labels, metrics=metrics, budget=budget, control=control))
 
     def check(
         self,
@@ -145,56 +166,72 @@ class Stability:
     ) -> Study:
         """Train ``task`` until it is known whether ``budget`` is kept, R times at most, and fail unless it is.
 
-        The arguments are those of `measure`. Return the runs that the verdict rests on. Without a ``budget`` the limits
-        are those of ``stability-budgets.toml``, which ``--stability-calibrate`` writes.
+        Return the runs that the verdict rests on.
+
+        Args:
+            task: As in `measure`, and so are the other arguments.
+            budget: The limits; left out, those of ``stability-budgets.toml``, which ``--stability-calibrate`` writes.
+            vary: Sources.
+            perturb: One weight that is moved in each run.
+            runs: R, the most runs that are trained.
+            labels: The test labels, beside a train function.
+            metrics: Further functions of one run's logits and the labels, by name.
+            constants: Other seeds for held sources, by name.
+            onset: The epoch from which on sources vary.
+            control: "auto" or "full".
         """
         __tracebackhide__ = True
-        test, protocol = self._current_test(), self._protocol(vary, perturb, runs, constants, onset)
+        test, protocol = self._hooks.current_test(), self._protocol(vary, perturb, runs, constants, onset)
         test.checks += 1
-        more = {"labels": labels, "metrics": metrics, "control": control}
+        ask = partial(Question.of, task, protocol, labels=labels, metrics=metrics, control=control)
         is_new = self._budgets.find(test.name, test.checks) is None
         if budget is None and self._config.calibrate and (is_new or self._config.update):
-            return self._calibrate(task, protocol, **more)
+            return self._calibrate(ask())
         if budget is None:
             test.entry, budget = self._budgets.require(test.name, test.checks)
             test.entry.check_varies(protocol.name)
         else:
             self._budgets.check_agrees(test.name, test.checks, budget)
         try:
-            study = self._ask(check, task, protocol, **more, budget=budget)
+            study = self._ask(ask(budget=budget, stops_early=True))
         except BudgetError as error:
             raise (error if test.entry is None else BudgetError(f"In {test.entry.place}: {error}")) from None
         finally:
             test.entry = None
         if not isinstance(study, PlannedStudy):
             demand_pass(study, study.verdicts[-1])
-            study.on_judged(study, budget)
+            study.policy.judged(study, budget)
         return study
 
     def compare(
-        self, baseline: Task | Callable[..., Any], candidate: Task | Callable[..., Any], **question: Any
+        self, baseline: Task | Callable[..., Any], candidate: Task | Callable[..., Any], **settings: Any
     ) -> Comparison:
         """Measure two tasks as `measure` does, with the same arguments for both, and return their `Comparison`.
 
         Run i of both has the same seeds. The comparison is reported, and fails nothing: a test asserts on it, as in
         ``assert stability.compare(old, new).is_better``.
+
+        Args:
+            baseline: The task that is there.
+            candidate: The task that may replace it.
+            settings: Arguments of `measure`.
         """
         __tracebackhide__ = True
-        if "budget" in question:
+        if "budget" in settings:
             raise BudgetError("Expected no budget in a comparison: it limits the spread of one study. Use check().")
         for given in (baseline, candidate):
-            if hasattr(given, "protocol"):
+            if isinstance(given, Study):
                 raise TaskError(
                     f"Expected two tasks to train but got {given!r}, which is trained. Studies that are there are "
                     f"compared by stabilitykit.compare(baseline_study, candidate_study)."
                 )
-        labels = question.pop("labels", None)  # a Recipe has them
+        labels = settings.pop("labels", None)  # a Recipe has them
         old, new = (as_task(task, None if isinstance(task, Task) else labels) for task in (baseline, candidate))
         check_alike(old.labels, new.labels)
-        test = self._current_test()
-        studies = self.measure(old, **question), self.measure(new, **question)
+        test = self._hooks.current_test()
+        studies = self.measure(old, **settings), self.measure(new, **settings)
         if self._config.plan:
-            self._on_plan_end("a comparison")
+            self._hooks.plan_ends("a comparison")
         comparison = Comparison.between(*studies)
         test.comparisons.append(comparison)
         return comparison
@@ -207,54 +244,64 @@ class Stability:
         constants: Mapping[str | Source, int] | None,
         onset: int,
     ) -> NoiseProtocol:
-        """Take what an argument does not say from the marker, and what that does not say from the options."""
+        """Return the protocol: from the arguments, else from the test's marker, else from the options."""
         __tracebackhide__ = True
-        marker = self._current_test().marker
+        marker = self._hooks.current_test().marker
         if vary is None:
             vary = marker.vary if marker.vary is not None else "all" if perturb is None else "none"
         wanted = runs if runs is not None else marker.runs or self._config.runs
         return NoiseProtocol(vary, perturb, wanted, self._config.seed, constants, onset)
 
-    def _ask(
-        self, ask: Callable[..., Study], task: Task | Callable[..., Any], protocol: NoiseProtocol, **more: Any
-    ) -> Study:
-        """Ask in this test's session: `measure`, `check`, or what a plan notes in place of them."""
+    def _ask(self, question: Question) -> Study:
+        """Answer a question of the current test with its study; with a `PlannedStudy` in a plan."""
         __tracebackhide__ = True
-        test = self._current_test()
-        question = test.name, test.calls
-        if question in self._refuted:  # by an earlier try: a retry must not turn red to green
-            raise IsolationError(self._refuted[question])
+        test = self._hooks.current_test()
+        place = test.name, test.calls
+        if place in self._refuted:  # by an earlier try: a retry must not turn red to green
+            raise IsolationError(self._refuted[place])
         session = self._session(test)
+        test.calls += 1
         try:
+            asked = session.prepare(question)
             if self._config.plan:
-                return cast(Study, self._plan(test, task, protocol, ask is check, more, session))
-            whole = as_task(task, more["labels"])
-            kept, helping = test.comparisons.append, self._is_helping()
-            self.baselines.attend(session, *question, whole, protocol, kept, is_helping=helping)
-            return ask(task, protocol, **more, session=session)
+                return self._plan(test, asked)
+            return self._train(test, session, asked, *place)
         except IsolationError as error:
-            self._refuted[question] = str(error)
+            self._refuted[place] = str(error)
             raise
         except IncompleteStudyError as error:
-            self._on_incomplete(str(error))
+            self._hooks.incomplete(str(error))
             raise
 
-    def _calibrate(self, task: Task | Callable[..., Any], protocol: NoiseProtocol, **more: Any) -> Study:
+    def _train(self, test: TestContext, session: Session, asked: Prepared, name: str, call: int) -> Study:
+        """Train the runs of a question, report the study, and hold it against its baseline."""
+        __tracebackhide__ = True
+        awaited = self.baselines.prepare(asked, self._store.folder, name, call, is_helping=self._hooks.is_helping())
+        study = session.train(asked, [*self._remarks(test, asked), *(awaited.remarks if awaited else ())])
+        test.studies.append(study)
+        if awaited is not None:
+            comparison = self.baselines.receive(awaited, study)
+            test.comparisons += [comparison] if comparison else []
+        check_trained(study)
+        return study
+
+    def _calibrate(self, question: Question) -> Study:
         """Train all R runs, and propose a budget for this check: nothing is judged."""
         __tracebackhide__ = True
-        test = self._current_test()
+        test = self._hooks.current_test()
         where: dict[str, Any] = {"test": test.name, "study": test.checks, "position": test.number}
-        if protocol.runs < FIRST_LOOK:
+        runs = question.protocol.runs
+        if runs < FIRST_LOOK:
             raise BudgetError(
-                f"Expected {FIRST_LOOK} runs or more to calibrate from but got {protocol.runs}: two are one pair, "
+                f"Expected {FIRST_LOOK} runs or more to calibrate from but got {runs}: two are one pair, "
                 f"without an upper bound. Ten or more are usual: --stability-runs 10."
             )
         try:
-            study = self._ask(measure, task, protocol, **more)
+            study = self._ask(question)
         except StabilityError as error:
             test.calibrations.append(Calibration(**where, refused=f"{str(error).partition('. ')[0]}."))
             raise
-        if self._is_helping():
+        if self._hooks.is_helping():
             return study
         estimates = study.measures
         calibration = Calibration(
@@ -269,75 +316,55 @@ class Stability:
         test.calibrations.append(calibration)
         return study
 
-    def _plan(
-        self,
-        test: TestContext,
-        task: Any,
-        protocol: NoiseProtocol,
-        stops_early: bool,
-        more: Mapping[str, Any],
-        session: Session,
-    ) -> PlannedStudy:
-        """Note the question, and give what a test can go on with to the next."""
-        asked = {name: more.get(name) for name in ("labels", "metrics", "budget")}
-        question = Question.of(task, protocol, **asked, stops_early=stops_early, session=session)
-        test.questions.append(question)
+    def _plan(self, test: TestContext, asked: Prepared) -> PlannedStudy:
+        """Note a question, and return the study with which the test goes on to its next question."""
+        forecast = Forecast(asked, self._store)
+        test.forecasts.append(forecast)
+        question = asked.question
         return PlannedStudy(
-            question.task,
+            question.task.name,
             question.protocol,
-            question.labels,
+            question.task.labels,
             question.names,
-            partial(self._note, question),
-            self._on_plan_end,
+            partial(self._note, forecast),
+            self._hooks.plan_ends,
         )
 
-    def _note(self, question: Question, budget: Budget) -> None:
+    def _note(self, forecast: Forecast, budget: Budget) -> None:
         """Note what the current test asserts on a study, which a wider fixture may have asked for in another test."""
-        test = self._current_test()
-        if question not in test.questions:
-            test.questions.append(question)
-        if budget not in question.asserted:
-            question.asserted.append(budget)
+        test = self._hooks.current_test()
+        if forecast not in test.forecasts:
+            test.forecasts.append(forecast)
+        forecast.note(budget)
 
     def _session(self, test: TestContext) -> Session:
-        call, test.calls = test.calls, test.calls + 1
+        """Return the session that answers the next question of a test."""
         settings: dict[str, Any] = {
-            "store": self._store,
-            "rootdir": self._rootdir,
-            "device": self._config.device,
-            "slot": self._slot,
-            "workers_per_device": self._config.workers_per_device,
-            "threads": self._config.threads,
-            "isolation": self._config.isolation,
-            "workers": self._config.workers,
-            "run_timeout": self._config.run_timeout,
+            "where": self._where,
+            "policy": self._policy(),
             "stop": self._stop,
             "also": test.conftests,
-            "scope": f"{test.name} {call}",
-            "on_progress": lambda progress: self._on_progress(test, progress),
-            "on_study": test.studies.append,
-            "on_undecided": self._on_undecided,
+            "scope": f"{test.name} {test.calls}",
+            "on_progress": partial(self._hooks.progress, test),
         }
-        if self._config.selftest and not self._is_helping():
-            from ..study.selftest import selftest
-
-            settings["on_judged"] = partial(selftest, undecided_is_red=self._config.undecided == "fail")
         if self._board is None:
-            session = Session(**settings)
-        else:
-            kind = HelperSession if self._is_helping() else OwnerSession
-            session = kind(self._board, test.number, call, **settings)
-        session.remarks += self._remarks(test, session)
-        return session
+            return Session(self._store, self._rootdir, **settings)
+        kind = HelperSession if self._hooks.is_helping() else OwnerSession
+        return kind(self._board, test.number, test.calls, self._store, self._rootdir, **settings)
 
-    def _remarks(self, test: TestContext, session: Session) -> list[str]:
+    def _policy(self) -> Policy:
+        """Say what follows from a verdict: this worker's own tests also try their gates, if that was asked for."""
+        if not self._config.selftest or self._hooks.is_helping():
+            return Policy(self._hooks.undecided)
+        from ..study.selftest import selftest
+
+        return Policy(self._hooks.undecided, partial(selftest, undecided_is_red=self._config.undecided == "fail"))
+
+    def _remarks(self, test: TestContext, asked: Prepared) -> list[str]:
         """Say that a budget of the file is not renewed, or that it was measured in another environment."""
         if test.entry is None:
             return []
         if self._config.calibrate:
             return [f"judged by its entry in {BUDGETS}, which --stability-update would renew"]
-        if test.entry.environment is None:
-            return []
-        here = environment_line(current_environment(session.device_for(), session.threads, self._rootdir).to_json())
-        there = test.entry.environment
-        return [] if here == there else [f"budget calibrated on {there}; here {here}"]
+        here, there = environment_line(asked.environment.to_json()), test.entry.environment
+        return [] if there in (None, here) else [f"budget calibrated on {there}; here {here}"]

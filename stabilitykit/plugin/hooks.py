@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from .xdist import XdistBridge
 
 
-#: What cuBLAS needs to be deterministic; read once, when CUDA starts.
+#: The variable that makes cuBLAS deterministic; read once, when CUDA starts.
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Register every option on the command line and as an ini key."""
+    """Register each option, on the command line and as an ini key."""
     group = parser.getgroup("stability", "stability of training (stabilitykit)")
     for option in OPTIONS:
         more: dict[str, Any] = {"choices": option.choices} if option.choices else {"metavar": option.metavar}
@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Turn the options into one value, and register what needs it."""
+    """Turn the options into one value, and register the plugins that use it."""
     config.addinivalue_line(
         "markers",
         "stability(runs=N, vary='init'): R and what varies, for the studies of this test that do not say so themselves",
@@ -94,7 +94,7 @@ def stability(pytestconfig: pytest.Config) -> Stability:
 
 
 def _check_store(config: pytest.Config, store: Path) -> None:
-    """Refuse a store that is none, and options of ours that pytest has taken for paths of tests."""
+    """Refuse a folder that is no store, and options of ours that pytest has taken for paths of tests."""
     from ..store.ownership import check_may_be_store
     from .rootdir import check_rootdir
 
@@ -163,25 +163,26 @@ class StabilityPlugin:
         if self._wrong_budgets:  # xdist's workers run what they could collect all the same
             raise BudgetError(self._wrong_budgets[0])
         if self._fixture is None:
-            from .fixture import Stability
+            from ..store.run_store import RunStore
+            from .fixture import Hooks, Stability
 
             others = self.xdist if self.is_worker else None
             self._fixture = Stability(
                 self.values,
                 self.config.rootpath,
-                self.store,
-                self.session_id,
-                worker=self.worker,
+                RunStore(self.store, self.session_id, self.values.cache, self.worker),
+                Hooks(
+                    self._current_test,
+                    self._progress,
+                    self._undecided,
+                    self._incomplete,
+                    self._plan_ends,
+                    is_helping=lambda: bool(others and others.is_helping),
+                ),
                 slot=self.slot,
                 stop=self.stop,
-                current_test=self._current_test,
-                on_progress=self._progress,
-                on_undecided=self._undecided,
-                on_incomplete=self._incomplete,
                 board=others.board() if others else None,
-                is_helping=lambda: bool(others and others.is_helping),
                 budgets=self.budgets(),
-                on_plan_end=self._plan_ends,
             )
         return self._fixture
 
@@ -253,7 +254,7 @@ class StabilityPlugin:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
-        """Fail a test whose studies got worse than their baselines, after all that it asserts itself."""
+        """Fail a test whose studies got worse than their baselines, after its own assertions."""
         __tracebackhide__ = True
         try:
             yield
@@ -278,10 +279,10 @@ class StabilityPlugin:
         has_ended = report.when == "call" or (report.when == "setup" and not report.passed)
         if test is None or not has_ended or (self.xdist and self.xdist.is_helping):
             return report
-        if test.questions:
+        if test.forecasts:
             self._show_as_planned(item, call, report, test)
         found = test.found(self._runs_at_once())
-        report.stability_findings = pack(test.name, test.number, found)  # type: ignore[attr-defined]  # a report carries what it is given
+        report.stability_findings = pack(test.name, test.number, found)  # type: ignore[attr-defined]  # a report carries any attribute
         # JUnit's reporter reads them from the teardown's report, which takes them from the item.
         others = [(name, value) for name, value in item.user_properties if not name.startswith("stability_")]
         item.user_properties = [*others, *_properties(found[STUDIES])]
@@ -323,7 +324,7 @@ class StabilityPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Write budgets and the report, and remove what only this session needed."""
+        """Write budgets and the report, and remove the files of this session."""
         self.progress.clear()
         if self.is_worker:
             return
@@ -336,7 +337,7 @@ class StabilityPlugin:
             self.findings.write_report(Path(self.values.json), is_plan=self.values.plan)
 
     def _clear_up(self) -> None:
-        """Remove what only this session needed, and what killed sessions have left."""
+        """Remove the files of this session, and those that killed sessions have left."""
         from ..store.catalog import Catalog
         from ..store.ownership import NotOurs, remove
         from ..store.pruning import Pruning
@@ -391,7 +392,7 @@ class StabilityPlugin:
         """Report a test that was planned as skipped: it neither passed nor failed, since nothing was trained."""
         error = call.excinfo.value if call.excinfo else None
         if isinstance(error, StabilityError):
-            test.questions.clear()
+            test.forecasts.clear()
             return
         reason = "planned"
         if error is not None:

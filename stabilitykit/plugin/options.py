@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import ConfigError, ProtocolError
 
@@ -109,9 +109,9 @@ class StabilityConfig:
     seed: int = 0  #: base seed
     device: str = "auto"
     threads: int = 1  #: CPU threads of one run
-    cache: str = "auto"  #: auto, refresh or off
+    cache: Literal["auto", "refresh", "off"] = "auto"  #: auto, refresh or off
     undecided: str = "fail"  #: fail, pass or skip
-    isolation: str = "none"  #: none, process or spawn
+    isolation: Literal["none", "process", "spawn"] = "none"  #: none, process or spawn
     workers: int = 1  #: runs at once in one process's children
     workers_per_device: int = 1
     run_timeout: float | None = None  #: seconds

@@ -34,12 +34,12 @@ def assert_within(study: Study, budget: Budget) -> None:
         study.note(budget)
         return
     verdict = study.judge(budget)
-    study.verdicts.append(verdict)
+    study.journal.verdicts.append(verdict)
     coarse = under_two_examples(budget.limits, study.measures.examples)
     if coarse:
-        _remark(study, coarse)
+        study.journal.remark(coarse)
     demand_pass(study, verdict)
-    study.on_judged(study, budget)
+    study.policy.judged(study, budget)
 
 
 def demand_pass(study: Study, verdict: Verdict) -> None:
@@ -52,7 +52,7 @@ def demand_pass(study: Study, verdict: Verdict) -> None:
     message = "\n\n".join([said, *_explanation(study, verdict), table])
     if verdict.outcome is Outcome.FAIL:
         raise BudgetExceededError(f"{message}\n\n{_NEXT}")
-    study.on_undecided(message)
+    study.policy.undecided(message)
 
 
 def _explanation(study: Study, verdict: Verdict) -> list[str]:
@@ -117,10 +117,10 @@ def assert_alike(studies: Iterable[Study], within: float = 2.0, measures: Sequen
         return
     found = alike(studies, within, measures)
     for study in studies:
-        study.relations.append(found.to_json())
-        _remark(study, found.summary)
+        study.journal.relations.append(found.to_json())
+        study.journal.remark(found.summary)
     _demand(studies[0], found.outcome, str(found))
-    studies[0].on_judged(studies[0], [_within_of_others(of) for of in found.measures])
+    studies[0].policy.judged(studies[0], [_within_of_others(of) for of in found.measures])
 
 
 def assert_reduction(study: Study, baseline: Study, at_least: float = 0.0) -> None:
@@ -138,15 +138,15 @@ def assert_reduction(study: Study, baseline: Study, at_least: float = 0.0) -> No
     found = study.reduction_against(baseline)
     outcome = found.decide(at_least)
     asked = {"kind": "reduction", "outcome": outcome.value, "baseline": baseline.task, "at_least": at_least}
-    study.relations.append(asked | found.to_json() | {"reason": found.reason(at_least)})
-    _remark(study, f"{found.estimate:.0f} % less variability than {baseline.task}: {outcome.name}")
+    study.journal.relations.append(asked | found.to_json() | {"reason": found.reason(at_least)})
+    study.journal.remark(f"{found.estimate:.0f} % less variability than {baseline.task}: {outcome.name}")
     _demand(study, outcome, f"{outcome.name:<10} {found.reason(at_least)}\n{' ' * 11}{found}")
     gate = RelativeGate(
         f"the variability beside {baseline.task}",
         lambda planted: planted.reduction_against(baseline).reach(at_least),
         lambda planted: planted.reduction_against(baseline).decide(at_least),
     )
-    study.on_judged(study, [gate])
+    study.policy.judged(study, [gate])
 
 
 def _within_of_others(of: MeasureLikeness) -> RelativeGate:
@@ -157,14 +157,9 @@ def _within_of_others(of: MeasureLikeness) -> RelativeGate:
     )
 
 
-def _remark(study: Study, remark: str) -> None:
-    if remark not in study.remarks:
-        study.remarks.append(remark)
-
-
 def _demand(study: Study, outcome: Outcome, message: str) -> None:
     __tracebackhide__ = True
     if outcome is Outcome.FAIL:
         raise BudgetExceededError(message)
     if outcome is Outcome.UNDECIDED:
-        study.on_undecided(message)
+        study.policy.undecided(message)

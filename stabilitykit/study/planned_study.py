@@ -1,22 +1,30 @@
-"""What stands for a study in a plan: its budgets are noted, and its numbers do not exist."""
+"""The study of a plan: its budgets are noted, and its numbers do not exist."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from torch import Tensor
 
 from ..estimates.measure_kinds import PAPER, task_kind
 from ..protocol import NoiseProtocol
 from ..verdicts.budgets import Budget, check_is_budget
+from .study import Study
+
+#: The attributes that are known before anything trains.
+_KNOWN = frozenset({"task", "protocol", "labels", "names", "main_delta", "note", "_on_budget", "_end"})
 
 
-class PlannedStudy:
-    """Stands for a study that was not trained: its budgets are noted, and its numbers do not exist.
+class PlannedStudy(Study):
+    """A study that was not trained: its budgets are noted, and asking for anything that only runs have ends the test.
 
-    A test goes on with it to its next question. Where it asks for a number, its pass ends.
+    A test goes on with it to its next question.
     """
+
+    names: tuple[str, ...]  #: measures of its task
+    _on_budget: Callable[[Budget], None]
+    _end: Callable[[str], NoReturn]
 
     def __init__(
         self,
@@ -27,27 +35,27 @@ class PlannedStudy:
         on_budget: Callable[[Budget], None],
         end: Callable[[str], NoReturn],
     ) -> None:
-        self.task, self.protocol, self.labels = task, protocol, labels
-        self.names = names  #: measures of the task
-        self.on_budget, self.end = on_budget, end
+        """Tell ``on_budget`` of each asserted budget, and ``end``, which raises, of the number that the test wants."""
+        vars(self).update(task=task, protocol=protocol, labels=labels, names=names, _on_budget=on_budget, _end=end)
+
+    def __repr__(self) -> str:
+        return f"PlannedStudy({self.task!r}, vary={self.protocol.name!r}, runs={self.protocol.runs})"
+
+    def __getattribute__(self, name: str) -> Any:
+        """End the test for an attribute that only runs give."""
+        if name in _KNOWN or name.startswith("__"):
+            return super().__getattribute__(name)
+        return self._end(f"study.{name}")
+
+    def __getitem__(self, name: str) -> NoReturn:
+        self._end(f"study[{name!r}]")
 
     @property
     def main_delta(self) -> str:
-        """The ensemble delta of accuracy, of RMSE in a regression, of perplexity in a language model."""
         return PAPER[task_kind(self.names)][-1]
 
     def note(self, budget: Budget) -> None:
         """Note what a test asserts on the study."""
         check_is_budget(budget)
         budget.check_names(self.names)
-        self.on_budget(budget)
-
-    def __getattr__(self, name: str) -> NoReturn:
-        """Whatever else a study has comes from its runs."""
-        if name.startswith("__"):
-            raise AttributeError(name)
-        self.end(f"study.{name}")
-
-    def __getitem__(self, name: str) -> NoReturn:
-        """Asking for a number ends the planning pass."""
-        self.end(f"study[{name!r}]")
+        self._on_budget(budget)

@@ -17,12 +17,13 @@ from ..estimates.metrics import IGNORED_LABEL
 from ..store.record import RunRecord
 from ..verdicts.budgets import Budget
 from ..verdicts.limits import Judgement, Outcome
+from .journal import Journal
 from .study import RelativeGate, Study, check_trace
 
-#: Of the generator that every planted fault is drawn from.
+#: Seed of the generator that every planted fault is drawn from.
 _SEED = 20_210_713
 
-#: Amplified deviations start from this share of the SD of all outputs at least, and double so many times from there.
+#: Amplified deviations start from `_LEAST` of the SD of all outputs at least, and double up to `_DOUBLINGS` times.
 _LEAST = 0.01
 _DOUBLINGS = 14
 
@@ -30,12 +31,12 @@ _BROKEN = "This is a fault of the gate and not of your budget: please report it.
 
 _MORE_RUNS = "Train more runs, or let UNDECIDED fail its test: --stability-undecided fail."
 
-#: How far apart two budgets must be for somebody to set one between them.
+#: Ratio of two budgets from which on a user can set one between them.
 _WIDE = 1.1
 
-#: How the deviations of run r of R from the mean of all runs grow as they are amplified: all alike; or the more, the
-#: later the run, so that some models get worse than others. An SD of scores needs that: noise that is alike in all
-#: runs makes all scores worse, and N examples that flip on their own vary by no more than their floor.
+#: Shapes in which the deviations of run r of R from the mean of all runs grow: equal in all runs; or larger, the later
+#: the run, so that later models are worse. An SD of scores needs the second: equal noise in all runs makes all scores
+#: worse, and N examples that flip on their own vary by no more than the flip floor.
 _SHAPES: tuple[Callable[[int, int], float], ...] = (lambda r, R: 1.0, lambda r, R: r / (R - 1))
 
 
@@ -53,8 +54,8 @@ def selftest(study: Study, gate: Budget | Sequence[RelativeGate], *, undecided_i
         note = try_budget(study, gate, undecided_is_red)
     else:
         note = try_relatives(study, gate, undecided_is_red)
-    if note not in study.selftests:
-        study.selftests.append(note)
+    if note not in study.journal.selftests:
+        study.journal.selftests.append(note)
 
 
 def try_budget(study: Study, budget: Budget, undecided_is_red: bool) -> str:
@@ -114,7 +115,7 @@ def _turned_red(planted: int) -> str:
 
 
 class _Copies:
-    """Copies of a study with other outputs: they have no verdicts, and tell nobody."""
+    """Copies of a study with other outputs, each with a journal of its own."""
 
     def __init__(self, study: Study, undecided_is_red: bool) -> None:
         self.study, self.undecided_is_red = study, undecided_is_red
@@ -125,10 +126,10 @@ class _Copies:
         records = tuple(
             dataclasses.replace(record, logits=run) for record, run in zip(self.records, outputs, strict=True)
         )
-        return dataclasses.replace(self.study, records=records, verdicts=[], relations=[], selftests=[])
+        return dataclasses.replace(self.study, records=records, journal=Journal())
 
     def driven(self, spread_of: Callable[[Study], float], least: float) -> Study:
-        """Amplify the deviations of the runs until the spread is at ``least`` that, or as far as it goes."""
+        """Amplify the deviations of the runs until the spread is ``least`` or more, or the largest that they reach."""
         most, reached = -math.inf, 0
         for step in range(self._amplified.steps):
             spread = spread_of(self.of_outputs(self._amplified.at(step)))
@@ -139,7 +140,7 @@ class _Copies:
         return self.of_outputs(self._amplified.at(reached))
 
     def is_red(self, outcome: Outcome) -> bool:
-        """Whether a test would fail."""
+        """Whether a test with this outcome would fail."""
         return outcome is Outcome.FAIL or (outcome is Outcome.UNDECIDED and self.undecided_is_red)
 
     @cached_property
@@ -207,7 +208,7 @@ class _Gate(_Copies):
         return found
 
     def _refuses_nothing(self) -> bool:
-        """Whether this study passes with budgets of nothing although its runs differ: no gate then, and no excuse."""
+        """Whether the study passes with budgets of 0 although its runs differ: its gate is broken."""
         return any(
             _spread(metric, self._tightest(judgement, self.study[metric])) < 1e-9 * _spread(metric, judgement.limit)
             and _spread(metric, self.study[metric].value) > 0
@@ -273,7 +274,7 @@ class _Gate(_Copies):
     def _spread_of(self, planted: Study, metric: str) -> float:
         try:
             return _spread(metric, planted[metric].value)
-        except Exception:  # likewise
+        except Exception:  # the user's metric may raise anything
             if not self.study.metrics:
                 raise
             return math.inf
@@ -293,7 +294,7 @@ class _Gate(_Copies):
 
 
 class _Amplified:
-    """R runs whose deviations from their mean grow from step to step, evenly first, then the more the later the run."""
+    """R runs whose deviations from their mean grow from step to step, in each of `_SHAPES` in turn."""
 
     steps = len(_SHAPES) * _DOUBLINGS
 
@@ -310,7 +311,7 @@ class _Amplified:
         self._start = max(1.0, _LEAST * size / deviation)
 
     def at(self, step: int) -> list[Tensor]:
-        """Return the runs after so many steps; each doubles the factor."""
+        """Return the runs after ``step`` steps; each step doubles the factor."""
         shape, doubling = divmod(step, _DOUBLINGS)
         factor = self._start * 2 ** (doubling + 1)
         graded = (1 + (factor - 1) * _SHAPES[shape](r, len(self._runs)) for r in range(len(self._runs)))
@@ -338,7 +339,7 @@ def _outputs(record: RunRecord) -> Tensor:
 
 
 def _spread(metric: str, value: float) -> float:
-    """How far apart runs are by a measure, or may be by its limit; what is undefined, no budget accepts."""
+    """Return the spread that a measure's value or limit stands for; infinite if undefined, which no budget accepts."""
     if math.isnan(value):
         return math.inf
     return kind_of(metric).spread(value)

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,8 +25,22 @@ from ..verdicts.limits import FailedRuns, Outcome
 from .condition_number import ConditionNumber, condition_number_of
 from .flips import Flips, check_has_flips
 from .growth import Growth, growth_of
+from .journal import Journal
 from .layer_similarity import Similarity, similarity_of
 from .reduction import Reduction
+
+
+@dataclass(frozen=True)
+class RelativeGate:
+    """A gate that holds a study against other studies, as a self-test needs it."""
+
+    name: str  #: what it judges
+    reach: Callable[[Study], float]  #: spread of a study in the judged one's place, in multiples of the accepted one
+    decide: Callable[[Study], Outcome]  #: the outcome for a study in the judged one's place
+
+
+#: Called with a study that did not fail, and with the gates that judged it.
+Judged: TypeAlias = "Callable[[Study, Budget | Sequence[RelativeGate]], None]"
 
 
 def fail_undecided(message: str) -> None:
@@ -34,21 +48,16 @@ def fail_undecided(message: str) -> None:
     raise BudgetExceededError(message)
 
 
-@dataclass(frozen=True)
-class RelativeGate:
-    """A gate that holds a study against others, as far as a self-test must know it to try it."""
-
-    name: str  #: what it judges
-    reach: Callable[[Study], float]  #: spread of a study in its place, as a multiple of the most that is accepted
-    decide: Callable[[Study], Outcome]  #: what it says of a study in its place
-
-
 def judge_only(study: Study, gate: Budget | Sequence[RelativeGate]) -> None:
-    """Leave a judged study at its verdict."""
+    """Do nothing after a verdict."""
 
 
-#: Told of a study that did not fail, and of the gates that judged it.
-Judged: TypeAlias = "Callable[[Study, Budget | Sequence[RelativeGate]], None]"
+@dataclass(frozen=True)
+class Policy:
+    """What a session does with verdicts that are no plain FAIL."""
+
+    undecided: Callable[[str], None] = fail_undecided  #: called with the message of an UNDECIDED verdict; may raise
+    judged: Judged = judge_only  #: called with a study that did not fail, to try its gates; may raise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -69,13 +78,8 @@ class Study:
     most_runs: int | None = None  #: R of a check, which trains no more than its verdict takes
     max_failed_runs: int = 0  #: how many of the runs may leave nothing to measure
     private: str = ""  #: why its runs are not kept for another test or session; empty if they are
-    on_undecided: Callable[[str], None] = fail_undecided  #: told what the interval leaves open; may raise, skip or pass
-    on_judged: Judged = judge_only  #: told what did not fail, to try its gate; may raise
-    remarks: list[str] = field(default_factory=list)  #: what was seen while its runs were gathered, and since
-    verdicts: list[Verdict] = field(default_factory=list)  #: every judgement that was asserted on this study
-    selftests: list[str] = field(default_factory=list)  #: what its gates have proved, in a sentence each
-    similarities: list[Similarity] = field(default_factory=list)  #: what `cka` gave
-    relations: list[Mapping[str, Any]] = field(default_factory=list)  #: what was judged beside others, as JSON
+    policy: Policy = field(default_factory=Policy)  #: what follows from a verdict on it
+    journal: Journal = field(default_factory=Journal)  #: what is noted about it since it was made
 
     def __repr__(self) -> str:
         """Name the question, as tables do: test failures show it."""
@@ -107,7 +111,7 @@ class Study:
 
     @property
     def _outputs(self) -> list[Tensor]:
-        """Those of each run as its record has them, mapped from a file it may be: what is computed copies no more."""
+        """The outputs of each run as its record has them, often mapped from a file: not copied."""
         return [record.logits for record in self.trained if record.logits is not None]
 
     @property
@@ -177,7 +181,7 @@ class Study:
 
     @property
     def trained(self) -> tuple[RunRecord, ...]:
-        """The runs that every number is about: all, but for those that failed where the budget lets some."""
+        """The runs that every number is about: all but the failed ones that the budget allows."""
         check_runs(self)
         return tuple(record for record in self.records if record.status == "ok")
 
@@ -193,12 +197,17 @@ class Study:
 
     @property
     def is_whole(self) -> bool:
-        """Whether no more runs failed than may, and there are two between which something can vary."""
+        """Whether the failed runs are no more than ``max_failed_runs``, and leave two runs to compare."""
         return len(self.failed) <= min(self.max_failed_runs, len(self.records) - 2)
 
     @property
+    def verdicts(self) -> list[Verdict]:
+        """Every verdict that was asserted on the study, the last one at the end."""
+        return self.journal.verdicts
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know beside the numbers."""
+        """Sentences that a reader should see beside the numbers."""
         notes = [] if self.control.proven else [f"isolation {self.control.scope}"]
         if self.private:
             notes.append(f"runs not kept: {self.private}")
@@ -214,9 +223,9 @@ class Study:
         if self.failed and self.is_whole:  # else it has no numbers, and its test has failed
             notes.append(
                 f"{len(self.failed)} of {len(self.records)} runs failed, as max_failed_runs={self.max_failed_runs} "
-                f"allows; the numbers are about the others"
+                f"allows; the numbers are about the other runs"
             )
-        return (*notes, *self.remarks, *self.selftests)
+        return (*notes, *self.journal.remarks, *self.journal.selftests)
 
     def judge(self, budget: Budget) -> Verdict:
         """Hold every limit of the budget against its estimate, once, over all runs."""
@@ -231,8 +240,9 @@ class Study:
 
         Names of ``layers`` are the model's modules'; None takes up to eight. See `compare_layers` for the arguments.
         """
-        self.similarities.append(similarity_of(self.recipe, self.trained, layers, examples, batch_size))
-        return self.similarities[-1]
+        found = similarity_of(self.recipe, self.trained, layers, examples, batch_size)
+        self.journal.similarities.append(found)
+        return found
 
     def ensembles(self, size: int) -> Study:
         """Return vanilla ensembles of ``size`` runs each as a study: disjoint groups of this one's, their mean logits.
@@ -251,13 +261,15 @@ class Study:
         outputs = ensemble_of(self._outputs, groups)
         records = tuple(self._ensemble(i, group, outputs[i]) for i, group in enumerate(groups))
         name = f"{self.task}, ensembles of {size}"
-        return dataclasses.replace(self, task=name, records=records, recipe=None, most_runs=None, similarities=[])
+        # Verdicts on the ensembles are reported with this study; similarities are of this study's models alone.
+        journal = dataclasses.replace(self.journal, similarities=[])
+        return dataclasses.replace(self, task=name, records=records, recipe=None, most_runs=None, journal=journal)
 
     def _ensemble(self, index: int, members: Iterable[int], logits: Tensor) -> RunRecord:
         runs = [self.trained[i] for i in members]
         fingerprint = hashlib.sha256("".join(run.fingerprint for run in runs).encode()).hexdigest()
         seconds = sum(run.seconds for run in runs)
-        # What only one run has of its own, the ensemble has not.
+        # An ensemble has no weights, curve or perturbation of its own.
         return dataclasses.replace(
             runs[0],
             index=index,
@@ -285,8 +297,8 @@ class Study:
 
 
 def check_is_study(given: object) -> None:
-    """Raise `TaskError` for a task in the place of its study; what stands for a study, in a plan, is one."""
-    if not hasattr(given, "protocol"):
+    """Raise `TaskError` for a task in the place of its study."""
+    if not isinstance(given, Study):
         raise TaskError(
             f"Expected a study but got {given!r}. Train it first, as in study = stability.measure(recipe, vary='init')."
         )
@@ -294,14 +306,19 @@ def check_is_study(given: object) -> None:
 
 def listed(studies: Iterable[Study]) -> list[Study]:
     """Return several studies as a list; raise `TaskError` for one alone, or for what is none."""
-    if hasattr(studies, "protocol"):
-        raise TaskError(f"Expected several studies but got {studies!r} alone. Write [study, another].")
-    if not isinstance(studies, Iterable):
-        raise TaskError(f"Expected several studies but got {studies!r}. Write [study, another].")
+    if isinstance(studies, Study) or not isinstance(studies, Iterable):
+        alone = " alone" if isinstance(studies, Study) else ""
+        raise TaskError(f"Expected several studies but got {studies!r}{alone}. Write [study, another].")
     studies = list(studies)
     for study in studies:
         check_is_study(study)
     return studies
+
+
+def check_trained(study: Study) -> None:
+    """Raise `RunsFailedError` for too many failed runs, `IsolationError` if run 0 has not the control's weights."""
+    check_runs(study)
+    check_trace(study)
 
 
 def check_runs(study: Study) -> None:

@@ -39,10 +39,10 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
         "metrics": {name: study[name].to_json() for name in _shown(study.measures)} if whole else {},
         "verdict": _verdict(study),
         "judgements": [_judgement(j) for verdict in study.verdicts for j in verdict.judgements],
-        **({"relations": [dict(one) for one in study.relations]} if study.relations else {}),
+        **({"relations": [dict(one) for one in study.journal.relations]} if study.journal.relations else {}),
         "control": study.control.to_json(),
         **({"flips": study.flips.to_json()} if whole and DISAGREEMENT in study.measures else {}),
-        **({"similarity": [one.to_json() for one in study.similarities]} if study.similarities else {}),
+        **({"similarity": [one.to_json() for one in study.journal.similarities]} if study.journal.similarities else {}),
         "notes": list(study.notes),
         "environment": dict(study.records[0].environment),
         "records": [_record(record, scores.get(record.index, {})) for record in study.records],
@@ -63,7 +63,7 @@ def document(summaries: Iterable[Mapping[str, Any]], comparisons: Iterable[Mappi
 def _verdict(study: Study) -> str | None:
     """Return the worst outcome of all that was asserted on a study; None where nothing was."""
     outcomes = [verdict.outcome for verdict in study.verdicts]
-    outcomes += [Outcome(relation["outcome"]) for relation in study.relations]
+    outcomes += [Outcome(relation["outcome"]) for relation in study.journal.relations]
     outcomes += [] if study.is_whole else [Outcome.FAIL]
     return min(outcomes, key=WORST_FIRST.index).value if outcomes else None
 

@@ -9,7 +9,8 @@ import pytest
 from stabilitykit.errors import BudgetError, ConfigError, UsageError
 from stabilitykit.estimates.estimate import Estimate
 from stabilitykit.estimates.metrics import floor_of_churn
-from stabilitykit.execution.forecast import Question, summarize_plan
+from stabilitykit.execution.forecast import Forecast, summarize_plan
+from stabilitykit.execution.question import Question
 from stabilitykit.execution.session import measure
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.render.forecast_table import plan_table
@@ -29,8 +30,10 @@ def end(what: str) -> NoReturn:
 
 @pytest.fixture
 def ask(make_session):
-    def ask(task: Any = None, *, runs: int = 20, vary: str = "init", **more: Any) -> Question:
-        return Question.of(task or FakeTask(), NoiseProtocol(vary, runs=runs), session=make_session(), **more)
+    def ask(task: Any = None, protocol: Any = None, *, runs: int = 20, vary: str = "init", **more: Any) -> Forecast:
+        session = make_session()
+        question = Question.of(task or FakeTask(), protocol or NoiseProtocol(vary, runs=runs), **more)
+        return Forecast(session.prepare(question), session.store)
 
     return ask
 
@@ -57,7 +60,8 @@ def test_nothing_trains_and_nothing_is_stored(ask, tmp_path):
 @pytest.mark.usefixtures("no_training")
 def test_assertions_are_noted_and_numbers_end_the_pass(ask):
     noted = []
-    study: Any = PlannedStudy(ask(), lambda question, budget: noted.append(budget), end)
+    asked = ask().question
+    study: Any = PlannedStudy("fake", asked.protocol, asked.task.labels, asked.names, noted.append, end)
     assert_accuracy_sd(study, at_most=12)
     assert_ensemble_delta(study, at_most=3)
     assert_correlation(study, at_least=0.9)
@@ -99,20 +103,20 @@ def test_stored_runs_tell_seconds_spread_and_precision(ask, make_session):
     assert summarize_plan(ask(FakeTask(examples=30)), "test_c", workers=2)["seconds_a_run"] is None
 
 
-def test_an_onset_costs_the_epochs_from_it_on_and_its_part_of_those_before(make_session, linear):
+def test_an_onset_costs_the_epochs_from_it_on_and_its_part_of_those_before(ask, make_session, linear):
     study = measure(linear, NoiseProtocol("shuffle", runs=2), session=make_session())
     a_run = sum(record.seconds for record in study.records) / 2
     for onset, share in ((0, 1), (2, 1 / 3 + 2 / 3 / 5)):  # of 3 epochs
         protocol = NoiseProtocol("low_level", runs=5, onset=onset)
-        plan = summarize_plan(Question.of(linear, protocol, session=make_session()), "test_a", workers=1)
+        plan = summarize_plan(ask(linear, protocol), "test_a", workers=1)
         assert plan["seconds_a_run"] == pytest.approx(share * a_run)
         assert plan["seconds_from"] == "this task's runs under other protocols"
 
 
-def test_runs_with_an_onset_tell_of_whole_ones(make_session, linear):
+def test_runs_with_an_onset_tell_of_whole_ones(ask, make_session, linear):
     study = measure(linear, NoiseProtocol("shuffle", runs=2, onset=1), session=make_session())
     whole = 3 / 2 * sum(record.seconds for record in study.records) / 2  # of 3 epochs
-    question = Question.of(linear, NoiseProtocol("shuffle", runs=5), session=make_session())
+    question = ask(linear, NoiseProtocol("shuffle", runs=5))
     assert summarize_plan(question, "test_a", workers=1)["seconds_a_run"] == pytest.approx(whole)
 
 
@@ -124,7 +128,7 @@ def test_a_spread_that_no_model_can_have_is_not_told_of(ask):
 @pytest.mark.parametrize(("low", "is_said"), [(12.5, True), (11.5, False)])
 def test_the_flip_floor_of_stored_runs_goes_before_that_of_the_budget(ask, monkeypatch, low, is_said):
     floor = Estimate(low + 1, low, low + 2, runs=5, method="jackknife over runs")
-    monkeypatch.setattr(Question, "estimate", lambda self, metric: floor if metric == "flip_floor" else None)
+    monkeypatch.setattr(Forecast, "estimate", lambda self, metric: floor if metric == "flip_floor" else None)
     plan = summarize_plan(ask(budget=Budget(accuracy_sd=12, disagreement=90)), "test_a", workers=1)
     assert floor_of_churn(90, 20) > 12
     assert ["flips of single examples alone give" in warning for warning in plan["warnings"]] == [True] * is_said

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from textwrap import dedent
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ import torch
 
 from stabilitykit.errors import IncompleteStudyError
 from stabilitykit.execution.executor import Died, Executor, InProcess, Training
-from stabilitykit.execution.runner import Progress, Runner
+from stabilitykit.execution.runner import Progress, Runner, Wanted
 from stabilitykit.execution.stop import Stop
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.record import RunRecord
@@ -28,7 +29,7 @@ PLANS = NoiseProtocol("init", runs=6).plans()
 def make(tmp_path):
     """A runner in a session by name, and the indices that it has trained."""
 
-    def make(session="one", runs=6, cache="auto", fails=(), **options):
+    def make(session="one", runs=6, cache="auto", fails=(), settled=None, **options):
         trained = []
 
         def train(plan):
@@ -38,7 +39,8 @@ def make(tmp_path):
             return record_of(plan)
 
         experiment = RunStore(tmp_path, session_id(session), cache).experiment(key_of("key"), {})
-        return Runner(experiment, PLANS[:runs], InProcess(SimpleNamespace(train_once=train)), **options), trained
+        wanted = Wanted(experiment, PLANS[:runs], settled)
+        return Runner(wanted, InProcess(SimpleNamespace(train_once=train)), **options), trained
 
     return make
 
@@ -132,12 +134,12 @@ def test_refresh_trains_every_run_once_a_session(make):
 def test_a_claimed_run_is_left_to_its_trainer_and_waited_for(make):
     owner, trained = make(runs=4)
     other, _ = make(runs=4)
-    claim = other.experiment.claim(1)
+    claim = other.wanted.experiment.claim(1)
 
     def publish():
         time.sleep(0.3)
-        other.experiment.publish(claim, RunRecord(1, {}, "ok", 0.1, logits=torch.full((2, 2), 41.0)))
-        other.experiment.release(claim)
+        other.wanted.experiment.publish(claim, RunRecord(1, {}, "ok", 0.1, logits=torch.full((2, 2), 41.0)))
+        other.wanted.experiment.release(claim)
 
     thread = threading.Thread(target=publish)
     thread.start()
@@ -149,8 +151,8 @@ def test_a_claimed_run_is_left_to_its_trainer_and_waited_for(make):
 def test_an_unfinished_claim_that_is_given_back_is_trained(make):
     owner, trained = make(runs=3)
     other, _ = make(runs=3)
-    claim = other.experiment.claim(0)
-    threading.Timer(0.2, other.experiment.release, [claim]).start()
+    claim = other.wanted.experiment.claim(0)
+    threading.Timer(0.2, other.wanted.experiment.release, [claim]).start()
     assert values(owner.gather()) == [0, 1, 2]
     assert trained == [1, 2, 0]
 
@@ -158,14 +160,14 @@ def test_an_unfinished_claim_that_is_given_back_is_trained(make):
 def test_training_only_what_is_free_waits_for_nobody(make):
     helper, trained = make(runs=3)
     other, _ = make(runs=3)
-    claim = other.experiment.claim(1)
+    claim = other.wanted.experiment.claim(1)
     assert helper.train_free() == 2
     assert helper.train_free() == 0
     assert trained == [0, 2]
-    assert not helper.is_finished()
-    other.experiment.release(claim)
+    assert not helper.wanted.is_finished()
+    other.wanted.experiment.release(claim)
     assert helper.train_free() == 1
-    assert helper.is_finished()
+    assert helper.wanted.is_finished()
 
 
 def test_a_helper_stops_between_runs_when_nobody_waits_any_more(make):
@@ -177,26 +179,26 @@ def test_a_helper_stops_between_runs_when_nobody_waits_any_more(make):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
 def test_an_interrupted_run_is_free_again_and_those_before_it_are_kept(make, error):
     runner, trained = make()
-    train = runner.executor.trainer.train_once
+    train = runner._executor.trainer.train_once
 
     def interrupted(plan):
         if plan.index == 2:
             raise error
         return train(plan)
 
-    runner.executor.trainer.train_once = interrupted
+    runner._executor.trainer.train_once = interrupted
     with pytest.raises(error):
         runner.gather()
     resumed, more = make("two")
-    assert resumed.experiment.is_free(2)
+    assert resumed.wanted.experiment.is_free(2)
     resumed.gather()
     assert (trained, more) == ([0, 1], [2, 3, 4, 5])
 
 
 def test_a_crashed_run_has_the_seeds_of_its_plan(make):
     runner, _ = make(runs=3)
-    with runner.experiment.claimed(1) as claim:
-        runner.experiment.publish(claim, RunRecord(1, {}, "crashed", 0.0, error="2 processes died"))
+    with runner.wanted.experiment.claimed(1) as claim:
+        runner.wanted.experiment.publish(claim, RunRecord(1, {}, "crashed", 0.0, error="2 processes died"))
     assert runner.gather()[1].seeds == PLANS[1].seeds
 
 
@@ -205,7 +207,7 @@ class TestPool:
     def run(self, make):
         def run(pool, **options):
             runner, _ = make(**options)
-            runner.executor = pool
+            runner._executor = pool
             return runner
 
         return run
@@ -248,12 +250,13 @@ class TestPool:
     def test_what_trains_when_the_runs_suffice_is_given_up_and_no_further_one_begins(self, run):
         pool = Pool(3)
         runner = run(pool)
-        runner._settled = lambda: 2 if runner.experiment.is_finished(0) and runner.experiment.is_finished(1) else None
+        is_finished = runner.wanted.experiment.is_finished
+        runner.wanted = replace(runner.wanted, settled=lambda: 2 if is_finished(0) and is_finished(1) else None)
         assert values(runner.gather()) == [0, 1]
         assert pool.cancelled == [2, 3]
         assert [index for index, _ in pool.started] == [0, 1, 2, 3]
-        assert runner.experiment.is_free(2)
-        assert runner.experiment.is_free(3)
+        assert runner.wanted.experiment.is_free(2)
+        assert runner.wanted.experiment.is_free(3)
 
     def test_a_stop_ends_the_study_with_what_is_missing_and_the_next_session_trains_that(self, run, make):
         stop = Stop()
@@ -306,11 +309,11 @@ WORKER = dedent(
     from pathlib import Path
     import torch
     from stabilitykit.protocol import NoiseProtocol
-    from stabilitykit.record import RunRecord
+    from stabilitykit.store.record import RunRecord
     from types import SimpleNamespace
-    from stabilitykit.executor import InProcess
-    from stabilitykit.runner import Runner
-    from stabilitykit.store import RunStore
+    from stabilitykit.execution.executor import InProcess
+    from stabilitykit.execution.runner import Runner, Wanted
+    from stabilitykit.store.run_store import RunStore
 
     folder = Path(sys.argv[1])
 
@@ -326,7 +329,7 @@ WORKER = dedent(
     while len(list(folder.glob("ready *"))) < 2:
         time.sleep(0.001)
     executor = InProcess(SimpleNamespace(train_once=train))
-    records = Runner(experiment, NoiseProtocol("init", runs=12).plans(), executor).gather()
+    records = Runner(Wanted(experiment, NoiseProtocol("init", runs=12).plans()), executor).gather()
     print([record.logits[0, 0].item() for record in records])
     """
 )

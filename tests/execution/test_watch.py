@@ -15,11 +15,12 @@ from stabilitykit.execution.watch import Watch
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.record import RunRecord
 from stabilitykit.store.run_store import RunStore
-from stabilitykit.study.study import Study
+from stabilitykit.study.study import check_trained
 from stabilitykit.study.summary import summarize
 from stabilitykit.testing import FakeTask
 from stabilitykit.verdicts.budgets import Budget
 from stabilitykit.verdicts.limits import Outcome
+from tests.conftest import study_of
 from tests.store_names import key_of, session_id
 
 TASK = FakeTask(examples=200)
@@ -157,6 +158,13 @@ class TestFinality:
         assert len(study.records) == study.most_runs == 20
         assert "judged at 20 runs before, which R = 19 does not undo" in study.notes
 
+    def test_a_note_belongs_to_one_study_and_not_to_the_next_one_of_its_session(self, make_session):
+        check(Scripted(), protocol(20), budget=Budget(accuracy_sd=0.5), session=make_session("one"))
+        session = make_session("two")
+        check(Scripted(), protocol(19), budget=Budget(accuracy_sd=0.5), session=session)
+        other = measure(Scripted(), protocol(3), session=session)
+        assert not any("judged at" in note for note in other.notes)
+
 
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_the_order_in_which_runs_end_does_not_matter(tmp_path, ask, order):
@@ -182,11 +190,11 @@ def test_the_order_in_which_runs_end_does_not_matter(tmp_path, ask, order):
 class TestFailedRuns:
     def test_a_failed_run_ends_the_check_when_all_before_it_are_there(self, make_session, trainings):
         task = Counting(1)
-        studies: list[Study] = []
+        study = study_of(make_session(), task, protocol(), budget=LOOSE, stops_early=True)
         with pytest.raises(RunsFailedError, match="run 1"):
-            check(task, protocol(), budget=LOOSE, session=make_session(on_study=studies.append))
+            check_trained(study)
         assert trainings(task) == [0, 1]
-        assert not any("allows" in note for note in studies[0].notes)
+        assert not any("allows" in note for note in study.notes)
 
     def test_some_may_fail_and_the_others_are_judged(self, make_session):
         budget = Budget(accuracy_sd=20.0, max_failed_runs=1)
@@ -204,12 +212,12 @@ class TestFailedRuns:
 
     @pytest.mark.parametrize("fails", [(0, 1, 2, 3), (1, 2, 3)])
     def test_one_run_or_none_is_no_study_however_many_may_fail(self, make_session, fails):
-        budget, studies = Budget(accuracy_sd=20.0, max_failed_runs=9), []
-        for ask in (check, measure):
-            session = make_session(on_study=studies.append)
+        budget = Budget(accuracy_sd=20.0, max_failed_runs=9)
+        for early in (True, False):
+            study = study_of(make_session(), Counting(*fails), protocol(4), budget=budget, stops_early=early)
             with pytest.raises(RunsFailedError, match="Expected 4 trained models but "):
-                ask(Counting(*fails), protocol(4), budget=budget, session=session)
-            assert summarize(studies[-1], "a test")["verdict"] == "fail"
+                check_trained(study)
+            assert summarize(study, "a test")["verdict"] == "fail"
 
     def test_more_than_may_are_a_failure(self, make_session):
         budget = Budget(accuracy_sd=0.1, ratio=1.01, max_failed_runs=1)

@@ -232,7 +232,7 @@ def test_who_cannot_lock_writes_nothing_and_goes_on(trainer):
 
 KEEP_WHEN_TOLD = """
 import sys, pathlib, torch
-from stabilitykit.prefixes import Prefixes
+from stabilitykit.store.shared_epochs import Prefixes
 print("ready", flush=True)
 sys.stdin.readline()
 Prefixes(pathlib.Path(sys.argv[1]), {"task": "toy"}).keep(2, {"x": torch.arange(100_000)})
@@ -419,15 +419,15 @@ class TestStudy:
         assert len(self.prefixes(tmp_path)) == 1
 
     def test_keys_of_studies_without_an_onset_are_what_they_were(self):
-        from stabilitykit.execution.identity import _identity
+        from stabilitykit.store.key import protocol_ingredients
 
-        assert _identity(NoiseProtocol("init", runs=2)) == {
+        assert protocol_ingredients(NoiseProtocol("init", runs=2)) == {
             "vary": ["init"],
             "perturb": None,
             "seed": 0,
             "constants": {},
         }
-        assert _identity(NoiseProtocol("shuffle", runs=2, onset=3))["onset"] == 3
+        assert protocol_ingredients(NoiseProtocol("shuffle", runs=2, onset=3))["onset"] == 3
 
     @pytest.mark.parametrize("onset", [EPOCHS, EPOCHS + 1])
     def test_an_onset_beyond_the_last_epoch_is_refused(self, make_session, onset):

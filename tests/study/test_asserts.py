@@ -18,6 +18,8 @@ from stabilitykit.study.asserts import (
     assert_within,
 )
 from stabilitykit.study.comparison import compare
+from stabilitykit.study.journal import Journal
+from stabilitykit.study.study import Policy
 from stabilitykit.testing import fake_study
 from stabilitykit.verdicts.budgets import Budget
 from stabilitykit.verdicts.limits import Outcome
@@ -126,7 +128,7 @@ def test_the_flip_floor_can_be_limited_and_the_diagnosis_cannot(study):
 
 def test_what_is_undecided_is_left_to_the_policy_of_the_study(study):
     told = []
-    lenient = dataclasses.replace(study, on_undecided=told.append, verdicts=[])
+    lenient = dataclasses.replace(study, policy=Policy(undecided=told.append), journal=Journal())
     accuracy = study.accuracy_sd
     assert_within(lenient, Budget(accuracy_sd=accuracy.value, ratio=1.1))
     (message,) = told

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from stabilitykit.errors import TaskError
 from stabilitykit.estimates.metrics import cka
 from stabilitykit.study import layer_similarity as module
+from stabilitykit.study.journal import Journal
 from stabilitykit.study.layer_similarity import Similarity, compare_layers
 from stabilitykit.study.study import Study
 from stabilitykit.study.summary import summarize
@@ -135,7 +136,7 @@ class TestAStudy:
     def test_failed_runs_are_left_out(self, study):
         lost = dataclasses.replace(study.records[1], status="failed", logits=None, weights=None, error="lost")
         records = (study.records[0], lost, *study.records[2:])
-        kept = dataclasses.replace(study, records=records, max_failed_runs=1, similarities=[])
+        kept = dataclasses.replace(study, records=records, max_failed_runs=1, journal=Journal())
         torch.testing.assert_close(kept.cka().matrices["3"], study.cka().matrices["3"][[0, 2, 3]][:, [0, 2, 3]])
 
     def test_a_convolutional_net_in_channels_last_and_double_precision(self, ask, conv_net):

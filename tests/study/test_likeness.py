@@ -17,6 +17,7 @@ from stabilitykit.estimates.estimate import Estimate
 from stabilitykit.estimates.intervals import sd_estimate
 from stabilitykit.study.asserts import assert_alike
 from stabilitykit.study.likeness import MeasureLikeness, alike
+from stabilitykit.study.study import Policy
 from stabilitykit.testing import fake_study
 from stabilitykit.verdicts.limits import Outcome
 
@@ -49,7 +50,8 @@ def test_sources_that_do_the_same_pass(sources):
     assert f"init {sources[0].disagreement}; shuffle {sources[1].disagreement}; augment" in text
     assert "5 % of cases at most, shared by 12 ratios" in text
     assert_alike(sources, 1.5, ["disagreement", "correlation"])
-    assert sources[2].remarks == ["within a factor of 1.5 of init, shuffle, augment: PASS disagreement, correlation"]
+    (remark,) = sources[2].journal.remarks
+    assert remark == "within a factor of 1.5 of init, shuffle, augment: PASS disagreement, correlation"
 
 
 def test_one_that_does_more_fails_with_both_names_and_the_interval(sources):
@@ -68,7 +70,7 @@ def test_one_that_does_more_fails_with_both_names_and_the_interval(sources):
 
 def test_few_runs_leave_sds_undecided_and_say_how_many_would_not(sources):
     told = []
-    lenient = [dataclasses.replace(study, on_undecided=told.append) for study in sources]
+    lenient = [dataclasses.replace(study, policy=Policy(undecided=told.append)) for study in sources]
     assert_alike(lenient, measures="accuracy_sd")
     (message,) = told
     assert message.startswith("UNDECIDED  accuracy_sd of ")
@@ -101,7 +103,7 @@ def test_more_runs_than_anybody_trains_are_not_asked_for_in_each(sources):
 
 def test_a_failure_is_no_matter_of_policy(sources):
     told = []
-    studies = [dataclasses.replace(study, on_undecided=told.append) for study in (*sources, study_of(4.0))]
+    studies = [dataclasses.replace(study, policy=Policy(undecided=told.append)) for study in (*sources, study_of(4.0))]
     with pytest.raises(BudgetExceededError, match="FAIL"):
         assert_alike(studies, 1.1)
     assert told == []

@@ -222,7 +222,7 @@ def test_it_has_three_outcomes():
         assert_reduction(wide, narrow)
     with pytest.raises(BudgetExceededError, match=r"^UNDECIDED +mean reduction .* nor to be less; .* of both studies"):
         assert_reduction(like, wide)
-    assert any(remark.endswith("% less variability than fake: PASS") for remark in narrow.remarks)
+    assert any(remark.endswith("% less variability than fake: PASS") for remark in narrow.journal.remarks)
 
 
 def test_the_runs_that_it_names_settle_it():

@@ -13,7 +13,7 @@ from stabilitykit.errors import BudgetExceededError, SelfTestError, StabilityErr
 from stabilitykit.study import selftest as module
 from stabilitykit.study.asserts import assert_alike, assert_disagreement, assert_reduction, assert_within
 from stabilitykit.study.selftest import selftest
-from stabilitykit.study.study import Study
+from stabilitykit.study.study import Policy, Study
 from stabilitykit.testing import FakeTask, fake_study
 from stabilitykit.training.control import Control
 from stabilitykit.verdicts.budgets import Budget
@@ -48,15 +48,15 @@ SOUND = ["accuracy_sd", "flip_floor", "cross_entropy_sd", "disagreement", "corre
 def test_a_budget_near_what_was_measured_turns_red_for_every_fault(metric, runs):
     study = traced(study_of(runs))
     selftest(study, budget_of(study, metric))
-    assert study.selftests == ["self-test: 3 planted faults turned it red"]
-    assert study.notes[-1] == study.selftests[0]
+    assert study.journal.selftests == ["self-test: 3 planted faults turned it red"]
+    assert study.notes[-1] == study.journal.selftests[0]
 
 
 def test_several_limits_are_one_gate_in_which_each_limit_can_fire():
     study = traced(study_of())
     limits = {name: limit for metric in SOUND for name, limit in budget_of(study, metric).limits.items()}
     selftest(study, Budget(**limits))
-    assert len(study.selftests) == 1
+    assert len(study.journal.selftests) == 1
     loose = Budget(**limits | {"correlation": -1})
     with pytest.raises(
         SelfTestError, match=r"this gate cannot fire: however much the deviations of the 10 runs .* correlation comes"
@@ -84,13 +84,13 @@ def test_one_of_a_hundred_runs_is_noticed_by_an_sd_and_by_no_mean_over_pairs(tim
     """Then no user could tighten the budget, so it is said and not refused."""
     study = traced(study_of(100, examples=300))
     selftest(study, budget_of(study, "disagreement", times))
-    (note,) = study.selftests
+    (note,) = study.journal.selftests
     assert note.startswith(
         "self-test: 2 planted faults turned it red; one broken run of 100 it cannot notice, whatever"
     )
     assert "limit accuracy_sd too" in note
     selftest(study, budget_of(study, "accuracy_sd", times))
-    assert study.selftests[1] == "self-test: 3 planted faults turned it red"
+    assert study.journal.selftests[1] == "self-test: 3 planted faults turned it red"
 
 
 @pytest.mark.parametrize("runs", [6, 20])
@@ -98,7 +98,7 @@ def test_an_ensemble_delta_is_lowered_by_a_broken_run_and_says_so(runs):
     """Of few runs the interval gets so wide that a tight budget would be undecided: no reason to ask for that."""
     study = traced(study_of(runs))
     selftest(study, budget_of(study, "ensemble_delta", 1.6))
-    assert f"one broken run of {runs} it cannot notice" in study.selftests[0]
+    assert f"one broken run of {runs} it cannot notice" in study.journal.selftests[0]
     with pytest.raises(SelfTestError, match="this gate cannot fire"):
         selftest(study, Budget(ensemble_delta=90))
 
@@ -107,7 +107,7 @@ def test_models_that_learned_nothing_are_no_fault_of_the_gate():
     labels = torch.arange(300) % 2
     study = traced(fake_study(torch.randn(20, 300, 2, generator=torch.Generator().manual_seed(0)), labels))
     selftest(study, budget_of(study, "cross_entropy_sd", 6))
-    assert "which is hardly worse than the others" in study.selftests[0]
+    assert "which is hardly worse than the others" in study.journal.selftests[0]
 
 
 @pytest.mark.parametrize(
@@ -123,14 +123,14 @@ def test_equal_runs_get_noise_to_amplify(metric):
     one = study_of(5).records[0].logits
     study = traced(fake_study(one.expand(6, -1, -1), study_of(5).labels))
     selftest(study, Budget(**{metric: 1 if metric == "correlation" else 0}))
-    assert study.selftests == ["self-test: 3 planted faults turned it red"]
+    assert study.journal.selftests == ["self-test: 3 planted faults turned it red"]
 
 
 def test_an_accuracy_sd_beyond_what_flips_can_give_is_reached_by_models_that_get_worse():
     """Twice the budget is 6 points: 600 examples that flip on their own give 2 at most."""
     study = traced(study_of(10))
     selftest(study, Budget(accuracy_sd=3))
-    assert study.selftests == ["self-test: 3 planted faults turned it red"]
+    assert study.journal.selftests == ["self-test: 3 planted faults turned it red"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -147,7 +147,7 @@ def test_a_regression_is_judged_by_its_own_measures():
     study = traced(fake_study(targets + 0.1 * torch.randn(8, 200, generator=generator), targets))
     for metric in ("rmse_sd", "correlation"):
         selftest(study, budget_of(study, metric))
-    assert study.selftests == ["self-test: 3 planted faults turned it red"]
+    assert study.journal.selftests == ["self-test: 3 planted faults turned it red"]
 
 
 def test_tokens_without_a_label_are_left_where_they_are():
@@ -175,7 +175,7 @@ def test_a_metric_of_ones_own_is_doubled_too_and_may_raise_on_a_broken_model():
     for metric in (f1, picky):
         study = study_of(6, metrics={"f1": metric})
         selftest(study, Budget(f1_sd=1.2 * study["f1_sd"].value))
-        assert study.selftests[0].startswith("self-test: 2 planted faults turned it red")
+        assert study.journal.selftests[0].startswith("self-test: 2 planted faults turned it red")
 
 
 # What it proves: a gate in which a fault was planted does not get through
@@ -190,7 +190,7 @@ def test_a_gate_that_always_passes_is_found_out_for_both_kinds_of_faults(metric,
     assert f"the spread doubled: at {metric} " in str(failure.value)
     assert "one run broken: " in str(failure.value)
     assert "a fault of the gate and not of your budget" in str(failure.value)
-    assert study.selftests == []
+    assert study.journal.selftests == []
 
 
 def test_a_gate_that_forgets_a_limit_is_found_out(monkeypatch):
@@ -219,8 +219,8 @@ def test_where_undecided_does_not_fail_it_is_not_red():
     budget = budget_of(study, "disagreement")  # one broken run makes the interval wide
     selftest(study, budget)
     selftest(study, budget, undecided_is_red=False)
-    assert study.selftests[0] == "self-test: 3 planted faults turned it red"
-    assert "one broken run of 10 it cannot notice, whatever the budget for disagreement" in study.selftests[1]
+    assert study.journal.selftests[0] == "self-test: 3 planted faults turned it red"
+    assert "one broken run of 10 it cannot notice, whatever the budget for disagreement" in study.journal.selftests[1]
 
 
 # What it leaves alone
@@ -250,7 +250,7 @@ def test_it_plants_the_same_faults_each_time():
 
 def test_what_does_not_fail_is_tried_and_what_fails_is_not():
     tried = []
-    study = dataclasses.replace(study_of(), on_judged=lambda study, budget: tried.append(budget.limits))
+    study = dataclasses.replace(study_of(), policy=Policy(judged=lambda study, budget: tried.append(budget.limits)))
     assert_disagreement(study, at_most=40)
     assert tried == [{"disagreement": 40.0}]
     with pytest.raises(BudgetExceededError):
@@ -268,7 +268,7 @@ def test_the_control_of_a_real_study_notices_a_leaked_seed_and_a_black_box_says_
     study = ask(FakeTask(examples=200, noise=0.5), "init", runs=5)
     assert study.control.trace
     selftest(study, Budget(accuracy_sd=1.2 * study.accuracy_sd.value))
-    assert study.selftests == ["self-test: 3 planted faults turned it red"]
+    assert study.journal.selftests == ["self-test: 3 planted faults turned it red"]
 
     def black_box(seed):
         return torch.randn(90, 3, generator=torch.Generator().manual_seed(seed)) + 4 * nn.functional.one_hot(labels)
@@ -276,7 +276,9 @@ def test_the_control_of_a_real_study_notices_a_leaked_seed_and_a_black_box_says_
     labels = torch.arange(90) % 3
     study = ask(black_box, "all", runs=5, labels=labels)
     selftest(study, Budget(disagreement=1.2 * study.disagreement.value))
-    assert study.selftests[0].startswith("self-test: 2 planted faults turned it red; a leaked seed it cannot notice")
+    assert study.journal.selftests[0].startswith(
+        "self-test: 2 planted faults turned it red; a leaked seed it cannot notice"
+    )
 
 
 def test_runs_that_may_fail_are_no_part_of_the_faults():
@@ -294,7 +296,7 @@ def test_runs_that_may_fail_are_no_part_of_the_faults():
 def relatives_of(study, others, within, **measured):
     """What `assert_alike` hands to a self-test."""
     tried = []
-    quiet = {"on_judged": lambda study, gate: tried.append(gate), "on_undecided": lambda message: None}
+    quiet = {"policy": Policy(lambda message: None, lambda study, gate: tried.append(gate))}
     first = dataclasses.replace(study, **quiet)
     assert_alike([first, *others], within, **measured)
     (gates,) = tried
@@ -304,7 +306,7 @@ def relatives_of(study, others, within, **measured):
 def test_alike_studies_turn_red_in_each_measure():
     study, gates = relatives_of(study_of(), [study_of(9)], 1.5, measures=["disagreement", "correlation"])
     selftest(study, gates)
-    assert study.selftests == ["self-test: 2 planted faults turned it red"]
+    assert study.journal.selftests == ["self-test: 2 planted faults turned it red"]
 
 
 def test_a_factor_that_nothing_can_exceed_is_found_out():
@@ -325,7 +327,7 @@ def test_a_likeness_that_is_left_undecided_is_no_gate_where_that_is_green():
 
 def test_a_reduction_turns_red_where_there_is_none():
     tried = []
-    calm = dataclasses.replace(study_of(9, noise=0.3), on_judged=lambda study, gate: tried.append(gate))
+    calm = dataclasses.replace(study_of(9, noise=0.3), policy=Policy(judged=lambda study, gate: tried.append(gate)))
     assert_reduction(calm, study_of(), at_least=10)
     selftest(calm, tried[0])
-    assert calm.selftests == ["self-test: 1 planted fault turned it red"]
+    assert calm.journal.selftests == ["self-test: 1 planted fault turned it red"]

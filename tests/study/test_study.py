@@ -30,6 +30,7 @@ from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.task import LoopTask
 from stabilitykit.verdicts.budgets import Budget
 from stabilitykit.verdicts.limits import Outcome
+from tests.conftest import study_of
 from tests.seeds import BASE_SEED
 from tests.store_names import session_id
 
@@ -310,12 +311,11 @@ class TestFailures:
             ask(diverging, "init", runs=2)
 
     def test_a_failed_run_is_reported_and_never_dropped(self, make_session):
-        reported = []
-        session = make_session(on_study=reported.append)
-        plans = NoiseProtocol("all", runs=3).plans()
+        protocol = NoiseProtocol("all", runs=3)
+        train = self.failing(protocol.plans()[0].init)
         with pytest.raises(RunsFailedError):
-            measure(self.failing(plans[0].init), NoiseProtocol("all", runs=3), labels=LABELS, session=session)
-        (study,) = reported
+            measure(train, protocol, labels=LABELS, session=make_session())
+        study = study_of(make_session(), train, protocol, labels=LABELS)
         assert [record.status for record in study.records] == ["failed", "ok", "ok"]
         assert [record.index for record in study.failed] == [0]
         for number in (lambda: study.accuracy_sd, lambda: study.outputs, lambda: study.judge(Budget(accuracy_sd=1))):
@@ -342,19 +342,11 @@ class TestFailures:
         assert not study.failed
 
     def test_a_metric_that_raises_does_so_before_the_study_is_reported(self, make_session):
-        reported = []
-
         def metric(logits, labels):
             raise ZeroDivisionError("no positives")
 
         with pytest.raises(ZeroDivisionError, match="no positives"):
-            measure(
-                FakeTask(),
-                NoiseProtocol("init", runs=2),
-                metrics={"f1": metric},
-                session=make_session(on_study=reported.append),
-            )
-        assert reported == []
+            study_of(make_session(), FakeTask(), NoiseProtocol("init", runs=2), metrics={"f1": metric})
 
     def test_interrupting_keeps_what_is_finished(self, make_session):
         seeds = []
@@ -441,8 +433,7 @@ class TestRefusals:
         assert message in str(refusal.value)
 
     def test_a_device_that_is_not_there_is_refused(self, make_session):
-        session = make_session()
-        session.device = "tpu"
+        session = make_session(device="tpu")
         with pytest.raises(ConfigError, match="but got device='tpu'"):
             measure(FakeTask(), NoiseProtocol("init"), session=session)
 

@@ -13,10 +13,12 @@ from stabilitykit.estimates.estimate import Estimate
 from stabilitykit.execution.session import measure
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.study.asserts import assert_alike, assert_reduction, assert_within
+from stabilitykit.study.study import check_trained
 from stabilitykit.study.summary import FORMAT, document, summarize
 from stabilitykit.testing import FakeTask, fake_study
 from stabilitykit.verdicts.budgets import Budget, Verdict
 from stabilitykit.verdicts.limits import Judgement, Limit, Outcome
+from tests.conftest import study_of
 
 LABELS = torch.arange(30) % 3
 LOGITS = nn.functional.one_hot(LABELS, 3) + torch.randn(5, 30, 3, generator=torch.Generator().manual_seed(0))
@@ -102,19 +104,13 @@ def test_it_does_not_depend_on_who_trained_the_runs(make_session):
 
 
 def test_a_failed_study_fails_without_numbers_and_names_its_error(make_session):
-    reported = []
-
     def train(seed):
         raise ValueError("boom")
 
+    study = study_of(make_session(), train, NoiseProtocol("all", runs=2), labels=LABELS)
     with pytest.raises(RunsFailedError):
-        measure(
-            train,
-            NoiseProtocol("all", runs=2),
-            labels=LABELS,
-            session=make_session(on_study=reported.append),
-        )
-    summary = summarize(reported[0], "t")
+        check_trained(study)
+    summary = summarize(study, "t")
     assert summary["verdict"] == "fail"
     assert summary["metrics"] == {}
     assert [record["status"] for record in summary["records"]] == ["failed", "failed"]

@@ -1,0 +1,120 @@
+"""A study that is asked for: one value, refused at once where it is wrong, and handed to whatever answers it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..estimates.measures import Measures, Metric, check_metrics
+from ..protocol import NoiseProtocol
+from ..store.key import ingredients, key_of
+from ..store.record import RunRecord
+from ..training.control import ControlMode, check_mode
+from ..training.environment import Environment
+from ..training.task import Task, as_task
+from ..training.trainer import Trainer
+from ..verdicts.budgets import Budget, check_is_budget
+from ..verdicts.gate import Gate
+from .where import Where
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One study that is asked for: made once, and handed to `Session.train`, a plan, a calibration and baselines.
+
+    Raises `UsageError` when it is made: metrics that are none, a budget for measures that the task does not have, a
+    check with fewer runs than its first look needs.
+    """
+
+    task: Task
+    protocol: NoiseProtocol
+    metrics: Mapping[str, Metric] = field(default_factory=dict)  #: the user's own, by name
+    budget: Budget | None = None  #: may let some runs fail; judged here where the study stops early
+    control: ControlMode = "auto"
+    stops_early: bool = False  #: whether training ends once the verdict on `budget` stands
+
+    def __post_init__(self) -> None:
+        check_metrics(self.metrics, self.task.labels)
+        check_mode(self.control)
+        if self.budget is None:
+            return
+        check_is_budget(self.budget)
+        self.budget.check_names(self.names)
+        if self.stops_early:
+            Gate(self.budget, self.protocol.runs)
+
+    @classmethod
+    def of(
+        cls,
+        task: Task | Callable[..., Any],
+        protocol: NoiseProtocol,
+        *,
+        labels: Any = None,
+        metrics: Mapping[str, Metric] | None = None,
+        budget: Budget | None = None,
+        control: ControlMode = "auto",
+        stops_early: bool = False,
+    ) -> Question:
+        """Ask about a `Recipe`, or about a train function with the test ``labels`` beside it."""
+        return cls(as_task(task, labels), protocol, metrics or {}, budget, control, stops_early)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the measures that the study will have."""
+        return self.task.measure_names(self.metrics)
+
+    @property
+    def title(self) -> str:
+        """The task and what varies, as progress names them."""
+        return f"{self.task.name} {self.protocol.name}"
+
+    def measures(self, runs: Sequence[RunRecord]) -> Measures:
+        """Return the measures over some runs of the study."""
+        return self.task.measures(runs, self.metrics)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A question at the place where it is trained, of which environment and key can be known before anything trains."""
+
+    question: Question
+    where: Where
+    rootdir: Path  #: code below it counts for the key
+    also: tuple[Path, ...]  #: further files that count for the key
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """The trainer of this worker's device; raises `ConfigError` for one that is not there."""
+        return Trainer(self.question.task, self.where.device_for(), self.where.threads, self.rootdir)
+
+    @cached_property
+    def _ingredients(self) -> tuple[dict[str, Any], str]:
+        task, protocol, environment = self.question.task, self.question.protocol, self.environment.must_match
+        return ingredients(task.content, protocol, environment, self.rootdir, self.also)
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """The ingredients of the key, read from the task when they are first asked for."""
+        return self._ingredients[0]
+
+    @property
+    def private(self) -> str:
+        """The reason why the runs are not kept; empty if they are."""
+        return self._ingredients[1]
+
+    @property
+    def key(self) -> str:
+        """Name of the experiment in the store that keeps the runs."""
+        return key_of(self.about)
+
+    @property
+    def environment(self) -> Environment:
+        """The platform that the runs are trained on."""
+        return self.trainer.environment
+
+    def check(self) -> None:
+        """Raise `UsageError` for a task whose model cannot take its data; builds one model."""
+        self.question.task.check(self.question.protocol, self.trainer.device)
