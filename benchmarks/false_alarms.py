@@ -24,7 +24,7 @@ from stabilitykit.estimates.intervals import pairwise_estimate, sd_estimate
 from stabilitykit.estimates.measures import Measures
 from stabilitykit.estimates.metrics import disagreement
 from stabilitykit.verdicts.gate import Gate
-from stabilitykit.verdicts.limits import Outcome
+from stabilitykit.verdicts.judgement import Outcome
 
 TRUTHS = (0.3, 0.5, 0.7, 0.8, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0)
 EXAMPLES = 1000  #: test examples of the accuracy on a lattice

@@ -21,7 +21,7 @@ from stabilitykit.estimates.metrics import disagreement
 from stabilitykit.estimates.ratios import Ratio
 from stabilitykit.study.likeness import MeasureLikeness
 from stabilitykit.study.reduction import Reduction
-from stabilitykit.verdicts.limits import Outcome
+from stabilitykit.verdicts.judgement import Outcome
 
 STUDIES = 6  #: that are compared with each other, as the sources of the paper
 CASES = 2000

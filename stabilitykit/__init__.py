@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from .training.schedule import warmup_cosine as warmup_cosine
     from .verdicts.budgets import Budget as Budget
     from .verdicts.budgets import Verdict as Verdict
-    from .verdicts.limits import Outcome as Outcome
+    from .verdicts.judgement import Outcome as Outcome
 
 _HOME = {
     "study.asserts": (
@@ -72,7 +72,7 @@ _HOME = {
     "study.growth": "Growth",
     "study.likeness": "Likeness alike",
     "training.language": "LanguageRecipe",
-    "verdicts.limits": "Outcome",
+    "verdicts.judgement": "Outcome",
     "protocol": "NoiseProtocol Perturbation Source",
     "store.record": "RunRecord",
     "study.reduction": "Reduction",

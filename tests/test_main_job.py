@@ -34,7 +34,8 @@ FAULTS = {
     """,
     "a gate that passes everything": """
         from stabilitykit.study.likeness import MeasureLikeness
-        from stabilitykit.verdicts.limits import Limit, Outcome
+        from stabilitykit.verdicts.judgement import Outcome
+        from stabilitykit.verdicts.limits import Limit
 
         MeasureLikeness._decide = lambda self, ratios: Outcome.PASS
         Limit.decide = lambda self, estimate, alpha, beta: Outcome.PASS

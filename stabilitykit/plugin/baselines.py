@@ -16,10 +16,11 @@ from ..errors import BaselineError, StoreError
 from ..execution.question import Prepared
 from ..protocol import NoiseProtocol
 from ..store.baseline_files import BaselineFiles
-from ..study.comparison import Comparison, Sample
+from ..study.comparison import Comparison, NoWorse, Sample
 from ..study.study import Study
 from ..training.environment import Environment
 from ..training.task import Task
+from ..verdicts.judgement import Outcome
 
 #: Error rate of a whole study that is held against a baseline, and the questions that share it.
 ALPHA, _QUESTIONS = 0.05, 3
@@ -147,9 +148,9 @@ class Baselines:
             )
 
     def _judge(self, test: str, call: int, kept: Kept, comparison: Comparison) -> None:
-        worse = what_got_worse(comparison)
-        if worse:
-            self._complaints.setdefault((test, call), message_of(test, kept, comparison, worse))
+        judgement = NoWorse(comparison)
+        if judgement.outcome is Outcome.FAIL:
+            self._complaints.setdefault((test, call), message_of(test, kept, judgement))
 
 
 def what_must_match(task: Task, protocol: NoiseProtocol, environment: Environment) -> dict[str, Any]:
@@ -201,26 +202,14 @@ def differences(baseline: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return reasons + [f"{field}: {_said(there.get(field))} there, {_said(here.get(field))} here" for field in fields]
 
 
-def what_got_worse(comparison: Comparison) -> list[str]:
-    """Return in words which of the three questions find the candidate worse beyond error."""
-    found = {
-        "the mean got worse": comparison.is_worse,
-        "the spread got larger": comparison.is_spread_larger,
-        "the disagreement got larger"
-        if comparison.metric == "accuracy"
-        else "the correlation got lower": comparison.is_disagreement_larger,
-    }
-    return [words for words, is_so in found.items() if is_so]
-
-
-def message_of(test: str, kept: Kept, comparison: Comparison, worse: list[str]) -> str:
+def message_of(test: str, kept: Kept, judgement: NoWorse) -> str:
     """Return the message of a study that got worse."""
     return (
         f"Expected {test} to be no worse than the baseline {kept.name!r} ({kept.described}) but "
-        f"{', and '.join(worse)}, beyond error. Three questions are asked of each study, so alpha = {ALPHA} is shared: "
-        f"each answer and each bound below errs in {100 * comparison.alpha:.1f} %, and a model that is unchanged fails "
-        f"in {100 * ALPHA:.0f} % at most. If the change is meant, keep it as the baseline: --stability-save "
-        f"{kept.name} --stability-update.\n\n{comparison}"
+        f"{judgement.reason}. Three questions are asked of each study, so alpha = {ALPHA} is shared: each answer and "
+        f"each bound below errs in {100 * judgement.comparison.alpha:.1f} %, and a model that is unchanged fails in "
+        f"{100 * ALPHA:.0f} % at most. If the change is meant, keep it as the baseline: --stability-save {kept.name} "
+        f"--stability-update.\n\n{judgement.comparison}"
     )
 
 

@@ -33,7 +33,7 @@ def _answer(summary: Summary) -> str:
     if not baseline["saved"]:
         return f"{candidate['task']} against {baseline['task']} {varies}. {summary['conclusion']}"
     against = f"against the baseline {baseline['saved']} {varies}"
-    if summary["is_worse"] or summary["is_spread_larger"] or summary["is_disagreement_larger"]:
+    if summary["got_worse"]:
         return f"FAIL {against}. {summary['conclusion']}"
     if summary["identical"]:
         return f"PASS {against}: run for run the same answers"

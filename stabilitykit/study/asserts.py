@@ -10,10 +10,12 @@ from ..estimates.flip_floor import where_from
 from ..estimates.measure_kinds import FLOORED, kind_of
 from ..render.study_table import study_table
 from ..verdicts.budgets import Budget, Verdict
-from ..verdicts.limits import Outcome
+from ..verdicts.judgement import Judgement, Outcome
+from ..verdicts.limits import LimitJudgement
 from ..verdicts.unreachable import under_two_examples, unreachable
 from .likeness import MeasureLikeness, alike, check_asked
 from .planned_study import PlannedStudy
+from .reduction import ReductionJudgement
 from .study import RelativeGate, Study, check_is_study, listed
 from .summary import summarize
 
@@ -57,7 +59,8 @@ def demand_pass(study: Study, verdict: Verdict) -> None:
 
 def _explanation(study: Study, verdict: Verdict) -> list[str]:
     """Say where a spread that is not within its budget comes from: a paragraph each, none for other measures."""
-    beyond = {j.metric: j for j in verdict.judgements if j.outcome is not Outcome.PASS}
+    limits = (judgement for judgement in verdict.judgements if isinstance(judgement, LimitJudgement))
+    beyond = {judgement.name: judgement for judgement in limits if judgement.outcome is not Outcome.PASS}
     paragraphs = []
     if FLOORED in beyond:
         examples = study.measures.examples
@@ -117,9 +120,9 @@ def assert_alike(studies: Iterable[Study], within: float = 2.0, measures: Sequen
         return
     found = alike(studies, within, measures)
     for study in studies:
-        study.journal.relations.append(found.to_json())
+        study.journal.verdicts.append(Verdict((found,), found.alpha, found.beta))
         study.journal.remark(found.summary)
-    _demand(studies[0], found.outcome, str(found))
+    _demand(studies[0], found, str(found))
     studies[0].policy.judged(studies[0], [_within_of_others(of) for of in found.measures])
 
 
@@ -136,11 +139,10 @@ def assert_reduction(study: Study, baseline: Study, at_least: float = 0.0) -> No
     if isinstance(study, PlannedStudy) or isinstance(baseline, PlannedStudy):
         return
     found = study.reduction_against(baseline)
-    outcome = found.decide(at_least)
-    asked = {"kind": "reduction", "outcome": outcome.value, "baseline": baseline.task, "at_least": at_least}
-    study.journal.relations.append(asked | found.to_json() | {"reason": found.reason(at_least)})
-    study.journal.remark(f"{found.estimate:.0f} % less variability than {baseline.task}: {outcome.name}")
-    _demand(study, outcome, f"{outcome.name:<10} {found.reason(at_least)}\n{' ' * 11}{found}")
+    judged = ReductionJudgement(found, at_least, baseline.task)
+    study.journal.verdicts.append(Verdict((judged,)))
+    study.journal.remark(f"{found.estimate:.0f} % less variability than {baseline.task}: {judged.outcome.name}")
+    _demand(study, judged, f"{judged.outcome.name:<10} {judged.reason}\n{' ' * 11}{found}")
     gate = RelativeGate(
         f"the variability beside {baseline.task}",
         lambda planted: planted.reduction_against(baseline).reach(at_least),
@@ -157,9 +159,9 @@ def _within_of_others(of: MeasureLikeness) -> RelativeGate:
     )
 
 
-def _demand(study: Study, outcome: Outcome, message: str) -> None:
+def _demand(study: Study, judgement: Judgement, message: str) -> None:
     __tracebackhide__ = True
-    if outcome is Outcome.FAIL:
+    if judgement.outcome is Outcome.FAIL:
         raise BudgetExceededError(message)
-    if outcome is Outcome.UNDECIDED:
+    if judgement.outcome is Outcome.UNDECIDED:
         study.policy.undecided(message)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from ..estimates.measure_kinds import main_score
 from ..estimates.metrics import IGNORED_LABEL, disagreement, percent_right, rmse, spearman
 from ..estimates.scores import TaskKind, score_kind
 from ..render.comparison_words import comparison_table, conclusion
+from ..verdicts.judgement import Outcome
 from .study import Study, check_is_study
 
 #: Classes are kept in the fewest bytes that hold them.
@@ -313,6 +314,7 @@ class Comparison:
             **{name: getattr(self, name).to_json() for name in _QUESTIONS},
             "churn": self.churn,
             **{name: getattr(self, name) for name in answers},
+            "got_worse": list(NoWorse(self).found),
         }
         return numbers | {"conclusion": conclusion(numbers)}
 
@@ -321,6 +323,45 @@ class Comparison:
 
     def _worse(self, difference: Difference) -> bool:
         return difference.is_less if score_kind(self.metric).more_is_better else difference.is_more
+
+
+@dataclass(frozen=True)
+class NoWorse:
+    """Whether a candidate is no worse than its baseline: in its mean, in its spread, and in how far two runs differ."""
+
+    comparison: Comparison
+    name: ClassVar[str] = "baseline"
+    is_relative: ClassVar[bool] = True
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """What is shown to have got worse, in words."""
+        compared, classes = self.comparison, score_kind(self.comparison.metric).more_is_better
+        words = {
+            "the mean got worse": compared.is_worse,
+            "the spread got larger": compared.is_spread_larger,
+            f"the {'disagreement got larger' if classes else 'correlation got lower'}": compared.is_disagreement_larger,
+        }
+        return tuple(said for said, is_so in words.items() if is_so)
+
+    @property
+    def outcome(self) -> Outcome:
+        """FAIL where one of the three is shown to be worse, else PASS."""
+        return Outcome.FAIL if self.found else Outcome.PASS
+
+    @property
+    def reason(self) -> str:
+        """What got worse, or the answers in plain words."""
+        return f"{', and '.join(self.found)}, beyond error" if self.found else self.comparison.conclusion
+
+    @property
+    def runs_to_settle(self) -> None:
+        """Nothing is left open: what is not shown to be worse passes."""
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the comparison as JSON's types."""
+        return {"kind": self.name, "outcome": self.outcome.value, "reason": self.reason, **self.comparison.to_json()}
 
 
 def compare(baseline: Study, candidate: Study, *, alpha: float = 0.05) -> Comparison:

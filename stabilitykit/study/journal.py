@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..verdicts.budgets import Verdict
 
@@ -20,7 +19,6 @@ class Journal:
     verdicts: list[Verdict] = field(default_factory=list)  #: every judgement that was asserted on the study
     selftests: list[str] = field(default_factory=list)  #: what its gates have proved, in a sentence each
     similarities: list[Similarity] = field(default_factory=list)  #: what `Study.cka` gave
-    relations: list[Mapping[str, Any]] = field(default_factory=list)  #: what was judged beside others, as JSON
 
     def remark(self, remark: str) -> None:
         """Note a sentence once."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import BudgetError, TaskError
 from ..estimates.estimate import Estimate
@@ -16,7 +16,7 @@ from ..estimates.intervals import ChiSquare
 from ..estimates.measure_kinds import kind_of
 from ..estimates.ratios import Ratio, spread_of
 from ..estimates.search import fewest
-from ..verdicts.limits import WORST_FIRST, Outcome, advice
+from ..verdicts.judgement import WORST_FIRST, Outcome, advice, worst
 from .study import Study, listed
 
 
@@ -134,11 +134,25 @@ class Likeness:
     within: float
     alpha: float
     beta: float
+    name: ClassVar[str] = "likeness"
+    is_relative: ClassVar[bool] = True
 
     @property
     def outcome(self) -> Outcome:
         """FAIL if one measure fails, PASS if all pass."""
-        return min((of.outcome for of in self.measures), key=WORST_FIRST.index)
+        return worst(of.outcome for of in self.measures)
+
+    @property
+    def reason(self) -> str:
+        """The reason of the first measure with that outcome."""
+        return next(of.reason for of in self.measures if of.outcome is self.outcome)
+
+    @property
+    def runs_to_settle(self) -> int | None:
+        """The fewest runs of each study that would decide every measure; None beyond 1000, or where it is decided."""
+        needed = [of.runs_to_settle for of in self.measures if of.outcome is Outcome.UNDECIDED]
+        known = [runs for runs in needed if runs is not None]
+        return max(known) if known and len(known) == len(needed) and self.outcome is Outcome.UNDECIDED else None
 
     def __getitem__(self, metric: str) -> MeasureLikeness:
         """Return that of one measure by name."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from ..estimates.measure_kinds import kind_of
 from ..estimates.measures import Measures
 from ..estimates.ratios import Ratio, spread_of
 from ..estimates.search import fewest
-from ..verdicts.limits import Outcome, advice
+from ..verdicts.judgement import Outcome, advice
 
 #: Error rate of each bound, and of either verdict.
 _LEVEL = 0.05
@@ -85,7 +85,7 @@ class Reduction:
         if outcome is Outcome.FAIL:
             return f"{estimate} is below the {at_least:g} % that are wanted, and so is its whole interval."
         roughly = "at least" if self.estimate.pivot is None else "about"
-        more = advice(self._runs_to_settle(at_least), roughly, ", of both studies")
+        more = advice(self.runs_to_settle(at_least), roughly, ", of both studies")
         return f"{estimate} is neither shown to be at least {at_least:g} % nor to be less; {more}."
 
     def reach(self, at_least: float) -> float:
@@ -101,7 +101,10 @@ class Reduction:
         parts = ", ".join(f"{name} {part:.0f}" for name, part in self.parts.items())
         return f"{self.estimate:.0f} % less variability ({parts})"
 
-    def _runs_to_settle(self, at_least: float) -> int | None:
+    def runs_to_settle(self, at_least: float) -> int | None:
+        """Return the fewest runs of both studies that would decide it; None where 1000 would not, or where it is."""
+        if self.decide(at_least) is not Outcome.UNDECIDED:
+            return None
         pivot, value = self.estimate.pivot, self.estimate.value
         if pivot is None:
             return max(3, self.estimate.runs + 1)
@@ -111,6 +114,43 @@ class Reduction:
             return _decide(then.at(_LEVEL, _LEVEL), at_least) is not Outcome.UNDECIDED
 
         return fewest(settles, self.estimate.runs + 1)
+
+
+@dataclass(frozen=True)
+class ReductionJudgement:
+    """Whether a study varies less than a baseline by as much as a test asks for."""
+
+    found: Reduction
+    at_least: float  #: percent
+    baseline: str  #: name of the baseline's task
+    name: ClassVar[str] = "reduction"
+    is_relative: ClassVar[bool] = True
+
+    @property
+    def outcome(self) -> Outcome:
+        """FAIL where the mean drop is shown to be less, PASS where it is shown to be that much."""
+        return self.found.decide(self.at_least)
+
+    @property
+    def reason(self) -> str:
+        """One sentence with the numbers, and what to do next."""
+        return self.found.reason(self.at_least)
+
+    @property
+    def runs_to_settle(self) -> int | None:
+        """The fewest runs of both studies that would decide it."""
+        return self.found.runs_to_settle(self.at_least)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what was asked and found, as JSON's types."""
+        return {
+            "kind": self.name,
+            "outcome": self.outcome.value,
+            "baseline": self.baseline,
+            "at_least": self.at_least,
+            **self.found.to_json(),
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from ..estimates.measure_kinds import kind_of
 from ..estimates.metrics import IGNORED_LABEL
 from ..store.record import RunRecord
 from ..verdicts.budgets import Budget
-from ..verdicts.limits import Judgement, Outcome
+from ..verdicts.judgement import Outcome
+from ..verdicts.limits import LimitJudgement
 from .journal import Journal
 from .study import RelativeGate, Study, check_trace
 
@@ -215,7 +216,7 @@ class _Gate(_Copies):
             for metric, judgement in self._judge(self.study).items()
         )
 
-    def _tightest(self, judgement: Judgement, estimate: Estimate) -> float:
+    def _tightest(self, judgement: LimitJudgement, estimate: Estimate) -> float:
         """Return the tightest limit, up to the one that is set, at which an estimate is not red."""
         accepted, refused = _spread(judgement.metric, judgement.limit), 0.0
         for _ in range(50):
@@ -261,11 +262,11 @@ class _Gate(_Copies):
             + _BROKEN
         )
 
-    def _judge(self, planted: Study) -> dict[str, Judgement]:
+    def _judge(self, planted: Study) -> dict[str, LimitJudgement]:
         """Judge a copy as the study itself is judged; empty where a metric of the user's own raises, which is red."""
         try:
             judgements = planted.judge(self.budget).judgements
-            return {judgement.metric: judgement for judgement in judgements if isinstance(judgement, Judgement)}
+            return {judgement.metric: judgement for judgement in judgements if isinstance(judgement, LimitJudgement)}
         except Exception:  # whatever the user's metric raises: the test of a study like this one would show it
             if not self.study.metrics:
                 raise

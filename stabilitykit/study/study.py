@@ -21,7 +21,8 @@ from ..store.record import RunRecord
 from ..training.control import Control
 from ..training.task import Task
 from ..verdicts.budgets import Budget, Verdict, check_is_budget
-from ..verdicts.limits import FailedRuns, Outcome
+from ..verdicts.judgement import Outcome
+from ..verdicts.limits import FailedRuns
 from .condition_number import ConditionNumber, condition_number_of
 from .flips import Flips, check_has_flips
 from .growth import Growth, growth_of

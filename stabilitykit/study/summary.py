@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..estimates.measure_kinds import DISAGREEMENT, ON_REQUEST
 from ..estimates.scores import SCORES
-from ..verdicts.limits import WORST_FIRST, Outcome
+from ..verdicts.judgement import Outcome, worst
 
 if TYPE_CHECKING:  # the process that writes a report may not have needed torch
     from ..estimates.measures import Measures
@@ -26,6 +26,8 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
     """
     whole = study.is_whole
     scores = _scores(study) if whole else {}
+    judgements = [judgement for verdict in study.verdicts for judgement in verdict.judgements]
+    relations = [one.to_json() for one in judgements if one.is_relative]
     return {
         "test": test,
         "task": study.task,
@@ -38,8 +40,8 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
         "runs_at_most": study.most_runs or len(study.records),
         "metrics": {name: study[name].to_json() for name in _shown(study.measures)} if whole else {},
         "verdict": _verdict(study),
-        "judgements": [_judgement(j) for verdict in study.verdicts for j in verdict.judgements],
-        **({"relations": [dict(one) for one in study.journal.relations]} if study.journal.relations else {}),
+        "judgements": [one.to_json() for one in judgements if not one.is_relative],
+        **({"relations": relations} if relations else {}),
         "control": study.control.to_json(),
         **({"flips": study.flips.to_json()} if whole and DISAGREEMENT in study.measures else {}),
         **({"similarity": [one.to_json() for one in study.journal.similarities]} if study.journal.similarities else {}),
@@ -63,25 +65,13 @@ def document(summaries: Iterable[Mapping[str, Any]], comparisons: Iterable[Mappi
 def _verdict(study: Study) -> str | None:
     """Return the worst outcome of all that was asserted on a study; None where nothing was."""
     outcomes = [verdict.outcome for verdict in study.verdicts]
-    outcomes += [Outcome(relation["outcome"]) for relation in study.journal.relations]
     outcomes += [] if study.is_whole else [Outcome.FAIL]
-    return min(outcomes, key=WORST_FIRST.index).value if outcomes else None
+    return worst(outcomes).value if outcomes else None
 
 
 def _shown(measures: Measures) -> list[str]:
     """Every measure but those that are on request."""
     return [name for name in measures if name not in ON_REQUEST]
-
-
-def _judgement(judgement: Any) -> dict[str, Any]:
-    return {
-        "metric": judgement.metric,
-        "limit": judgement.limit,
-        "ratio": judgement.ratio,
-        "runs": judgement.runs,
-        "outcome": judgement.outcome.value,
-        "reason": judgement.reason,
-    }
 
 
 def _scores(study: Study) -> dict[int, dict[str, float]]:

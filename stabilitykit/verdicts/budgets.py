@@ -12,21 +12,22 @@ from types import MappingProxyType
 from ..errors import BudgetError
 from ..estimates.estimate import Estimate
 from ..estimates.measure_kinds import DISAGREEMENT, kind_of, most_beside_disagreement, sd_name
-from .limits import WORST_FIRST, FailedRuns, Judgement, Limit, Outcome
+from .judgement import WORST_FIRST, Judgement, Outcome, worst
+from .limits import FailedRuns, Limit, LimitJudgement
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The judgements of a budget, in its order."""
+    """Judgements of one study: on each limit of a budget in its order, on failed runs, or beside other studies."""
 
-    judgements: tuple[Judgement | FailedRuns, ...]
+    judgements: tuple[Judgement, ...]
     alpha: float = 0.05  #: how often a model within all limits is failed, at most
     beta: float = 0.05  #: how often a model passes whose spread is beyond the ratio times one limit, at most
 
     @property
     def outcome(self) -> Outcome:
         """FAIL if any judgement is FAIL, else UNDECIDED if any is, else PASS."""
-        return min((judgement.outcome for judgement in self.judgements), key=WORST_FIRST.index)
+        return worst(judgement.outcome for judgement in self.judgements)
 
     def summary(self) -> str:
         """Write each judgement with its reason on a line of its own, the worst first."""
@@ -161,7 +162,7 @@ class Budget:
         judged = (self.judge_one(name, estimates[name], self.alpha_each, self.beta) for name in self.limits)
         return Verdict(tuple(judged), self.alpha, self.beta)
 
-    def judge_one(self, metric: str, estimate: Estimate, alpha: float, beta: float) -> Judgement:
+    def judge_one(self, metric: str, estimate: Estimate, alpha: float, beta: float) -> LimitJudgement:
         """Judge one limit by bounds of these error rates."""
         return next(limit for limit in self._limits if limit.metric == metric).judge(estimate, alpha, beta)
 

@@ -9,7 +9,8 @@ from ..errors import ConfigError
 from ..estimates.estimate import Estimate
 from ..estimates.search import MOST_RUNS, fewest
 from .budgets import Budget, Verdict
-from .limits import Judgement, Outcome, advice
+from .judgement import Outcome, advice
+from .limits import LimitJudgement
 from .sequential_levels import FIRST_LOOK, crossing, levels, looks
 
 #: Cells of the levels that advice goes by.
@@ -58,7 +59,7 @@ class Gate:
         self.schedule = (*(look for look in earlier if look.runs <= runs), *later)
         self._is_as_planned = self.schedule == fresh
         self._taken = 0
-        self._found: dict[str, Judgement] = {}  #: the last judgement of each limit
+        self._found: dict[str, LimitJudgement] = {}  #: the last judgement of each limit
 
     @property
     def next_look(self) -> int | None:
@@ -97,7 +98,7 @@ class Gate:
         """Take a look at which too few runs are whole to judge any limit."""
         self._taken += 1
 
-    def _advised(self, judgement: Judgement) -> Judgement:
+    def _advised(self, judgement: LimitJudgement) -> LimitJudgement:
         """Say of what is UNDECIDED how many runs its later looks would take, which are not at the level of this one."""
         is_open = judgement.outcome is Outcome.UNDECIDED and judgement.measured.pivot is not None
         if not is_open or not self._is_settled():

@@ -5,24 +5,12 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ..estimates.estimate import Estimate, Pivot
 from ..estimates.measure_kinds import MeasureKind, kind_of
-from ..estimates.search import MOST_RUNS, fewest
-
-
-class Outcome(Enum):
-    """What the runs say about a limit."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    UNDECIDED = "undecided"
-
-
-#: The first of these that is among several outcomes is that of all of them.
-WORST_FIRST = (Outcome.FAIL, Outcome.UNDECIDED, Outcome.PASS)
+from ..estimates.search import fewest
+from .judgement import Outcome, advice
 
 
 @dataclass(frozen=True)
@@ -55,9 +43,9 @@ class Limit:
         """The value that a PASS excludes, in the unit of the measure."""
         return self.kind.value_of(self.ratio * self.kind.spread(self.value))
 
-    def judge(self, estimate: Estimate, alpha: float, beta: float) -> Judgement:
+    def judge(self, estimate: Estimate, alpha: float, beta: float) -> LimitJudgement:
         """Judge it by a bound that errs in ``alpha`` of studies against FAIL, and in ``beta`` against PASS."""
-        return Judgement(self, estimate, alpha, beta, self.decide(estimate, alpha, beta))
+        return LimitJudgement(self, estimate, alpha, beta, self.decide(estimate, alpha, beta))
 
     def decide(self, estimate: Estimate, alpha: float, beta: float) -> Outcome:
         """Return the outcome alone."""
@@ -86,7 +74,7 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class LimitJudgement:
     """What the runs say about one limit, and why."""
 
     of: Limit
@@ -95,6 +83,12 @@ class Judgement:
     beta: float  #: error rate of the bound against PASS
     outcome: Outcome
     advice: str = ""  #: what would settle it, from a gate that knows the levels of its later looks
+    is_relative: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """Name of the measure."""
+        return self.of.metric
 
     @property
     def metric(self) -> str:
@@ -163,6 +157,10 @@ class Judgement:
             return f"{measured} is beyond the budget of {budget}, which allows no difference at all."
         return f"{measured} is beyond the budget of {budget}, and so is its whole interval."
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what was asked and found, as JSON's types."""
+        return _json(self, self.limit, self.ratio)
+
     def _advice(self) -> str:
         return advice(self.runs_to_settle, "at least" if math.isinf(self.measured.low) else "about")
 
@@ -178,8 +176,9 @@ class FailedRuns:
     failed: int
     runs: int
     limit: int  #: how many may fail
-    metric: ClassVar[str] = "failed_runs"
-    ratio: ClassVar[None] = None
+    name: ClassVar[str] = "failed_runs"
+    runs_to_settle: ClassVar[None] = None
+    is_relative: ClassVar[bool] = False
 
     @property
     def outcome(self) -> Outcome:
@@ -198,12 +197,20 @@ class FailedRuns:
         share = 1.0 if self.failed == self.runs else beta_quantile(0.95, self.failed + 1, self.runs - self.failed)
         return f"{counted}, within the {self.limit} that may: P(a run fails) <= {share:.1%} at 95 % confidence."
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what was asked and found, as JSON's types."""
+        return _json(self, self.limit, None)
 
-def advice(runs: int | None, roughly: str = "about", of: str = "") -> str:
-    """Say how many runs (and ``of`` what) would settle what is UNDECIDED; None are more than anybody trains."""
-    if runs is None:
-        return f"not even {MOST_RUNS} runs would settle it, so move the budget"
-    return f"{roughly} {runs} runs would settle it: --stability-runs {runs}{of}"
+
+def _json(judgement: LimitJudgement | FailedRuns, limit: float, ratio: float | None) -> dict[str, Any]:
+    return {
+        "metric": judgement.name,
+        "limit": limit,
+        "ratio": ratio,
+        "runs": judgement.runs,
+        "outcome": judgement.outcome.value,
+        "reason": judgement.reason,
+    }
 
 
 def _after(estimate: Estimate, pivot: Pivot, runs: int) -> Estimate:

@@ -38,7 +38,6 @@ NAMED_IN = {
     "verdicts/budgets.py",  # fields of Budget
     "study/comparison.py",  # the question of that name
     "render/comparison_words.py",  # likewise
-    "plugin/baselines.py",  # what got worse, in words
     "study/flips.py",  # a share of one example's runs
 }
 

@@ -19,7 +19,7 @@ from stabilitykit.study.study import check_trained
 from stabilitykit.study.summary import summarize
 from stabilitykit.testing import FakeTask
 from stabilitykit.verdicts.budgets import Budget
-from stabilitykit.verdicts.limits import Outcome
+from stabilitykit.verdicts.judgement import Outcome
 from tests.conftest import study_of
 from tests.store_names import key_of, session_id
 

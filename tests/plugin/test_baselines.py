@@ -12,12 +12,13 @@ import torch
 
 from stabilitykit.errors import BaselineError, ConfigError, StoreError
 from stabilitykit.execution.question import Question
-from stabilitykit.plugin.baselines import ALPHA, Baselines, differences, find, what_got_worse, what_must_match
+from stabilitykit.plugin.baselines import ALPHA, Baselines, differences, find, what_must_match
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.baseline_files import BaselineFiles, check_baselines
-from stabilitykit.study.comparison import Comparison, Sample
+from stabilitykit.study.comparison import Comparison, NoWorse, Sample
 from stabilitykit.testing import FakeTask, fake_study
 from stabilitykit.training.environment import current_environment
+from stabilitykit.verdicts.judgement import Outcome
 
 INIT = NoiseProtocol("init", runs=3)
 
@@ -110,7 +111,7 @@ def test_an_unchanged_model_fails_in_five_percent_at_most(paired):
         one, other = (Sample.of(fake_study(runs, labels)) for runs in logits)
         if not paired:
             other = dataclasses.replace(other, seeds=tuple({"init": 99 + i} for i in range(5)))
-        failed += bool(what_got_worse(Comparison.of_samples(one, other, alpha=ALPHA / 3)))
+        failed += NoWorse(Comparison.of_samples(one, other, alpha=ALPHA / 3)).outcome is Outcome.FAIL
     assert failed <= 30 + 3 * 5.3
 
 

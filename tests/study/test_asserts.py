@@ -22,7 +22,7 @@ from stabilitykit.study.journal import Journal
 from stabilitykit.study.study import Policy
 from stabilitykit.testing import fake_study
 from stabilitykit.verdicts.budgets import Budget
-from stabilitykit.verdicts.limits import Outcome
+from stabilitykit.verdicts.judgement import Outcome
 
 LABELS = torch.arange(60) % 3
 NOISE = torch.randn(8, 60, 3, generator=torch.Generator().manual_seed(0))

@@ -19,7 +19,7 @@ from stabilitykit.study.asserts import assert_alike
 from stabilitykit.study.likeness import MeasureLikeness, alike
 from stabilitykit.study.study import Policy
 from stabilitykit.testing import fake_study
-from stabilitykit.verdicts.limits import Outcome
+from stabilitykit.verdicts.judgement import Outcome
 
 LABELS = torch.arange(90) % 3
 SURE = 2.0 * nn.functional.one_hot(LABELS, 3)

@@ -24,7 +24,7 @@ from stabilitykit.study.reduction import (
     sds_without_each_run,
 )
 from stabilitykit.testing import fake_study
-from stabilitykit.verdicts.limits import Outcome
+from stabilitykit.verdicts.judgement import Outcome
 
 LABELS = torch.arange(60) % 3
 FIVE = ["accuracy_sd", "cross_entropy_sd", "disagreement", "correlation", "ensemble_delta"]

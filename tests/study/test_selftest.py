@@ -17,7 +17,8 @@ from stabilitykit.study.study import Policy, Study
 from stabilitykit.testing import FakeTask, fake_study
 from stabilitykit.training.control import Control
 from stabilitykit.verdicts.budgets import Budget
-from stabilitykit.verdicts.limits import FailedRuns, Limit, Outcome
+from stabilitykit.verdicts.judgement import Outcome
+from stabilitykit.verdicts.limits import FailedRuns, Limit
 
 
 def study_of(runs: int = 10, examples: int = 600, noise: float = 1.0, **options) -> Study:

@@ -29,7 +29,7 @@ from stabilitykit.testing import FakeTask, fake_study
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.task import LoopTask
 from stabilitykit.verdicts.budgets import Budget
-from stabilitykit.verdicts.limits import Outcome
+from stabilitykit.verdicts.judgement import Outcome
 from tests.conftest import study_of
 from tests.seeds import BASE_SEED
 from tests.store_names import session_id

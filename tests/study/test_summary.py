@@ -17,7 +17,8 @@ from stabilitykit.study.study import check_trained
 from stabilitykit.study.summary import FORMAT, document, summarize
 from stabilitykit.testing import FakeTask, fake_study
 from stabilitykit.verdicts.budgets import Budget, Verdict
-from stabilitykit.verdicts.limits import Judgement, Limit, Outcome
+from stabilitykit.verdicts.judgement import Outcome
+from stabilitykit.verdicts.limits import Limit, LimitJudgement
 from tests.conftest import study_of
 
 LABELS = torch.arange(30) % 3
@@ -149,7 +150,7 @@ def test_the_worst_verdict_is_the_studys(outcomes, worst):
     estimate = Estimate(1, 0, 2, 3, "x")
     study = fake_study(LOGITS, LABELS)
     study.verdicts.extend(
-        Verdict((Judgement(Limit("a_sd", 1.0), estimate, 0.05, 0.05, Outcome(outcome)),)) for outcome in outcomes
+        Verdict((LimitJudgement(Limit("a_sd", 1.0), estimate, 0.05, 0.05, Outcome(outcome)),)) for outcome in outcomes
     )
     assert summarize(study, "t")["verdict"] == worst
 

@@ -27,7 +27,7 @@ from stabilitykit.training.corpus import Corpus
 from stabilitykit.training.language import LanguageRecipe, _side_by_side
 from stabilitykit.training.trainer import Trainer
 from stabilitykit.verdicts.budgets import Budget
-from stabilitykit.verdicts.limits import Outcome
+from stabilitykit.verdicts.judgement import Outcome
 from stabilitykit.zoo.qrnn import QRNN
 from tests.seeds import BASE_SEED
 

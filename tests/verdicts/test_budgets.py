@@ -19,7 +19,8 @@ from stabilitykit.estimates.estimate import Estimate
 from stabilitykit.estimates.intervals import sd_estimate
 from stabilitykit.testing import fake_study
 from stabilitykit.verdicts.budgets import Budget, Verdict
-from stabilitykit.verdicts.limits import FailedRuns, Outcome
+from stabilitykit.verdicts.judgement import Outcome
+from stabilitykit.verdicts.limits import FailedRuns
 
 
 def estimate(value: float, low: float, high: float, runs: int = 10) -> Estimate:

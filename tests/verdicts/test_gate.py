@@ -11,7 +11,7 @@ from stabilitykit.estimates.estimate import Estimate
 from stabilitykit.estimates.intervals import sd_estimate
 from stabilitykit.verdicts.budgets import Budget
 from stabilitykit.verdicts.gate import Gate
-from stabilitykit.verdicts.limits import Outcome
+from stabilitykit.verdicts.judgement import Outcome
 from stabilitykit.verdicts.sequential_levels import levels, looks
 
 NONE = Estimate(0.5, 0.0, 9.0, 10, "bounds of any rate that say nothing")

@@ -10,7 +10,8 @@ import scipy.stats
 
 from stabilitykit.estimates.estimate import IDENTICAL_RUNS, Estimate
 from stabilitykit.estimates.intervals import pairwise_estimate, sd_estimate
-from stabilitykit.verdicts.limits import FailedRuns, Judgement, Limit, Outcome
+from stabilitykit.verdicts.judgement import Outcome
+from stabilitykit.verdicts.limits import FailedRuns, Limit, LimitJudgement
 
 
 def estimate(value: float, low: float, high: float, runs: int = 10) -> Estimate:
@@ -18,7 +19,7 @@ def estimate(value: float, low: float, high: float, runs: int = 10) -> Estimate:
     return Estimate(value, low, high, runs, "chi-square")
 
 
-def judge(metric: str, limit: float, of: Estimate, *, ratio: float = math.nan) -> Judgement:
+def judge(metric: str, limit: float, of: Estimate, *, ratio: float = math.nan) -> LimitJudgement:
     return Limit(metric, limit, ratio).judge(of, 0.05, 0.05)
 
 
