@@ -13,7 +13,6 @@ from typing import Any
 
 from ._version import __version__
 from .errors import StoreError
-from .store.byte_locks import ByteLocks
 from .store.catalog import SHORT, Catalog, Entry, size_of, trained_at
 from .store.pruning import Pruning, Removal
 
@@ -200,7 +199,7 @@ def _verify(catalog: Catalog, asked: argparse.Namespace) -> int:
 
 
 def _move_away(entry: Entry, index: int) -> str:
-    locks = ByteLocks.at(entry.folder / "claims.lock")
+    locks = entry.claims.locks
     if not locks.acquire(index):
         return "Left alone: it is being trained again."
     try:

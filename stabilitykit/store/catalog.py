@@ -13,10 +13,9 @@ from ..errors import StabilityError, StoreError
 from ..protocol import NoiseProtocol, Perturbation
 from .atomic_files import read_json
 from .baseline_files import BaselineFiles
-from .byte_locks import ByteLocks
+from .claims import Claims, Running
 from .ownership import KEY, SESSION_ID, format_of
 from .run_files import FORMAT, RunFiles
-from .run_store import Running
 from .shared_epochs import Prefixes
 
 #: Characters of a key that are shown; any unique beginning names an experiment.
@@ -90,6 +89,7 @@ class Entry:
         self.folder, self.key = folder, folder.name
         self.files = RunFiles(folder)
         self.prefixes = Prefixes(folder, {})
+        self.claims = Claims(folder)
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -137,11 +137,8 @@ class Entry:
     def running(self) -> dict[int, Running]:
         """Return the runs that living processes train now."""
         try:
-            found = map(Running.read, sorted((self.folder / "claims").glob("*.json")))
-            claims = [running for running in found if running is not None]
-            locks = ByteLocks.at(self.folder / "claims.lock") if claims else None
-            return {claim.index: claim for claim in claims if locks and locks.is_held(claim.index)}
-        except OSError:  # a store that cannot be written: nobody trains for it
+            return self.claims.running()
+        except OSError:  # a store that cannot be written: no process trains for it
             return {}
 
     @cached_property

@@ -101,7 +101,7 @@ class Pruning:
         kept = _not_ours(entry.folder)  # before the locks, which make a marker of ours
         if kept or self.rehearsal:
             return Removal(named, size, kept=kept or _trainers(entry))
-        locks = ByteLocks.at(entry.folder / "claims.lock")
+        locks = entry.claims.locks
         if not _acquire_all(locks):
             return Removal(named, size, kept=_trainers(entry) or "it is in use")
         try:
@@ -121,7 +121,7 @@ class Pruning:
         kept = _not_ours(entry.files.place(index))
         if kept:
             return Removal(what, 0, kept)
-        locks = ByteLocks.at(entry.folder / "claims.lock")
+        locks = entry.claims.locks
         if locks.is_held(index) if self.rehearsal else not locks.acquire(index):
             return Removal(what, 0, "it is being trained")
         if self.rehearsal:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .atomic_files import Draft, read_json, unwritable, write_json, write_once
-from .byte_locks import ByteLocks
+from .claims import Claims
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,7 @@ class Prefixes:
         plain, tensors = flatten(dict(state))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            locks = ByteLocks.at(self.experiment / "claims.lock")
+            locks = Claims(self.experiment).locks
             if not locks.acquire(_WRITING):  # another writes, or prunes: it costs time, no more
                 return
             try:
