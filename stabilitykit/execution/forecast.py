@@ -17,7 +17,7 @@ from ..estimates.estimate import Estimate
 from ..estimates.measures import Measures, Metric, check_metrics
 from ..protocol import NoiseProtocol
 from ..store.catalog import Catalog, Entry
-from ..store.run_files import FORMAT
+from ..store.layout import experiment_folder
 from ..training.task import Task, as_task
 from ..training.trainer import Trainer
 from ..verdicts.budgets import Budget, Verdict, check_is_budget
@@ -171,7 +171,7 @@ class Question:
 
     @property
     def _entry(self) -> Entry:
-        return Entry(self.session.store.folder / f"v{FORMAT}" / key_of(self.about))
+        return Entry(experiment_folder(self.session.store.folder, key_of(self.about)))
 
 
 def summarize_plan(question: Question, test: str, workers: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..estimates.measures import Metric, check_metrics
 from ..protocol import NoiseProtocol
+from ..store.layout import STORE, tasks_folder
 from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
 from ..study.study import Judged, Study, check_runs, check_trace, fail_undecided, judge_only
@@ -92,7 +93,7 @@ class Session:
                 return ChildProcesses(
                     trainer,
                     self.rootdir,
-                    self.store.session_folder / "tasks",
+                    tasks_folder(self.store.session_folder),
                     devices=[self.device_for(child) for child in range(self.workers)],
                     time_limit=self.run_timeout,
                     method="forkserver" if self.isolation == "process" else "spawn",
@@ -268,6 +269,6 @@ def _script_session() -> Session:
     """The session of a script: its store is here, and its own code lies here too, or where the script does."""
     here = Path.cwd()
     script = Path(getattr(sys.modules["__main__"], "__file__", None) or here / "none").resolve()
-    store = RunStore(here / ".stabilitykit")
+    store = RunStore(here / STORE)
     atexit.register(store.end_session)
     return Session(store, here if here in script.parents else script.parent)

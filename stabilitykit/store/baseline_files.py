@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, StoreError
 from .atomic_files import Draft, read_json, write_json
+from .layout import baselines_folder
 from .ownership import check_form, remove
 
 if TYPE_CHECKING:
@@ -32,12 +33,12 @@ class BaselineFiles:
     """One baseline on disk."""
 
     def __init__(self, store: Path, name: str) -> None:
-        self.name, self.folder = name, store / "baselines" / name
+        self.name, self.folder = name, baselines_folder(store) / name
 
     @classmethod
     def all(cls, store: Path) -> list[BaselineFiles]:
         """Return the baselines of a store, by name."""
-        folders = sorted(path for path in (store / "baselines").glob("*") if path.is_dir())
+        folders = sorted(path for path in baselines_folder(store).glob("*") if path.is_dir())
         return [found for found in (cls(store, folder.name) for folder in folders) if found.exists()]
 
     def exists(self) -> bool:

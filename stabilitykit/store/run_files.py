@@ -27,15 +27,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ..errors import StoreError
 from .atomic_files import Draft, read_json
+from .layout import FORMAT
 from .ownership import NotOurs, move, remove
 from .record import ARRAYS, RunRecord, Status
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
-
-#: Of the files below; each format has a folder of its own, ``v2/``.
-FORMAT = "2"
 
 #: What a header says of its run.
 _RECORD_FIELDS = {field.name for field in fields(RunRecord)} - set(ARRAYS)

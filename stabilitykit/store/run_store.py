@@ -1,19 +1,7 @@
 """The run store: one immutable file a run, kernel locks as claims, nothing that could be executed.
 
-::
-
-    .stabilitykit/FORMAT                     the newest format that was written here
-    .stabilitykit/v2/<key>/experiment.json   what the key was made of, for people; touched when it is used
-                           runs/ old/        see `RunFiles`
-                           claims.lock       a lock on byte 7 means that somebody trains run 7 now
-                           claims/0007.json  who, since when, who died; left behind only by a process that died
-                           control.json      the proof that what is held is held
-                           gates/<id>.json   at which runs, and how surely, a budget was judged
-                           prefix/           see `Prefixes`
-
-The kernel frees the locks of a dead process, so no heartbeat has to be guessed A run
-is published by linking a complete file into place while its byte is locked: a reader sees all of it or none, and the
-first result stays. Other formats live in folders of their own, and are left alone.
+A run is published by linking a complete file into place while its byte is locked: a reader sees all of it or none, and
+the first result stays. Where each file is: see `layout`.
 """
 
 from __future__ import annotations
@@ -33,9 +21,19 @@ from ..errors import StoreError
 from .atomic_files import Draft, read_json, unwritable, write_json, write_once
 from .byte_locks import ByteLocks
 from .claims import Claim, Claims, Death, Running, obituary
+from .layout import (
+    FORMAT,
+    FORMAT_FILE,
+    about_file,
+    experiment_folder,
+    format_file,
+    living_lock,
+    private_folder,
+    session_folder,
+)
 from .ownership import check_form, check_may_be_store, format_of, remove
 from .record import RunRecord
-from .run_files import FORMAT, RunFiles
+from .run_files import RunFiles
 from .shared_epochs import Prefixes
 
 #: auto: reuse finished runs; refresh: train them again, once a session; off: keep nothing after the session.
@@ -51,7 +49,7 @@ def make_store(folder: Path) -> None:
         check_may_be_store(folder)
         if format_of(folder) is None:
             folder.mkdir(parents=True, exist_ok=True)
-            write_once(folder / "FORMAT", FORMAT)  # first: by it another process knows the folder
+            write_once(format_file(folder), FORMAT)  # first: by it another process knows the folder
             write_once(folder / ".gitignore", "*\n")
     except OSError as error:
         raise unwritable(f"the run store {folder}", error) from error
@@ -69,7 +67,7 @@ class RunStore:
         """
         self.folder, self.cache, self.worker = folder, cache, worker
         self.session = session or secrets.token_hex(8)
-        self.session_folder = folder / "sessions" / self.session
+        self.session_folder = session_folder(folder, self.session)
         try:
             make_store(folder)
             check_form(self.session_folder)
@@ -80,13 +78,13 @@ class RunStore:
             raise unwritable(f"the run store {folder}", error) from error
         if found is not None and found < int(FORMAT):
             # Runs of that format stay where they are, for who goes back to it, until they are pruned.
-            with Draft(folder, "FORMAT") as draft:
+            with Draft(folder, FORMAT_FILE) as draft:
                 draft.write(FORMAT.encode())
                 draft.put(durable=False)
 
     def experiment(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Experiment:
         """Return the place of one experiment; a private one ends with the session."""
-        kept = self.folder / f"v{FORMAT}" / key
+        kept = experiment_folder(self.folder, key)
         folder = self._private(key) if private or self.cache == "off" else kept
         return Experiment(folder, self.session, about, reuse=self.cache != "refresh", worker=self.worker, kept=kept)
 
@@ -95,17 +93,17 @@ class RunStore:
 
         It ends with the session where that is private, or trains all anew.
         """
-        folder = self._private(key) if private or self.cache != "auto" else self.folder / f"v{FORMAT}" / key
+        folder = self._private(key) if private or self.cache != "auto" else experiment_folder(self.folder, key)
         with contextlib.suppress(FileNotFoundError):
-            os.utime(folder / "experiment.json")  # as for an experiment that is asked for
+            os.utime(about_file(folder))  # as for an experiment that is asked for
         return Prefixes(folder, about)
 
     def _private(self, key: str) -> Path:
-        return self.session_folder / "private" / key
+        return private_folder(self.session_folder, key)
 
     def _live(self) -> None:
         """Hold a lock in the session's folder as long as this is used: what no process holds can be cleared away."""
-        living = ByteLocks.at(self.session_folder / "living.lock")
+        living = ByteLocks.at(living_lock(self.session_folder))
         if living.acquire(os.getpid()):
             weakref.finalize(self, living.release, os.getpid())
 
@@ -145,7 +143,7 @@ class Experiment:
             check_form(part)
         self._claims.make_place()
         with contextlib.suppress(FileNotFoundError):
-            os.utime(self.folder / "experiment.json")  # `stability-cache prune` looks for what nobody uses
+            os.utime(about_file(self.folder))  # `stability-cache prune` looks for what nobody uses
 
     def is_finished(self, index: int) -> bool:
         """Whether run ``index`` has a complete and acceptable result."""
@@ -330,7 +328,7 @@ class Experiment:
         except OSError as error:
             raise unwritable(self.folder / part, error) from error
         if self._about:
-            about = self.folder / "experiment.json"
+            about = about_file(self.folder)
             if read_json(about) is None:  # not there, or damaged
                 remove(about)
                 write_once(about, json.dumps(self._about, indent=1, default=str))

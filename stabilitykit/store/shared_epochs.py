@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from .atomic_files import Draft, read_json, unwritable, write_json, write_once
 from .claims import Claims
+from .layout import about_file
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +108,7 @@ class Prefixes:
         return state
 
     def _write(self, epoch: int, plain: Any, content: bytes) -> None:
-        about = self.experiment / "experiment.json"
+        about = about_file(self.experiment)
         write_once(about, json.dumps(self._about, indent=1, default=str))
         digest = _digest(plain, content)
         with Draft(self.folder, _name(epoch, digest)) as draft:
