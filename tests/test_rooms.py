@@ -54,6 +54,7 @@ LIGHT = (
     "plugin.findings",
     "plugin.progress",
     "plugin.rootdir",
+    "store.layout",
     "store.ownership",
     "plugin.hooks",
     "plugin.xdist",

@@ -18,6 +18,7 @@ import pytest
 
 from ..errors import PACKAGE, BaselineExceededError, BudgetError, StabilityError, UsageError
 from ..execution.stop import Stop
+from ..store.layout import STORE, format_file, session_folder
 from .findings import STUDIES, Findings, pack
 from .options import BUDGETS, OPTIONS, MarkerConfig, StabilityConfig
 from .progress import ProgressLines
@@ -132,7 +133,7 @@ class StabilityPlugin:
         self.slot: int = worker["stability_slot"] if worker else 0
         self.session_id: str = worker["stability_session"] if worker else secrets.token_hex(8)
         self.store = Path(worker["stability_store"]) if worker else _store_of(config, values)
-        self.folder = self.store / "sessions" / self.session_id  #: this session's own files
+        self.folder = session_folder(self.store, self.session_id)  #: this session's own files
         self.started: float = worker["stability_started"] if worker else time.time()
         minutes = values.budget_minutes
         self.stop = Stop(None if minutes is None else self.started + 60 * minutes, minutes)
@@ -311,7 +312,7 @@ class StabilityPlugin:
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
     ) -> None:
         """Print the table."""
-        if exitstatus == pytest.ExitCode.INTERRUPTED and (self.store / "FORMAT").exists():
+        if exitstatus == pytest.ExitCode.INTERRUPTED and format_file(self.store).exists():
             terminalreporter.write_line(f"stability: finished runs are kept in {self.store}; the next session goes on")
         if self._left:
             terminalreporter.write_line(f"stability: {self._left}")
@@ -424,7 +425,7 @@ def _store_of(config: pytest.Config, values: StabilityConfig) -> Path:
     """Return the folder of finished runs: an option is relative to where pytest was called, an ini key to the root."""
     from_option = config.getoption("stability_store") is not None
     base = config.invocation_params.dir if from_option else config.rootpath
-    return base / (values.store or ".stabilitykit")
+    return base / (values.store or STORE)
 
 
 def _name_of(item: pytest.Item) -> str:

@@ -26,8 +26,9 @@ from hypothesis import strategies as st
 from stabilitykit.errors import StoreError
 from stabilitykit.store import run_files
 from stabilitykit.store.atomic_files import Draft
+from stabilitykit.store.claims import MOST_DEATHS
 from stabilitykit.store.record import RunRecord
-from stabilitykit.store.run_store import FORMAT, MOST_DEATHS, RunStore
+from stabilitykit.store.run_store import FORMAT, RunStore
 from tests.store_names import key_of, session_id
 
 KEY = key_of("key")
@@ -365,8 +366,8 @@ class TestArrays:
 
     def test_a_run_is_hashed_once_a_process_and_not_by_who_wrote_it(self, open_store, monkeypatch):
         hashed = []
-        digest = run_files._sha256
-        monkeypatch.setattr(run_files, "_sha256", lambda path: hashed.append(path.name) or digest(path))
+        digest = run_files.sha256
+        monkeypatch.setattr(run_files, "sha256", lambda path: hashed.append(path.name) or digest(path))
         experiment = open_store()
         publish(experiment, record())
         experiment.load(0)
@@ -858,18 +859,18 @@ class TestClaims:
 
     def test_a_run_that_is_finished_while_its_lock_is_taken_is_not_trained_again(self, open_store, monkeypatch):
         experiment, other = open_store(), open_store()
-        acquire = experiment._locks.acquire
+        acquire = experiment._claims.locks.acquire
 
         def late(index):
             with other.claimed(index) as claim:
                 other.publish(claim, record(index))
-            monkeypatch.setattr(experiment._locks, "acquire", acquire)
+            monkeypatch.setattr(experiment._claims.locks, "acquire", acquire)
             return acquire(index)
 
-        monkeypatch.setattr(experiment._locks, "acquire", late)
+        monkeypatch.setattr(experiment._claims.locks, "acquire", late)
         monkeypatch.setattr(
-            other, "_locks", type("Free", (), {"acquire": lambda *_: True, "release": lambda *_: None})()
+            other._claims, "locks", type("Free", (), {"acquire": lambda *_: True, "release": lambda *_: None})()
         )
         assert experiment.claim(0) is None
         monkeypatch.undo()
-        assert not experiment._locks.is_held(0)
+        assert not experiment._claims.locks.is_held(0)

@@ -16,7 +16,6 @@ from torch.utils.data import Dataset, TensorDataset
 from stabilitykit.errors import PerturbationError, ProtocolError, TaskError
 from stabilitykit.protocol import NoiseProtocol, Perturbation
 from stabilitykit.store.fingerprint import fingerprint
-from stabilitykit.training.control import prove_isolation
 from stabilitykit.training.images import RandomCropFlip
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.run import Run
@@ -499,29 +498,6 @@ def test_what_a_model_caches_while_it_is_checked_or_scored_serves_its_training()
     assert fit(recipe)[0].shape == (20, 3)
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")  # the compiler's own
-def test_a_compiled_recipe_trains_the_same_bits_in_each_run_and_compiles_once(tmp_path, monkeypatch):
-    # What another kind of CPU compiled, or this one as another, is in torch's own cache and does not compile here.
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
-
-    def model():
-        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 3))
-
-    recipe = recipe_of(model=model, compile=True, drop_last=True)
-    trainer = Trainer(recipe, "cpu", 1, tmp_path)
-    protocol = NoiseProtocol("all", runs=3)
-    assert prove_isolation(trainer, protocol).proven
-    compiled = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    records = [trainer.train_once(plan) for plan in protocol.plans()]
-    assert [record.status for record in records] == ["ok"] * 3, records[0].error
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == compiled > 0
-    assert trainer.train_once(protocol.plans()[1]).fingerprint == records[1].fingerprint
-    # Without dropout, which the compiler draws in its own way, it is the same training.
-    plain = dataclasses.replace(recipe, model=lambda: nn.Linear(4, 3), compile=False)
-    torch.testing.assert_close(fit(plain)[0], fit(dataclasses.replace(plain, compile=True))[0])
-
-
 class TestReplacing:
     """A recipe derived from another shares its converted data, and nothing that the change concerns."""
 
@@ -578,7 +554,6 @@ class TestContent:
             {"drop_last": True},
             {"dtype": torch.float64},
             {"memory_format": torch.channels_last},
-            {"compile": True},
             {"curve": True},
             {"eval_batch_size": 7},
             {"train": (X + 1, Y)},
