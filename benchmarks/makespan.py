@@ -21,7 +21,7 @@ import time
 import pytest
 import torch
 
-from stabilitykit.control import Control
+from stabilitykit.training.control import Control
 
 Y = torch.arange(64) % 2
 

@@ -84,7 +84,7 @@ def make_old(path, days):
 HOLD = """
 import sys, time
 from pathlib import Path
-from stabilitykit.store import Experiment
+from stabilitykit.store.run_store import Experiment
 claim = Experiment(Path(sys.argv[1]), "busy", {}, worker="gw7", reuse=False).claim(int(sys.argv[2]))
 print(claim.index, flush=True)
 time.sleep(60)
@@ -483,7 +483,7 @@ class TestPruneWhileSomebodyTrains:
         script = """
 import sys, time
 from pathlib import Path
-from stabilitykit.store import Experiment
+from stabilitykit.store.run_store import Experiment
 folder = Path(sys.argv[1])
 experiment = Experiment(folder, "busy", {"task": "x"})
 print("ready", flush=True)

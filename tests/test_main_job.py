@@ -33,8 +33,8 @@ FAULTS = {
         settings._sgd = lambda model, lr, momentum, weight_decay: trained(model, 0.0, momentum, weight_decay)
     """,
     "a gate that passes everything": """
-        from stabilitykit.likeness import MeasureLikeness
-        from stabilitykit.limits import Limit, Outcome
+        from stabilitykit.study.likeness import MeasureLikeness
+        from stabilitykit.verdicts.limits import Limit, Outcome
 
         MeasureLikeness._decide = lambda self, ratios: Outcome.PASS
         Limit.decide = lambda self, estimate, alpha, beta: Outcome.PASS

@@ -42,7 +42,7 @@ def test_where_every_worker_runs_every_test_the_first_stays_the_owner(board):
 OWN = """
 import sys, time
 from pathlib import Path
-from stabilitykit.board import Board
+from stabilitykit.execution.notice_board import Board
 with Board(Path(sys.argv[1])).owning(3):
     print("owned", flush=True)
     time.sleep(60)

@@ -306,11 +306,11 @@ WORKER = dedent(
     from pathlib import Path
     import torch
     from stabilitykit.protocol import NoiseProtocol
-    from stabilitykit.record import RunRecord
+    from stabilitykit.store.record import RunRecord
     from types import SimpleNamespace
-    from stabilitykit.executor import InProcess
-    from stabilitykit.runner import Runner
-    from stabilitykit.store import RunStore
+    from stabilitykit.execution.executor import InProcess
+    from stabilitykit.execution.runner import Runner
+    from stabilitykit.store.run_store import RunStore
 
     folder = Path(sys.argv[1])
 

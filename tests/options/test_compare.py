@@ -75,7 +75,7 @@ def test_two_models_are_trained_and_the_answer_is_reported(project: Project) -> 
 
 def test_what_cannot_be_compared_is_refused_before_anything_trains(project: Project) -> None:
     project.tests("""
-        from stabilitykit.task import LoopTask
+        from stabilitykit.training.task import LoopTask
 
         def test_labels(stability):
             stability.compare(LoopTask(train, Y), LoopTask(train, 1 - Y), runs=2)
@@ -136,7 +136,7 @@ def test_what_is_worse_than_its_baseline_fails_and_what_is_the_same_does_not(pro
 def test_unlike_things_are_refused_with_every_reason_before_anything_trains(project: Project) -> None:
     project.tests("""
         from model import *
-        from stabilitykit.task import LoopTask
+        from stabilitykit.training.task import LoopTask
 
         def test_study(stability):
             recipe = Recipe(

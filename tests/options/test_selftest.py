@@ -92,7 +92,7 @@ def test_a_gate_that_always_passes_is_found_out(project: Project) -> None:
     project.write(
         "conftest.py",
         """
-        from stabilitykit.limits import Limit, Outcome
+        from stabilitykit.verdicts.limits import Limit, Outcome
 
         Limit.decide = lambda limit, estimate, alpha, beta: Outcome.PASS
         """,

@@ -163,7 +163,7 @@ def test_what_a_helper_prints_and_warns_is_not_seen(project: Project) -> None:
 
 
 def test_nobody_waits_for_a_test_that_has_ended(project: Project) -> None:
-    project.write("conftest.py", "import stabilitykit.plugin.xdist\n\nstabilitykit.xdist._GRACE = 3600\n")
+    project.write("conftest.py", "import stabilitykit.plugin.xdist\n\nstabilitykit.plugin.xdist._GRACE = 3600\n")
     project.tests("""
         def test_fails_before_its_study(stability):
             assert False

@@ -17,7 +17,7 @@ from stabilitykit.store.byte_locks import ByteLocks
 HOLD = """
 import sys, time
 from pathlib import Path
-from stabilitykit.locks import ByteLocks
+from stabilitykit.store.byte_locks import ByteLocks
 locks = ByteLocks.at(Path(sys.argv[1]))
 print([locks.acquire(int(byte)) for byte in sys.argv[2:]], flush=True)
 time.sleep(60)

@@ -539,7 +539,7 @@ def test_the_same_task_has_the_same_fingerprint_in_any_process(project):
 import sys; sys.path.insert(0, {str(project.root)!r})
 from pathlib import Path
 import test_a
-from stabilitykit.fingerprint import fingerprint
+from stabilitykit.store.fingerprint import fingerprint
 print(fingerprint(test_a.train, Path({str(project.root)!r})))
 """
     prints = {

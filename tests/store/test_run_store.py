@@ -649,7 +649,7 @@ class TestReuse:
 HOLD = """
 import sys, time
 from pathlib import Path
-from stabilitykit.store import RunStore
+from stabilitykit.store.run_store import RunStore
 claim = RunStore(Path(sys.argv[1]), sys.argv[2]).experiment(sys.argv[3], {}).claim(0)
 print("none" if claim is None else claim.attempt, flush=True)
 time.sleep(60)

@@ -232,7 +232,7 @@ def test_who_cannot_lock_writes_nothing_and_goes_on(trainer):
 
 KEEP_WHEN_TOLD = """
 import sys, pathlib, torch
-from stabilitykit.prefixes import Prefixes
+from stabilitykit.store.shared_epochs import Prefixes
 print("ready", flush=True)
 sys.stdin.readline()
 Prefixes(pathlib.Path(sys.argv[1]), {"task": "toy"}).keep(2, {"x": torch.arange(100_000)})

@@ -126,7 +126,7 @@ def test_logits_of_more_or_fewer_tokens_than_targets_are_an_error(logits: Tensor
 #: Scores so many chunks of 16 MB of logits, and prints by how many bytes the process grew at most.
 SCORING = """
 import re, sys, torch
-from stabilitykit.metrics import sampled_places, token_scores
+from stabilitykit.estimates.metrics import sampled_places, token_scores
 
 def kept(field):
     return 1024 * int(re.search(field + r":\\s+(\\d+) kB", open("/proc/self/status").read())[1])
