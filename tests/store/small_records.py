@@ -11,6 +11,7 @@ KEY = key_of("key")
 
 LOGITS = torch.tensor([[0.25, -1.5], [2.0, 0.0]])
 
+
 def record(index=0, **values):
     values = {"status": "ok", "seconds": 0.5, "logits": LOGITS, "seeds": {"init": 3, "low_level": None}} | values
     if values["status"] != "ok":
