@@ -224,6 +224,54 @@ def test_a_circle_and_an_arrow_upward_are_found() -> None:
     assert not reaches({"a": {"b"}, "b": {"c"}, "c": set()}, {"c"}, "a")
 
 
+# Where the tests of a module are
+
+
+#: Modules without a test file of their own name, and where they are tested instead.
+TESTED_ELSEWHERE = {
+    "_version": "nothing to test: one line",
+    "__main__": "tests/options/test_plan.py: by what the command prints",
+    "errors": "with whatever raises them",
+    "execution.preload": "tests/execution/test_child_processes.py: it is what their server loads",
+    "execution.session": "tests/study/test_study.py: by the studies that it makes",
+    "execution.sharing": "tests/options/test_sharing.py: it needs workers of pytest-xdist",
+    "execution.variables": "tests/execution/test_child_processes.py: it is about what a child process finds",
+    "plugin.findings": "tests/options/test_json.py and test_table.py: by what a session says",
+    "plugin.fixture": "tests/options/: by the tests of users",
+    "plugin.hooks": "tests/options/: by the sessions of users",
+    "plugin.progress": "tests/options/test_progress.py: by what a session says",
+    "plugin.rootdir": "tests/options/test_rootdir.py: by a session's folder",
+    "render.budget_table": "tests/options/test_calibrate.py: by what a session says",
+    "render.comparison_words": "tests/options/test_compare.py and tests/study/test_comparison.py",
+    "render.forecast_table": "tests/execution/test_forecast.py, beside the numbers that it shows",
+    "store.baseline_files": "tests/plugin/test_baselines.py, beside what writes and reads them",
+    "store.record": "tests/store/test_run_store.py: a record comes back bit for bit",
+    "study.planned_study": "tests/execution/test_forecast.py, which makes them",
+    "zoo.layers": "tests/zoo/test_models.py: with the models made of them",
+    "zoo.resnet": "tests/zoo/test_models.py",
+    "zoo.shallow": "tests/zoo/test_models.py",
+    "zoo.shufflenet": "tests/zoo/test_models.py",
+    "zoo.vgg": "tests/zoo/test_models.py",
+}
+
+
+def without_tests_of_their_own(names: list[str]) -> set[str]:
+    """The modules that have no test file of their own name at the same place under tests/; not the front pages."""
+    files = [(name, *name.rpartition(".")[::2]) for name in names if path_of(name).name != "__init__.py"]
+    return {
+        name for name, room, noun in files if not ROOT.joinpath("tests", *room.split("."), f"test_{noun}.py").is_file()
+    }
+
+
+def test_every_module_has_tests_of_its_own_name() -> None:
+    assert without_tests_of_their_own(modules()) == set(TESTED_ELSEWHERE)
+
+
+def test_tests_that_are_elsewhere_are_there() -> None:
+    named = {file for where in TESTED_ELSEWHERE.values() for file in re.findall(r"tests/[\w/.]+", where)}
+    assert not {file for file in named if not (ROOT / file.rstrip(".")).exists()}
+
+
 # What a module may load
 
 
