@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from ..estimates.measures import Metric, check_metrics
 from ..protocol import NoiseProtocol
+from ..public import public
 from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
 from ..study.study import Judged, Study, check_runs, check_trace, fail_undecided, judge_only
@@ -124,6 +125,7 @@ class Session:
         return control
 
 
+@public
 def measure(
     task: Task | Callable[..., Any],
     protocol: NoiseProtocol,
@@ -147,6 +149,7 @@ def measure(
     return _study(task, protocol, labels, metrics, control, budget, session or _script_session(), stops_early=False)
 
 
+@public
 def check(
     task: Task | Callable[..., Any],
     protocol: NoiseProtocol,

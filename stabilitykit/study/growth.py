@@ -14,6 +14,7 @@ from ..estimates.estimate import Estimate
 from ..estimates.intervals import sd_estimate
 from ..estimates.measures import has_heavy_tails
 from ..estimates.metrics import central_range, runs_to_reach_inside, share_inside
+from ..public import public
 from ..store.record import RunRecord
 
 #: Rows of a printed table; epochs beyond are thinned, the later ones more.
@@ -37,6 +38,7 @@ class EpochSpread:
         return {"epoch": self.epoch, "sd": self.sd.to_json(), **finite}
 
 
+@public
 @dataclass(frozen=True)
 class Growth:
     """SD, mean and central 95 % range of a score after each epoch (Summers & Dinneen, figure 3, appendix C).

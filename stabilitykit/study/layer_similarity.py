@@ -17,6 +17,7 @@ from ..errors import TaskError
 from ..estimates.estimate import Estimate
 from ..estimates.intervals import pairwise_estimate
 from ..estimates.metrics.representation import FEWEST_EXAMPLES, CkaSum, packed_gram, spread_batches
+from ..public import public
 from ..store.record import RunRecord
 from ..training.data import Examples, Layout, examples_of
 from ..training.environment import resolve_device
@@ -32,6 +33,7 @@ _BATCH = 100
 _HELD_BYTES = 256 * 2**20
 
 
+@public
 @dataclass(frozen=True, eq=False, repr=False)
 class Similarity:
     """Linear CKA of each layer between all pairs of runs: 1 where a layer represents alike, but for rotation and scale.

@@ -17,6 +17,7 @@ from ..estimates.estimate import Estimate
 from ..estimates.measures import Measures, Metric
 from ..estimates.metrics import ensemble_of, vanilla_groups
 from ..protocol import NoiseProtocol
+from ..public import public
 from ..store.record import RunRecord
 from ..training.control import Control
 from ..training.task import Task
@@ -51,6 +52,7 @@ def judge_only(study: Study, gate: Budget | Sequence[RelativeGate]) -> None:
 Judged: TypeAlias = "Callable[[Study, Budget | Sequence[RelativeGate]], None]"
 
 
+@public
 @dataclass(frozen=True, eq=False, repr=False)
 class Study:
     """R records of one protocol on one task, and every number that follows from them.

@@ -21,10 +21,12 @@ from ..estimates.anova import (
 from ..estimates.estimate import Estimate
 from ..estimates.intervals import sd_estimate
 from ..estimates.measures import has_heavy_tails
+from ..public import public
 from ..training.task import content_digest
 from .study import Study, listed
 
 
+@public
 @dataclass(frozen=True)
 class VarianceComponents:
     """How much of a score's variance is the varying source's, the constant's, and neither's alone.
@@ -100,6 +102,7 @@ class VarianceComponents:
         return f"the SD {shown} on the constant of {held}: largest ratio of two {self.ratio}"
 
 
+@public
 def variance_components(studies: Iterable[Study], score: str) -> VarianceComponents:
     """Split the variance of a score over studies that differ only in the constants of held sources.
 
