@@ -40,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "plugin": {"protocol", "store", "estimates", "verdicts", "training", "render", "study", "execution"},
     "zoo": {"training"},
     "testing": {"protocol", "store", "estimates", "training", "study"},
-    "cli": {"_version", "store"},
+    "cli": {"_version", "store", "render"},
     "__main__": {"_version"},
     FRONT_PAGE: {"_version", "protocol", "store", "estimates", "verdicts", "training", "study", "execution"},
 }
