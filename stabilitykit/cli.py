@@ -13,6 +13,7 @@ from typing import Any
 
 from ._version import __version__
 from .errors import StoreError
+from .render.columns import aligned
 from .store.catalog import SHORT, Catalog, Entry, size_of, trained_at
 from .store.layout import ABOUT, sessions_folder
 from .store.pruning import Pruning, Removal
@@ -337,9 +338,7 @@ def _ago(then: float) -> str:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(*aligned(rows, "<" * len(rows[0])), sep="\n")
 
 
 if __name__ == "__main__":

@@ -20,19 +20,26 @@
     └── IncompleteStudyError   the session ended, or its time did, before all R runs were trained
 
 Each message says what was expected, what came (by name and value), why it matters and what to do next.
+
+The six that `stabilitykit` exports name it as their module. The others name this one, since the front page could not
+find them for pickle.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from .public import public
+
 PACKAGE = Path(__file__).parent  #: frames of code in here are ours, not the user's
 
 
+@public
 class StabilityError(Exception):
     """Root of the tree above."""
 
 
+@public
 class UsageError(StabilityError):
     """The question cannot be answered as it was asked."""
 
@@ -69,10 +76,12 @@ class StoreError(StabilityError):
     """The run store cannot be written, or was written by a version with another format."""
 
 
+@public
 class IsolationError(StabilityError):
     """The same plan, trained twice, gave different bits: some source is not under control."""
 
 
+@public
 class RunsFailedError(StabilityError):
     """At least one run raised, gave a wrong output or a non-finite one; a study is never computed without it."""
 
@@ -81,6 +90,7 @@ class IncompleteStudyError(StabilityError):
     """Runs are missing, and nobody is to train them now; the finished ones are kept, and the next session goes on."""
 
 
+@public
 class BudgetExceededError(StabilityError, AssertionError):
     """The models differ by more than the budget accepts, or nobody can tell yet that they do not."""
 
@@ -89,5 +99,6 @@ class SelfTestError(StabilityError, AssertionError):
     """A fault that was planted into a copy of a study left its gate green: the gate cannot fire."""
 
 
+@public
 class BaselineExceededError(StabilityError, AssertionError):
     """The mean got worse, or the spread larger, than in the baseline that the study was held against."""

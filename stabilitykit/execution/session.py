@@ -13,6 +13,7 @@ from typing import Any
 
 from ..estimates.measures import Metric
 from ..protocol import NoiseProtocol
+from ..public import public
 from ..store.key import key_of, protocol_ingredients
 from ..store.layout import STORE, tasks_folder
 from ..store.record import RunRecord
@@ -180,6 +181,7 @@ class Session:
         return control
 
 
+@public
 def measure(
     task: Task | Callable[..., Any],
     protocol: NoiseProtocol,
@@ -208,6 +210,7 @@ def measure(
     return (session or _script_session()).answer(question)
 
 
+@public
 def check(
     task: Task | Callable[..., Any],
     protocol: NoiseProtocol,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..estimates.estimate import Estimate
+from .columns import aligned
 from .study_table import short_name
 
 Summary = Mapping[str, Any]
@@ -58,9 +59,7 @@ def comparison_table(summary: Summary) -> list[str]:
     ]
     if summary["churn"] is not None:
         rows.append(["churn between them %", "", "", _number(summary["churn"]), ""])
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    align = "<>><<"
-    return ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths, strict=True)).rstrip() for row in rows]
+    return aligned(rows, "<>><<")
 
 
 def _named(side: Summary) -> str:

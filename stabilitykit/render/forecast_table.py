@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .columns import aligned
 from .study_table import short_name
 
 Plan = Mapping[str, Any]
@@ -30,14 +31,7 @@ _UNDER = ("", "", "", "", "fixed R", "R_max", "", "at 0.5 / 1 / 2 x", "1.25 / 1.
 def plan_table(plans: Sequence[Plan]) -> list[str]:
     """Return the lines of a table with one row a limit of each study, what it assumes, and what the session costs."""
     rows = [row for plan in plans for row in _rows(plan)]
-    widths = [max(len(row[i]) for row in (_TITLES, _UNDER, *rows)) for i in range(len(_TITLES))]
-    align = ["<", "<", "<", *[">"] * (len(_TITLES) - 3)]
-    table = [_line(row, align, widths) for row in (_TITLES, _UNDER, *rows)]
-    return [*table, "", *_notes(plans), _total(plans)]
-
-
-def _line(row: Sequence[str], align: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths, strict=True)).rstrip()
+    return [*aligned([_TITLES, _UNDER, *rows], "<<<>>>>>>>"), "", *_notes(plans), _total(plans)]
 
 
 def _rows(plan: Plan) -> list[list[str]]:

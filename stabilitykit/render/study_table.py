@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .columns import aligned
+
 Summary = Mapping[str, Any]
 
 #: Column titles and how to fill them, for classification, regression and language models.
@@ -101,9 +103,7 @@ def _table(
     titles = ["test", "varies", "runs", *(title for title, _ in columns), *extra, "verdict"]
     keys = [*(key for _, key in columns), *extra]
     rows = [titles] + [[names[_key(summary)], *_row(keys, summary)] for summary in summaries]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(titles))]
-    align = ["<", "<", *[">"] * (len(titles) - 3), "<"]
-    return ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths, strict=True)).rstrip() for row in rows]
+    return aligned(rows, f"<<{'>' * (len(titles) - 3)}<")
 
 
 def _custom(summaries: Sequence[Summary], shown: set[str]) -> list[str]:

@@ -23,6 +23,7 @@ from ..estimates.differences import (
     spread_ratio,
 )
 from ..estimates.metrics import IGNORED_LABEL, disagreement, percent_right, rmse, spearman
+from ..public import public
 from ..render.comparison_words import comparison_table, conclusion
 from .study import Study, check_is_study
 
@@ -182,6 +183,7 @@ class Side:
         return {name: _finite(value) for name, value in vars(self).items()}
 
 
+@public
 @dataclass(frozen=True, repr=False)
 class Comparison:
     """A candidate against a baseline: is it better, does it vary more, and on what do the two differ?
@@ -322,6 +324,7 @@ class Comparison:
         return difference.is_less if self.metric == "accuracy" else difference.is_more
 
 
+@public
 def compare(baseline: Study, candidate: Study, *, alpha: float = 0.05) -> Comparison:
     """Return the `Comparison` of two studies of one test set; see `Comparison.between`."""
     return Comparison.between(baseline, candidate, alpha=alpha)

@@ -11,11 +11,13 @@ from typing import Any
 
 from ..errors import ProtocolError, StabilityError
 from ..protocol import NoiseProtocol
+from ..public import public
 from ..store.record import RunRecord
 
 _UNITS = {"accuracy": "points", "cross_entropy": "nats"}
 
 
+@public
 @dataclass(frozen=True)
 class ConditionNumber:
     """A lower bound of the condition number of training, ‖δf‖ / ‖δx‖: x the initial weights, f a score of the model.

@@ -14,6 +14,7 @@ from ..errors import BudgetError, TaskError
 from ..estimates.estimate import Estimate
 from ..estimates.intervals import ChiSquare
 from ..estimates.ratios import Ratio, is_spread, spread_of
+from ..public import public
 from ..verdicts.limits import MOST_RUNS, WORST_FIRST, Outcome, advice
 from .study import Study, listed
 
@@ -124,6 +125,7 @@ class MeasureLikeness:
         return self._decide(ratio.after(runs) for ratio in self.ratios.values()) is not Outcome.UNDECIDED
 
 
+@public
 @dataclass(frozen=True)
 class Likeness:
     """Whether several studies vary alike: no two differ by more than a factor in any of the measures.
@@ -182,6 +184,7 @@ class Likeness:
         return "\n".join([*(line for of in worst_first for line in _lines(of)), self.error_rates])
 
 
+@public
 def alike(
     studies: Iterable[Study],
     within: float = 2.0,

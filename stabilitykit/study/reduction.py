@@ -15,12 +15,14 @@ from ..estimates.estimate import IDENTICAL_RUNS, Estimate
 from ..estimates.intervals import Floats
 from ..estimates.measures import Measures
 from ..estimates.ratios import Ratio, spread_of
+from ..public import public
 from ..verdicts.limits import MOST_RUNS, Outcome, advice
 
 #: Error rate of each bound, and of either verdict.
 _LEVEL = 0.05
 
 
+@public
 @dataclass(frozen=True)
 class Reduction:
     """Relative drops of the five measures of variability, with correlation taken as 1 - rho, and their mean.

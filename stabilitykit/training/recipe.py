@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from ..errors import TaskError
 from ..estimates.metrics import accuracy, cross_entropy, flatten_examples, rmse
 from ..protocol import NoiseProtocol, Source
+from ..public import public
 from .data import Data, Examples, Layout, check_data, examples_of, fetched, split_indices
 from .images import ImageViews
 from .run import Run, check_onset
@@ -24,6 +25,7 @@ from .streams import Stream
 from .task import Task, TrainingError, _as_labels, _sample, check_outputs, content_digest
 
 
+@public
 @dataclass(frozen=True, eq=False, repr=False)
 class Recipe(Task):
     """A model, its data and its settings: the loop is ours, so every source can be isolated.

@@ -11,12 +11,14 @@ from types import MappingProxyType
 
 from ..errors import BudgetError
 from ..estimates.estimate import Estimate
+from ..public import public
 from .limits import WORST_FIRST, FailedRuns, Judgement, Limit, Outcome, Scale
 
 #: What explains a spread, and is known too badly from few runs to be judged by.
 _DIAGNOSIS = frozenset({"training_sd"})
 
 
+@public
 @dataclass(frozen=True)
 class Verdict:
     """The judgements of a budget, in its order."""
@@ -47,6 +49,7 @@ class Verdict:
         )
 
 
+@public
 @dataclass(frozen=True, init=False, repr=False)
 class Budget:
     """The most spread between runs that is accepted, metric by metric; the least likeness, for a correlation.

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import ClassVar
 
 from ..estimates.estimate import Estimate, Pivot
+from ..public import public
 
 #: Measures of likeness: their limit is the least that is accepted, and 1 less the measure is what spreads.
 _AT_LEAST = frozenset({"correlation", "pearson"})
@@ -19,6 +20,7 @@ _RATIO_OF_SD, _RATIO_OF_PAIRS = 2.0, 1.25
 MOST_RUNS = 1000
 
 
+@public
 class Outcome(Enum):
     """What the runs say about a limit."""
 
