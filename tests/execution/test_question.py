@@ -10,7 +10,7 @@ from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.testing import FakeTask
 from stabilitykit.verdicts.budgets import Budget
 
-PROTOCOL = NoiseProtocol("init", runs=3)
+PROTOCOL, TOO_FEW = NoiseProtocol("init", runs=3), NoiseProtocol("init", runs=2)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ PROTOCOL = NoiseProtocol("init", runs=3)
         ({"budget": 0.3}, BudgetError),
         ({"budget": Budget(f1_sd=1.0)}, BudgetError),
         (
-            {"protocol": NoiseProtocol("init", runs=2), "budget": Budget(accuracy_sd=9), "stops_early": True},
+            {"protocol": TOO_FEW, "budget": Budget(accuracy_sd=9), "stops_early": True},
             ConfigError,
         ),
         ({"task": lambda run: None}, TaskError),
@@ -37,7 +37,7 @@ def test_a_wrong_question_cannot_be_made(more, error):
 
 def test_two_runs_are_enough_where_the_study_does_not_stop_early():
     budget = Budget(accuracy_sd=9)
-    assert Question.of(FakeTask(), NoiseProtocol("init", runs=2), budget=budget).budget == budget
+    assert Question.of(FakeTask(), TOO_FEW, budget=budget).budget == budget
 
 
 def test_the_names_of_its_measures_are_known_before_anything_trains():
