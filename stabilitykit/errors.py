@@ -27,16 +27,60 @@ find them for pickle.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from .public import public
 
 PACKAGE = Path(__file__).parent  #: frames of code in here are ours, not the user's
 
+#: Writes a setting, by its name and the value that it should have, as the reader of the text can set it.
+Spelling: TypeAlias = Callable[[str, object], str]
+
+
+def _as_argument(name: str, value: object) -> str:
+    return name if value is None else f"{name}={value}"
+
+
+_spellings: list[Spelling] = [_as_argument]  #: the last one holds
+
+
+def setting(name: str, value: object = None) -> str:
+    """Write a setting, which has the name of a field of `StabilityConfig`: in a script ``runs=10``.
+
+    >>> undo = spell_settings(lambda name, value: f"{name.upper()} to {value}")
+    >>> setting("runs", 10)
+    'RUNS to 10'
+    >>> undo()
+    """
+    return _spellings[-1](name, value)
+
+
+def spell_settings(spelling: Spelling) -> Callable[[], None]:
+    """Let all texts write settings by ``spelling``, as the pytest plugin does; return what undoes that."""
+    _spellings.append(spelling)
+    return functools.partial(_spellings.remove, spelling)
+
 
 @public
 class StabilityError(Exception):
-    """Root of the tree above."""
+    """Root of the tree above; ``advice`` are the settings that help, by name, which the message ends with.
+
+    >>> BudgetError("Expected 3 runs or more but got 2.", runs=10).advice
+    {'runs': 10}
+    """
+
+    def __init__(self, message: str = "", **advice: object) -> None:
+        super().__init__(message)
+        self.advice = advice
+
+    def __str__(self) -> str:
+        """Return the message, with the advice as the reader can follow it."""
+        if not self.advice:
+            return super().__str__()
+        return f"{super().__str__()} Set {' '.join(setting(name, value) for name, value in self.advice.items())}."
 
 
 @public

@@ -243,7 +243,6 @@ def test_a_circle_and_an_arrow_upward_are_found() -> None:
 TESTED_ELSEWHERE = {
     "_version": "nothing to test: one line",
     "__main__": "tests/options/test_plan.py: by what the command prints",
-    "errors": "with whatever raises them",
     "execution.preload": "tests/execution/test_child_processes.py: it is what their server loads",
     "execution.session": "tests/study/test_study.py: by the studies that it makes",
     "execution.sharing": "tests/options/test_sharing.py: it needs workers of pytest-xdist",

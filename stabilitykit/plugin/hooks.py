@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from ..errors import PACKAGE, BaselineExceededError, BudgetError, StabilityError, UsageError
+from ..errors import PACKAGE, BaselineExceededError, BudgetError, StabilityError, UsageError, spell_settings
 from ..execution.stop import Stop
 from ..store.layout import STORE, format_file, session_folder
 from .findings import STUDIES, Findings, pack
-from .options import BUDGETS, OPTIONS, MarkerConfig, StabilityConfig
+from .options import BUDGETS, OPTIONS, MarkerConfig, StabilityConfig, check_baselines, spelled
 from .progress import ProgressLines
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Turn the options into one value, and register the plugins that use it."""
+    config.add_cleanup(spell_settings(spelled))
     config.addinivalue_line(
         "markers",
         "stability(runs=N, vary='init'): R and what varies, for the studies of this test that do not say so themselves",
@@ -70,8 +71,6 @@ def pytest_configure(config: pytest.Config) -> None:
         except UsageError as error:
             raise pytest.UsageError(str(error)) from None
     if not plugin.is_worker and (values.save or values.compare):
-        from ..store.baseline_files import check_baselines
-
         try:
             check_baselines(plugin.store, save=values.save, compare=values.compare, update=values.update)
         except UsageError as error:

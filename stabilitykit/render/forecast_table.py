@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..errors import setting
 from .columns import aligned
 from .study_table import short_name
 
@@ -110,7 +111,7 @@ def _warnings(plan: Plan) -> Iterable[str]:
         more = (
             f"no number of runs that can be trained leaves nothing open: raise ratio={limit['ratio']:g}"
             if needed is None
-            else f"--stability-runs {needed} leaves nothing open"
+            else f"{setting('runs', needed)} leaves nothing open"
         )
         yield (
             f"{plan['runs']} runs are too few for {limit['metric']}: UNDECIDED in {100 * worst['undecided']:.0f} % of "

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, StoreError
+from ..errors import StoreError
 from .atomic_files import read_json
 from .layout import baselines_folder
 from .ownership import check_form
@@ -63,12 +63,14 @@ class BaselineFiles:
         try:
             if header is None or header["format"] != FORMAT:
                 raise ValueError(f"it is torn, or not of format {FORMAT}")
-            content = self._sealed.read_array(_stem(test, call), ".npy", header["array"]["sha256"])
+            content = self._sealed.read_array(header["array"]["file"], header["array"]["sha256"])
             return header, np.load(io.BytesIO(content), allow_pickle=False)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"Expected a study of {test} in the baseline {self.name!r} but {place} cannot be used: {error}. Keep "
-                f"the baseline anew with --stability-save {self.name} --stability-update."
+                f"the baseline anew.",
+                save=self.name,
+                update=True,
             ) from error
 
     def write(self, test: str, call: int, header: Mapping[str, Any], answers: np.ndarray[Any, Any]) -> None:
@@ -90,26 +92,6 @@ class BaselineFiles:
         """Return which session kept a study; None where there is none."""
         header = read_json(self._sealed.place(_stem(test, call)))
         return None if header is None else str(header.get("session"))
-
-
-def check_baselines(store: Path, *, save: str | None, compare: str | None, update: bool) -> None:
-    """Raise `ConfigError` for a baseline that is not there, or one that would be replaced without being asked."""
-    if save is not None and save == compare:
-        raise ConfigError(
-            f"Expected --stability-save and --stability-compare to name two baselines but both name {save!r}: a study "
-            f"would be held against itself when its test is run again. Compare first, then save."
-        )
-    if compare is not None and not BaselineFiles(store, compare).exists():
-        names = ", ".join(baseline.name for baseline in BaselineFiles.all(store)) or "none"
-        raise ConfigError(
-            f"Expected --stability-compare to name a baseline but {store} has no {compare!r}. There are: {names}. Keep "
-            f"one with --stability-save {compare} on the commit to compare with."
-        )
-    if save is not None and not update and BaselineFiles(store, save).exists():
-        raise ConfigError(
-            f"Expected --stability-save to name a new baseline but {store} has {save!r}. Choose another name, or "
-            f"replace the studies of this session in it with --stability-update."
-        )
 
 
 def _stem(test: str, call: int) -> str:

@@ -5,8 +5,6 @@
     STEM.json             exists exactly when the whole is there
     STEM.<sha>.npy        an array of it; <sha> is the beginning of the digest in the header
     STEM.<sha>.safetensors
-
-A header never leads to a file of another stem, since the names of its arrays follow from their digests.
 """
 
 from __future__ import annotations
@@ -60,9 +58,8 @@ class SealedFiles:
             draft.put()
             return True
 
-    def read_array(self, stem: str, suffix: str, digest: str, hashed: bytes = b"") -> bytes:
+    def read_array(self, name: str, digest: str, hashed: bytes = b"") -> bytes:
         """Return the content of an array. Raises ValueError if it is not what was written, OSError if unreadable."""
-        name = array_name(stem, suffix, digest)
         content = (self.folder / name).read_bytes()
         if hashlib.sha256(hashed + content).hexdigest() != digest:
             raise ValueError(f"{name} has other bytes than were written")

@@ -124,7 +124,7 @@ class Prefixes:
             return {}, "the header does not describe a state", b""
         name = array_name(_stem(epoch), ".safetensors", digest)
         try:
-            return header, "", self._sealed.read_array(_stem(epoch), ".safetensors", digest, _hashed(header["state"]))
+            return header, "", self._sealed.read_array(name, digest, _hashed(header["state"]))
         except ValueError:
             return {}, f"{name} or its header has other bytes than were written", b""
         except OSError as error:

@@ -66,9 +66,10 @@ class Budget:
     Budget(accuracy_sd=0.3, disagreement=11.0)
     >>> from stabilitykit.estimates.intervals import sd_estimate
     >>> spread = sd_estimate([90.1, 90.9, 89.9, 90.2, 90.3])
-    >>> print(Budget(accuracy_sd=0.30).judge({"accuracy_sd": spread}).summary())  # doctest: +NORMALIZE_WHITESPACE
+    >>> verdict = Budget(accuracy_sd=0.30).judge({"accuracy_sd": spread})
+    >>> print(verdict.summary())  # doctest: +NORMALIZE_WHITESPACE, +ELLIPSIS
     UNDECIDED  accuracy_sd 0.38 [0.24, 0.89] points over 5 runs is neither shown to be beyond the budget of 0.3 points
-      nor to be below 0.6 points; about 12 runs would settle it: --stability-runs 12.
+      nor to be below 0.6 points; about 12 runs would settle it: ...
     """
 
     _limits: tuple[Limit, ...]

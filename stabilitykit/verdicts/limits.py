@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
+from ..errors import setting
 from ..estimates.estimate import Estimate, Pivot
 from ..public import public
 
@@ -253,7 +254,7 @@ def advice(runs: int | None, roughly: str = "about", of: str = "") -> str:
     """Say how many runs (and ``of`` what) would settle what is UNDECIDED; None are more than anybody trains."""
     if runs is None:
         return f"not even {MOST_RUNS} runs would settle it, so move the budget"
-    return f"{roughly} {runs} runs would settle it: --stability-runs {runs}{of}"
+    return f"{roughly} {runs} runs would settle it: {setting('runs', runs)}{of}"
 
 
 def _after(estimate: Estimate, pivot: Pivot, runs: int) -> Estimate:

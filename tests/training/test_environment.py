@@ -122,6 +122,6 @@ def test_one_worker_too_many_is_told_what_to_ask_for() -> None:
     with pytest.raises(ConfigError) as refusal:
         device_of(2, ["cuda:0", "cuda:1"])
     assert str(refusal.value) == (
-        "Expected at most 2 workers, 1 for each of cuda:0, cuda:1, but this is number 3. Ask for -n 2, or let more "
-        "workers share a device with --stability-workers-per-device 2, if its memory holds as many trainings."
+        "Expected at most 2 workers, 1 for each of cuda:0, cuda:1, but this is number 3. Start no more than 2, or "
+        "let more workers share a device, if its memory holds as many trainings. Set --stability-workers-per-device 2."
     )
