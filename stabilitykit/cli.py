@@ -13,8 +13,9 @@ from typing import Any
 
 from ._version import __version__
 from .errors import StoreError
-from .store.byte_locks import ByteLocks
+from .render.columns import aligned
 from .store.catalog import SHORT, Catalog, Entry, size_of, trained_at
+from .store.layout import ABOUT, sessions_folder
 from .store.pruning import Pruning, Removal
 
 OK, BAD, USAGE = 0, 1, 2
@@ -94,7 +95,7 @@ def _size(catalog: Catalog, asked: argparse.Namespace) -> int:
         "experiments": sum(entry.bytes for entry in entries),
         "old": sum(size_of(entry.files.old) for entry in entries if entry.files.old.is_dir()),
         "baselines": sum(size_of(baseline.folder) for baseline in catalog.baselines()),
-        "sessions": size_of(catalog.folder / "sessions"),
+        "sessions": size_of(sessions_folder(catalog.folder)),
         "other_formats": sum(map(size_of, catalog.other_formats())),
     }
     if asked.json:
@@ -178,7 +179,7 @@ def _verify(catalog: Catalog, asked: argparse.Namespace) -> int:
     for entry in entries:
         if entry.about_is_torn:
             torn += 1
-            print(f"{entry.key[:SHORT]} is bad: experiment.json is torn. The next session that trains it mends that.")
+            print(f"{entry.key[:SHORT]} is bad: {ABOUT} is torn. The next session that trains it mends that.")
         for index in entry.files.indices():
             runs += 1
             # Twice: a session that trains all anew may have replaced it between the header and the array.
@@ -200,7 +201,7 @@ def _verify(catalog: Catalog, asked: argparse.Namespace) -> int:
 
 
 def _move_away(entry: Entry, index: int) -> str:
-    locks = ByteLocks.at(entry.folder / "claims.lock")
+    locks = entry.claims.locks
     if not locks.acquire(index):
         return "Left alone: it is being trained again."
     try:
@@ -337,9 +338,7 @@ def _ago(then: float) -> str:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print(*aligned(rows, "<" * len(rows[0])), sep="\n")
 
 
 if __name__ == "__main__":

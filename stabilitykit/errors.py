@@ -20,19 +20,70 @@
     └── IncompleteStudyError   the session ended, or its time did, before all R runs were trained
 
 Each message says what was expected, what came (by name and value), why it matters and what to do next.
+
+The six that `stabilitykit` exports name it as their module. The others name this one, since the front page could not
+find them for pickle.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
+
+from .public import public
 
 PACKAGE = Path(__file__).parent  #: frames of code in here are ours, not the user's
 
+#: Writes a setting, by its name and the value that it should have, as the reader of the text can set it.
+Spelling: TypeAlias = Callable[[str, object], str]
 
+
+def _as_argument(name: str, value: object) -> str:
+    return name if value is None else f"{name}={value}"
+
+
+_spellings: list[Spelling] = [_as_argument]  #: the last one holds
+
+
+def setting(name: str, value: object = None) -> str:
+    """Write a setting, which has the name of a field of `StabilityConfig`: in a script ``runs=10``.
+
+    >>> undo = spell_settings(lambda name, value: f"{name.upper()} to {value}")
+    >>> setting("runs", 10)
+    'RUNS to 10'
+    >>> undo()
+    """
+    return _spellings[-1](name, value)
+
+
+def spell_settings(spelling: Spelling) -> Callable[[], None]:
+    """Let all texts write settings by ``spelling``, as the pytest plugin does; return what undoes that."""
+    _spellings.append(spelling)
+    return functools.partial(_spellings.remove, spelling)
+
+
+@public
 class StabilityError(Exception):
-    """Root of the tree above."""
+    """Root of the tree above; ``advice`` are the settings that help, by name, which the message ends with.
+
+    >>> BudgetError("Expected 3 runs or more but got 2.", runs=10).advice
+    {'runs': 10}
+    """
+
+    def __init__(self, message: str = "", **advice: object) -> None:
+        super().__init__(message)
+        self.advice = advice
+
+    def __str__(self) -> str:
+        """Return the message, with the advice as the reader can follow it."""
+        if not self.advice:
+            return super().__str__()
+        return f"{super().__str__()} Set {' '.join(setting(name, value) for name, value in self.advice.items())}."
 
 
+@public
 class UsageError(StabilityError):
     """The question cannot be answered as it was asked."""
 
@@ -69,10 +120,12 @@ class StoreError(StabilityError):
     """The run store cannot be written, or was written by a version with another format."""
 
 
+@public
 class IsolationError(StabilityError):
     """The same plan, trained twice, gave different bits: some source is not under control."""
 
 
+@public
 class RunsFailedError(StabilityError):
     """At least one run raised, gave a wrong output or a non-finite one; a study is never computed without it."""
 
@@ -81,6 +134,7 @@ class IncompleteStudyError(StabilityError):
     """Runs are missing, and nobody is to train them now; the finished ones are kept, and the next session goes on."""
 
 
+@public
 class BudgetExceededError(StabilityError, AssertionError):
     """The models differ by more than the budget accepts, or nobody can tell yet that they do not."""
 
@@ -89,5 +143,6 @@ class SelfTestError(StabilityError, AssertionError):
     """A fault that was planted into a copy of a study left its gate green: the gate cannot fire."""
 
 
+@public
 class BaselineExceededError(StabilityError, AssertionError):
     """The mean got worse, or the spread larger, than in the baseline that the study was held against."""

@@ -10,11 +10,13 @@ from enum import Enum
 from typing import Literal, TypeAlias
 
 from .errors import PerturbationError, ProtocolError
+from .public import public
 
 #: Seeds are 32 bits wide: the most that every generator takes (numpy's legacy one, and torch's on a CPU, use no more).
 _SEEDS = 2**32
 
 
+@public
 class Source(Enum):
     """A cause of nondeterminism that has a seed of its own (Summers & Dinneen, section 3)."""
 
@@ -69,6 +71,7 @@ def _unknown(name: object, vary: object) -> str:
     )
 
 
+@public
 @dataclass(frozen=True)
 class Perturbation:
     """One weight moved once, right after initialisation.
@@ -179,6 +182,7 @@ class Onset:
     before: RunPlan  #: of the epochs before, the same in every run
 
 
+@public
 @dataclass(frozen=True)
 class NoiseProtocol:
     """Which sources vary over how many runs, and which weight is moved (Summers & Dinneen, section 3.1).

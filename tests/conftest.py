@@ -14,6 +14,7 @@ import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
+from stabilitykit.cli import main
 from stabilitykit.execution.question import Question
 from stabilitykit.execution.session import Session, measure
 from stabilitykit.execution.where import Where
@@ -22,6 +23,7 @@ from stabilitykit.store.run_store import RunStore
 from stabilitykit.study.study import Study
 from stabilitykit.training.recipe import Recipe
 from tests.seeds import BASE_SEED
+from tests.store.two_experiments import experiment_folder, fill, record
 from tests.store_names import session_id
 
 # How long an example takes depends on what else the machine does.
@@ -138,3 +140,59 @@ def recipe_of(model: Callable[[], nn.Module], data: tuple[Tensor, Tensor], lr: f
         optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9),
         **options,
     )
+
+
+# A store with two experiments, and the command on it
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from stabilitykit.store.run_store import Experiment
+claim = Experiment(Path(sys.argv[1]), "busy", {}, worker="gw7", reuse=False).claim(int(sys.argv[2]))
+print(claim.index, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A store with two experiments: "ab12cd..." has run 0 and a failed run 1, "ab34ef..." has run 0 of yesterday."""
+    store = RunStore(tmp_path / ".stabilitykit", session_id("one"), worker="gw1")
+    fill(store, "ab12cd" + "0" * 26, "digits", [record(0), record(1, status="failed", error="Traceback: boom")])
+    fill(store, "ab34ef" + "0" * 26, "mlp", [record(0, perturbation={"parameter": "fc.weight", "old": 1.0})])
+    store.end_session()
+    return store
+
+
+@pytest.fixture
+def carry_out(stored, capsys):
+    """Carry out a command on the store, and give its exit code, what it wrote, and what it complained of."""
+
+    def run(*arguments, at=None):
+        try:
+            code = main(["--store", str(at or stored.folder), *arguments])
+        except SystemExit as exit_:
+            code = exit_.code
+        written = capsys.readouterr()
+        return code, written.out, written.err
+
+    return run
+
+
+@pytest.fixture
+def hold(stored):
+    """Start a process that trains a run of an experiment for ever."""
+    children = []
+
+    def train(key, index):
+        command = [sys.executable, "-c", HOLD, str(experiment_folder(stored, key)), str(index)]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        children.append(child)
+        assert child.stdout.readline() == f"{index}\n"
+        return child
+
+    yield train
+    for child in children:
+        child.kill()
+        child.communicate()

@@ -104,6 +104,70 @@ def test_lint_environment_of_tox_has_the_ruff_of_the_dev_extra() -> None:
     assert wanted == re.findall(r"ruff[><=~!]\S*", (ROOT / "tox.ini").read_text(encoding="utf-8"))
 
 
+# The contributor's door
+
+
+def contributing() -> str:
+    return (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_the_commands_for_contributors_are_those_of_readme_and_tox() -> None:
+    (block,) = re.findall(r"^```bash\n(.*?)^```$", contributing(), flags=re.MULTILINE | re.DOTALL)
+    environment, tests, style, types = block.splitlines()
+    assert environment == readme_block("main").partition(" && .venv/bin/pytest")[0].replace("[test]", "[dev]")
+    assert f"`{tests}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+    tox = (ROOT / "tox.ini").read_text(encoding="utf-8")
+    lint = tox.partition("[testenv:lint]")[2].partition("commands =\n")[2].partition("\n\n")[0]
+    assert style.replace(".venv/bin/", "").split(" && ") == [line.strip() for line in lint.splitlines()]
+    assert f"commands = {types.removeprefix('.venv/bin/')} {{posargs}}\n" in tox
+
+
+def test_a_commit_is_checked_by_the_commands_for_contributors() -> None:
+    """They are the environment's own tools: a version in this file would be one more to keep equal."""
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    *commands, subject = re.findall(r"^ +entry: (.*)$", hooks, flags=re.MULTILINE)
+    assert commands
+    assert all(command in re.split(r"\n| && ", contributing()) for command in commands)
+    assert "rev:" not in hooks
+    assert "additional_dependencies" not in hooks
+    (most,) = re.findall(r"at most (\d+) characters", contributing())
+    pygrep = re.compile(subject, re.MULTILINE | re.DOTALL)
+    assert pygrep.search("x" * (int(most) + 1) + "\n\nbody")
+    assert not pygrep.search("x" * int(most) + "\n\n" + "body " * 30)
+
+
+@pytest.mark.parametrize(
+    "page", ["CONTRIBUTING.md", "README.md", "docs/README.md", "docs/architecture.md", "tests/README.md"]
+)
+def test_what_a_page_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [ROOT / page / ".." / link for link in re.findall(r"\]\(([^)#:]+)\)", text)]
+    files = [ROOT / name for name in re.findall(r"`((?:stabilitykit|tests|docs|benchmarks|scripts)/[\w./]+)`", text)]
+    assert not [str(path) for path in links + files if not path.resolve().exists()]
+
+
+def test_every_page_of_the_docs_is_in_their_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    assert {f"({page.name})" for page in (ROOT / "docs").glob("*.md")} - {"(README.md)"} == set(
+        re.findall(r"\(\w+\.md\)", index)
+    )
+
+
+def test_what_we_use_of_pytest_without_its_promise_is_listed() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `([\w.]+)` \| `(plugin/\w+\.py)` \|", page, flags=re.MULTILINE))
+    code = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "stabilitykit" / "plugin").glob("*.py")}
+    assert {name for name in listed if name.startswith("_pytest")} == {
+        f"{module}.{name}"
+        for text in code.values()
+        for module, names in re.findall(r"^ *from (_pytest[\w.]*) import ([\w, ]+)", text, flags=re.MULTILINE)
+        for name in re.split(r", *", names.strip())
+    }
+    assert not [name for name, file in listed.items() if name.rpartition(".")[2] not in code[Path(file).name]]
+    attributes = {name for text in code.values() for name in re.findall(r"(?<!self)(?<!cls)\.(_[a-z]\w*)", text)}
+    assert attributes <= {part for name in listed for part in name.split(".")}
+
+
 # The versions that are promised
 
 

@@ -14,13 +14,19 @@ from typing import NamedTuple
 
 import pytest
 
+import stabilitykit
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "stabilitykit"
 DRAWING = ROOT / "docs" / "architecture.md"
 FRONT_PAGE = "__init__"
 
-#: What each room imports of the others: a folder, or a module that lies beside the folders. `errors` is open to all.
+#: Every room may import these.
+OPEN = {"errors", "public"}
+
+#: What each room imports of the others: a folder, or a module that lies beside the folders.
 ROOMS: dict[str, set[str]] = {
+    "public": set(),
     "errors": set(),
     "_version": set(),
     "protocol": set(),
@@ -34,7 +40,7 @@ ROOMS: dict[str, set[str]] = {
     "plugin": {"protocol", "store", "estimates", "verdicts", "training", "render", "study", "execution"},
     "zoo": {"training"},
     "testing": {"protocol", "store", "estimates", "training", "study"},
-    "cli": {"_version", "store"},
+    "cli": {"_version", "store", "render"},
     "__main__": {"_version"},
     FRONT_PAGE: {"_version", "protocol", "store", "estimates", "verdicts", "training", "study", "execution"},
 }
@@ -45,6 +51,7 @@ LIGHT = (
     FRONT_PAGE,
     "_version",
     "errors",
+    "public",
     "store",
     "execution",
     "plugin",
@@ -54,6 +61,7 @@ LIGHT = (
     "plugin.findings",
     "plugin.progress",
     "plugin.rootdir",
+    "store.layout",
     "store.ownership",
     "plugin.hooks",
     "plugin.xdist",
@@ -153,7 +161,7 @@ def test_every_module_is_in_a_room() -> None:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_room_imports_only_rooms_that_it_may(room: str) -> None:
-    may = ROOMS[room] | {room, "errors"}
+    may = ROOMS[room] | {room, *OPEN}
     wrong = {
         f"{module}, line {i.line}: {i.module}"
         for module in modules()
@@ -194,17 +202,21 @@ def test_the_front_page_of_a_room_only_says_what_it_is(module: str) -> None:
         assert [type(node) for node in tree_of(module).body] == [ast.Expr]
 
 
+def drawing() -> str:
+    """The table of the rooms and their picture."""
+    (section,) = re.findall(r"^## The rooms$(.*?)(?=^## |\Z)", DRAWING.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    return str(section)
+
+
 def test_the_drawing_shows_the_rooms() -> None:
-    text = DRAWING.read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([\w.]+?)/?(?:\.py)?` \|[^|\n]*\|([^|\n]*)\|$", text, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `([\w.]+?)/?(?:\.py)?` \|[^|\n]*\|([^|\n]*)\|$", drawing(), flags=re.MULTILINE)
     drawn = {room: set(re.findall(r"[a-z]+", imports)) for room, imports in rows}
     shown = {room: {other for other in others if other != "_version"} for room, others in ROOMS.items()}
     assert drawn == {room: others for room, others in shown.items() if not room.startswith("_")}
 
 
 def test_the_arrows_of_the_drawing_are_the_imports_that_no_other_way_leads_to() -> None:
-    text = DRAWING.read_text(encoding="utf-8")
-    drawn = set(re.findall(r"^    (\w+) --> (\w+)$", text, flags=re.MULTILINE))
+    drawn = set(re.findall(r"^    (\w+) --> (\w+)$", drawing(), flags=re.MULTILINE))
     within = {room: others & BOXES for room, others in ROOMS.items() if room in BOXES}
     assert drawn == {(a, b) for a, others in within.items() for b in others if not reaches(within, others - {b}, b)}
 
@@ -222,6 +234,55 @@ def test_a_circle_and_an_arrow_upward_are_found() -> None:
         list(graphlib.TopologicalSorter(ROOMS | {"store": {"study"}}).static_order())
     assert reaches({"a": {"b"}, "b": {"c"}, "c": set()}, {"a"}, "c")
     assert not reaches({"a": {"b"}, "b": {"c"}, "c": set()}, {"c"}, "a")
+
+
+# Where the tests of a module are
+
+
+#: Modules without a test file of their own name, and where they are tested instead.
+TESTED_ELSEWHERE = {
+    "_version": "nothing to test: one line",
+    "__main__": "tests/options/test_plan.py: by what the command prints",
+    "execution.preload": "tests/execution/test_child_processes.py: it is what their server loads",
+    "execution.session": "tests/study/test_study.py: by the studies that it makes",
+    "execution.sharing": "tests/options/test_sharing.py: it needs workers of pytest-xdist",
+    "execution.where": "tests/training/test_environment.py: which device a slot has",
+    "execution.variables": "tests/execution/test_child_processes.py: it is about what a child process finds",
+    "plugin.findings": "tests/options/test_json.py and test_table.py: by what a session says",
+    "plugin.fixture": "tests/options/: by the tests of users",
+    "plugin.hooks": "tests/options/: by the sessions of users",
+    "plugin.progress": "tests/options/test_progress.py: by what a session says",
+    "plugin.rootdir": "tests/options/test_rootdir.py: by a session's folder",
+    "render.budget_table": "tests/options/test_calibrate.py: by what a session says",
+    "render.comparison_words": "tests/options/test_compare.py and tests/study/test_comparison.py",
+    "render.forecast_table": "tests/execution/test_forecast.py, beside the numbers that it shows",
+    "store.baseline_files": "tests/plugin/test_baselines.py, beside what writes and reads them",
+    "store.record": "tests/store/test_run_store.py: a record comes back bit for bit",
+    "study.journal": "tests/study/test_asserts.py and test_summary.py: by what is noted and told",
+    "study.planned_study": "tests/execution/test_forecast.py, which makes them",
+    "zoo.layers": "tests/zoo/test_models.py: with the models made of them",
+    "zoo.resnet": "tests/zoo/test_models.py",
+    "zoo.shallow": "tests/zoo/test_models.py",
+    "zoo.shufflenet": "tests/zoo/test_models.py",
+    "zoo.vgg": "tests/zoo/test_models.py",
+}
+
+
+def without_tests_of_their_own(names: list[str]) -> set[str]:
+    """The modules that have no test file of their own name at the same place under tests/; not the front pages."""
+    files = [(name, *name.rpartition(".")[::2]) for name in names if path_of(name).name != "__init__.py"]
+    return {
+        name for name, room, noun in files if not ROOT.joinpath("tests", *room.split("."), f"test_{noun}.py").is_file()
+    }
+
+
+def test_every_module_has_tests_of_its_own_name() -> None:
+    assert without_tests_of_their_own(modules()) == set(TESTED_ELSEWHERE)
+
+
+def test_tests_that_are_elsewhere_are_there() -> None:
+    named = {file for where in TESTED_ELSEWHERE.values() for file in re.findall(r"tests/[\w/.]+", where)}
+    assert not {file for file in named if not (ROOT / file.rstrip(".")).exists()}
 
 
 # What a module may load
@@ -286,7 +347,7 @@ def test_an_import_is_traced_to_its_module(module: str, line: str, expected: set
 def test_public_methods_say_what_they_do(module: str) -> None:
     """In place of ruff's D102: a method that overrides a described one inherits the description."""
     loaded = importlib.import_module("stabilitykit" if module == FRONT_PAGE else f"stabilitykit.{module}")
-    classes = [c for c in vars(loaded).values() if inspect.isclass(c) and c.__module__ == loaded.__name__]
+    classes = [c for c in vars(loaded).values() if inspect.isclass(c) and defined_in(c) == loaded.__name__]
     undescribed = [
         f"{cls.__qualname__}.{name}"
         for cls in classes
@@ -296,3 +357,9 @@ def test_public_methods_say_what_they_do(module: str) -> None:
         if not inspect.getdoc(getattr(cls, name))
     ]
     assert not undescribed
+
+
+def defined_in(cls: type) -> str:
+    """The module of a class, public ones too, which say that they are of `stabilitykit`."""
+    home = stabilitykit._MODULE_OF.get(cls.__name__) if cls.__module__ == "stabilitykit" else None
+    return f"stabilitykit.{home}" if home else cls.__module__

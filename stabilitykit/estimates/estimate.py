@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from ..public import public
+
 #: The method of an estimate over runs that are all equal: there is no spread to make an interval of.
 IDENTICAL_RUNS = "identical runs"
 
@@ -26,6 +28,7 @@ class Pivot(Protocol):
         ...
 
 
+@public
 @dataclass(frozen=True)
 class Estimate:
     """A statistic of R runs, with a bound on either side.

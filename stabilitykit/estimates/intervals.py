@@ -166,7 +166,8 @@ def _of_runs(values: npt.ArrayLike) -> Floats:
     if len(values) < 2:
         raise ProtocolError(
             f"Expected runs >= 2 but got runs={len(values)}. A spread is between runs, so it needs two; ten is a usual "
-            "start: --stability-runs 10."
+            "start.",
+            runs=10,
         )
     return values
 

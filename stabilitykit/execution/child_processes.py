@@ -27,6 +27,7 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 
 from ..protocol import RunPlan
+from ..store.layout import task_log
 from ..store.ownership import remove
 from ..store.record import RunRecord
 from ..training.trainer import Trainer
@@ -67,7 +68,7 @@ class ChildProcesses(Executor):
         self._free = list(devices)  #: a device that two children may share is there twice
         self._payload = Payload(trainer, rootdir)
         self._method, self._context = method, _context_of(method)
-        self._log = folder / f"{os.getpid()}-{id(self):x}.log"
+        self._log = task_log(folder, id(self))
 
     def start(self, plan: RunPlan, *, log: str, attempt: int = 1) -> Training:
         device = self._free.pop(0)

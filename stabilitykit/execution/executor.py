@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NamedTuple, TypeAlias
 
-from ..errors import ConfigError
+from ..errors import ConfigError, setting
 from ..protocol import RunPlan
 from ..store.record import RunRecord
 from ..training.trainer import RunTimeout, Trainer, traceback_of
@@ -95,7 +95,7 @@ class InProcess(Executor):
 
 def timed_out(plan: RunPlan, limit: float | None, seconds: float, where: str = "") -> RunRecord:
     """Return the record of a run that took longer than ``limit`` seconds; ``where`` is its stack at that time."""
-    error = f"the run had not ended after {limit:g} s, which --stability-run-timeout allows{where}"
+    error = f"the run had not ended after {limit:g} s, which {setting('run_timeout')} allows{where}"
     return RunRecord(index=plan.index, seeds=plan.seeds, status="timeout", seconds=seconds, error=error)
 
 
@@ -121,8 +121,9 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         handler = signal.signal(signal.SIGALRM, ring)
     except ValueError:
         raise ConfigError(
-            "Expected --stability-run-timeout to be used in the main thread, but the training runs in another one, "
-            "which no signal reaches. Use --stability-isolation process, where a child can be ended from anywhere."
+            f"Expected {setting('run_timeout')} to be used in the main thread, but the training runs in another one, "
+            f"which no signal reaches. Train in child processes, which can be ended from anywhere.",
+            isolation="process",
         ) from None
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:

@@ -13,7 +13,7 @@ from ..estimates.measure_kinds import FLOOR, kind_of
 from ..estimates.measures import Measures
 from ..estimates.ratios import spread_of
 from ..store.catalog import Catalog, Entry
-from ..store.run_files import FORMAT
+from ..store.layout import experiment_folder
 from ..store.run_store import RunStore
 from ..verdicts.budgets import Budget, Verdict
 from ..verdicts.power import cv_of, most_runs_needed, prospects, runs_needed
@@ -125,7 +125,7 @@ class Forecast:
 
     @property
     def _entry(self) -> Entry:
-        return Entry(self.store.folder / f"v{FORMAT}" / self.asked.key)
+        return Entry(experiment_folder(self.store.folder, self.asked.key))
 
 
 def summarize_plan(forecast: Forecast, test: str, workers: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from ..errors import StoreError
 from ..store.byte_locks import ByteLocks
+from ..store.layout import file_of_test, owners_lock
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Board:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._owners = ByteLocks.at(folder / "owners.lock")
+            self._owners = ByteLocks.at(owners_lock(folder))
         except OSError as error:
             raise StoreError(
                 f"Expected to write {folder} but got: {error}. The workers of a session find each other there; make "
@@ -51,7 +52,7 @@ class Board:
     def owning(self, test: int) -> Iterator[None]:
         """Be the owner of a test for a block, and mark it done after."""
         acquired = self._owners.acquire(test)  # False under --dist each, where every worker runs every test
-        (self.folder / f"{test}.begun").touch()
+        file_of_test(self.folder, test, "begun").touch()
         try:
             yield
         finally:
@@ -77,11 +78,11 @@ class Board:
 
     def dispute(self, test: int) -> None:
         """Tell the owner of a test that another worker made a different task of it."""
-        (self.folder / f"{test}.disputed").touch()
+        file_of_test(self.folder, test, "disputed").touch()
 
     def is_disputed(self, test: int) -> bool:
         """Whether a helper made a different task of the test."""
-        return (self.folder / f"{test}.disputed").exists()
+        return file_of_test(self.folder, test, "disputed").exists()
 
     def announce(self, test: int, announcement: Announcement) -> None:
         """Tell the other workers of a study; telling again changes nothing."""
@@ -98,10 +99,10 @@ class Board:
         return list(dict.fromkeys(Announcement(**json.loads(line)) for line in lines))
 
     def _done_file(self, test: int) -> Path:
-        return self.folder / f"{test}.done"
+        return file_of_test(self.folder, test, "done")
 
     def _settled_file(self, test: int, call: int) -> Path:
-        return self.folder / f"{test}.{call}.settled"
+        return file_of_test(self.folder, test, "settled", call)
 
     def _studies_file(self, test: int) -> Path:
-        return self.folder / f"{test}.studies"
+        return file_of_test(self.folder, test, "studies")

@@ -57,7 +57,8 @@ class Payload:
             self.close()
             raise StoreError(
                 f"Expected to write the task for child processes to {tempfile.gettempdir()} but got: {error}. Free "
-                f"space there, set TMPDIR to a folder that has some, or train without --stability-isolation."
+                f"space there, set TMPDIR to a folder that has some, or train in the test's own process.",
+                isolation="none",
             ) from error
         self._sha256 = hashlib.sha256(content).hexdigest()
 

@@ -13,8 +13,9 @@ from typing import TypeAlias
 
 from ..errors import IncompleteStudyError
 from ..protocol import RunPlan
+from ..store.claims import MOST_DEATHS, Claim, Running
 from ..store.record import RunRecord
-from ..store.run_store import MOST_DEATHS, Claim, Experiment, Running
+from ..store.run_store import Experiment
 from .executor import Died, Executor, Training
 from .stop import Stop
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from ..estimates.measures import Metric
 from ..protocol import NoiseProtocol
+from ..public import public
 from ..store.key import key_of, protocol_ingredients
+from ..store.layout import STORE, tasks_folder
 from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
 from ..study.journal import Journal
@@ -148,7 +150,7 @@ class Session:
                 return ChildProcesses(
                     trainer,
                     self.rootdir,
-                    self.store.session_folder / "tasks",
+                    tasks_folder(self.store.session_folder),
                     devices=[where.device_for(child) for child in range(where.workers)],
                     time_limit=where.run_timeout,
                     method="forkserver" if where.isolation == "process" else "spawn",
@@ -179,6 +181,7 @@ class Session:
         return control
 
 
+@public
 def measure(
     task: Task | Callable[..., Any],
     protocol: NoiseProtocol,
@@ -207,6 +210,7 @@ def measure(
     return (session or _script_session()).answer(question)
 
 
+@public
 def check(
     task: Task | Callable[..., Any],
     protocol: NoiseProtocol,
@@ -242,6 +246,6 @@ def _script_session() -> Session:
     """Return a script's session: its store is in the current folder, and its code there or beside the script."""
     here = Path.cwd()
     script = Path(getattr(sys.modules["__main__"], "__file__", None) or here / "none").resolve()
-    store = RunStore(here / ".stabilitykit")
+    store = RunStore(here / STORE)
     atexit.register(store.end_session)
     return Session(store, here if here in script.parents else script.parent)

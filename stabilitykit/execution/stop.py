@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from ..errors import setting
+
 
 class Stop:
     """Decides before each run whether it may begin, and can interrupt the run that trains in the main thread.
@@ -38,7 +40,7 @@ class Stop:
     def reason_against(self, seconds: float) -> str | None:
         """Return why a run that takes ``seconds`` must not begin now; None if it may."""
         if self.reason is None and self._deadline is not None and time.time() + seconds > self._deadline:
-            return f"the {self._minutes:g} minutes of --stability-budget-minutes would not suffice for another run"
+            return f"the {self._minutes:g} minutes of {setting('budget_minutes')} would not suffice for another run"
         return self.reason
 
     @contextlib.contextmanager

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from ..errors import PACKAGE, BaselineExceededError, BudgetError, StabilityError, UsageError
+from ..errors import PACKAGE, BaselineExceededError, BudgetError, StabilityError, UsageError, spell_settings
 from ..execution.stop import Stop
+from ..store.layout import STORE, format_file, session_folder
 from .findings import STUDIES, Findings, pack
-from .options import BUDGETS, OPTIONS, MarkerConfig, StabilityConfig
+from .options import BUDGETS, OPTIONS, MarkerConfig, StabilityConfig, check_baselines, spelled
 from .progress import ProgressLines
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Turn the options into one value, and register the plugins that use it."""
+    config.add_cleanup(spell_settings(spelled))
     config.addinivalue_line(
         "markers",
         "stability(runs=N, vary='init'): R and what varies, for the studies of this test that do not say so themselves",
@@ -69,8 +71,6 @@ def pytest_configure(config: pytest.Config) -> None:
         except UsageError as error:
             raise pytest.UsageError(str(error)) from None
     if not plugin.is_worker and (values.save or values.compare):
-        from ..store.baseline_files import check_baselines
-
         try:
             check_baselines(plugin.store, save=values.save, compare=values.compare, update=values.update)
         except UsageError as error:
@@ -132,7 +132,7 @@ class StabilityPlugin:
         self.slot: int = worker["stability_slot"] if worker else 0
         self.session_id: str = worker["stability_session"] if worker else secrets.token_hex(8)
         self.store = Path(worker["stability_store"]) if worker else _store_of(config, values)
-        self.folder = self.store / "sessions" / self.session_id  #: this session's own files
+        self.folder = session_folder(self.store, self.session_id)  #: this session's own files
         self.started: float = worker["stability_started"] if worker else time.time()
         minutes = values.budget_minutes
         self.stop = Stop(None if minutes is None else self.started + 60 * minutes, minutes)
@@ -311,7 +311,7 @@ class StabilityPlugin:
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
     ) -> None:
         """Print the table."""
-        if exitstatus == pytest.ExitCode.INTERRUPTED and (self.store / "FORMAT").exists():
+        if exitstatus == pytest.ExitCode.INTERRUPTED and format_file(self.store).exists():
             terminalreporter.write_line(f"stability: finished runs are kept in {self.store}; the next session goes on")
         if self._left:
             terminalreporter.write_line(f"stability: {self._left}")
@@ -424,7 +424,7 @@ def _store_of(config: pytest.Config, values: StabilityConfig) -> Path:
     """Return the folder of finished runs: an option is relative to where pytest was called, an ini key to the root."""
     from_option = config.getoption("stability_store") is not None
     base = config.invocation_params.dir if from_option else config.rootpath
-    return base / (values.store or ".stabilitykit")
+    return base / (values.store or STORE)
 
 
 def _name_of(item: pytest.Item) -> str:

@@ -136,11 +136,11 @@ class StabilityConfig:
             raise ConfigError(f"Expected --stability-seed >= 0 but got {self.seed}.")
         for name in ("threads", "workers", "workers_per_device"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"Expected {_flag(name)} >= 1 but got {getattr(self, name)}.")
+                raise ConfigError(f"Expected {spelled(name)} >= 1 but got {getattr(self, name)}.")
         for name in ("run_timeout", "budget_minutes"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"Expected {_flag(name)} to be above 0 but got {value:g}.")
+                raise ConfigError(f"Expected {spelled(name)} to be above 0 but got {value:g}.")
         if self.workers > 1 and self.isolation == "none":
             raise ConfigError(
                 f"Expected --stability-isolation process with --stability-workers {self.workers} but got none: one "
@@ -152,7 +152,7 @@ class StabilityConfig:
             value = getattr(self, name)
             if value is not None and not re.fullmatch(r"\w[\w.-]*", value):
                 raise ConfigError(
-                    f"Expected {_flag(name)} to be a name of letters, digits, '_', '-' and '.' but got {value!r}. It "
+                    f"Expected {spelled(name)} to be a name of letters, digits, '_', '-' and '.' but got {value!r}. It "
                     f"names a folder of the run store."
                 )
         if self.plan and (self.calibrate or self.save or self.compare or self.selftest):
@@ -184,8 +184,35 @@ class StabilityConfig:
         return cls(**values)
 
 
-def _flag(name: str) -> str:
-    return next(option.flag for option in OPTIONS if option.name == name)
+def spelled(name: str, value: object = None) -> str:
+    """Write a setting as its option: ``--stability-runs 10``."""
+    option = next(option for option in OPTIONS if option.name == name)
+    if value is None or option.is_flag:
+        return option.flag
+    # pytest can take a path that stands apart for that of a test.
+    return f"{option.flag}{'=' if option.metavar == 'PATH' else ' '}{value}"
+
+
+def check_baselines(store: Path, *, save: str | None, compare: str | None, update: bool) -> None:
+    """Raise `ConfigError` for a baseline that is not there, or one that would be replaced without being asked."""
+    from ..store.baseline_files import BaselineFiles
+
+    if save is not None and save == compare:
+        raise ConfigError(
+            f"Expected --stability-save and --stability-compare to name two baselines but both name {save!r}: a study "
+            f"would be held against itself when its test is run again. Compare first, then save."
+        )
+    if compare is not None and not BaselineFiles(store, compare).exists():
+        names = ", ".join(baseline.name for baseline in BaselineFiles.all(store)) or "none"
+        raise ConfigError(
+            f"Expected --stability-compare to name a baseline but {store} has no {compare!r}. There are: {names}. Keep "
+            f"one with --stability-save {compare} on the commit to compare with."
+        )
+    if save is not None and not update and BaselineFiles(store, save).exists():
+        raise ConfigError(
+            f"Expected --stability-save to name a new baseline but {store} has {save!r}. Choose another name, or "
+            f"replace the studies of this session in it with --stability-update."
+        )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from _pytest.warnings import catch_warnings_for_item  # what pytest puts around 
 
 from ..errors import MissingModuleError, StoreError
 from ..execution.stop import Stop
+from ..store.layout import file_of_test
 from .options import StabilityConfig
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class XdistBridge:
         if self.config.getoption("dist") == "each":  # the other worker runs its own
             return
         number = list(sched.collection).index(crashitem)
-        if not (self.plugin.folder / f"{number}.begun").exists():  # no stability test
+        if not file_of_test(self.plugin.folder, number, "begun").exists():  # no stability test
             return
         self._crashes[crashitem] += 1
         if self._crashes[crashitem] > _MOST_CRASHES:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from ..estimates.measure_kinds import kind_of
 from ..verdicts.calibration import Calibration, Proposal
+from .columns import aligned
 from .study_table import short_name
 
 _TITLES = ("test", "varies", "runs", "metric", "measured", "budget", "unchanged fails", "at the value")
-_ALIGN = ("<", "<", ">", "<", "<", ">", ">", ">")
 _LEGEND = (
     "unchanged fails: how often the same model would fail this budget, in a gate of at most 20 runs;",
     "at the value: how often it would, were the measured value its budget.",
@@ -26,9 +26,7 @@ def calibration_table(calibrations: Sequence[Calibration]) -> list[str]:
             about = ["", "", ""]
     if len(rows) == 1:
         return []
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_TITLES))]
-    lines = ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, _ALIGN, widths, strict=True)).rstrip() for row in rows]
-    return [*lines, *_LEGEND, *_notes(calibrations)]
+    return [*aligned(rows, "<<><<>>>"), *_LEGEND, *_notes(calibrations)]
 
 
 def _cells(proposal: Proposal) -> tuple[str, ...]:

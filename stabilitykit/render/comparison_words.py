@@ -9,6 +9,7 @@ from typing import Any
 from ..estimates.estimate import Estimate
 from ..estimates.measure_kinds import kind_of
 from ..estimates.scores import ScoreKind, TaskKind, score_kind
+from .columns import aligned
 from .study_table import short_name
 
 Summary = Mapping[str, Any]
@@ -60,9 +61,7 @@ def comparison_table(summary: Summary) -> list[str]:
     ]
     if summary["churn"] is not None:
         rows.append(["churn between them %", "", "", _number(summary["churn"]), ""])
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    align = "<>><<"
-    return ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths, strict=True)).rstrip() for row in rows]
+    return aligned(rows, "<>><<")
 
 
 def _named(side: Summary) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ..errors import setting
 from ..estimates.measure_kinds import kind_of
+from .columns import aligned
 from .study_table import short_name
 
 Plan = Mapping[str, Any]
@@ -31,14 +33,7 @@ _UNDER = ("", "", "", "", "fixed R", "R_max", "", "at 0.5 / 1 / 2 x", "1.25 / 1.
 def plan_table(plans: Sequence[Plan]) -> list[str]:
     """Return the lines of a table with one row a limit of each study, what it assumes, and what the session costs."""
     rows = [row for plan in plans for row in _rows(plan)]
-    widths = [max(len(row[i]) for row in (_TITLES, _UNDER, *rows)) for i in range(len(_TITLES))]
-    align = ["<", "<", "<", *[">"] * (len(_TITLES) - 3)]
-    table = [_line(row, align, widths) for row in (_TITLES, _UNDER, *rows)]
-    return [*table, "", *_notes(plans), _total(plans)]
-
-
-def _line(row: Sequence[str], align: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths, strict=True)).rstrip()
+    return [*aligned([_TITLES, _UNDER, *rows], "<<<>>>>>>>"), "", *_notes(plans), _total(plans)]
 
 
 def _rows(plan: Plan) -> list[list[str]]:
@@ -117,7 +112,7 @@ def _warnings(plan: Plan) -> Iterable[str]:
         more = (
             f"no number of runs that can be trained leaves nothing open: raise ratio={limit['ratio']:g}"
             if needed is None
-            else f"--stability-runs {needed} leaves nothing open"
+            else f"{setting('runs', needed)} leaves nothing open"
         )
         yield (
             f"{plan['runs']} runs are too few for {limit['metric']}: UNDECIDED in {100 * worst['undecided']:.0f} % of "

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..estimates.measure_kinds import PAPER, is_own_sd, kind_of, task_kind
+from .columns import aligned
 
 Summary = Mapping[str, Any]
 
@@ -69,9 +70,7 @@ def _table(columns: Sequence[str], summaries: Sequence[Summary], names: Mapping[
     titles = ["test", "varies", "runs", *(kind_of(name).title for name in columns), *extra, "verdict"]
     keys = [*columns, *extra]
     rows = [titles] + [[names[_key(summary)], *_row(keys, summary)] for summary in summaries]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(titles))]
-    align = ["<", "<", *[">"] * (len(titles) - 3), "<"]
-    return ["  ".join(f"{c:{a}{w}}" for c, a, w in zip(row, align, widths, strict=True)).rstrip() for row in rows]
+    return aligned(rows, f"<<{'>' * (len(titles) - 3)}<")
 
 
 def _own(summaries: Sequence[Summary]) -> list[str]:

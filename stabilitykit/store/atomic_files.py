@@ -25,11 +25,12 @@ class Draft:
     nothing of the draft stays.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, hashed: bytes = b"") -> None:
+        """``hashed`` are bytes that the digest covers ahead of the content."""
         self._folder, self._place = folder, folder / name
         # Two hosts can have processes of one number, so that is not enough of a name.
         self._path = folder / f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256(hashed)
 
     def __enter__(self) -> Draft:
         try:
@@ -55,7 +56,7 @@ class Draft:
 
     @property
     def sha256(self) -> str:
-        """The digest of what was written so far."""
+        """The digest of the content so far."""
         return self._hash.hexdigest()
 
     def put(self, name: str = "", *, durable: bool = True, sync_folder: bool = True) -> None:

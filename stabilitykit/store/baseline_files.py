@@ -17,9 +17,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, StoreError
-from .atomic_files import Draft, read_json, write_json
-from .ownership import check_form, remove
+from ..errors import StoreError
+from .atomic_files import read_json
+from .layout import baselines_folder
+from .ownership import check_form
+from .sealed_files import SealedFiles, npy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,12 +34,13 @@ class BaselineFiles:
     """One baseline on disk."""
 
     def __init__(self, store: Path, name: str) -> None:
-        self.name, self.folder = name, store / "baselines" / name
+        self.name, self.folder = name, baselines_folder(store) / name
+        self._sealed = SealedFiles(self.folder)
 
     @classmethod
     def all(cls, store: Path) -> list[BaselineFiles]:
         """Return the baselines of a store, by name."""
-        folders = sorted(path for path in (store / "baselines").glob("*") if path.is_dir())
+        folders = sorted(path for path in baselines_folder(store).glob("*") if path.is_dir())
         return [found for found in (cls(store, folder.name) for folder in folders) if found.exists()]
 
     def exists(self) -> bool:
@@ -51,7 +54,7 @@ class BaselineFiles:
 
     def read(self, test: str, call: int) -> tuple[dict[str, Any], np.ndarray[Any, Any]] | None:
         """Return the header and the answers of a test's study; None where there is none."""
-        place = self.folder / f"{_stem(test, call)}.json"
+        place = self._sealed.place(_stem(test, call))
         if not place.exists():
             return None
         import numpy as np
@@ -60,66 +63,35 @@ class BaselineFiles:
         try:
             if header is None or header["format"] != FORMAT:
                 raise ValueError(f"it is torn, or not of format {FORMAT}")
-            content = (self.folder / header["array"]["file"]).read_bytes()
-            if hashlib.sha256(content).hexdigest() != header["array"]["sha256"]:
-                raise ValueError(f"{header['array']['file']} has other bytes than were written")
+            content = self._sealed.read_array(header["array"]["file"], header["array"]["sha256"])
             return header, np.load(io.BytesIO(content), allow_pickle=False)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StoreError(
                 f"Expected a study of {test} in the baseline {self.name!r} but {place} cannot be used: {error}. Keep "
-                f"the baseline anew with --stability-save {self.name} --stability-update."
+                f"the baseline anew.",
+                save=self.name,
+                update=True,
             ) from error
 
     def write(self, test: str, call: int, header: Mapping[str, Any], answers: np.ndarray[Any, Any]) -> None:
         """Put a study in its place, whatever is there."""
-        import numpy as np
-
-        stem, buffer = _stem(test, call), io.BytesIO()
-        np.lib.format.write_array(buffer, np.ascontiguousarray(answers), allow_pickle=False)
-        digest = hashlib.sha256(buffer.getvalue()).hexdigest()
-        file = f"{stem}.{digest[:12]}.npy"
+        stem = _stem(test, call)
         check_form(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with Draft(self.folder, file) as draft:
-                draft.write(buffer.getvalue())
-                draft.put()
-            array = {"file": file, "sha256": digest}
-            about = {"format": FORMAT, "test": test, "call": call, **header, "array": array}
-            write_json(self.folder / f"{stem}.json", about)
+            array = self._sealed.write_array(stem, ".npy", npy(answers))
+            self._sealed.seal(stem, {"format": FORMAT, "test": test, "call": call, **header, "array": array})
         except OSError as error:
             raise StoreError(
                 f"Expected to keep the baseline {self.name!r} in {self.folder} but got: {error}. Make the folder "
                 f"writable, or free space."
             ) from error
-        for path in self.folder.glob(f"{stem}.*.npy"):  # of what was there before
-            if path.name != file:
-                remove(path)
+        self._sealed.remove_arrays(stem, but=[array["file"]])  # those of the study that was there before
 
     def session_of(self, test: str, call: int) -> str | None:
         """Return which session kept a study; None where there is none."""
-        header = read_json(self.folder / f"{_stem(test, call)}.json")
+        header = read_json(self._sealed.place(_stem(test, call)))
         return None if header is None else str(header.get("session"))
-
-
-def check_baselines(store: Path, *, save: str | None, compare: str | None, update: bool) -> None:
-    """Raise `ConfigError` for a baseline that is not there, or one that would be replaced without being asked."""
-    if save is not None and save == compare:
-        raise ConfigError(
-            f"Expected --stability-save and --stability-compare to name two baselines but both name {save!r}: a study "
-            f"would be held against itself when its test is run again. Compare first, then save."
-        )
-    if compare is not None and not BaselineFiles(store, compare).exists():
-        names = ", ".join(baseline.name for baseline in BaselineFiles.all(store)) or "none"
-        raise ConfigError(
-            f"Expected --stability-compare to name a baseline but {store} has no {compare!r}. There are: {names}. Keep "
-            f"one with --stability-save {compare} on the commit to compare with."
-        )
-    if save is not None and not update and BaselineFiles(store, save).exists():
-        raise ConfigError(
-            f"Expected --stability-save to name a new baseline but {store} has {save!r}. Choose another name, or "
-            f"replace the studies of this session in it with --stability-update."
-        )
 
 
 def _stem(test: str, call: int) -> str:

@@ -73,7 +73,8 @@ class ByteLocks:
                     raise
                 raise StoreError(
                     f"Expected kernel locks on {path} but its file system has none: {error}. Runs are claimed by "
-                    f"locks; put the store on another file system with --stability-store=PATH."
+                    f"locks; put the store on another file system.",
+                    store="PATH",
                 ) from error
         return cls._of_process[key]
 

@@ -13,10 +13,10 @@ from ..errors import StabilityError, StoreError
 from ..protocol import NoiseProtocol, Perturbation
 from .atomic_files import read_json
 from .baseline_files import BaselineFiles
-from .byte_locks import ByteLocks
-from .ownership import KEY, SESSION_ID, format_of
-from .run_files import FORMAT, RunFiles
-from .run_store import Running
+from .claims import Claims, Running
+from .layout import FORMAT, FORMAT_FILE, KEY, SESSION_ID, STORE, about_file, experiments_folder, sessions_folder
+from .ownership import format_of
+from .run_files import RunFiles
 from .shared_epochs import Prefixes
 
 #: Characters of a key that are shown; any unique beginning names an experiment.
@@ -30,30 +30,30 @@ class Catalog:
         self.folder = folder
         if format_of(folder) is None:
             raise StoreError(
-                f"Expected a run store but {folder} has no FORMAT file. Name the .stabilitykit folder, or the one it "
+                f"Expected a run store but {folder} has no {FORMAT_FILE} file. Name the {STORE} folder, or the one it "
                 f"lies in, with --store."
             )
 
     @classmethod
     def of(cls, path: Path) -> Catalog:
         """Return the catalog of a store that is named by its folder, or by the one it lies in."""
-        inside = path / ".stabilitykit"
+        inside = path / STORE
         return cls(inside if inside.is_dir() else path)
 
     @classmethod
     def above(cls, start: Path) -> Catalog:
         """Return the catalog of the nearest store, looking in a folder and in each that it lies in."""
         for folder in (start, *start.parents):
-            if format_of(folder / ".stabilitykit") is not None:
-                return cls(folder / ".stabilitykit")
+            if format_of(folder / STORE) is not None:
+                return cls(folder / STORE)
         raise StoreError(
-            f"Expected a run store, .stabilitykit, in {start} or above it but found none. It appears with the first "
+            f"Expected a run store, {STORE}, in {start} or above it but found none. It appears with the first "
             f"training; name another place with --store."
         )
 
     def entries(self) -> list[Entry]:
         """Return the experiments, the one that was used last first."""
-        entries = [Entry(folder) for folder in _folders(self.folder / f"v{FORMAT}", KEY)]
+        entries = [Entry(folder) for folder in _folders(experiments_folder(self.folder), KEY)]
         return sorted(entries, key=lambda entry: (-entry.used, entry.key))
 
     def find(self, prefix: str) -> Entry:
@@ -76,7 +76,7 @@ class Catalog:
 
     def sessions(self) -> list[Path]:
         """Return the folders of sessions that live, or did not come to clear up."""
-        return _folders(self.folder / "sessions", SESSION_ID)
+        return _folders(sessions_folder(self.folder), SESSION_ID)
 
     def half_pruned(self) -> list[Path]:
         """Return the experiments that a killed process had begun to remove."""
@@ -90,16 +90,17 @@ class Entry:
         self.folder, self.key = folder, folder.name
         self.files = RunFiles(folder)
         self.prefixes = Prefixes(folder, {})
+        self.claims = Claims(folder)
 
     @cached_property
     def about(self) -> dict[str, Any]:
         """What its key was made of."""
-        return read_json(self.folder / "experiment.json") or {}
+        return read_json(about_file(self.folder)) or {}
 
     @property
     def about_is_torn(self) -> bool:
         """Whether the file that tells it is there, and tells nothing."""
-        path = self.folder / "experiment.json"
+        path = about_file(self.folder)
         return path.exists() and read_json(path) is None
 
     @property
@@ -137,11 +138,8 @@ class Entry:
     def running(self) -> dict[int, Running]:
         """Return the runs that living processes train now."""
         try:
-            found = map(Running.read, sorted((self.folder / "claims").glob("*.json")))
-            claims = [running for running in found if running is not None]
-            locks = ByteLocks.at(self.folder / "claims.lock") if claims else None
-            return {claim.index: claim for claim in claims if locks and locks.is_held(claim.index)}
-        except OSError:  # a store that cannot be written: nobody trains for it
+            return self.claims.running()
+        except OSError:  # a store that cannot be written: no process trains for it
             return {}
 
     @cached_property
@@ -152,7 +150,7 @@ class Entry:
     @cached_property
     def used(self) -> float:
         """When a session asked for it last, in seconds since the epoch."""
-        about = self.folder / "experiment.json"
+        about = about_file(self.folder)
         return _mtime(about) if about.exists() else newest_in(self.folder)
 
     @cached_property

@@ -19,84 +19,11 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 from ..errors import StoreError
-
-
-@dataclass(frozen=True)
-class Folder:
-    """What stabilitykit writes into one kind of folder: a pattern of names, and what each is."""
-
-    entries: Mapping[str, Entry]
-    markers: tuple[str, ...] = ()  #: names of files; one of them shows that the whole folder is of this kind
-
-    def find(self, name: str) -> Entry | None:
-        """Return what an entry of this name is; None where this package writes no such name here."""
-        of_draft = _DRAFT.fullmatch(name)
-        found = next((entry for form, entry in self.entries.items() if re.fullmatch(form, name, re.ASCII)), None)
-        if found is None and of_draft:
-            return FILE if self.find(of_draft[1]) is FILE else None
-        return found
-
-
-class File:
-    """A regular file."""
-
-
-FILE = File()
-Entry: TypeAlias = "Folder | File"
-
-#: The temporary name of a file that is being written (`Draft`): ``.NAME.PID.8hex.tmp``.
-_DRAFT = re.compile(r"\.(.+)\.\d+\.[0-9a-f]{8}\.tmp")
-
-SESSION_ID, KEY = "[0-9a-f]{16}", "[0-9a-f]{32}"
-
-_INDEX = r"\d{4,}"
-_LEASES = Folder({r"\.clock": FILE, r"all|\d+": Folder({r"\d+": FILE})})  # earlier versions had them for locks
-_LOGS = Folder({rf"{_INDEX}\.log": FILE})
-_ARRAYS = {rf"{_INDEX}(\.[0-9a-f]{{12}})?\.(npy|safetensors|npz)": FILE}  # format 1 had npz
-
-_EXPERIMENT = Folder(
-    {
-        r"experiment\.json|control\.json|claims\.lock": FILE,
-        r"claims\.lock\.leases": _LEASES,
-        "runs": Folder({rf"{_INDEX}\.json": FILE, **_ARRAYS}),
-        "old": Folder({rf"{_INDEX}\.\d+\.json": FILE, **_ARRAYS}),
-        "claims": Folder({rf"{_INDEX}\.json": FILE}),
-        "gates": Folder({r"[0-9a-f]{16}\.json": FILE}),
-        "prefix": Folder({rf"({_INDEX}|proven)\.json": FILE, rf"{_INDEX}(\.[0-9a-f]{{12}})?\.safetensors": FILE}),
-        "logs": _LOGS,
-    },
-    markers=("claims.lock", "experiment.json"),
-)
-
-_SESSION = Folder(
-    {
-        r"living\.lock|owners\.lock": FILE,
-        r"(living|owners)\.lock\.leases": _LEASES,
-        r"\d+\.(begun|done|studies|disputed)|\d+\.\d+\.settled": FILE,
-        "private": Folder({KEY: _EXPERIMENT}),
-        "tasks": Folder({r"\d+-[0-9a-f]+\.(task|pt|log)": FILE}),  # .task and .pt: of earlier versions
-    },
-    markers=("living.lock", "owners.lock"),
-)
-
-#: Every path that stabilitykit writes below a store.
-LAYOUT = Folder(
-    {
-        r"FORMAT|\.gitignore": FILE,
-        r"v\d+": Folder({KEY: _EXPERIMENT, rf"\.pruned-{KEY}-[0-9a-f]{{8}}": _EXPERIMENT}),
-        "sessions": Folder({SESSION_ID: _SESSION}),
-        "baselines": Folder(
-            {r"\w[\w.-]*": Folder({r"[0-9a-f]{24}\.\d+\.json": FILE, r"[0-9a-f]{24}\.\d+(\.[0-9a-f]{12})?\.npy": FILE})}
-        ),
-    }
-)
-
+from .layout import DRAFT, FORMAT_FILE, LAYOUT, Entry, File, Folder, format_file
 
 #: What opening a file says where it is not there, or is a link or a socket.
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO}
@@ -149,7 +76,7 @@ def drafts_below(folder: Path, rule: Folder = LAYOUT) -> Iterator[Path]:
         entry = rule.find(found.name)
         if isinstance(entry, Folder) and not found.is_symlink():
             yield from drafts_below(found, entry)
-        elif isinstance(entry, File) and _DRAFT.fullmatch(found.name):
+        elif isinstance(entry, File) and DRAFT.fullmatch(found.name):
             yield found
 
 
@@ -169,7 +96,7 @@ def format_of(folder: Path) -> int | None:
 def _format_says(folder: Path) -> str | None:
     """Return how the file ``FORMAT`` begins; None where there is none, or something else has its name."""
     try:
-        handle = os.open(folder / "FORMAT", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # which waits for no pipe
+        handle = os.open(format_file(folder), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # which waits for no pipe
     except OSError as error:
         if error.errno in _NO_FILE:
             return None
@@ -191,20 +118,20 @@ def check_may_be_store(folder: Path) -> None:
     says = _format_says(folder)
     if says is not None:
         raise StoreError(
-            f"Expected {folder / 'FORMAT'} to name the format of a run store but it says {says!r}. Is this a folder of "
-            f"stabilitykit? Move it away to start a new store."
+            f"Expected {format_file(folder)} to name the format of a run store but it says {says!r}. Is this a folder "
+            f"of stabilitykit? Move it away to start a new store."
         )
     shown = ", ".join(map(repr, strange[:3])) + (", ..." if len(strange) > 3 else "")
     raise StoreError(
         f"Expected the run store {folder} to be a new or an empty folder, or a store, but it holds {shown} and no "
-        f"file FORMAT. A store is written to and cleared up, so stabilitykit takes no folder that holds other "
+        f"file {FORMAT_FILE}. A store is written to and cleared up, so stabilitykit takes no folder that holds other "
         f"files. Name one that does not exist yet, such as {folder / 'stability'}."
     )
 
 
 def _is_of_a_new_store(name: str) -> bool:
-    draft = _DRAFT.fullmatch(name)
-    return name == "lost+found" or (draft is not None and draft[1] == "FORMAT")  # ext4's own; another process begins
+    draft = DRAFT.fullmatch(name)
+    return name == "lost+found" or (draft is not None and draft[1] == FORMAT_FILE)  # ext4's own; another process begins
 
 
 class _Place:
@@ -220,7 +147,7 @@ class _Place:
     def __enter__(self) -> _Place:
         store = next((above for above in self.path.parents if format_of(above) is not None), None)
         if store is None:
-            raise NotOurs(self.path, "lies in no run store: no folder above it has a file FORMAT that is one of ours")
+            raise NotOurs(self.path, f"lies in no run store: no folder above it has a file {FORMAT_FILE} of ours")
         self._mounts, self._rule = _mounts_below(store), LAYOUT
         self.folder = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
         self._device = os.fstat(self.folder).st_dev

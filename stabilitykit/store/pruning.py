@@ -12,6 +12,7 @@ from typing import ParamSpec, cast
 
 from .byte_locks import ByteLocks
 from .catalog import SHORT, Catalog, Entry, newest_in, size_of, trained_at
+from .layout import living_lock
 from .ownership import NotOurs, check_removable, drafts_below, move, remove
 
 #: Seconds for which leftovers may still belong to somebody who is slow: to begin with a lock, or without one.
@@ -89,7 +90,7 @@ class Pruning:
             self._unless_locked(f"the leftovers of session {folder.name}", folder)
             for folder in self.catalog.sessions()
             if max(newest_in(folder), folder.stat().st_mtime)
-            < (time.time() - _MINUTE if (folder / "living.lock").exists() else yesterday)
+            < (time.time() - _MINUTE if living_lock(folder).exists() else yesterday)
         ]
         half = [path for path in drafts_below(self.catalog.folder) if path.lstat().st_mtime < yesterday]
         half += self.catalog.half_pruned()
@@ -101,7 +102,7 @@ class Pruning:
         kept = _not_ours(entry.folder)  # before the locks, which make a marker of ours
         if kept or self.rehearsal:
             return Removal(named, size, kept=kept or _trainers(entry))
-        locks = ByteLocks.at(entry.folder / "claims.lock")
+        locks = entry.claims.locks
         if not _acquire_all(locks):
             return Removal(named, size, kept=_trainers(entry) or "it is in use")
         try:
@@ -121,7 +122,7 @@ class Pruning:
         kept = _not_ours(entry.files.place(index))
         if kept:
             return Removal(what, 0, kept)
-        locks = ByteLocks.at(entry.folder / "claims.lock")
+        locks = entry.claims.locks
         if locks.is_held(index) if self.rehearsal else not locks.acquire(index):
             return Removal(what, 0, "it is being trained")
         if self.rehearsal:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..public import public
+
 if TYPE_CHECKING:
     from torch import Tensor  # who only reads what a run says of itself needs no torch
 
@@ -15,6 +17,7 @@ Status = Literal["ok", "failed", "crashed", "timeout"]
 ARRAYS = ("logits", "weights")
 
 
+@public
 @dataclass(frozen=True, eq=False)
 class RunRecord:
     """The result of one `RunPlan`: outputs on the test set, or the reason why there are none."""

@@ -14,8 +14,6 @@ torch nor NumPy.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import math
 import os
 import re
@@ -26,21 +24,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ..errors import StoreError
-from .atomic_files import Draft, read_json
+from .atomic_files import read_json
+from .layout import FORMAT
 from .ownership import NotOurs, move, remove
 from .record import ARRAYS, RunRecord, Status
+from .sealed_files import SealedFiles, array_name, npy, sha256
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-#: Of the files below; each format has a folder of its own, ``v2/``.
-FORMAT = "2"
-
 #: What a header says of its run.
 _RECORD_FIELDS = {field.name for field in fields(RunRecord)} - set(ARRAYS)
 _DTYPES = ("<f4", "<f8")
-_CHUNK = 1 << 20  #: bytes
 
 
 class StoredWeights(Mapping[str, "Tensor"]):
@@ -85,10 +81,11 @@ class RunFiles:
 
     def __init__(self, experiment: Path) -> None:
         self.folder, self.old = experiment / "runs", experiment / "old"
+        self._sealed = SealedFiles(self.folder)
 
     def indices(self) -> list[int]:
         """Return the runs that have a header, whole or not."""
-        return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdecimal())
+        return self._sealed.numbers()
 
     def header(self, index: int) -> dict[str, Any] | None:
         """Return what a run says of itself; None where that is not there or not whole. The array is not looked at."""
@@ -109,7 +106,7 @@ class RunFiles:
 
     def _file_problem(self, described: Mapping[str, Any]) -> str:
         try:
-            if _sha256(self.folder / described["file"]) != described["sha256"]:
+            if sha256(self.folder / described["file"]) != described["sha256"]:
                 return f"{described['file']} has other bytes than were written"
             if "shape" in described:
                 self._map(described)
@@ -159,35 +156,36 @@ class RunFiles:
         """Put a run in the place of the one that is there, for a session that trains all anew."""
         header = self._write(index, record, array, weights, replace=True)
         assert header is not None
-        self._remove_arrays(index, but=header)
+        self._sealed.remove_arrays(_stem(index), but=_array_files(header))
         return header
 
     def retire(self, index: int) -> None:
         """Move a run's files out of the way; nothing is deleted, so that somebody can look what was wrong."""
         self.old.mkdir(exist_ok=True)
-        for path in self._arrays(index):
+        for path in self._sealed.arrays(_stem(index)):
             move(path, self.old / path.name)
         move(self.place(index), self.old / f"{index:04d}.{time.time_ns()}.json")
 
     def sweep(self, index: int) -> None:
         """Remove what a killed process left of a run that has no header; only for the owner of the run's claim."""
-        for path in list(self._of(f".{index:04d}.")):
+        for path in self._sealed.beginning_with(f".{_stem(index)}."):
             with contextlib.suppress(NotOurs):  # it has no name that a draft has
                 remove(path)
         if not self.place(index).exists():
-            self._remove_arrays(index)
+            self._sealed.remove_arrays(_stem(index))
 
     def size(self, index: int) -> int:
         """Return how many bytes a run takes."""
-        return sum(path.stat().st_size for path in [self.place(index), *self._arrays(index)])
+        return sum(path.stat().st_size for path in [self.place(index), *self._sealed.arrays(_stem(index))])
 
     def remove(self, index: int) -> int:
         """Delete a run, and return how many bytes that freed; only for the owner of the run's claim."""
-        return remove(self.place(index)) + self._remove_arrays(index)  # the header first: without it there is no run
+        freed = remove(self.place(index))  # the header first: without it there is no run
+        return freed + self._sealed.remove_arrays(_stem(index))
 
     def place(self, index: int) -> Path:
         """Return where a run's header is."""
-        return self.folder / f"{index:04d}.json"
+        return self._sealed.place(_stem(index))
 
     def _write(
         self,
@@ -200,18 +198,13 @@ class RunFiles:
     ) -> dict[str, Any] | None:
         header = {
             "format": FORMAT,
-            "arrays": None if array is None else self._write_array(index, array),
+            "arrays": None if array is None else self._write_logits(index, array),
             **({} if weights is None else {"weights": self._write_weights(index, weights)}),
             "record": dict(record),
         }
         try:
-            with Draft(self.folder, f"{index:04d}.json") as draft:
-                draft.write(json.dumps(header).encode())
-                if replace:
-                    draft.put()
-                    return header
-                if draft.put_first():
-                    return header
+            if self._sealed.seal(_stem(index), header, first=not replace):
+                return header
         except BaseException:
             self._forget(index, header)
             raise
@@ -223,30 +216,18 @@ class RunFiles:
         for name in _array_files(loser) - _array_files(self.header(index)):
             remove(self.folder / name)
 
-    def _write_array(self, index: int, array: np.ndarray[Any, Any]) -> dict[str, Any]:
-        import numpy as np
-
+    def _write_logits(self, index: int, array: np.ndarray[Any, Any]) -> dict[str, Any]:
         if array.dtype.str not in _DTYPES:
             raise StoreError(f"Expected logits of dtype {' or '.join(_DTYPES)} but got {array.dtype.str}: run {index}.")
-        described = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
-        with Draft(self.folder, f"{index:04d}.npy") as draft:
-            np.lib.format.write_array_header_1_0(draft, described)
-            for chunk in _chunks(array):
-                draft.write(chunk)
-            name = f"{index:04d}.{draft.sha256[:12]}.npy"
-            draft.put(name, sync_folder=False)  # the header's name follows, and nobody looks for the array without
-        return {"file": name, "sha256": draft.sha256, "dtype": array.dtype.str, "shape": list(array.shape)}
+        named = self._sealed.write_array(_stem(index), ".npy", npy(array))
+        return named | {"dtype": array.dtype.str, "shape": list(array.shape)}
 
     def _write_weights(self, index: int, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         from safetensors.torch import save
 
         # Copies, since tied weights share memory, and the format lets no two names do that.
         content = save({name: weight.detach().cpu().clone().contiguous() for name, weight in weights.items()})
-        with Draft(self.folder, f"{index:04d}.safetensors") as draft:
-            draft.write(content)
-            name = f"{index:04d}.{draft.sha256[:12]}.safetensors"
-            draft.put(name, sync_folder=False)
-        return {"file": name, "sha256": draft.sha256}
+        return self._sealed.write_array(_stem(index), ".safetensors", [content])
 
     def _map(self, arrays: Mapping[str, Any]) -> np.ndarray[Any, Any]:
         """Map a file that has exactly the described array in it; ValueError or OSError where it has not."""
@@ -265,17 +246,6 @@ class RunFiles:
         if count == 0:
             return np.empty(shape, dtype)
         return np.memmap(path, dtype, mode="c", offset=start, shape=shape)  # copy on write: torch wants it writable
-
-    def _remove_arrays(self, index: int, but: Mapping[str, Any] | None = None) -> int:
-        return sum(remove(path) for path in list(self._arrays(index)) if path.name not in _array_files(but))
-
-    def _arrays(self, index: int) -> Iterator[Path]:
-        return (path for path in self._of(f"{index:04d}.") if path.suffix in (".npy", ".safetensors"))
-
-    def _of(self, prefix: str) -> Iterator[Path]:
-        with os.scandir(self.folder) as entries:
-            names = [entry.name for entry in entries if entry.name.startswith(prefix)]
-        return (self.folder / name for name in names)
 
 
 def _gone(what: str, path: Path, error: Exception) -> StoreError:
@@ -332,7 +302,7 @@ def _what_is_wrong_with_weights(weights: object, index: int) -> str:
 def _is_named_for(file: Mapping[str, Any], index: int, suffix: str) -> bool:
     """Whether its name follows from the rest: a header never leads to another file."""
     digest = re.fullmatch("[0-9a-f]{64}", str(file["sha256"]))
-    return digest is not None and file["file"] == f"{index:04d}.{digest[0][:12]}{suffix}"
+    return digest is not None and file["file"] == array_name(_stem(index), suffix, digest[0])
 
 
 def _array_files(header: Mapping[str, Any] | None) -> set[str]:
@@ -340,18 +310,5 @@ def _array_files(header: Mapping[str, Any] | None) -> set[str]:
     return {part["file"] for part in kept if part is not None}
 
 
-def _chunks(array: np.ndarray[Any, Any]) -> Iterator[bytes]:
-    """Yield the bytes of an array in C order, never all at once."""
-    import numpy as np
-
-    size = _CHUNK // array.itemsize
-    for chunk in np.nditer(array, ["external_loop", "buffered", "zerosize_ok"], buffersize=size, order="C"):
-        yield np.asarray(chunk).tobytes()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _stem(index: int) -> str:
+    return f"{index:04d}"

@@ -1,19 +1,7 @@
 """The run store: one immutable file a run, kernel locks as claims, nothing that could be executed.
 
-::
-
-    .stabilitykit/FORMAT                     the newest format that was written here
-    .stabilitykit/v2/<key>/experiment.json   what the key was made of, for people; touched when it is used
-                           runs/ old/        see `RunFiles`
-                           claims.lock       a lock on byte 7 means that somebody trains run 7 now
-                           claims/0007.json  who, since when, who died; left behind only by a process that died
-                           control.json      the proof that what is held is held
-                           gates/<id>.json   at which runs, and how surely, a budget was judged
-                           prefix/           see `Prefixes`
-
-The kernel frees the locks of a dead process, so no heartbeat has to be guessed A run
-is published by linking a complete file into place while its byte is locked: a reader sees all of it or none, and the
-first result stays. Other formats live in folders of their own, and are left alone.
+A run is published by linking a complete file into place while its byte is locked: a reader sees all of it or none, and
+the first result stays. Where each file is: see `layout`.
 """
 
 from __future__ import annotations
@@ -26,29 +14,30 @@ import socket
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from ..errors import StoreError
 from .atomic_files import Draft, read_json, unwritable, write_json, write_once
 from .byte_locks import ByteLocks
+from .claims import Claim, Claims, Death, Running, obituary
+from .layout import (
+    FORMAT,
+    FORMAT_FILE,
+    about_file,
+    experiment_folder,
+    format_file,
+    living_lock,
+    private_folder,
+    session_folder,
+)
 from .ownership import check_form, check_may_be_store, format_of, remove
 from .record import RunRecord
-from .run_files import FORMAT, RunFiles
+from .run_files import RunFiles
 from .shared_epochs import Prefixes
 
 #: auto: reuse finished runs; refresh: train them again, once a session; off: keep nothing after the session.
 CacheMode: TypeAlias = Literal["auto", "refresh", "off"]
-
-#: Deaths of a process over one run, within one session, after which the run counts as crashed.
-MOST_DEATHS = 2
-
-#: Likewise within all sessions since the last result: where a run kills the session itself, nobody counts to two.
-_MOST_DEATHS_EVER = 3
-
-#: For what a prune can remove again before it is locked.
-_TRIES = 10
 
 
 def make_store(folder: Path) -> None:
@@ -60,7 +49,7 @@ def make_store(folder: Path) -> None:
         check_may_be_store(folder)
         if format_of(folder) is None:
             folder.mkdir(parents=True, exist_ok=True)
-            write_once(folder / "FORMAT", FORMAT)  # first: by it another process knows the folder
+            write_once(format_file(folder), FORMAT)  # first: by it another process knows the folder
             write_once(folder / ".gitignore", "*\n")
     except OSError as error:
         raise unwritable(f"the run store {folder}", error) from error
@@ -78,7 +67,7 @@ class RunStore:
         """
         self.folder, self.cache, self.worker = folder, cache, worker
         self.session = session or secrets.token_hex(8)
-        self.session_folder = folder / "sessions" / self.session
+        self.session_folder = session_folder(folder, self.session)
         try:
             make_store(folder)
             check_form(self.session_folder)
@@ -89,13 +78,13 @@ class RunStore:
             raise unwritable(f"the run store {folder}", error) from error
         if found is not None and found < int(FORMAT):
             # Runs of that format stay where they are, for who goes back to it, until they are pruned.
-            with Draft(folder, "FORMAT") as draft:
+            with Draft(folder, FORMAT_FILE) as draft:
                 draft.write(FORMAT.encode())
                 draft.put(durable=False)
 
     def experiment(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Experiment:
         """Return the place of one experiment; a private one ends with the session."""
-        kept = self.folder / f"v{FORMAT}" / key
+        kept = experiment_folder(self.folder, key)
         folder = self._private(key) if private or self.cache == "off" else kept
         return Experiment(folder, self.session, about, reuse=self.cache != "refresh", worker=self.worker, kept=kept)
 
@@ -104,17 +93,17 @@ class RunStore:
 
         It ends with the session where that is private, or trains all anew.
         """
-        folder = self._private(key) if private or self.cache != "auto" else self.folder / f"v{FORMAT}" / key
+        folder = self._private(key) if private or self.cache != "auto" else experiment_folder(self.folder, key)
         with contextlib.suppress(FileNotFoundError):
-            os.utime(folder / "experiment.json")  # as for an experiment that is asked for
+            os.utime(about_file(folder))  # as for an experiment that is asked for
         return Prefixes(folder, about)
 
     def _private(self, key: str) -> Path:
-        return self.session_folder / "private" / key
+        return private_folder(self.session_folder, key)
 
     def _live(self) -> None:
         """Hold a lock in the session's folder as long as this is used: what no process holds can be cleared away."""
-        living = ByteLocks.at(self.session_folder / "living.lock")
+        living = ByteLocks.at(living_lock(self.session_folder))
         if living.acquire(os.getpid()):
             weakref.finalize(self, living.release, os.getpid())
 
@@ -122,44 +111,6 @@ class RunStore:
         """Remove what only this session needed."""
         with contextlib.suppress(OSError):
             remove(self.session_folder)
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The right to train one run, held by this process until released."""
-
-    index: int
-    attempt: int  #: 2 where one process has died over this run in this session
-
-
-@dataclass(frozen=True)
-class Running:
-    """A run that a living process trains now."""
-
-    index: int
-    worker: str  #: "gw1" of xdist, "main" where there is one process
-    pid: int  #: of the process that holds the claim
-    host: str
-    started: float  #: seconds since the epoch
-    attempt: int
-
-    @classmethod
-    def read(cls, path: Path) -> Running | None:
-        """Return what a claim file says; None if it is torn, or of another version."""
-        left = read_json(path)
-        if left is None:
-            return None
-        try:
-            return cls(
-                index=int(path.stem),
-                worker=str(left["worker"]),
-                pid=int(left["pid"]),
-                host=str(left["host"]),
-                started=float(left["started"]),
-                attempt=_attempt(left["deaths"], left["session"]),
-            )
-        except (AttributeError, KeyError, TypeError, ValueError):
-            return None
 
 
 class Experiment:
@@ -179,6 +130,7 @@ class Experiment:
         self._kept = kept or folder  #: where other sessions keep theirs
         self._about = about
         self._files = RunFiles(folder)
+        self._claims = Claims(folder, session, worker)
         self._seen: dict[int, dict[str, Any]] = {}  #: read, found whole, hashed: once a process
         try:
             self._open()
@@ -186,19 +138,12 @@ class Experiment:
             raise unwritable(folder, error) from error
 
     def _open(self) -> None:
-        """Make what locks need. Until one is held somebody may prune it, and it is made anew."""
-        for part in (self.folder, *(self.folder / name for name in ("runs", "old", "claims", "gates", "logs"))):
+        """Create what locks need, and mark the experiment as used."""
+        for part in (self.folder, *(self.folder / name for name in ("runs", "old", "gates", "logs"))):
             check_form(part)
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                self._locks = ByteLocks.at(self.folder / "claims.lock")
-                break
-            except FileNotFoundError:
-                if not tries_left:
-                    raise
+        self._claims.make_place()
         with contextlib.suppress(FileNotFoundError):
-            os.utime(self.folder / "experiment.json")  # `stability-cache prune` looks for what nobody uses
+            os.utime(about_file(self.folder))  # `stability-cache prune` looks for what nobody uses
 
     def is_finished(self, index: int) -> bool:
         """Whether run ``index`` has a complete and acceptable result."""
@@ -206,12 +151,11 @@ class Experiment:
 
     def is_free(self, index: int) -> bool:
         """Whether run ``index`` is neither finished nor being trained."""
-        return not self.is_finished(index) and not self._is_claimed(index)
+        return not self.is_finished(index) and not self._claims.is_held(index)
 
     def running(self) -> dict[int, Running]:
         """Return the runs that living processes train now, this process among them."""
-        found = map(Running.read, sorted((self.folder / "claims").glob("*.json")))
-        return {run.index: run for run in found if run is not None and self._is_claimed(run.index)}
+        return self._claims.running()
 
     def status(self, index: int) -> str | None:
         """Return the status of a finished run; None if it is not finished."""
@@ -249,31 +193,28 @@ class Experiment:
             raise
 
     def claim(self, index: int) -> Claim | None:
-        """Take the right to train run ``index``; None if it is finished, or somebody else trains it."""
+        """Take the right to train run ``index``; None if it is finished, or another process trains it."""
         if self.is_finished(index):
-            if self._claim_file(index).exists() and self._acquire(index):  # killed after it published
-                self.release(Claim(index, attempt=1))
+            if self._claims.is_left(index) and self._claims.acquire(index):  # killed after it published
+                self._claims.release(index)
             return None
-        if not self._acquire(index):
+        if not self._claims.acquire(index):
             return None
         try:
             self._make_folders()
             return self._claim(index)
         except BaseException:
-            self._locks.release(index)  # the claim file stays: it names who died
+            self._claims.unlock(index)  # the claim file stays: it names the process that died
             raise
 
     def _claim(self, index: int) -> Claim | None:
-        deaths = self._deaths(index)
-        if self.is_finished(index):  # while we asked for the lock
-            deaths = []
-        elif _attempt(deaths, self.session) <= MOST_DEATHS and len(deaths) < _MOST_DEATHS_EVER:
+        deaths = self._claims.deaths(index)
+        if not self.is_finished(index):  # as it may be since the lock was asked for
             self._make_way(index)
-            return self._write_claim(index, deaths)
-        else:
-            self._make_way(index)
+            if self._claims.may_be_tried(deaths):
+                return self._claims.take(index, deaths)
             self._publish_crash(Claim(index, attempt=len(deaths)), deaths)
-        self.release(Claim(index, attempt=len(deaths)))
+        self._claims.release(index)
         return None
 
     def _make_way(self, index: int) -> None:
@@ -293,20 +234,13 @@ class Experiment:
         This process holds the claim, and goes on holding it. Where the attempt returned is greater than `MOST_DEATHS`,
         the run has had its chances: `publish_crash` says so.
         """
-        death = {
-            "pid": pid,
-            "host": socket.gethostname(),
-            "worker": self.worker,
-            "session": self.session,
-            "reason": reason,
-        }
-        return self._write_claim(claim.index, [*self._past_deaths(claim.index), death])
+        return self._claims.note_death(claim.index, reason, pid)
 
     def publish_crash(
         self, claim: Claim, *, seeds: Mapping[str, int | None] | None = None, seconds: float = 0.0
     ) -> None:
         """Publish that this run's processes died, each with the reason that is known."""
-        self._publish_crash(claim, self._past_deaths(claim.index), seeds, seconds)
+        self._publish_crash(claim, self._claims.recorded_deaths(claim.index), seeds, seconds)
 
     def publish(self, claim: Claim, record: RunRecord) -> None:
         """Make a result visible for good; the claim stays until released."""
@@ -332,8 +266,7 @@ class Experiment:
 
     def release(self, claim: Claim) -> None:
         """Give a claim back, after the result is published or the training was interrupted."""
-        remove(self._claim_file(claim.index))
-        self._locks.release(claim.index)
+        self._claims.release(claim.index)
 
     @contextlib.contextmanager
     def claimed(self, index: int) -> Iterator[Claim | None]:
@@ -387,16 +320,6 @@ class Experiment:
         ours = record["trained_by"].get("session") == self.session
         return ours or (self.reuse and record["status"] == "ok")
 
-    def _acquire(self, index: int) -> bool:
-        try:
-            for _ in range(_TRIES):
-                with contextlib.suppress(FileNotFoundError):
-                    return self._locks.acquire(index)
-                self._open()
-            return False
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
-
     def _make_folders(self) -> None:
         """Have all in place, with a lock held: nobody prunes the experiment from then on."""
         try:
@@ -405,64 +328,17 @@ class Experiment:
         except OSError as error:
             raise unwritable(self.folder / part, error) from error
         if self._about:
-            about = self.folder / "experiment.json"
+            about = about_file(self.folder)
             if read_json(about) is None:  # not there, or damaged
                 remove(about)
                 write_once(about, json.dumps(self._about, indent=1, default=str))
 
-    def _is_claimed(self, index: int) -> bool:
-        try:
-            return self._locks.is_held(index)
-        except FileNotFoundError:  # as above
-            return False
-
-    def _write_claim(self, index: int, deaths: list[dict[str, Any]]) -> Claim:
-        claim = {
-            "session": self.session,
-            "worker": self.worker,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "started": time.time(),
-            "deaths": deaths,
-        }
-        write_json(self._claim_file(index), claim, durable=False)
-        return Claim(index, _attempt(deaths, self.session))
-
-    def _past_deaths(self, index: int) -> list[dict[str, Any]]:
-        """Who died over this run since it was last published or given back, as far as its claim tells."""
-        left = read_json(self._claim_file(index))
-        return list(left.get("deaths", [])) if left else []
-
-    def _deaths(self, index: int) -> list[dict[str, Any]]:
-        """Likewise, with the owner of the claim: who leaves it behind, with its lock free for us, is dead."""
-        left = read_json(self._claim_file(index))
-        if not left:
-            return []
-        owner = {name: left.get(name) for name in ("pid", "host", "worker", "session")}
-        if (owner["pid"], owner["host"]) == (os.getpid(), socket.gethostname()):
-            return self._past_deaths(index)  # we were interrupted while we took it, and live
-        return [*self._past_deaths(index), owner | {"reason": "gone without a word"}]
-
     def _publish_crash(
         self,
         claim: Claim,
-        deaths: list[dict[str, Any]],
+        deaths: Sequence[Death],
         seeds: Mapping[str, int | None] | None = None,
         seconds: float = 0.0,
     ) -> None:
-        died = f"{len(deaths)} processes died" if len(deaths) > 1 else "1 process died"
-        error = f"{died} while they trained this run: {'; '.join(map(_obituary, deaths))}"
-        self.publish(claim, RunRecord(claim.index, seeds or {}, status="crashed", seconds=seconds, error=error))
-
-    def _claim_file(self, index: int) -> Path:
-        return self.folder / "claims" / f"{index:04d}.json"
-
-
-def _attempt(deaths: Sequence[Mapping[str, Any]], session: str) -> int:
-    """Which attempt of a session it is: the deaths of earlier ones are none of its own."""
-    return 1 + len([death for death in deaths if death.get("session") == session])
-
-
-def _obituary(death: Mapping[str, Any]) -> str:
-    who = "a process" if death.get("pid") is None else f"process {death['pid']}"
-    return f"{who} on {death.get('host')} (worker {death.get('worker')}), {death.get('reason')}"
+        record = RunRecord(claim.index, seeds or {}, status="crashed", seconds=seconds, error=obituary(deaths))
+        self.publish(claim, record)

@@ -13,15 +13,16 @@ look which states there are needs no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .atomic_files import Draft, read_json, unwritable, write_json, write_once
-from .byte_locks import ByteLocks
+from .atomic_files import read_json, unwritable, write_json, write_once
+from .claims import Claims
+from .layout import about_file
+from .sealed_files import SealedFiles, array_name
 
 if TYPE_CHECKING:
     import torch
@@ -38,10 +39,11 @@ class Prefixes:
 
     def __init__(self, experiment: Path, about: Mapping[str, Any]) -> None:
         self.experiment, self.folder, self._about = experiment, experiment / "prefix", dict(about)
+        self._sealed = SealedFiles(self.folder)
 
     def epochs(self) -> list[int]:
         """Return the epochs before which a state is there, whole or not."""
-        return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdecimal())
+        return self._sealed.numbers()
 
     def latest(self, epoch: int, device: torch.device | str = "cpu") -> tuple[int, dict[str, Any] | None]:
         """Return the last whole state before ``epoch`` or an earlier one, and before which; 0 and None without one."""
@@ -65,7 +67,7 @@ class Prefixes:
         plain, tensors = flatten(dict(state))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            locks = ByteLocks.at(self.experiment / "claims.lock")
+            locks = Claims(self.experiment).locks
             if not locks.acquire(_WRITING):  # another writes, or prunes: it costs time, no more
                 return
             try:
@@ -79,7 +81,7 @@ class Prefixes:
 
     def problem(self, epoch: int) -> str:
         """Return what is wrong with a state's files, reading all of them; empty where nothing is."""
-        return _read(self.place(epoch))[1]
+        return self._read_files(epoch)[1]
 
     @property
     def is_proven(self) -> bool:
@@ -93,10 +95,10 @@ class Prefixes:
 
     def place(self, epoch: int) -> Path:
         """Return where the header of a state is."""
-        return self.folder / f"{epoch:04d}.json"
+        return self._sealed.place(_stem(epoch))
 
     def _read(self, epoch: int, device: torch.device | str) -> dict[str, Any] | None:
-        header, problem, content = _read(self.place(epoch))
+        header, problem, content = self._read_files(epoch)
         if problem:
             return None
         from safetensors.torch import load
@@ -107,37 +109,32 @@ class Prefixes:
         return state
 
     def _write(self, epoch: int, plain: Any, content: bytes) -> None:
-        about = self.experiment / "experiment.json"
+        about = about_file(self.experiment)
         write_once(about, json.dumps(self._about, indent=1, default=str))
-        digest = _digest(plain, content)
-        with Draft(self.folder, _name(epoch, digest)) as draft:
-            draft.write(content)
-            draft.put(sync_folder=False)  # its header follows, and nobody looks for the tensors without
-        write_json(self.place(epoch), {"format": _FORMAT, "sha256": digest, "state": plain})
+        named = self._sealed.write_array(_stem(epoch), ".safetensors", [content], hashed=_hashed(plain))
+        self._sealed.seal(_stem(epoch), {"format": _FORMAT, "sha256": named["sha256"], "state": plain})
+
+    def _read_files(self, epoch: int) -> tuple[dict[str, Any], str, bytes]:
+        """Return a header, what is wrong with it or its tensors, and the bytes of the tensors."""
+        header = read_json(self.place(epoch))
+        if header is None:
+            return {}, "the header is missing, empty or torn", b""
+        digest = str(header.get("sha256"))
+        if header.get("format") != _FORMAT or "state" not in header or not re.fullmatch("[0-9a-f]{64}", digest):
+            return {}, "the header does not describe a state", b""
+        name = array_name(_stem(epoch), ".safetensors", digest)
+        try:
+            return header, "", self._sealed.read_array(name, digest, _hashed(header["state"]))
+        except ValueError:
+            return {}, f"{name} or its header has other bytes than were written", b""
+        except OSError as error:
+            return {}, f"{name} cannot be read: {error}", b""
 
 
-def _read(place: Path) -> tuple[dict[str, Any], str, bytes]:
-    """Return a header, what is wrong with it or its tensors, and the bytes of these."""
-    header = read_json(place)
-    if header is None:
-        return {}, "the header is missing, empty or torn", b""
-    digest = header.get("sha256")
-    if header.get("format") != _FORMAT or "state" not in header or not re.fullmatch("[0-9a-f]{64}", str(digest)):
-        return {}, "the header does not describe a state", b""
-    path = place.with_name(_name(int(place.stem), str(digest)))
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        return {}, f"{path.name} cannot be read: {error}", b""
-    if _digest(header["state"], content) != digest:
-        return {}, f"{path.name} or its header has other bytes than were written", b""
-    return header, "", content
+def _stem(epoch: int) -> str:
+    return f"{epoch:04d}"
 
 
-def _digest(plain: Any, content: bytes) -> str:
-    return hashlib.sha256(json.dumps(plain).encode() + content).hexdigest()
-
-
-def _name(epoch: int, digest: str) -> str:
-    # It follows from the rest, so a header never leads to another file.
-    return f"{epoch:04d}.{digest[:12]}.safetensors"
+def _hashed(plain: Any) -> bytes:
+    """Return the part of a state that its header holds, as the digest covers it."""
+    return json.dumps(plain).encode()

@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import BudgetError, BudgetExceededError
 from ..estimates.flip_floor import where_from
 from ..estimates.measure_kinds import FLOORED, kind_of
+from ..public import public
 from ..render.study_table import study_table
 from ..verdicts.budgets import Budget, Verdict
 from ..verdicts.judgement import Judgement, Outcome
@@ -25,6 +26,7 @@ _NEXT = (
 )
 
 
+@public
 def assert_within(study: Study, budget: Budget) -> None:
     """Judge every limit of the budget, then fail unless all are kept; see `Budget`.
 
@@ -72,24 +74,28 @@ def _explanation(study: Study, verdict: Verdict) -> list[str]:
     return paragraphs
 
 
+@public
 def assert_accuracy_sd(study: Study, at_most: float) -> None:
     """Fail where the SD of accuracy over runs exceeds ``at_most`` percentage points."""
     __tracebackhide__ = True
     assert_within(study, Budget(accuracy_sd=at_most))
 
 
+@public
 def assert_cross_entropy_sd(study: Study, at_most: float) -> None:
     """Fail where the SD of cross-entropy over runs exceeds ``at_most`` nats."""
     __tracebackhide__ = True
     assert_within(study, Budget(cross_entropy_sd=at_most))
 
 
+@public
 def assert_disagreement(study: Study, at_most: float) -> None:
     """Fail where two runs disagree on more than ``at_most`` percent of the test examples, on average over pairs."""
     __tracebackhide__ = True
     assert_within(study, Budget(disagreement=at_most))
 
 
+@public
 def assert_ensemble_delta(study: Study, at_most: float) -> None:
     """Fail where averaging two runs changes the accuracy (or RMSE) by more than ``at_most``, on average over pairs."""
     __tracebackhide__ = True
@@ -98,12 +104,14 @@ def assert_ensemble_delta(study: Study, at_most: float) -> None:
     assert_within(study, Budget(**limits))
 
 
+@public
 def assert_correlation(study: Study, at_least: float) -> None:
     """Fail where the outputs of two runs correlate by less than ``at_least`` (Spearman), on average over pairs."""
     __tracebackhide__ = True
     assert_within(study, Budget(correlation=at_least))
 
 
+@public
 def assert_alike(studies: Iterable[Study], within: float = 2.0, measures: Sequence[str] | None = None) -> None:
     """Fail where one study varies more than ``within`` times as much as another, in any of the ``measures``.
 
@@ -126,6 +134,7 @@ def assert_alike(studies: Iterable[Study], within: float = 2.0, measures: Sequen
     studies[0].policy.judged(studies[0], [_within_of_others(of) for of in found.measures])
 
 
+@public
 def assert_reduction(study: Study, baseline: Study, at_least: float = 0.0) -> None:
     """Fail where ``study`` varies less than ``baseline`` by under ``at_least`` percent, in the mean over five measures.
 

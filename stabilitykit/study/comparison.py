@@ -26,6 +26,7 @@ from ..estimates.intervals import exact_sd, means_with_others
 from ..estimates.measure_kinds import main_score
 from ..estimates.metrics import IGNORED_LABEL, disagreement, percent_right, rmse, spearman
 from ..estimates.scores import TaskKind, score_kind
+from ..public import public
 from ..render.comparison_words import comparison_table, conclusion
 from ..verdicts.judgement import Outcome
 from .study import Study, check_is_study
@@ -184,6 +185,7 @@ class Side:
         return {name: _finite(value) for name, value in vars(self).items()}
 
 
+@public
 @dataclass(frozen=True, repr=False)
 class Comparison:
     """A candidate against a baseline: is it better, does it vary more, and on what do the two differ?
@@ -364,6 +366,7 @@ class NoWorse:
         return {"kind": self.name, "outcome": self.outcome.value, "reason": self.reason, **self.comparison.to_json()}
 
 
+@public
 def compare(baseline: Study, candidate: Study, *, alpha: float = 0.05) -> Comparison:
     """Return the `Comparison` of two studies of one test set; see `Comparison.between`."""
     return Comparison.between(baseline, candidate, alpha=alpha)

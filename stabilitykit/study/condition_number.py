@@ -12,9 +12,11 @@ from typing import Any
 from ..errors import ProtocolError, StabilityError
 from ..estimates.scores import score_kind
 from ..protocol import NoiseProtocol
+from ..public import public
 from ..store.record import RunRecord
 
 
+@public
 @dataclass(frozen=True)
 class ConditionNumber:
     """A lower bound of the condition number of training, ‖δf‖ / ‖δx‖: x the initial weights, f a score of the model.

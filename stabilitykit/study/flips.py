@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import TaskError
 from ..estimates.metrics import IGNORED_LABEL
 from ..estimates.metrics.runs import Array
+from ..render.columns import aligned
 
 Integers: TypeAlias = npt.NDArray[np.int64]
 
@@ -154,8 +155,8 @@ class Flips:
         return [
             f"{share}; on {self.flipping} of {self.count} examples they ever do",
             f"half of it comes from {self.half:.2g} % of the examples",
-            *_aligned(examples),
-            *_aligned(classes),
+            *aligned(examples, "<>><"),
+            *aligned(classes, "<>><"),
         ]
 
     def __str__(self) -> str:
@@ -236,11 +237,3 @@ def check_has_flips(labels: Tensor) -> None:
             "Expected a classification but this study is a regression: its labels are floating-point targets, and two "
             "outputs are hardly ever equal, so every example would flip. Look at correlation and rmse_sd instead."
         )
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligns = "<>><"
-    return [
-        "  ".join(f"{cell:{a}{w}}" for cell, a, w in zip(row, aligns, widths, strict=True)).rstrip() for row in rows
-    ]

@@ -14,6 +14,8 @@ from ..estimates.estimate import Estimate
 from ..estimates.intervals import sd_estimate
 from ..estimates.metrics import central_range, runs_to_reach_inside, share_inside
 from ..estimates.scores import score_kind
+from ..public import public
+from ..render.columns import aligned
 from ..store.record import RunRecord
 
 #: Rows of a printed table; epochs beyond are thinned, the later ones more.
@@ -37,6 +39,7 @@ class EpochSpread:
         return {"epoch": self.epoch, "sd": self.sd.to_json(), **finite}
 
 
+@public
 @dataclass(frozen=True)
 class Growth:
     """SD, mean and central 95 % range of a score after each epoch (Summers & Dinneen, figure 3, appendix C).
@@ -72,9 +75,7 @@ class Growth:
         title = f"{self.score} of {self.task} [{self.varies}], {self.runs} runs, peak SD after epoch {self.peak.epoch}"
         rows = [("epoch", "mean", "SD", "95 % range, less the mean")]
         rows += [_row(spread) for spread in _thinned(self.epochs)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        table = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
-        return "\n".join([title, *table, self._about_range()])
+        return "\n".join([title, *aligned(rows, ">>>>"), self._about_range()])
 
     def _about_range(self) -> str:
         enough = runs_to_reach_inside()

@@ -17,6 +17,8 @@ from ..errors import TaskError
 from ..estimates.estimate import Estimate
 from ..estimates.intervals import pairwise_estimate
 from ..estimates.metrics.representation import FEWEST_EXAMPLES, CkaSum, packed_gram, spread_batches
+from ..public import public
+from ..render.columns import aligned
 from ..store.record import RunRecord
 from ..training.data import Examples, Layout, examples_of
 from ..training.environment import resolve_device
@@ -32,6 +34,7 @@ _BATCH = 100
 _HELD_BYTES = 256 * 2**20
 
 
+@public
 @dataclass(frozen=True, eq=False, repr=False)
 class Similarity:
     """Linear CKA of each layer between all pairs of runs: 1 where a layer represents alike, but for rotation and scale.
@@ -66,11 +69,10 @@ class Similarity:
 
     def lines(self) -> list[str]:
         """Return a table with one row a layer, and what its numbers are of."""
-        width = max(map(len, ("layer", *self.layers)))
-        rows = [f"{layer:{width}}  {self[layer]}" for layer in self.layers]
+        rows = [("layer", "CKA"), *((layer, str(self[layer])) for layer in self.layers)]
         pairs = self.runs * (self.runs - 1) // 2
         about = f"mean over {pairs} pairs of {self.runs} runs on {self.examples} test examples"
-        return [f"{'layer':{width}}  CKA", *rows, about]
+        return [*aligned(rows, "<<"), about]
 
     def to_json(self) -> dict[str, Any]:
         """Return the object of the report: the estimate of each layer, and what it is of."""

@@ -16,6 +16,7 @@ from ..estimates.intervals import ChiSquare
 from ..estimates.measure_kinds import kind_of
 from ..estimates.ratios import Ratio, spread_of
 from ..estimates.search import fewest
+from ..public import public
 from ..verdicts.judgement import WORST_FIRST, Outcome, advice, worst
 from .study import Study, listed
 
@@ -121,6 +122,7 @@ class MeasureLikeness:
         return self._decide(ratio.after(runs) for ratio in self.ratios.values()) is not Outcome.UNDECIDED
 
 
+@public
 @dataclass(frozen=True)
 class Likeness:
     """Whether several studies vary alike: no two differ by more than a factor in any of the measures.
@@ -193,6 +195,7 @@ class Likeness:
         return "\n".join([*(line for of in worst_first for line in _lines(of)), self.error_rates])
 
 
+@public
 def alike(
     studies: Iterable[Study],
     within: float = 2.0,

@@ -16,12 +16,14 @@ from ..estimates.measure_kinds import kind_of
 from ..estimates.measures import Measures
 from ..estimates.ratios import Ratio, spread_of
 from ..estimates.search import fewest
+from ..public import public
 from ..verdicts.judgement import Outcome, advice
 
 #: Error rate of each bound, and of either verdict.
 _LEVEL = 0.05
 
 
+@public
 @dataclass(frozen=True)
 class Reduction:
     """Relative drops of the five measures of variability, with correlation taken as 1 - rho, and their mean.

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from ..errors import IsolationError, SelfTestError
+from ..errors import IsolationError, SelfTestError, setting
 from ..estimates.estimate import Estimate
 from ..estimates.measure_kinds import kind_of
 from ..estimates.metrics import IGNORED_LABEL
@@ -29,8 +29,6 @@ _LEAST = 0.01
 _DOUBLINGS = 14
 
 _BROKEN = "This is a fault of the gate and not of your budget: please report it."
-
-_MORE_RUNS = "Train more runs, or let UNDECIDED fail its test: --stability-undecided fail."
 
 #: Ratio of two budgets from which on a user can set one between them.
 _WIDE = 1.1
@@ -90,7 +88,7 @@ def try_relatives(study: Study, gates: Sequence[RelativeGate], undecided_is_red:
         if reached >= 2:
             unnoticed.append(
                 f"the spread doubled: with {gate.name} at {reached:.3g} times what is accepted, the verdict is still "
-                f"not red. {_MORE_RUNS}"
+                f"not red. {_more_runs()}"
             )
         else:
             unnoticed.append(
@@ -285,7 +283,7 @@ class _Gate(_Copies):
         if _is_doubled(metric, reached.value, limit):
             return (
                 f"the spread doubled: at {metric} {reached}, twice its budget of {limit:g} or more, the verdict is "
-                f"still not red. {_MORE_RUNS}"
+                f"still not red. {_more_runs()}"
             )
         return (
             f"this gate cannot fire: however much the deviations of the {reached.runs} runs from one another are "
@@ -349,3 +347,7 @@ def _spread(metric: str, value: float) -> float:
 def _is_doubled(metric: str, value: float, limit: float) -> bool:
     spread, accepted = _spread(metric, value), _spread(metric, limit)
     return spread >= 2 * accepted and spread > 0
+
+
+def _more_runs() -> str:
+    return f"Train more runs, or let UNDECIDED fail its test: {setting('undecided', 'fail')}."

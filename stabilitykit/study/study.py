@@ -17,6 +17,7 @@ from ..estimates.estimate import Estimate
 from ..estimates.measures import Measures, Metric
 from ..estimates.metrics import ensemble_of, vanilla_groups
 from ..protocol import NoiseProtocol
+from ..public import public
 from ..store.record import RunRecord
 from ..training.control import Control
 from ..training.task import Task
@@ -61,6 +62,7 @@ class Policy:
     judged: Judged = judge_only  #: called with a study that did not fail, to try its gates; may raise
 
 
+@public
 @dataclass(frozen=True, eq=False, repr=False)
 class Study:
     """R records of one protocol on one task, and every number that follows from them.

@@ -1,4 +1,4 @@
-"""A study as plain data: what `--stability-json` writes, and what tables are drawn from."""
+"""A study as plain data: the content of the JSON report, and of the tables on the terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the process that writes a report may not have needed torch
     from ..store.record import RunRecord
     from .study import Study
 
-#: Of the document that `--stability-json` writes.
+#: Format version of the JSON report.
 FORMAT = 1
 
 
@@ -52,7 +52,7 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
 
 
 def document(summaries: Iterable[Mapping[str, Any]], comparisons: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Return the one object of `--stability-json`."""
+    """Return the one object of the JSON report."""
     studies = [dict(summary) for summary in summaries]
     environment = studies[0]["environment"] if studies else {}
     for study in studies:

@@ -21,10 +21,13 @@ from ..estimates.anova import (
 from ..estimates.estimate import Estimate
 from ..estimates.intervals import sd_estimate
 from ..estimates.scores import score_kind
+from ..public import public
+from ..render.columns import aligned
 from ..training.task import content_digest
 from .study import Study, listed
 
 
+@public
 @dataclass(frozen=True)
 class VarianceComponents:
     """How much of a score's variance is the varying source's, the constant's, and neither's alone.
@@ -81,15 +84,14 @@ class VarianceComponents:
         """Write the components as SDs, the SD under each constant, and the answer."""
         held = "+".join(self.constants[0])
         rows = [
-            (f"{self.varies}, whatever {held}", self.sd("rows")),
-            (f"{held}, whatever {self.varies}", self.sd("columns")),
-            ("interaction and residual", self.sd("rest")),
-            (f"{self.varies} under one constant", self.sd("within")),
-            *((f"under {_named(constant)}", sd) for constant, sd in zip(self.constants, self.sds, strict=True)),
+            (f"{self.varies}, whatever {held}", str(self.sd("rows"))),
+            (f"{held}, whatever {self.varies}", str(self.sd("columns"))),
+            ("interaction and residual", str(self.sd("rest"))),
+            (f"{self.varies} under one constant", str(self.sd("within"))),
+            *((f"under {_named(constant)}", str(sd)) for constant, sd in zip(self.constants, self.sds, strict=True)),
         ]
-        width = max(len(title) for title, _ in rows)
         title = f"SD of {self.score} of {self.task} by source, {self.runs} seeds under {len(self.constants)} constants"
-        return "\n".join([title, *(f"{name:<{width}}  {sd}" for name, sd in rows), self._answer(held)])
+        return "\n".join([title, *aligned(rows, "<<"), self._answer(held)])
 
     def _answer(self, held: str) -> str:
         if self.ratio.is_undefined:
@@ -100,6 +102,7 @@ class VarianceComponents:
         return f"the SD {shown} on the constant of {held}: largest ratio of two {self.ratio}"
 
 
+@public
 def variance_components(studies: Iterable[Study], score: str) -> VarianceComponents:
     """Split the variance of a score over studies that differ only in the constants of held sources.
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TaskError
+from ..public import public
 
 #: The token that ends every line, and the one that stands for every word outside the vocabulary.
 END, UNKNOWN = "<eos>", "<unk>"
@@ -20,6 +21,7 @@ END, UNKNOWN = "<eos>", "<unk>"
 _SPLITS = ("train", "valid", "test")
 
 
+@public
 @dataclass(frozen=True, eq=False, repr=False)
 class Corpus:
     """Three texts as one run of tokens each, and the words that the tokens stand for.
@@ -85,6 +87,7 @@ class Corpus:
         return " ".join(self.vocabulary[token] for token in tokens)
 
 
+@public
 @functools.cache
 def python_topics(least: int = 2) -> Corpus:
     """Return the help texts that come with Python, in the manner of the Penn Treebank: text on every machine.

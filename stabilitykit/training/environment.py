@@ -128,7 +128,8 @@ def device_of(slot: int, devices: Sequence[str], workers_per_device: int = 1) ->
     if slot >= most:
         raise ConfigError(
             f"Expected at most {most} workers, {workers_per_device} for each of {', '.join(devices)}, but this is "
-            f"number {slot + 1}. Ask for -n {most}, or let more workers share a device with "
-            f"--stability-workers-per-device {-(-(slot + 1) // len(devices))}, if its memory holds as many trainings."
+            f"number {slot + 1}. Start no more than {most}, or let more workers share a device, if its memory holds as "
+            f"many trainings.",
+            workers_per_device=-(-(slot + 1) // len(devices)),
         )
     return devices[slot % len(devices)]

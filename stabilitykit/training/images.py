@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ..errors import TaskError
+from ..public import public
 from .data import Augment, sent
 
 
+@public
 @dataclass(frozen=True)
 class RandomCropFlip(Augment):
     """Shift each image by up to ``padding`` pixels over a border of zeros, and mirror half of them.

@@ -23,6 +23,7 @@ from ..estimates.metrics import (
     token_scores,
 )
 from ..protocol import NoiseProtocol, Source
+from ..public import public
 from ..store.record import RunRecord
 from .corpus import Corpus
 from .recipe import check_counts, check_makers, new_model, new_optimizer, set_rate
@@ -44,6 +45,7 @@ _FEWEST, _MOST = 64, 1024
 _SCORES_BYTES = 256 * 2**20
 
 
+@public
 @dataclass(frozen=True, eq=False, repr=False)
 class LanguageRecipe(Task):
     """A language model, its text and its settings: trained on one long text in ``batch_size`` pieces side by side.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import types
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from torch.optim import Optimizer
 from ..errors import TaskError
 from ..estimates.metrics import accuracy, cross_entropy, flatten_examples, rmse
 from ..protocol import NoiseProtocol, Source
+from ..public import public
 from .data import Data, Examples, Layout, check_data, examples_of, fetched, split_indices
 from .images import ImageViews
 from .run import Run, check_onset
@@ -25,6 +25,7 @@ from .streams import Stream
 from .task import Task, TrainingError, _as_labels, _sample, check_outputs, content_digest
 
 
+@public
 @dataclass(frozen=True, eq=False, repr=False)
 class Recipe(Task):
     """A model, its data and its settings: the loop is ours, so every source can be isolated.
@@ -49,16 +50,11 @@ class Recipe(Task):
     batch_size: int
     optimizer: Callable[[nn.Module], Optimizer]  #: makes the optimizer, with whatever parameter groups it likes
     schedule: Schedule | None = None  #: factor on each group's learning rate, set before every step
-    loss: Callable[[Tensor, Tensor], Tensor] | None = (
-        None  #: of (output, labels); None: cross-entropy, or squared error
-    )
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None  #: of (output, labels); None: by the kind of the labels
     augment: Callable[..., Tensor] | None = None  #: random change to each batch of inputs, such as `RandomCropFlip`
     drop_last: bool = False  #: leave out a last batch that is not full
     dtype: torch.dtype | None = None  #: of the model and its floating-point inputs
     memory_format: torch.memory_format | None = None  #: ``torch.channels_last`` speeds most convolutional nets up
-    #: `torch.compile` the model's forward, which must trace as one graph. It takes a minute or more in each process
-    #: that trains (not in each run), and a small convolutional net on a CPU gained nothing that could be measured.
-    compile: bool = False
     num_workers: int = 0  #: loader processes for a Dataset; the bits do not depend on it
     curve: bool = False  #: score the test set after every epoch
     keep_weights: bool = False  #: keep each run's final weights in the store, for `Study.cka`
@@ -176,14 +172,13 @@ class Recipe(Task):
 
     def _train_epoch(self, run: Run, model: nn.Module, optimizer: Optimizer, train: Examples, epoch: int) -> None:
         model.train()
-        forward = self._forward(model)
         loss_of = self.loss or (_class_loss if self.is_classification else _squared_error)
         steps = len(train) // self.batch_size if self.drop_last else -(-len(train) // self.batch_size)
         total = torch.zeros((), device=run.device)
         batches = run.batches(train, self.batch_size, augment=self.augment, drop_last=self.drop_last)
         for step, (x, y) in enumerate(batches, start=1):
             optimizer.zero_grad()
-            loss = loss_of(forward(x), y)
+            loss = loss_of(model(x), y)
             loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature has no types
             if self.schedule is not None:
                 set_rate(optimizer, self.schedule(epoch + step / steps, self.epochs))
@@ -213,20 +208,8 @@ class Recipe(Task):
         # In a stream of its own, so that scoring an epoch more or less never changes the training.
         with Stream(0, run.device), torch.no_grad():
             model.eval()
-            forward = self._forward(model)
-            forward = functools.partial(self.views.mean, forward) if self.views else forward
+            forward = functools.partial(self.views.mean, model) if self.views else model
             return fetched((forward(x) for x, _ in self._in_order(test)), run.device)
-
-    def _forward(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
-        return functools.partial(self._compiled, model) if self.compile else model
-
-    @functools.cached_property
-    def _compiled(self) -> Callable[[nn.Module, Tensor], Tensor]:
-        # The model is an argument, so that every run's finds the code that the first one's was compiled to. Shapes are
-        # static, or which code a batch meets would depend on the batches before it. The compiler takes only so many
-        # shapes for one code object: each recipe has its own, and past the limit fullgraph makes an error of it.
-        own = types.FunctionType(_call.__code__.replace(), globals())
-        return torch.compile(own, dynamic=False, fullgraph=True)
 
 
 def check_makers(model: object, optimizer: object) -> None:
@@ -277,11 +260,6 @@ def set_rate(optimizer: Optimizer, factor: float) -> None:
     """Set each group's learning rate to ``factor`` times its first one."""
     for group in optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
-
-
-def _call(model: nn.Module, x: Tensor) -> Tensor:
-    outputs: Tensor = model(x)
-    return outputs
 
 
 def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:

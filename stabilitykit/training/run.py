@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from ..errors import ProtocolError, TaskError
 from ..protocol import RunPlan, Source, derive_seed, parse_sources
+from ..public import public
 from ..store.fingerprint import tensor_digest
 from ..store.plain_values import CannotKeep
 from ..store.shared_epochs import Prefixes
@@ -33,6 +34,7 @@ StateDigest = dict[str, str]
 TrainingState: TypeAlias = tuple[nn.Module, Optimizer]
 
 
+@public
 class Run:
     """What a train function of your own draws everything random from.
 

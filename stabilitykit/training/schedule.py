@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import TaskError
+from ..public import public
 
 
 class Schedule(Protocol):
@@ -21,6 +22,7 @@ class Schedule(Protocol):
         ...
 
 
+@public
 @dataclass(frozen=True)
 class CosineCycles:
     """Linear warm-up and cosine decay to exactly 0, once or in several equal cycles.
@@ -65,6 +67,7 @@ class CosineCycles:
         return 0.5 * (1 + math.cos(math.pi * (within - self.warmup_epochs) / (length - self.warmup_epochs)))
 
 
+@public
 def warmup_cosine(warmup_epochs: float = 0) -> CosineCycles:
     """Return the paper's schedule: linear warm-up, then one cosine decay to 0 (Summers & Dinneen, section 3.2)."""
     return CosineCycles(cycles=1, warmup_epochs=warmup_epochs)

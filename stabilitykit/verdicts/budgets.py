@@ -12,10 +12,12 @@ from types import MappingProxyType
 from ..errors import BudgetError
 from ..estimates.estimate import Estimate
 from ..estimates.measure_kinds import DISAGREEMENT, kind_of, most_beside_disagreement, sd_name
+from ..public import public
 from .judgement import WORST_FIRST, Judgement, Outcome, worst
 from .limits import FailedRuns, Limit, LimitJudgement
 
 
+@public
 @dataclass(frozen=True)
 class Verdict:
     """Judgements of one study: on each limit of a budget in its order, on failed runs, or beside other studies."""
@@ -46,6 +48,7 @@ class Verdict:
         )
 
 
+@public
 @dataclass(frozen=True, init=False, repr=False)
 class Budget:
     """The most spread between runs that is accepted, metric by metric; the least likeness, for a correlation.
@@ -62,9 +65,10 @@ class Budget:
     Budget(accuracy_sd=0.3, disagreement=11.0)
     >>> from stabilitykit.estimates.intervals import sd_estimate
     >>> spread = sd_estimate([90.1, 90.9, 89.9, 90.2, 90.3])
-    >>> print(Budget(accuracy_sd=0.30).judge({"accuracy_sd": spread}).summary())  # doctest: +NORMALIZE_WHITESPACE
+    >>> verdict = Budget(accuracy_sd=0.30).judge({"accuracy_sd": spread})
+    >>> print(verdict.summary())  # doctest: +NORMALIZE_WHITESPACE, +ELLIPSIS
     UNDECIDED  accuracy_sd 0.38 [0.24, 0.89] points over 5 runs is neither shown to be beyond the budget of 0.3 points
-      nor to be below 0.6 points; about 12 runs would settle it: --stability-runs 12.
+      nor to be below 0.6 points; about 12 runs would settle it: ...
     """
 
     _limits: tuple[Limit, ...]

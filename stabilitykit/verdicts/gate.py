@@ -49,8 +49,9 @@ class Gate:
         """
         if runs < FIRST_LOOK:
             raise ConfigError(
-                f"Expected at least {FIRST_LOOK} runs for a check but got {runs}, too few for its first look. Write "
-                f"--stability-runs 20, the most that it may train; it stops as soon as it knows."
+                f"Expected at least {FIRST_LOOK} runs for a check but got {runs}, too few for its first look. "
+                f"R is only the most that it trains: it stops as soon as it knows.",
+                runs=20,
             )
         self.budget = budget
         fresh = _schedule(budget, looks(runs))

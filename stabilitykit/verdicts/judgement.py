@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any, Protocol
 
+from ..errors import setting
 from ..estimates.search import MOST_RUNS
+from ..public import public
 
 
+@public
 class Outcome(Enum):
     """What the runs say about what was asked."""
 
@@ -63,4 +66,4 @@ def advice(runs: int | None, roughly: str = "about", of: str = "") -> str:
     """Say how many ``runs`` (and ``of`` what) would settle what is UNDECIDED; None are more than `MOST_RUNS`."""
     if runs is None:
         return f"not even {MOST_RUNS} runs would settle it, so move the budget"
-    return f"{roughly} {runs} runs would settle it: --stability-runs {runs}{of}"
+    return f"{roughly} {runs} runs would settle it: {setting('runs', runs)}{of}"

@@ -62,7 +62,7 @@ def levels(looks: tuple[int, ...], error: float, cells: int = _CELLS) -> tuple[f
 def crossing(looks: Sequence[int], levels: Sequence[float]) -> float:
     """Return how often one-sided bounds at these levels err at any of the looks.
 
-    It tells what a schedule spends that was changed on the way, as by a larger ``--stability-runs``.
+    It tells what a schedule spends that was changed on the way, as by a larger ``runs``.
 
     >>> round(crossing((5, 10), levels((5, 10), 0.05)), 4), round(crossing((5, 10), (0.05, 0.05)), 3)
     (0.05, 0.086)

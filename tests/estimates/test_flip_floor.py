@@ -12,7 +12,6 @@ from stabilitykit.estimates.estimate import Estimate
 from stabilitykit.estimates.flip_floor import floor_estimate, training_sd_estimate, where_from
 from stabilitykit.estimates.intervals import pairwise_estimate, sd_estimate
 from stabilitykit.estimates.metrics import churn
-from stabilitykit.verdicts.unreachable import unreachable
 from tests.estimates.second_author import distribution_variance, flip_floor
 
 FLOOR = Estimate(0.20, 0.18, 0.22, runs=10, method="jackknife over runs")
@@ -80,31 +79,6 @@ def test_less_spread_than_flips_give_is_shown_as_none():
 
 def test_one_example_tells_nothing_of_training():
     assert training_sd_estimate(FLOOR, FLOOR, 1).is_undefined
-
-
-@pytest.mark.parametrize(("budget", "needed"), [(0.10, 4000), (0.05, 16_000), (0.1799, 1236)])
-def test_a_budget_below_the_floors_lower_bound_is_unreachable(budget, needed):
-    found = unreachable(budget, FLOOR, 1000)
-    assert found.needed == needed
-    assert 0.20 * math.sqrt(1000 / needed) <= budget < 0.20 * math.sqrt(1000 / (needed - 1))
-    assert str(found).startswith(f"the budget of {budget:g} points is unreachable on 1000 examples unless errors are")
-    assert f"N >= {needed} would make it reachable" in str(found)
-
-
-@pytest.mark.parametrize("budget", [0.18, 0.19, 0.20, 1.0])
-def test_a_budget_within_the_floors_error_may_be_reached(budget):
-    assert unreachable(budget, FLOOR, 1000) is None
-
-
-def test_two_runs_show_no_budget_to_be_unreachable():
-    assert unreachable(0.01, floor_estimate(churn(correct(runs=2)), 200), 200) is None
-
-
-def test_no_test_set_makes_a_budget_of_zero_reachable():
-    found = unreachable(0.0, FLOOR, 1000)
-    assert found.needed is None
-    assert "no larger test set would make it reachable" in str(found)
-    assert unreachable(0.0, Estimate(0, 0, 0, 5, "identical runs"), 1000) is None
 
 
 def test_a_sentence_says_where_an_sd_comes_from():

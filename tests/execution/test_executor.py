@@ -68,4 +68,4 @@ def test_a_limit_outside_of_the_main_thread_is_refused_with_the_way_out() -> Non
     thread = threading.Thread(target=limited)
     thread.start()
     thread.join()
-    assert "Use --stability-isolation process" in said[0]
+    assert "Set --stability-isolation process." in said[0]

@@ -121,7 +121,7 @@ def test_what_is_worse_than_its_baseline_fails_and_what_is_the_same_does_not(pro
             "Expected test_toy.py::test_measure to be no worse than *but the mean got worse*",
             "mean accuracy %*worse (p*",
             "test_measure: FAIL against the baseline main [[]init+shuffle[]]. The candidate is worse by *",
-            "FAILED test_toy.py::test_measure - stabilitykit.errors.BaselineExceededError*",
+            "FAILED test_toy.py::test_measure - stabilitykit.BaselineExceededError*",
         ]
     )
     assert "the baseline 'main' (10 runs, kept on " in text

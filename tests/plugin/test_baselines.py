@@ -13,8 +13,9 @@ import torch
 from stabilitykit.errors import BaselineError, ConfigError, StoreError
 from stabilitykit.execution.question import Question
 from stabilitykit.plugin.baselines import ALPHA, Baselines, differences, find, what_must_match
+from stabilitykit.plugin.options import check_baselines
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.store.baseline_files import BaselineFiles, check_baselines
+from stabilitykit.store.baseline_files import BaselineFiles
 from stabilitykit.study.comparison import Comparison, NoWorse, Sample
 from stabilitykit.testing import FakeTask, fake_study
 from stabilitykit.training.environment import current_environment

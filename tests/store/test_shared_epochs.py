@@ -418,17 +418,6 @@ class TestStudy:
         assert [r.fingerprint for r in branched.records] == [r.fingerprint for r in straight.records]
         assert len(self.prefixes(tmp_path)) == 1
 
-    def test_keys_of_studies_without_an_onset_are_what_they_were(self):
-        from stabilitykit.store.key import protocol_ingredients
-
-        assert protocol_ingredients(NoiseProtocol("init", runs=2)) == {
-            "vary": ["init"],
-            "perturb": None,
-            "seed": 0,
-            "constants": {},
-        }
-        assert protocol_ingredients(NoiseProtocol("shuffle", runs=2, onset=3))["onset"] == 3
-
     @pytest.mark.parametrize("onset", [EPOCHS, EPOCHS + 1])
     def test_an_onset_beyond_the_last_epoch_is_refused(self, make_session, onset):
         expected = rf"Expected onset= to be one of the 5 epochs, 0 to 4, but got onset={onset}"

@@ -7,10 +7,12 @@ import subprocess
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stabilitykit._version import __version__
 from stabilitykit.errors import ConfigError
-from stabilitykit.training.environment import current_environment, resolve_device
+from stabilitykit.training.environment import current_environment, device_of, resolve_device
 
 
 def test_a_place_is_described_in_full(tmp_path):
@@ -105,4 +107,21 @@ def test_a_gpu_that_is_not_there_is_refused_with_what_there_is(device):
         resolve_device(device)
     assert str(refusal.value).startswith(
         f"Expected a GPU for device={device!r} but torch {torch.__version__} sees none"
+    )
+
+
+@given(st.integers(1, 4), st.integers(1, 3))
+def test_every_device_gets_as_many_workers_as_were_allowed(count: int, each: int) -> None:
+    devices = [f"cuda:{index}" for index in range(count)]
+    given_out = [device_of(slot, devices, each) for slot in range(count * each)]
+    assert {device: given_out.count(device) for device in devices} == dict.fromkeys(devices, each)
+    assert given_out[:count] == devices, "a second worker on a device only when each has one"
+
+
+def test_one_worker_too_many_is_told_what_to_ask_for() -> None:
+    with pytest.raises(ConfigError) as refusal:
+        device_of(2, ["cuda:0", "cuda:1"])
+    assert str(refusal.value) == (
+        "Expected at most 2 workers, 1 for each of cuda:0, cuda:1, but this is number 3. Start no more than 2, or "
+        "let more workers share a device, if its memory holds as many trainings. Set --stability-workers-per-device 2."
     )

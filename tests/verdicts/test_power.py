@@ -10,11 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from stabilitykit.estimates.estimate import Estimate
 from stabilitykit.estimates.intervals import pairwise_estimate
 from stabilitykit.verdicts.power import REPLICATES, cv_of, most_runs_needed, prospects, resolution, runs_needed
 from stabilitykit.verdicts.sequential_levels import levels, looks
-from stabilitykit.verdicts.unreachable import objections
 
 RATIOS = (1.25, 1.5, 1.75, 2, 2.5, 3)
 
@@ -150,31 +148,3 @@ def test_cv_comes_back_from_the_interval_of_a_pilot():
     assert cv_of(pilot.value, pilot.low, pilot.high, pilot.runs) == pytest.approx(0.2, rel=0.1)
     assert cv_of(10.0, -math.inf, math.inf, runs=2) is None
     assert cv_of(-0.1, -0.3, 0.1, runs=5) is None
-
-
-# The floor
-
-
-def test_a_budget_under_two_examples_is_objected_to():
-    (said,) = objections({"accuracy_sd": 0.1}, examples=1999)
-    assert "0.1 points" in said
-    assert "2 of 1999 test examples" in said or "2.0 of 1999" in said
-    assert "2000 test examples or more" in said
-    assert objections({"accuracy_sd": 0.1}, examples=2000) == ()
-    assert objections({"accuracy_sd": 0.0}, examples=10) == (), "a budget of 0 is about bits"
-    assert objections({"cross_entropy_sd": 0.001}, examples=10) == ()
-
-
-def test_a_budget_under_the_flip_floor_is_objected_to_with_the_size_that_would_do():
-    limits = {"accuracy_sd": 0.25, "disagreement": 11.0}
-    (said,) = objections(limits, examples=2000)
-    assert "accuracy_sd=0.25" in said
-    assert "unreachable on 2000 test examples unless errors are negatively correlated" in said
-    assert "disagreement at its own budget of 11 %" in said
-    assert "N >= 8800 test examples" in said  # 50 * 11 / 0.25^2
-    shown = Estimate(0.24, 0.2, 0.28, runs=5, method="jackknife over runs")
-    assert objections(limits, examples=2000, floor=shown) == (), "what runs showed goes before what the budget allows"
-    shown = Estimate(0.35, 0.3, 0.4, runs=5, method="jackknife over runs")
-    (said,) = objections({"accuracy_sd": 0.25}, examples=2000, floor=shown)
-    assert "flips of single examples alone give 0.35 [0.30, 0.40] points" in said
-    assert "N >= 3920 " in said

@@ -1,12 +1,11 @@
+"""The slots of xdist's workers."""
+
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stabilitykit.errors import ConfigError
 from stabilitykit.plugin.xdist import Slots
-from stabilitykit.training.environment import device_of
 
 
 def test_a_replacement_takes_the_slot_of_the_worker_that_died() -> None:
@@ -30,20 +29,3 @@ def test_no_two_living_workers_have_one_slot_and_none_is_higher_than_needed(step
             living.pop(name, None)
         assert len(set(living.values())) == len(living)
     assert all(slot < 8 for slot in living.values())
-
-
-@given(st.integers(1, 4), st.integers(1, 3))
-def test_every_device_gets_as_many_workers_as_were_allowed(count: int, each: int) -> None:
-    devices = [f"cuda:{index}" for index in range(count)]
-    given_out = [device_of(slot, devices, each) for slot in range(count * each)]
-    assert {device: given_out.count(device) for device in devices} == dict.fromkeys(devices, each)
-    assert given_out[:count] == devices, "a second worker on a device only when each has one"
-
-
-def test_one_worker_too_many_is_told_what_to_ask_for() -> None:
-    with pytest.raises(ConfigError) as refusal:
-        device_of(2, ["cuda:0", "cuda:1"])
-    assert str(refusal.value) == (
-        "Expected at most 2 workers, 1 for each of cuda:0, cuda:1, but this is number 3. Ask for -n 2, or let more "
-        "workers share a device with --stability-workers-per-device 2, if its memory holds as many trainings."
-    )

@@ -1,4 +1,4 @@
-"""Test-time augmentation: against plain loops over pixels, and as a part of a recipe."""
+"""Random crops and flips, and test-time augmentation: against plain loops over pixels, and as a part of a recipe."""
 
 from __future__ import annotations
 
@@ -226,3 +226,57 @@ class TestRefusals:
     def test_the_largest_shift_that_shows_a_pixel_is_accepted(self, recipe):
         recipe.with_tta(shift=3).check(NoiseProtocol("init", runs=2), CPU)
         assert all(math.isfinite(value) for value in fit(recipe.with_tta(shift=3))[0].flatten())
+
+
+class TestRandomCropFlip:
+    images = torch.arange(1.0, 1 + 6 * 2 * 4 * 5).reshape(6, 2, 4, 5)
+
+    def changed(self, seed: int = 0, **values: object) -> torch.Tensor:
+        return RandomCropFlip(**values)(self.images, torch.Generator().manual_seed(seed))
+
+    def test_no_padding_and_no_flip_is_the_identity(self):
+        assert torch.equal(self.changed(padding=0, flip=False), self.images)
+
+    def test_only_the_generator_decides(self):
+        assert torch.equal(self.changed(seed=1), self.changed(seed=1))
+        assert not torch.equal(self.changed(seed=1), self.changed(seed=2))
+
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    @pytest.mark.parametrize(("padding", "flip"), [(0, False), (0, True), (1, False), (3, True)])
+    def test_its_pixels_are_those_of_a_loop_over_the_images(self, layout, padding, flip):
+        generator = torch.Generator().manual_seed(3)
+        tops, lefts = torch.randint(0, 2 * padding + 1, (2, 6, 1), generator=generator)
+        mirrored = torch.rand(6, 1, generator=generator) < 0.5 if flip else torch.zeros(6, 1)
+        padded = torch.nn.functional.pad(self.images, [padding] * 4)
+        windows = [
+            image[:, top : top + 4, left : left + 5]
+            for image, top, left in zip(padded, tops.flatten().tolist(), lefts.flatten().tolist(), strict=True)
+        ]
+        expected = torch.stack([w.flip(2) if m else w for w, m in zip(windows, mirrored, strict=True)])
+        images = self.images.contiguous(memory_format=layout)
+        changed = RandomCropFlip(padding, flip)(images, torch.Generator().manual_seed(3))
+        assert torch.equal(changed, expected)
+        assert changed.is_contiguous(memory_format=torch.channels_last)
+
+    def test_each_image_is_mirrored_or_not(self):
+        seen = set()
+        for seed in range(8):
+            for image, original in zip(self.changed(seed, padding=0), self.images, strict=True):
+                mirrored = torch.equal(image, original.flip(-1))
+                assert mirrored or torch.equal(image, original)
+                seen.add(mirrored)
+        assert seen == {True, False}
+
+    def test_each_image_is_a_window_of_itself_on_black_and_all_windows_occur(self):
+        seen = set()
+        for seed in range(30):
+            for image, original in zip(self.changed(seed, padding=1, flip=False), self.images, strict=True):
+                padded = torch.nn.functional.pad(original, [1, 1, 1, 1])
+                windows = {
+                    (row, column): padded[:, row : row + 4, column : column + 5]
+                    for row in range(3)
+                    for column in range(3)
+                }
+                (place,) = [place for place, window in windows.items() if torch.equal(window, image)]
+                seen.add(place)
+        assert len(seen) == 9

@@ -1,0 +1,191 @@
+"""Every path in a run store: where a file is, and the names by which stabilitykit knows its own files.
+
+::
+
+    .stabilitykit/FORMAT                      the newest format that was written here
+                  v2/<key>/experiment.json    what the key was made of, for people; touched on every use
+                           runs/ old/         see `RunFiles`
+                           claims.lock claims/  see `Claims`
+                           control.json       the proof that what is held is held
+                           gates/<id>.json    at which runs, and how surely, a budget was judged
+                           prefix/            see `Prefixes`
+                           logs/0007.log      the output of a child process that trains run 7
+                  baselines/<name>/           see `BaselineFiles`
+                  sessions/<id>/living.lock   locked while a process of the session lives
+                                owners.lock, 3.begun, ...  see `Board`
+                                private/<key>/  experiments that end with the session
+                                tasks/        the output of child processes that train no run
+
+Other formats live in folders of their own, and are left alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+#: Name of a store's folder, unless the user chooses another.
+STORE = ".stabilitykit"
+
+#: Format of the files below ``v2/``.
+FORMAT = "2"
+
+SESSION_ID, KEY = "[0-9a-f]{16}", "[0-9a-f]{32}"
+
+#: Name of the file by which a folder is known to be a store.
+FORMAT_FILE = "FORMAT"
+
+#: Name of the file that says what an experiment's key was made of.
+ABOUT = "experiment.json"
+
+_CLAIMS, _LIVING, _OWNERS = "claims.lock", "living.lock", "owners.lock"
+_SESSIONS, _PRIVATE, _TASKS, _BASELINES = "sessions", "private", "tasks", "baselines"
+
+
+def format_file(store: Path) -> Path:
+    """Return the file that makes a folder a store."""
+    return store / FORMAT_FILE
+
+
+def experiments_folder(store: Path) -> Path:
+    """Return the folder of all experiments that outlive their sessions."""
+    return store / f"v{FORMAT}"
+
+
+def experiment_folder(store: Path, key: str) -> Path:
+    """Return the folder of one experiment."""
+    return experiments_folder(store) / key
+
+
+def about_file(experiment: Path) -> Path:
+    """Return the file that says what an experiment's key was made of."""
+    return experiment / ABOUT
+
+
+def claims_lock(experiment: Path) -> Path:
+    """Return the file whose bytes are locked for the runs that are being trained."""
+    return experiment / _CLAIMS
+
+
+def sessions_folder(store: Path) -> Path:
+    """Return the folder of all sessions that live, or were killed."""
+    return store / _SESSIONS
+
+
+def session_folder(store: Path, session: str) -> Path:
+    """Return the folder of one session's own files."""
+    return sessions_folder(store) / session
+
+
+def living_lock(session: Path) -> Path:
+    """Return the file that is locked while a process of the session lives."""
+    return session / _LIVING
+
+
+def owners_lock(session: Path) -> Path:
+    """Return the file whose bytes are locked for the tests that run now."""
+    return session / _OWNERS
+
+
+def file_of_test(
+    session: Path, test: int, what: Literal["begun", "done", "studies", "disputed", "settled"], call: int | None = None
+) -> Path:
+    """Return a file by which workers tell each other of a test, or of its study number ``call``."""
+    return session / (f"{test}.{what}" if call is None else f"{test}.{call}.{what}")
+
+
+def private_folder(session: Path, key: str) -> Path:
+    """Return the folder of an experiment that ends with its session."""
+    return session / _PRIVATE / key
+
+
+def tasks_folder(session: Path) -> Path:
+    """Return the folder for the output of child processes that train no run."""
+    return session / _TASKS
+
+
+def task_log(tasks: Path, number: int) -> Path:
+    """Return the file for the output of children of this process; ``number`` tells its tasks apart."""
+    return tasks / f"{os.getpid()}-{number:x}.log"
+
+
+def baselines_folder(store: Path) -> Path:
+    """Return the folder of all baselines."""
+    return store / _BASELINES
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What stabilitykit writes into one kind of folder: a pattern of names, and what each is."""
+
+    entries: Mapping[str, Entry]
+    markers: tuple[str, ...] = ()  #: names of files; one of them shows that the whole folder is of this kind
+
+    def find(self, name: str) -> Entry | None:
+        """Return what an entry of this name is; None if stabilitykit writes no such name here."""
+        of_draft = DRAFT.fullmatch(name)
+        found = next((entry for form, entry in self.entries.items() if re.fullmatch(form, name, re.ASCII)), None)
+        if found is None and of_draft:
+            return FILE if self.find(of_draft[1]) is FILE else None
+        return found
+
+
+class File:
+    """A regular file."""
+
+
+FILE = File()
+Entry: TypeAlias = "Folder | File"
+
+#: The temporary name of a file that is being written (`Draft`): ``.NAME.PID.8hex.tmp``.
+DRAFT = re.compile(r"\.(.+)\.\d+\.[0-9a-f]{8}\.tmp")
+
+
+def _any_of(*names: str) -> str:
+    return "|".join(map(re.escape, names))
+
+
+_INDEX = r"\d{4,}"
+_LEASES = Folder({r"\.clock": FILE, r"all|\d+": Folder({r"\d+": FILE})})  # earlier versions had them for locks
+_ARRAYS = {rf"{_INDEX}(\.[0-9a-f]{{12}})?\.(npy|safetensors|npz)": FILE}  # format 1 had npz
+
+_EXPERIMENT = Folder(
+    {
+        _any_of(ABOUT, _CLAIMS, "control.json"): FILE,
+        rf"{re.escape(_CLAIMS)}\.leases": _LEASES,
+        "runs": Folder({rf"{_INDEX}\.json": FILE, **_ARRAYS}),
+        "old": Folder({rf"{_INDEX}\.\d+\.json": FILE, **_ARRAYS}),
+        "claims": Folder({rf"{_INDEX}\.json": FILE}),
+        "gates": Folder({r"[0-9a-f]{16}\.json": FILE}),
+        "prefix": Folder({rf"({_INDEX}|proven)\.json": FILE, rf"{_INDEX}(\.[0-9a-f]{{12}})?\.safetensors": FILE}),
+        "logs": Folder({rf"{_INDEX}\.log": FILE}),
+    },
+    markers=(_CLAIMS, ABOUT),
+)
+
+_SESSION = Folder(
+    {
+        _any_of(_LIVING, _OWNERS): FILE,
+        rf"({_any_of(_LIVING, _OWNERS)})\.leases": _LEASES,
+        r"\d+\.(begun|done|studies|disputed)|\d+\.\d+\.settled": FILE,
+        _PRIVATE: Folder({KEY: _EXPERIMENT}),
+        _TASKS: Folder({r"\d+-[0-9a-f]+\.(task|pt|log)": FILE}),  # .task and .pt: of earlier versions
+    },
+    markers=(_LIVING, _OWNERS),
+)
+
+#: Every path that stabilitykit writes below a store.
+LAYOUT = Folder(
+    {
+        _any_of(FORMAT_FILE, ".gitignore"): FILE,
+        r"v\d+": Folder({KEY: _EXPERIMENT, rf"\.pruned-{KEY}-[0-9a-f]{{8}}": _EXPERIMENT}),
+        _SESSIONS: Folder({SESSION_ID: _SESSION}),
+        _BASELINES: Folder(
+            {r"\w[\w.-]*": Folder({r"[0-9a-f]{24}\.\d+\.json": FILE, r"[0-9a-f]{24}\.\d+(\.[0-9a-f]{12})?\.npy": FILE})}
+        ),
+    }
+)

@@ -1,0 +1,106 @@
+"""Sealed files: a JSON header, written last, and beside it the arrays that it names, whose names hold their hash.
+
+::
+
+    STEM.json             exists exactly when the whole is there
+    STEM.<sha>.npy        an array of it; <sha> is the beginning of the digest in the header
+    STEM.<sha>.safetensors
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .atomic_files import Draft
+from .ownership import remove
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_CHUNK = 1 << 20  #: bytes
+
+
+class SealedFiles:
+    """The sealed files of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def place(self, stem: str) -> Path:
+        """Return where the header is."""
+        return self.folder / f"{stem}.json"
+
+    def numbers(self) -> list[int]:
+        """Return the stems that are numbers and have a header, whole or not."""
+        return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdecimal())
+
+    def write_array(self, stem: str, suffix: str, content: Iterable[bytes], hashed: bytes = b"") -> dict[str, Any]:
+        """Write an array, before its header; return its name and digest, which covers ``hashed`` and the content."""
+        with Draft(self.folder, stem + suffix, hashed) as draft:
+            for chunk in content:
+                draft.write(chunk)
+            name = array_name(stem, suffix, draft.sha256)
+            draft.put(name, sync_folder=False)  # the header's name follows, and no process reads an array without it
+        return {"file": name, "sha256": draft.sha256}
+
+    def seal(self, stem: str, header: Mapping[str, Any], *, first: bool = False) -> bool:
+        """Write the header; False if it was to be the first one and another was there."""
+        with Draft(self.folder, f"{stem}.json") as draft:
+            draft.write(json.dumps(header).encode())
+            if first:
+                return draft.put_first()
+            draft.put()
+            return True
+
+    def read_array(self, name: str, digest: str, hashed: bytes = b"") -> bytes:
+        """Return the content of an array. Raises ValueError if it is not what was written, OSError if unreadable."""
+        content = (self.folder / name).read_bytes()
+        if hashlib.sha256(hashed + content).hexdigest() != digest:
+            raise ValueError(f"{name} has other bytes than were written")
+        return content
+
+    def arrays(self, stem: str) -> list[Path]:
+        """Return the arrays of a stem, those that no header names too."""
+        return [path for path in self.beginning_with(f"{stem}.") if path.suffix in (".npy", ".safetensors")]
+
+    def beginning_with(self, prefix: str) -> list[Path]:
+        """Return the files whose names begin with ``prefix``."""
+        with os.scandir(self.folder) as entries:
+            return [self.folder / entry.name for entry in entries if entry.name.startswith(prefix)]
+
+    def remove_arrays(self, stem: str, but: Collection[str] = ()) -> int:
+        """Delete the arrays of a stem except those named in ``but``; return how many bytes that freed."""
+        return sum(remove(path) for path in self.arrays(stem) if path.name not in but)
+
+
+def array_name(stem: str, suffix: str, digest: str) -> str:
+    """Return the file name of an array with this digest."""
+    return f"{stem}.{digest[:12]}{suffix}"
+
+
+def npy(array: np.ndarray[Any, Any]) -> Iterator[bytes]:
+    """Yield the bytes of an array's ``.npy`` file, in C order and never all at once."""
+    import numpy as np
+
+    header = io.BytesIO()
+    described = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    yield header.getvalue()
+    size = _CHUNK // array.itemsize
+    for chunk in np.nditer(array, ["external_loop", "buffered", "zerosize_ok"], buffersize=size, order="C"):
+        yield np.asarray(chunk).tobytes()
+
+
+def sha256(path: Path) -> str:
+    """Return the digest of a file, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
