@@ -28,7 +28,9 @@ find them for pickle.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import TypeAlias
 
@@ -146,3 +148,24 @@ class SelfTestError(StabilityError, AssertionError):
 @public
 class BaselineExceededError(StabilityError, AssertionError):
     """The mean got worse, or the spread larger, than in the baseline that the study was held against."""
+
+
+def is_count(value: object, least: int) -> bool:
+    """Whether a value is an integer, and not a truth value, of at least ``least``."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def check_count(kind: type[StabilityError], name: str, value: object, least: int, why: str = "") -> None:
+    """Raise an error of this kind, which ends with ``why``, unless the value is an integer of at least ``least``.
+
+    >>> check_count(TaskError, "epochs", 0, least=1, why="A run without epochs trains nothing.")
+    Traceback (most recent call last):
+    stabilitykit.errors.TaskError: Expected epochs >= 1 but got epochs=0. A run without epochs trains nothing.
+    """
+    if not is_count(value, least):
+        raise kind(f"Expected {name} >= {least} but got {name}={value!r}. {why}".rstrip())
+
+
+def number_of(value: object) -> float:
+    """Return a real number as a float; NaN, which no comparison accepts, for anything else and for a truth value."""
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
 
-from .errors import PerturbationError, ProtocolError
+from .errors import PerturbationError, ProtocolError, check_count
 from .public import public
 
 #: Seeds are 32 bits wide: the most that every generator takes (numpy's legacy one, and torch's on a CPU, use no more).
@@ -97,8 +97,7 @@ class Perturbation:
             )
         if self.direction not in (None, "up", "down"):
             raise PerturbationError(f"Expected direction='up', 'down' or None but got direction={self.direction!r}.")
-        if isinstance(self.bit, bool) or not isinstance(self.bit, int) or self.bit < 0:
-            raise PerturbationError(f"Expected bit= to be a number from 0 (least significant) but got {self.bit!r}.")
+        check_count(PerturbationError, "bit", self.bit, 0, "Bits are counted from the least significant one.")
         if self.index is None:
             return
         if not isinstance(self.index, (tuple, list)) or not all(isinstance(i, int) for i in self.index):
@@ -225,13 +224,9 @@ class NoiseProtocol:
         self._check_onset()
 
     def _check(self) -> None:
-        if isinstance(self.runs, bool) or not isinstance(self.runs, int) or self.runs < 2:
-            raise ProtocolError(
-                f"Expected runs >= 2 but got runs={self.runs!r}. "
-                f"A spread is between runs, so it needs two; ten is a usual start."
-            )
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise ProtocolError(f"Expected the base seed to be an integer >= 0 but got seed={self.seed!r}.")
+        why = "A spread is between runs, so it needs two; ten is a usual start."
+        check_count(ProtocolError, "runs", self.runs, 2, why)
+        check_count(ProtocolError, "seed", self.seed, 0, "Another base seed is another, independent study.")
         if self.perturb is not None and self.perturb.is_fixed and not self.vary:
             raise ProtocolError(
                 f"Expected something to differ between runs, but vary names no source and {self.perturb} moves the "
@@ -245,10 +240,7 @@ class NoiseProtocol:
                 raise ProtocolError(f"Expected constants[{source.value!r}] to be an integer but got {constant!r}.")
 
     def _check_onset(self) -> None:
-        if isinstance(self.onset, bool) or not isinstance(self.onset, int) or self.onset < 0:
-            raise ProtocolError(
-                f"Expected onset= to be the epoch from which on sources vary, an integer >= 0, but got {self.onset!r}."
-            )
+        check_count(ProtocolError, "onset", self.onset, 0, "It is the epoch from which on sources vary.")
         if not self.onset:
             return
         if Source.INIT in self.vary:

@@ -130,7 +130,7 @@ def test_fewer_than_two_runs_are_refused(runs):
 
 @pytest.mark.parametrize("seed", [-1, 0.5, "0", True, None])
 def test_a_seed_that_is_no_number_is_refused(seed):
-    with pytest.raises(ProtocolError, match=r"^Expected the base seed to be an integer >= 0 but got seed="):
+    with pytest.raises(ProtocolError, match=r"^Expected seed >= 0 but got seed="):
         NoiseProtocol("init", seed=seed)
 
 
@@ -207,7 +207,7 @@ class TestOnset:
 
     @pytest.mark.parametrize("onset", [-1, 2.0, "3", None, True])
     def test_what_is_no_epoch_is_refused(self, onset):
-        with pytest.raises(ProtocolError, match=f"an integer >= 0, but got {onset!r}"):
+        with pytest.raises(ProtocolError, match=f"Expected onset >= 0 but got onset={onset!r}"):
             NoiseProtocol("shuffle", onset=onset)
 
     @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import ConfigError, ProtocolError
+from ..errors import ConfigError, ProtocolError, is_count
 
 #: The file of reviewed budgets, in the rootdir.
 BUDGETS = "stability-budgets.toml"
@@ -239,9 +239,7 @@ class MarkerConfig:
                     f"Expected the stability marker of {test} to have {' or '.join(names)} but got {name!r}.{hint}"
                 )
         marker = cls(**kwargs)
-        if marker.runs is not None and (
-            isinstance(marker.runs, bool) or not isinstance(marker.runs, int) or marker.runs < 2
-        ):
+        if marker.runs is not None and not is_count(marker.runs, 2):
             raise ConfigError(f"Expected runs >= 2 in the stability marker of {test} but got runs={marker.runs!r}.")
         if marker.vary is not None:
             from ..protocol import parse_sources

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..errors import BudgetError, BudgetExceededError
+from ..errors import BudgetError, BudgetExceededError, number_of
 from ..estimates.flip_floor import where_from
 from ..estimates.measure_kinds import FLOORED, kind_of
 from ..public import public
@@ -143,7 +143,7 @@ def assert_reduction(study: Study, baseline: Study, at_least: float = 0.0) -> No
     __tracebackhide__ = True
     for given in (study, baseline):
         check_is_study(given)
-    if isinstance(at_least, bool) or not isinstance(at_least, int | float) or not at_least <= 100:
+    if not number_of(at_least) <= 100:
         raise BudgetError(f"Expected at_least <= 100, percent of variability that is taken away, but got {at_least!r}.")
     if isinstance(study, PlannedStudy) or isinstance(baseline, PlannedStudy):
         return

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import TaskError
+from ..errors import TaskError, check_count
 from ..estimates.estimate import Estimate
 from ..estimates.intervals import pairwise_estimate
 from ..estimates.metrics.representation import FEWEST_EXAMPLES, CkaSum, packed_gram, spread_batches
@@ -238,10 +238,7 @@ def _fitting_batch(layers: int) -> int:
 
 def _check_counts(available: int, examples: object, batch_size: object) -> None:
     for name, value in (("examples", examples), ("batch_size", FEWEST_EXAMPLES if batch_size is None else batch_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < FEWEST_EXAMPLES:
-            raise TaskError(
-                f"Expected {name} >= {FEWEST_EXAMPLES} but got {name}={value!r}: CKA without bias needs four examples."
-            )
+        check_count(TaskError, name, value, FEWEST_EXAMPLES, "CKA without bias needs four examples.")
     if available < FEWEST_EXAMPLES:
         raise TaskError(
             f"Expected {FEWEST_EXAMPLES} test examples or more but there are {available}: CKA without bias needs four."

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
-from ..errors import BudgetError, TaskError
+from ..errors import BudgetError, TaskError, number_of
 from ..estimates.estimate import Estimate
 from ..estimates.intervals import ChiSquare
 from ..estimates.measure_kinds import kind_of
@@ -249,7 +249,7 @@ def check_asked(
     """Raise `UsageError` for what cannot be compared, given the ``names`` of each study's measures; return measures."""
     if studies < 2:
         raise TaskError(f"Expected two studies or more to compare but got {studies}.")
-    if isinstance(within, bool) or not isinstance(within, int | float) or not 1 < within < math.inf:
+    if not 1 < number_of(within) < math.inf:
         raise BudgetError(f"Expected within > 1, the factor that no two studies may differ by, but got {within!r}.")
     if measures is None:
         return None

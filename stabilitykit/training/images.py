@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import TaskError
+from ..errors import TaskError, is_count
 from ..public import public
 from .data import Augment, sent
 
@@ -63,7 +63,7 @@ class ImageViews:
     def __post_init__(self) -> None:
         if not isinstance(self.flip, bool):
             raise TaskError(f"Expected flip to be True or False but got flip={self.flip!r}.")
-        if isinstance(self.shift, bool) or not isinstance(self.shift, int) or self.shift < 0:
+        if not is_count(self.shift, 0):
             raise TaskError(f"Expected shift >= 0, in whole pixels, but got shift={self.shift!r}.")
         if len(self) == 1:
             raise TaskError("Expected more than one view of an image but got flip=False and shift=0.")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from ..errors import TaskError
+from ..errors import TaskError, check_count
 from ..estimates.metrics import accuracy, cross_entropy, flatten_examples, rmse
 from ..protocol import NoiseProtocol, Source
 from ..public import public
@@ -90,8 +90,7 @@ class Recipe(Task):
         The schedule becomes cyclic cosine with the warm-up of this recipe's own (or ``warmup_epochs``) in every cycle.
         Source: Huang et al., 2017; Summers & Dinneen, section 5.
         """
-        if isinstance(cycles, bool) or not isinstance(cycles, int) or cycles < 2:
-            raise TaskError(f"Expected with_snapshots(cycles) with cycles >= 2 but got {cycles!r}; one is no ensemble.")
+        check_count(TaskError, "cycles", cycles, 2, "One model is no ensemble.")
         own = self.schedule.warmup_epochs if isinstance(self.schedule, CosineCycles) else 0
         schedule = CosineCycles(cycles, own if warmup_epochs is None else warmup_epochs)
         return dataclasses.replace(self, schedule=schedule, snapshots=cycles)
@@ -231,8 +230,7 @@ def check_makers(model: object, optimizer: object) -> None:
 def check_counts(**counts: object) -> None:
     """Raise `TaskError` unless all are integers of 1 or more."""
     for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise TaskError(f"Expected {name} >= 1 but got {name}={value!r}.")
+        check_count(TaskError, name, value, 1)
 
 
 def new_model(make: Callable[[], nn.Module], run: Run) -> nn.Module:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import ProtocolError, TaskError
+from ..errors import ProtocolError, TaskError, check_count
 from ..protocol import RunPlan, Source, derive_seed, parse_sources
 from ..public import public
 from ..store.fingerprint import tensor_digest
@@ -145,8 +145,7 @@ class Run:
         optimizer, where nothing else that the loop makes is needed in the next epoch: the epochs before the onset,
         which all runs share, are then trained once and stored, and the runs go on from there.
         """
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise TaskError(f"Expected run.epochs(count) with count >= 1 but got {count!r}.")
+        check_count(TaskError, "count", count, 1, "It is the number of epochs that run.epochs(count) counts.")
         _check_state(state)
         if not self.varies:
             check_onset(self.plan.first_varied_epoch, count)
@@ -234,8 +233,7 @@ class Run:
         A Dataset's own random draws, and ``augment`` on each batch of inputs, come from the augment stream. A Dataset's
         item depends on the seed, the pass and the item alone: the same for any ``num_workers``.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise TaskError(f"Expected batch_size >= 1 but got {batch_size!r}.")
+        check_count(TaskError, "batch_size", batch_size, 1)
         if not isinstance(data, Examples):
             check_data("data", data)
             data = examples_of(data, Layout(self.device), num_workers)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..errors import TaskError
+from ..errors import TaskError, check_count
 from ..public import public
 
 
@@ -39,8 +39,7 @@ class CosineCycles:
     warmup_epochs: float = 0  #: of each cycle
 
     def __post_init__(self) -> None:
-        if isinstance(self.cycles, bool) or not isinstance(self.cycles, int) or self.cycles < 1:
-            raise TaskError(f"Expected cycles >= 1 but got cycles={self.cycles!r}.")
+        check_count(TaskError, "cycles", self.cycles, 1)
         if not self.warmup_epochs >= 0:
             raise TaskError(f"Expected warmup_epochs >= 0 but got warmup_epochs={self.warmup_epochs!r}.")
 

@@ -6,10 +6,9 @@ import difflib
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from numbers import Real
 from types import MappingProxyType
 
-from ..errors import BudgetError
+from ..errors import BudgetError, check_count, number_of
 from ..estimates.estimate import Estimate
 from ..estimates.measure_kinds import DISAGREEMENT, kind_of, most_beside_disagreement, sd_name
 from ..public import public
@@ -108,11 +107,8 @@ class Budget:
                 "and by how much, as in Budget(accuracy_sd=0.30, disagreement=11.0)."
             )
         _check_consistent(given)
-        if isinstance(max_failed_runs, bool) or not isinstance(max_failed_runs, int) or max_failed_runs < 0:
-            raise BudgetError(
-                f"Expected max_failed_runs to be an integer >= 0 but got max_failed_runs={max_failed_runs!r}. It is "
-                f"how many runs of a study may fail; 0 is usual."
-            )
+        why = "It is how many runs of a study may fail; 0 is usual."
+        check_count(BudgetError, "max_failed_runs", max_failed_runs, 0, why)
         ratios = _ratios(ratio, given)
         object.__setattr__(self, "_limits", tuple(Limit(name, limit, ratios[name]) for name, limit in given.items()))
         object.__setattr__(self, "alpha", _error_rate("alpha", alpha))
@@ -192,9 +188,9 @@ def check_is_budget(given: object) -> None:
 def _checked(name: str, limit: object) -> float:
     kind = kind_of(name)
     advice = f"{kind.why}; write {name}={kind.example}, for example."
-    if isinstance(limit, bool) or not isinstance(limit, Real) or not math.isfinite(limit):
+    number = number_of(limit)
+    if not math.isfinite(number):
         raise BudgetError(f"Expected {name} to be a finite number but got {name}={limit!r}. {advice}")
-    number = float(limit)
     if not kind.least <= number <= kind.most:
         wanted = f"{name} >= {kind.least:g}" if number < kind.least else f"{name} <= {kind.most:g}"
         raise BudgetError(f"Expected {wanted} but got {name}={limit!r}. {advice}")
@@ -222,22 +218,18 @@ def _ratios(ratio: float | Mapping[str, float] | None, limits: Mapping[str, floa
             raise BudgetError(
                 f"Expected ratio= to name limits of this budget but got {name!r}. It has {', '.join(limits)}."
             )
-        if not 1 < _number(value) < math.inf:
+        if not 1 < number_of(value) < math.inf:
             raise BudgetError(
                 f"Expected ratio > 1 but got ratio={value!r} for {name}. A PASS says that the spread is below ratio "
                 f"times the budget; the closer to 1, the more runs it takes. 2 is usual for SDs, 1.25 for the others."
             )
-    return {name: _number(given.get(name)) for name in limits}
+    return {name: number_of(given.get(name)) for name in limits}
 
 
 def _error_rate(name: str, value: object) -> float:
-    if not 0 < _number(value) < 0.5:
+    if not 0 < number_of(value) < 0.5:
         raise BudgetError(
             f"Expected {name} between 0 and 0.5 but got {name}={value!r}. It is how often the verdict may be wrong; "
             f"0.05 is usual, 0.01 where many tests gate one merge."
         )
-    return _number(value)
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    return number_of(value)

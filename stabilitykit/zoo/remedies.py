@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
 
-from ..errors import TaskError
+from ..errors import TaskError, number_of
 from ..training.recipe import Recipe
 
 _MakeModel = Callable[[], nn.Module]
@@ -143,5 +144,5 @@ def _weights_of(optimizer: Optimizer) -> list[Tensor]:
 
 
 def _check_positive(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+    if not 0 < number_of(value) < math.inf:
         raise TaskError(f"Expected a finite {name} > 0 but got {name}={value!r}.")

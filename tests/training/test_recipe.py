@@ -529,7 +529,7 @@ class TestSnapshots:
 
     @pytest.mark.parametrize("cycles", [1, 0, 2.0, True])
     def test_one_snapshot_is_no_ensemble(self, cycles):
-        with pytest.raises(TaskError, match=r"^Expected with_snapshots\(cycles\) with cycles >= 2 but got"):
+        with pytest.raises(TaskError, match=r"^Expected cycles >= 2 but got cycles="):
             recipe_of().with_snapshots(cycles)
 
     def test_a_schedule_that_does_not_reach_0_fails_the_run_at_its_first_snapshot(self, tmp_path):

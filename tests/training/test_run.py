@@ -154,7 +154,7 @@ class TestEpochs:
 
     @pytest.mark.parametrize("count", [0, -1, 1.5, "3", True])
     def test_an_impossible_count_is_refused(self, count):
-        with pytest.raises(TaskError, match=r"Expected run\.epochs\(count\) with count >= 1 but got"):
+        with pytest.raises(TaskError, match=r"Expected count >= 1 but got .* run\.epochs\(count\)"):
             list(make().epochs(count))
 
     @pytest.mark.parametrize(

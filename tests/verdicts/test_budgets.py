@@ -142,7 +142,7 @@ class TestErrorRates:
 
     @pytest.mark.parametrize("count", [-1, 1.0, True, "0"])
     def test_failed_runs_are_counted(self, count):
-        with pytest.raises(BudgetError, match=f"an integer >= 0 but got max_failed_runs={count!r}"):
+        with pytest.raises(BudgetError, match=f"Expected max_failed_runs >= 0 but got max_failed_runs={count!r}"):
             Budget(accuracy_sd=0.3, max_failed_runs=count)
 
     def test_ratios_are_2_for_sds_and_a_quarter_more_for_pairs(self):
