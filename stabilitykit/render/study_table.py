@@ -55,7 +55,7 @@ def study_table(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _without_repeats(summaries: Sequence[Summary]) -> list[Summary]:
-    """Leave out a row without a verdict whose study another test has a row for: several may ask for the same runs."""
+    """Leave out a row without a verdict if another row shows its study: several tests may ask for the same runs."""
     judged = [_study(summary) for summary in summaries if summary["verdict"]]
     shown: list[Summary] = []
     for summary in summaries:
@@ -79,7 +79,7 @@ def short_name(test: str) -> str:
 
 
 def _names(summaries: Sequence[Summary]) -> dict[tuple[str, str], str]:
-    """Name the studies by test and task: a test of several tasks would else have rows that nobody can tell apart."""
+    """Name the studies by test, and by task where a test has several, whose rows would look alike otherwise."""
     keys = dict.fromkeys(map(_key, summaries))
     tests = [test for test, _ in keys]
     return {(test, task): short_name(test) + (f" ({task})" if tests.count(test) > 1 else "") for test, task in keys}
@@ -107,7 +107,7 @@ def _table(
 
 
 def _custom(summaries: Sequence[Summary], shown: set[str]) -> list[str]:
-    """The SDs of the users' own metrics, which no column above has."""
+    """Names of the SDs of users' own metrics, which the standard columns do not show."""
     known = shown | {"accuracy_sd", "training_sd"}
     names = [name for summary in summaries for name in summary["metrics"] if name.endswith("_sd") and name not in known]
     return list(dict.fromkeys(names))

@@ -18,7 +18,7 @@ from ..verdicts.budgets import Budget
 from ..verdicts.limits import Judgement, Outcome
 from .study import RelativeGate, Study, check_trace
 
-#: Of the generator that every planted fault is drawn from.
+#: Seed of the generator that draws every planted fault.
 _SEED = 20_210_713
 
 #: Amplified deviations start from this share of the SD of all outputs at least, and double so many times from there.

@@ -12,15 +12,14 @@ if TYPE_CHECKING:  # the process that writes a report may not have needed torch
     from ..store.record import RunRecord
     from .study import Study
 
-#: Of the document that `--stability-json` writes.
+#: Format version of the file of `--stability-json`.
 FORMAT = 1
 
 
 def summarize(study: Study, test: str) -> dict[str, Any]:
     """Return a study as JSON's types: its question, its numbers, its verdict and its runs.
 
-    ``test`` is the node id of the test that asked. Nothing in it depends on how many workers trained the runs, but for
-    the seconds.
+    ``test`` is the node id of the test that asked. But for the seconds, no field depends on how many workers trained.
     """
     whole = study.is_whole
     scores = _scores(study) if whole else {}
@@ -48,7 +47,7 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
 
 
 def document(summaries: Iterable[Mapping[str, Any]], comparisons: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """Return the one object of `--stability-json`."""
+    """Return the object of the file of `--stability-json`."""
     studies = [dict(summary) for summary in summaries]
     environment = studies[0]["environment"] if studies else {}
     for study in studies:
@@ -59,7 +58,7 @@ def document(summaries: Iterable[Mapping[str, Any]], comparisons: Iterable[Mappi
 
 
 def _verdict(study: Study) -> str | None:
-    """Return the worst outcome of all that was asserted on a study; None where nothing was."""
+    """Return the worst outcome of a study's assertions; None where nothing was asserted."""
     outcomes = [verdict.outcome for verdict in study.verdicts]
     outcomes += [Outcome(relation["outcome"]) for relation in study.relations]
     outcomes += [] if study.is_whole else [Outcome.FAIL]
@@ -67,7 +66,7 @@ def _verdict(study: Study) -> str | None:
 
 
 def _shown(measures: Measures) -> list[str]:
-    """Every measure but the second correlation, which is on request."""
+    """Names of all measures but ``pearson``, which is computed only on request."""
     return [name for name in measures if name != "pearson"]
 
 
@@ -83,7 +82,7 @@ def _judgement(judgement: Any) -> dict[str, Any]:
 
 
 def _scores(study: Study) -> dict[int, dict[str, float]]:
-    """The scores of each run that has some, by its index."""
+    """Scores of each trained run, by its index."""
     names = [name for name in ("perplexity", "accuracy", "cross_entropy", "rmse") if name in study.measures]
     of_runs = {name: study.measures.of_runs(name).tolist() for name in names}
     return {
