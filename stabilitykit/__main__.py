@@ -1,4 +1,4 @@
-"""``stabilitykit``, or ``python -m stabilitykit``: what can be asked without writing pytest's options."""
+"""``stabilitykit``, or ``python -m stabilitykit``: commands for which no option of pytest need be written."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ examples:
 """
 
 _PLAN = """\
-Trains nothing. Each stability test is entered and asked what it would train; it ends where it needs a number that
-only runs have, and is reported as skipped, "planned". What it would have asked after that is not in the plan. Other
-tests are left out. For each limit of each budget the table says:
+Trains nothing. Each stability test is entered up to the first number that only trained runs have, and is reported as
+skipped, "planned"; what it would ask after that is not in the plan. Other tests do not run. The table has a row for
+each limit of each budget:
 
   excludes           how many times its limit a spread must be for a PASS to be wrong (ratio)
   runs needed        by a study of fixed R, and by --stability-runs of a check, which leave nothing UNDECIDED
-  R                  what the test would train at most, and whether that suffices
-  runs to a verdict  their mean if the true spread is 0.5, 1 or 2 times the budget: a check stops early
+  R                  the most runs that the test would train, and whether these suffice
+  runs to a verdict  mean number of runs if the true spread is 0.5, 1 or 2 times the budget: a check stops early
   P(FAIL) beyond     the power if it is 1.25, 1.5 or 2 times the budget
-  minutes            for these runs, at the seconds that stored runs took, and this -n; what is stored costs none
+  minutes            for these runs, at the seconds that stored runs took, with this -n; stored runs cost none
 
-What a table row assumes, and a budget that no number of runs can reach, since examples that flip on their own already
-spread more, is said below the table.
+Notes below the table say what a row assumes, and name budgets that no number of runs can reach, since examples that
+flip on their own already spread the accuracy more.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out one command; planning goes on as pytest, in this process's place."""
+    """Carry out one command; ``plan`` replaces this process by pytest."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     if given[:1] == ["plan"] and not {"-h", "--help"} & set(given):

@@ -58,7 +58,7 @@ class FakeTask(Task):
 
     examples: int = 20  #: N
     classes: int = 3  #: C
-    noise: float = 1.0  #: SD of each logit if everything varies; the right class leads by 2 without it
+    noise: float = 1.0  #: SD of each logit if every source varies; the right class leads by 2
     name: str = "fake"
 
     @property
@@ -67,7 +67,7 @@ class FakeTask(Task):
         return torch.arange(self.examples) % self.classes
 
     def content(self) -> object:
-        """The class and its numbers, but for the name."""
+        """Everything that the training depends on: the class and its numbers, without the name."""
         return type(self), self.examples, self.classes, self.noise
 
     def fit(self, run: Run) -> Tensor:

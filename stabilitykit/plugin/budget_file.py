@@ -1,7 +1,7 @@
-"""The reviewed file of calibrated budgets, ``stability-budgets.toml``: read by a `check` that names none.
+"""The reviewed file of calibrated budgets, ``stability-budgets.toml``: a `check` without a budget reads its own here.
 
-A reviewer's comments and deletions stay: an entry that is there is left alone, and one that is renewed keeps its lines.
-So the file is edited as text, entry by entry, and each entry by tomlkit.
+A reviewer's comments and deletions stay: calibrating leaves an entry alone, and renewing one keeps its lines. So the
+file is edited as text, entry by entry, and each entry by tomlkit.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from ..verdicts.budgets import Budget, check_is_budget
 from ..verdicts.calibration import Calibration, Proposal
 from .options import BUDGETS as NAME
 
-if TYPE_CHECKING:  # it costs 35 ms, which only those pay who have such a file
+if TYPE_CHECKING:  # tomlkit costs 35 ms, which only users of such a file should pay
     import tomlkit
 
-#: Of the file.
+#: Format version of the file.
 FORMAT = 1
 
 _HEAD = """\
@@ -42,7 +42,7 @@ format = 1
 
 _HEADER = re.compile(r"^[ \t]*\[\[[ \t]*study[ \t]*\]\]", re.MULTILINE)
 
-#: Keys of an entry, and what they hold. Those that a `Budget` takes beside limits are passed on.
+#: Keys of an entry and the types of their values; a `Budget` takes those of `_OF_BUDGET` beside its limits.
 _KEYS: Mapping[str, tuple[type, ...]] = {
     "test": (str,),
     "study": (int,),
@@ -65,20 +65,20 @@ class Entry:
     """The budget of one check."""
 
     test: str  #: node id
-    study: int  #: which check of its test
-    line: int  #: of the file
+    study: int  #: number of the check in its test, from 1
+    line: int  #: line of the file, from 1
     varies: str | None  #: what the limits were measured for; None where the file does not say
-    environment: str | None  #: where, in one line
+    environment: str | None  #: where the limits were measured, in one line
     limits: Mapping[str, float]
     budget: Budget | None  #: None where no limit is left
 
     @property
     def place(self) -> str:
-        """Where it stands, for a message."""
+        """The entry's line and check, for a message."""
         return f"{NAME}, line {self.line} ({_name(self.test, self.study)})"
 
     def check_varies(self, varies: str) -> None:
-        """Raise `BudgetError` where the limits were measured for something else than ``varies`` now."""
+        """Raise `BudgetError` unless the limits were measured for what ``varies`` now."""
         if self.varies is not None and self.varies != varies:
             raise BudgetError(
                 f"Expected the budget of a study that varies {varies} but {self.place} was calibrated with "
@@ -87,7 +87,7 @@ class Entry:
 
 
 class BudgetFile:
-    """What the file holds; nothing where there is none."""
+    """The entries of a file; a file that does not exist has none."""
 
     def __init__(self, path: Path, entries: Iterable[Entry] = ()) -> None:
         self.path = path
@@ -103,7 +103,7 @@ class BudgetFile:
 
     @classmethod
     def read(cls, path: Path) -> BudgetFile:
-        """Read a file, or raise `BudgetError` that says where it is wrong."""
+        """Read a file; raises `BudgetError` with the line that is wrong."""
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -119,7 +119,7 @@ class BudgetFile:
         return self._by_check.get((test, study))
 
     def require(self, test: str, study: int) -> tuple[Entry, Budget]:
-        """Return the entry of a check and its budget, or raise `BudgetError` that says how to make one."""
+        """Return the entry of a check and its budget; raises `BudgetError` with the command that measures one."""
         entry = self.find(test, study)
         if entry is None:
             what = f"has none for {_name(test, study)}" if self.path.exists() else "does not exist"
@@ -135,7 +135,7 @@ class BudgetFile:
         return entry, entry.budget
 
     def check_agrees(self, test: str, study: int, budget: Budget) -> None:
-        """Raise `BudgetError` where a check that names its budget has another one here."""
+        """Raise `BudgetError` where a check that names its budget has another one in the file."""
         check_is_budget(budget)
         entry = self.find(test, study)
         if entry is not None and entry.limits != dict(budget.limits):
@@ -152,7 +152,7 @@ class BudgetFile:
                 raise BudgetError(_unknown(entry, f"{file} does not exist"))
 
     def unknown_below(self, parent: str, children: Iterable[str]) -> list[str]:
-        """Say which entries name a test in a file or class, ``parent``, that is not among its ``children``."""
+        """Return a complaint for each entry of a test below ``parent``, a file or class, but not in ``children``."""
         children = list(children)
         below = [entry for entry in self.entries if entry.test.startswith(f"{parent}::")]
         return [
@@ -164,24 +164,24 @@ class BudgetFile:
 
 @dataclass(frozen=True)
 class Written:
-    """What became of calibrations."""
+    """How many calibrations were written, and why others were not."""
 
     new: int
     updated: int
-    refused: Mapping[str, str]  #: why, by check
+    refused: Mapping[str, str]  #: reason, by check
 
     def lines(self) -> list[str]:
-        """Say it on a terminal."""
+        """Return the lines for a terminal."""
         counts = [f"{self.new} new"] * (self.new > 0) + [f"{self.updated} updated"] * (self.updated > 0)
         done = [f"written: {NAME} ({', '.join(counts)}); review it, and commit it"] if counts else []
         return done + [f"not written: {name}: {reason}" for name, reason in self.refused.items()]
 
 
 def write(path: Path, calibrations: Iterable[Calibration], *, update: bool, date: datetime.date) -> Written:
-    """Add entries to a file in the order of collection, and renew those that are there if ``update``.
+    """Add entries to a file in the order of collection, and renew those that it has if ``update``.
 
-    Of an entry that is there, only the lines that are there are renewed, so that what a reviewer deleted stays deleted;
-    one without limits gets them all. The file changes in one step, or not at all.
+    Renewing an entry changes only the limits that it has, so that a limit stays deleted once a reviewer deleted it; an
+    entry without limits gets them all. The file changes in one step, or not at all.
     """
     calibrations = sorted(calibrations, key=lambda c: (c.position, c.test, c.study))
     before = BudgetFile.read(path)
@@ -221,7 +221,7 @@ def _put(path: Path, text: str) -> None:
 
 
 def already_there(test: str) -> str:
-    """Say why a check is not calibrated that has an entry."""
+    """Say why a check that has an entry is not calibrated."""
     return f"it has an entry in {NAME}, which is reviewed. To measure it again: {command(test, update=True)}"
 
 
@@ -231,7 +231,7 @@ def command(test: str, *, update: bool = False) -> str:
 
 
 class _Refused(Exception):
-    """An entry stays as it is, and the message says why."""
+    """The reason why an entry stays as it is."""
 
 
 class _Block:
@@ -242,7 +242,7 @@ class _Block:
 
     @classmethod
     def new(cls, calibration: Calibration, date: datetime.date) -> _Block:
-        """Write an entry."""
+        """Write the entry of a calibration."""
         import tomlkit
 
         document, entries, entry, budgets = tomlkit.document(), tomlkit.aot(), tomlkit.table(), tomlkit.table()
@@ -258,11 +258,11 @@ class _Block:
         return cls(calibration.test, calibration.study, tomlkit.dumps(document))
 
     def is_of(self, calibration: Calibration) -> bool:
-        """Whether it is the entry of that check."""
+        """Whether the entry is of the calibrated check."""
         return (self.test, self.study) == (calibration.test, calibration.study)
 
     def renew(self, calibration: Calibration, date: datetime.date) -> None:
-        """Put new values into the lines that are there."""
+        """Put new values into the lines that the entry has."""
         import tomlkit
         from tomlkit.items import InlineTable
 
@@ -282,7 +282,7 @@ class _Block:
             if name in entry:
                 entry[name] = value
         for metric in wanted:
-            inline = isinstance(entry["budgets"], InlineTable)  # has no room for comments
+            inline = isinstance(entry["budgets"], InlineTable)  # one line, without room for comments
             entry["budgets"][metric] = proposals[metric].limit if inline else _line(proposals[metric])
         self.text = tomlkit.dumps(document)
 
@@ -304,7 +304,7 @@ def _line(proposal: Proposal) -> tomlkit.items.Item:
 
 
 def _index(blocks: list[_Block], calibration: Calibration, positions: Mapping[str, int]) -> int:
-    """Where a new entry goes: before the first that is known to come later, else behind those of its file."""
+    """The place of a new entry: before the first of a later test, else behind the entries of its file."""
     mine = (calibration.position, calibration.study)
     for index, block in enumerate(blocks):
         if block.test in positions and (positions[block.test], block.study) > mine:
@@ -328,7 +328,7 @@ def _split(text: str) -> list[str]:
 
 
 def _tables(text: str) -> list[dict[str, Any]]:
-    """Parse the file, and check all but the entries."""
+    """Parse the file, and check everything but its entries."""
     import tomlkit
     from tomlkit.exceptions import TOMLKitError
     from tomlkit.items import AoT
@@ -366,7 +366,7 @@ def _entry(table: Mapping[str, Any], line: int) -> Entry:
             kinds = " or ".join(kind.__name__ for kind in _KEYS[key])
             raise BudgetError(f"Expected {key} to be a {kinds} in {place} but got {key} = {value!r}.")
     if not test:
-        raise BudgetError(f"Expected test = '<node id>' in {place} but got {test!r}: nobody would read its limits.")
+        raise BudgetError(f"Expected test = '<node id>' in {place} but got {test!r}: no test would read its limits.")
     if study < 1:
         raise BudgetError(f"Expected study >= 1 in {place} but got study = {study}; 1 is the first check of its test.")
     limits = table.get("budgets", {})

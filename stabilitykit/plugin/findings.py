@@ -1,6 +1,6 @@
-"""What the tests of a session found: JSON that crosses from its workers, then what is shown and written at its end.
+"""The findings of a session's tests: they cross from its workers as JSON, and are shown and written at its end.
 
-Whatever needs torch is imported where it is used: the process that shows it may not have needed that.
+Modules that need torch are imported where they are used: the process that shows findings may have trained nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from ..verdicts.calibration import Calibration
     from .budget_file import Written
 
-#: Kinds of findings, each a list of objects that say which test they are of.
+#: Kinds of findings; each finding is an object that names its test.
 STUDIES, COMPARISONS, PLANS, CALIBRATIONS = KINDS = ("studies", "comparisons", "plans", "calibrations")
 
 
 class Findings:
-    """Collects the findings of tests, in whichever order and from whichever worker they come.
+    """The findings of all tests, in whichever order and from whichever worker they come.
 
     >>> findings = Findings()
     >>> findings.add(pack("test_a.py::test_b", 7, {STUDIES: [{"runs": 3}]}))
@@ -35,13 +35,13 @@ class Findings:
         self._written: Written | None = None
 
     def add(self, packed: str) -> None:
-        """Take what `pack` made of one test; where a test is retried, the last counts."""
+        """Add the findings of one test, as `pack` wrote them; those of a retry replace the earlier ones."""
         test = json.loads(packed)
         for kind, found in test["found"].items():
             self._found[kind] |= {(test["position"], test["test"], call): one for call, one in enumerate(found)}
 
     def of(self, kind: str) -> list[dict[str, Any]]:
-        """Return all of a kind, in the order of collection."""
+        """Return all findings of a kind, in the order in which their tests were collected."""
         found = self._found[kind]
         return [found[key] for key in sorted(found)]
 
@@ -62,7 +62,7 @@ class Findings:
             yield "proposed budgets", [*calibration_table(self._calibrations()), *self._written.lines()]
 
     def write_report(self, path: Path, *, is_plan: bool) -> None:
-        """Write the object of ``--stability-json``."""
+        """Write the file of ``--stability-json``."""
         from ..study.summary import document
 
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,14 +72,14 @@ class Findings:
         path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def write_budgets(self, path: Path, *, update: bool) -> bool:
-        """Write what was calibrated, and say whether all of it could be written."""
+        """Write the calibrated budgets, and return whether all of them could be written."""
         if not self.of(CALIBRATIONS):
             return True
         from .budget_file import Written, write
 
         try:
             self._written = write(path, self._calibrations(), update=update, date=datetime.date.today())
-        except StabilityError as error:  # the file was changed meanwhile, or cannot be
+        except StabilityError as error:  # the file was changed meanwhile, or cannot be written
             self._written = Written(0, 0, {path.name: str(error)})
         return not self._written.refused
 
@@ -90,7 +90,7 @@ class Findings:
 
 
 def pack(test: str, position: int, found: dict[str, list[dict[str, Any]]]) -> str:
-    """Write what a test found as text, which is all that crosses from a worker.
+    """Write the findings of one test as text, the form in which they cross from a worker.
 
     ``test`` is its node id, ``position`` its place in the collection.
     """

@@ -34,17 +34,17 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """Its name on the command line."""
+        """The option's name on the command line."""
         return f"--stability-{self.name.replace('_', '-')}"
 
     @property
     def is_flag(self) -> bool:
-        """Whether the command line gives it without a value; the ini file says true or false."""
+        """Whether the option takes no value on the command line; the ini file says true or false."""
         return self.parse is _truth
 
     @property
     def key(self) -> str:
-        """Its name in the ini file, and of its value in pytest's namespace."""
+        """The option's key in the ini file, and the name of its value in pytest's namespace."""
         return f"stability_{self.name}"
 
 
@@ -74,16 +74,16 @@ OPTIONS: tuple[Option, ...] = (
     Option("run_timeout", "seconds that one run may take; then it has failed (default: no limit)", float, metavar="S"),
     Option(
         "budget_minutes",
-        "begin no run that would end later than this after the session's start; what is missing is said, and trained "
-        "by the next session (default: no limit)",
+        "begin no run that would end later than this after the session's start; the session says how many runs are "
+        "missing, and the next one trains them (default: no limit)",
         float,
         metavar="M",
     ),
     Option(
         "store",
         "folder of finished runs, which machines may share (default: .stabilitykit in the rootdir); write it with =, "
-        "since pytest can take a path that stands apart for that of a test",
-        os.path.expanduser,  # the shell does it only for words of their own
+        "since pytest can take a path after a space for the path of a test",
+        os.path.expanduser,  # the shell expands ~ at the start of a word, but not after =
         metavar="PATH",
     ),
     Option(
@@ -103,9 +103,9 @@ OPTIONS: tuple[Option, ...] = (
 
 @dataclass(frozen=True)
 class StabilityConfig:
-    """The answers to `OPTIONS`; past this value nobody knows that pytest exists."""
+    """The values of `OPTIONS`; code that is given them need not know that pytest exists."""
 
-    runs: int = 10  #: R, independent trainings a study
+    runs: int = 10  #: R, independent trainings of each study
     seed: int = 0  #: base seed
     device: str = "auto"
     threads: int = 1  #: CPU threads of one run
@@ -115,14 +115,14 @@ class StabilityConfig:
     workers: int = 1  #: runs at once in one process's children
     workers_per_device: int = 1
     run_timeout: float | None = None  #: seconds
-    budget_minutes: float | None = None  #: from the session's start
+    budget_minutes: float | None = None  #: minutes from the session's start to the end of its last run
     store: str | None = None  #: folder of finished runs
     plan: bool = False  #: train nothing
     calibrate: bool = False  #: write budgets
     update: bool = False  #: replace budgets and baselines
     save: str | None = None  #: name of the baseline to keep
     compare: str | None = None  #: name of the baseline to hold the studies against
-    selftest: bool = False  #: see every gate go red
+    selftest: bool = False  #: plant faults into copies of the judged studies
     json: str | None = None  #: where to write the report
 
     def __post_init__(self) -> None:
@@ -168,7 +168,7 @@ class StabilityConfig:
 
     @classmethod
     def from_values(cls, given: Mapping[str, Any]) -> StabilityConfig:
-        """Make it from the values by name that were given; text, as ini files hold it, is parsed."""
+        """Make the configuration from the given options by name; text, as ini files hold it, is parsed."""
         values: dict[str, Any] = {}
         for option in OPTIONS:
             value = given.get(option.name)
@@ -217,7 +217,7 @@ def check_baselines(store: Path, *, save: str | None, compare: str | None, updat
 
 @dataclass(frozen=True)
 class MarkerConfig:
-    """What ``@pytest.mark.stability(...)`` may say about its test."""
+    """The arguments that ``@pytest.mark.stability(...)`` may have."""
 
     runs: int | None = None
     vary: Any = None

@@ -15,9 +15,9 @@ _LONG_RUN = 60.0
 
 
 class ProgressLines:
-    """Progress on the terminal: on a TTY written over the line of results, in a log a line for each tenth of the runs.
+    """Progress of studies: on a TTY written over the line of results, in a log a line for each tenth of the runs.
 
-    A log gets no two lines within a few seconds, none about a study that takes less, and one a minute in any case.
+    Two lines of a log are at least `_BETWEEN_LINES` seconds apart, and at most `_SILENCE` while runs train.
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -27,7 +27,7 @@ class ProgressLines:
         self._last = 0.0
 
     def show(self, progress: dict[str, Any]) -> None:
-        """Print how far a study is, if that is news and something had to be trained."""
+        """Print how many runs of a study are finished, if that is news and any run had to be trained."""
         reporter = self._reporter
         study, finished, total = f"{progress['test']} {progress['call']}", progress["finished"], progress["total"]
         before = self._finished.get(study, 0)
@@ -46,7 +46,7 @@ class ProgressLines:
                 reporter.write_line(_progress_line(progress))
 
     def clear(self) -> None:
-        """Put back what the progress was written over, before anything else is written."""
+        """Put back the line that progress was written over, before pytest writes on."""
         reporter = self._reporter
         if reporter is not None and self._covered is not None:
             self._cover(reporter, self._covered)
@@ -59,7 +59,7 @@ class ProgressLines:
         return reporter if reporter is not None and self._config.get_verbosity() >= 0 else None
 
     def _cover(self, reporter: Any, line: str) -> None:
-        # Written raw, so that pytest goes on to know its own line.
+        # Written raw, so that pytest's own record of the line stays right.
         if self._covered is None:
             self._covered = reporter._tw._current_line
         width = reporter._tw.fullwidth - 1
@@ -71,7 +71,7 @@ class ProgressLines:
 
 
 def _progress_line(progress: dict[str, Any]) -> str:
-    """Write how far a study is: runs by their state and by who trained them, and those that take long.
+    """Write a study's runs by state and by worker, and name those that take long.
 
     >>> so_far = {"test": "test_net.py::test_a", "study": "net", "finished": 12, "total": 30, "failed": 1}
     >>> so_far["may_stop_early"] = False
@@ -97,7 +97,7 @@ def _progress_line(progress: dict[str, Any]) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """Write a time as a person would.
+    """Write seconds in the largest units that matter.
 
     >>> _duration(7.2), _duration(95), _duration(7300)
     ('7 s', '1 min 35 s', '2 h 1 min')

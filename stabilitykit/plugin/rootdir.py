@@ -32,7 +32,7 @@ def check_rootdir(config: pytest.Config) -> None:
     if not any((config.invocation_params.dir / value).exists() for _, value in apart):
         return
     paths = _paths_in(words)
-    # The setup without any of them is the one that is meant; the first that alone leads elsewhere is named.
+    # The user means the setup without these values; the message names the first value that alone leads elsewhere.
     meant = _setup(config, _without(paths, [value for _, value in apart]))
     if _setup(config, paths) == meant:
         return
@@ -47,7 +47,7 @@ def check_rootdir(config: pytest.Config) -> None:
 
 
 def _values_apart(words: list[str]) -> list[tuple[str, str]]:
-    """Return our options whose values are words of their own, with these."""
+    """Return each of our options whose value is a word of its own, with that value."""
     flags = {option.flag for option in OPTIONS if not option.is_flag}
     return [(word, value) for word, value in itertools.pairwise(words) if word in flags and not value.startswith("-")]
 
@@ -62,13 +62,13 @@ def _read_from_files(words: Iterable[str]) -> Iterator[str]:
 
 
 def _paths_in(words: list[str]) -> list[str]:
-    """Return what pytest takes for paths of tests, and unknown flags, while it knows no option but its own."""
+    """Return the words that pytest, before it knows plugins' options, takes for paths of tests or unknown flags."""
     early, unknown = get_config(words)._parser.parse_known_and_unknown_args(words)
     return [*early.file_or_dir, *unknown]
 
 
 def _without(paths: Iterable[str], values: Iterable[str]) -> list[str]:
-    """Return the paths without one of each value."""
+    """Return the paths less one occurrence of each value."""
     left = list(paths)
     for value in values:
         if value in left:
@@ -87,7 +87,7 @@ def _setup(config: pytest.Config, paths: list[str]) -> tuple[Path, Path | None]:
         "args": paths,
         "rootdir_cmd_arg": config.getoption("rootdir", None),
         "invocation_dir": config.invocation_params.dir,
-        "override_ini": None,  # of pytest 8.4 and later
+        "override_ini": None,  # a parameter in pytest 8.4 and later
     }
     taken = inspect.signature(determine_setup).parameters
     return determine_setup(**{name: value for name, value in known.items() if name in taken})[:2]

@@ -1,7 +1,8 @@
 """Under pytest-xdist: idle workers help to train the runs of a test that another worker owns.
 
 A worker whose own tests are done re-enters the stability tests that are still open. In them, `stability.measure` trains
-runs that nobody has trained or trains, and leaves. It needs no extra test items, and works with every ``--dist``.
+runs that no process has trained or is training, and leaves the test. Helping needs no extra test items, and works with
+every ``--dist``.
 """
 
 from __future__ import annotations
@@ -31,22 +32,22 @@ if TYPE_CHECKING:
 #: takes to collect, and to enter the test again.
 _GRACE = 10.0
 _POLL = 0.1
-#: Crashes of its worker after which a test is given to another one. A run that always crashes is known after two, and
-#: fails its study; a crash outside of runs fails its test after these.
+#: How often a test whose worker crashed is given to another worker. A run that always crashes fails its study after two
+#: crashes; crashes outside of runs fail the test after these.
 _MOST_CRASHES = 3
 
 
 class SessionPlugin(Protocol):
-    """What the plugin of one session shows of itself."""
+    """The part of `StabilityPlugin` that the bridge uses."""
 
     session_id: str
     is_worker: bool
     store: Path  #: folder of finished runs
-    folder: Path  #: where the session keeps its own files, in the store
-    started: float  #: of the session, seconds since the epoch
+    folder: Path  #: of the session's own files, in the store
+    started: float  #: when the session started, seconds since the epoch
     stop: Stop
     values: StabilityConfig
-    tell: Callable[[dict[str, Any]], None]  #: of progress
+    tell: Callable[[dict[str, Any]], None]  #: takes the progress of a study
 
     def asks(self, item: pytest.Item) -> bool:
         """Whether a test asks for the fixture ``stability``."""
@@ -58,9 +59,9 @@ class SessionPlugin(Protocol):
 
 
 class XdistBridge:
-    """Both ends: in the controller it names the session and hears of progress, in a worker it owns and helps.
+    """Both ends of a session: the controller's names it and receives progress, a worker's owns tests and helps.
 
-    It has no properties, as `StabilityPlugin` has none: pytest may read every attribute of a plugin that is registered.
+    The class has no properties, as `StabilityPlugin` has none: pytest may read every attribute of a registered plugin.
     """
 
     def __init__(self, config: pytest.Config, plugin: SessionPlugin) -> None:
@@ -72,8 +73,8 @@ class XdistBridge:
         self._slots = Slots()
         self._channels: list[Any] = []
         self._failures = 0
-        self._crashes: Counter[str] = Counter()  #: by test
-        self._owed: dict[str, pytest.TestReport] = {}  #: tests whose worker crashed, and that have no outcome yet
+        self._crashes: Counter[str] = Counter()  #: crashes of workers, by test
+        self._owed: dict[str, pytest.TestReport] = {}  #: of tests whose worker crashed, and that have no outcome yet
         if plugin.is_worker:
             channel = config.workerinput["stability_channel"]  # type: ignore[attr-defined]  # xdist's
             plugin.tell = channel.send  # plain numbers and text, which is what a channel takes
@@ -93,7 +94,7 @@ class XdistBridge:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
-        """Give a new worker what it must know of the session, and a channel: progress comes up, "stop" goes down."""
+        """Give a new worker the session's names, and a channel: progress comes up, "stop" goes down."""
         channel = node.gateway.newchannel()
         node.workerinput |= {
             "stability_session": self.plugin.session_id,
@@ -112,8 +113,8 @@ class XdistBridge:
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
-        """Give a test whose worker crashed while it trained to another worker: the finished runs are there."""
-        if self.config.getoption("dist") == "each":  # the other worker runs its own
+        """Give a test whose worker crashed to another worker, which finds the finished runs in the store."""
+        if self.config.getoption("dist") == "each":  # each worker runs every test anyway
             return
         number = list(sched.collection).index(crashitem)
         if not file_of_test(self.plugin.folder, number, "begun").exists():  # no stability test
@@ -122,7 +123,7 @@ class XdistBridge:
         if self._crashes[crashitem] > _MOST_CRASHES:
             self._owed.pop(crashitem, None)
             return
-        with contextlib.suppress(NotImplementedError):  # the scopes' schedulers give it to another worker themselves
+        with contextlib.suppress(NotImplementedError):  # schedulers by scope give the test away themselves
             sched.mark_test_pending(crashitem)
         self._owed[crashitem] = copy.copy(report)
         report.outcome = "rerun"  # type: ignore[assignment]  # as pytest-rerunfailures has it
@@ -134,7 +135,7 @@ class XdistBridge:
         return ("rerun", "R", ("RERUN", {"yellow": True})) if _is_rerun(report) else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """In the controller: know what has an outcome, and let ``-x`` and ``--maxfail`` end the training elsewhere."""
+        """In the controller, note which tests have an outcome, and let ``-x`` and ``--maxfail`` end the training."""
         if self.plugin.is_worker:
             return
         if not _is_rerun(report) and (report.when == "call" or not report.passed):
@@ -145,7 +146,7 @@ class XdistBridge:
             self._stop_workers(f"the session ends after {self._failures} failure{'s' * (self._failures > 1)}")
 
     def pytest_keyboard_interrupt(self) -> None:
-        """Let the workers know at once: they would finish their runs before they heard of it from xdist."""
+        """Tell the workers at once: from xdist they hear of an interruption only after their runs."""
         if not self.plugin.is_worker:
             self._stop_workers("the session was interrupted")
 
@@ -174,7 +175,7 @@ class XdistBridge:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """In a worker, help once its own tests are done; in the controller, see that no crashed test is forgotten."""
+        """In a worker, help once its own tests are done; in the controller, report tests that only crashed."""
         result = yield
         if self.plugin.is_worker:
             tests = {self.plugin.number_of(item): item for item in session.items if self.plugin.asks(item)}
@@ -185,7 +186,7 @@ class XdistBridge:
         return result
 
     def _can_share(self) -> bool:
-        """Whether there is something to share, and a store to share it in; if not, the test's fixture says why."""
+        """Whether this session trains, and has a store to share runs in; if it has none, the fixture says why."""
         if self.plugin.values.plan:  # nothing trains
             return False
         try:
@@ -195,7 +196,7 @@ class XdistBridge:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> Generator[None, object, object]:
-        """Notice that a helper's pass through a test came as far as training."""
+        """Note whether a helper's pass through a test came as far as training."""
         report = yield
         if self.is_helping and call.excinfo is not None:
             from ..execution.sharing import HelperLeaves
@@ -215,7 +216,7 @@ class XdistBridge:
             for number in enter:
                 entered.add(number)
                 if not self.board().is_done(number) and not self._enter(waiting[number]):
-                    del tests[number]  # it fails or skips before it trains; its owner will report that
+                    del tests[number]  # the test fails or skips before it trains; its owner will report that
             if enter or any(map(self.board().is_owned, waiting)):
                 last_alive = time.monotonic()
             elif time.monotonic() - last_alive > _GRACE:
@@ -240,9 +241,9 @@ class XdistBridge:
         return self._experiments[folder]
 
     def _enter(self, item: pytest.Item) -> bool:
-        """Run a test as its helper, reported to nobody; say whether it came as far as training."""
+        """Run a test as its helper, without a report; return whether it came as far as training."""
         self._came_to_training = False
-        with catch_warnings_for_item(self.config, _Nobody(), when="runtest", item=item):
+        with catch_warnings_for_item(self.config, _NoHooks(), when="runtest", item=item):
             runtestprotocol(item, log=False, nextitem=None)
         return self._came_to_training
 
@@ -252,15 +253,15 @@ def _is_rerun(report: pytest.TestReport) -> bool:
     return outcome == "rerun"
 
 
-class _Nobody:
-    """Stands for the hooks that hear of warnings: the owner of the test reports its own."""
+class _NoHooks:
+    """Stands in for the hooks that receive warnings: the owner of the test reports them."""
 
     class pytest_warning_recorded:  # noqa: N801  # the hook's name
         call_historic = staticmethod(lambda **warning: None)
 
 
 class Slots:
-    """The slots of a session's workers, counted from 0: one that died leaves its slot to its replacement.
+    """The slots of a session's workers, counted from 0; the replacement of a worker that died takes its slot.
 
     >>> slots = Slots()
     >>> slots.take("gw0"), slots.take("gw1"), slots.take("gw2")
@@ -274,7 +275,7 @@ class Slots:
         self._taken: dict[str, int] = {}
 
     def take(self, worker: str) -> int:
-        """Return the lowest free slot, which is the worker's until it gives it back."""
+        """Give a worker the lowest free slot, which is its own until `give_back`."""
         slot = next(slot for slot in range(len(self._taken) + 1) if slot not in self._taken.values())
         self._taken[worker] = slot
         return slot

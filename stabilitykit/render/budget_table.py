@@ -17,12 +17,12 @@ _LEGEND = (
 
 
 def calibration_table(calibrations: Sequence[Calibration]) -> list[str]:
-    """Return the lines of a table with a row for each limit, and what to know of some below."""
+    """Return the lines of a table with a row for each limit, the legend, and notes on some limits."""
     rows: list[tuple[str, ...]] = [_TITLES]
     for calibration in calibrations:
         about = [short_name(calibration.name), calibration.varies, str(calibration.runs)]
         for proposal in calibration.proposals:
-            rows.append((*about, *_cells(proposal)))  # what is said once changes on the way
+            rows.append((*about, *_cells(proposal)))  # what all limits of a check share is said once
             about = ["", "", ""]
     if len(rows) == 1:
         return []
@@ -37,7 +37,7 @@ def _cells(proposal: Proposal) -> tuple[str, ...]:
 
 
 def _notes(calibrations: Sequence[Calibration]) -> list[str]:
-    """Each note once, with what it is about."""
+    """Each note once, with the limits that it is about."""
     about: dict[str, list[str]] = {}
     for calibration in calibrations:
         for proposal in calibration.proposals:

@@ -1,4 +1,4 @@
-"""A comparison of two models in words and as a table, from the object that `Comparison.to_json` gives."""
+"""A comparison of two models, in words and as a table, from the object of `Comparison.to_json`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def conclusion(summary: Summary) -> str:
 
 
 def conclusions(summaries: Sequence[Summary]) -> list[str]:
-    """Return a line for each comparison of a session: the test that asked, and the answer."""
+    """Return a line for each comparison of a session: its test, and the answer."""
     return [f"{short_name(summary['test'])}: {_answer(summary)}" for summary in summaries]
 
 
@@ -140,7 +140,7 @@ def _of_disagreement(summary: Summary) -> str:
 
 def _not_shown(claim: str, size: str, difference: Summary, sign: int = 1) -> str:
     p = difference["p_more"] if sign > 0 else difference["p_less"]
-    needed = difference["runs_needed"] if p < 0.5 else None  # else it points the other way
+    needed = difference["runs_needed"] if p < 0.5 else None  # otherwise the difference points the other way
     more = f"; about {needed} runs of each would show a difference of that size" if needed else ""
     return f"{claim} is not shown: {size} ({_p(p)}{more})."
 
@@ -178,7 +178,7 @@ def _p(p: float) -> str:
 
 
 def _interval(difference: Summary, sign: int = 1) -> str:
-    """Write value and bounds; a negative ``sign`` turns them round."""
+    """Write a difference and its bounds; a negative ``sign`` negates them."""
     if difference["value"] is None:
         return "undefined" if difference["p_more"] is None else "inf"
     low, high = (

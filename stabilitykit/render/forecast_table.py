@@ -69,7 +69,7 @@ def _number(runs: int | None) -> str:
 
 
 def _minutes(plan: Plan, runs: Iterable[float]) -> str:
-    """Write the minutes that so many runs take, those that are stored left out."""
+    """Write the minutes that each number of ``runs`` takes; stored runs take none."""
     if plan["seconds_a_run"] is None:
         return "?"
     each = 0.0 if plan["verdict"] else plan["seconds_a_run"] / plan["workers"]
@@ -88,13 +88,13 @@ def _in_minutes(seconds: float) -> str:
 
 
 def _open(limit: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Return where the verdict is left open most often; None if it hardly ever is."""
+    """Return the prospect that is UNDECIDED most often; None if it hardly ever is."""
     worst = max(limit["prospects"], key=lambda prospect: prospect["undecided"], default=None)
     return worst if worst and worst["undecided"] >= _HARDLY else None
 
 
 def _notes(plans: Sequence[Plan]) -> list[str]:
-    """Warnings first; each line once, with the tests that it is about."""
+    """Warnings, then notes; each line once, with the tests that it is about."""
     about: dict[str, list[str]] = {}
     for kind in ("warning", "note"):
         for plan in plans:
@@ -138,7 +138,7 @@ def _remarks(plan: Plan) -> Iterable[str]:
 
 
 def _total(plans: Sequence[Plan]) -> str:
-    """Write what the session trains at most; studies that share their runs count once."""
+    """Write how many runs the session trains at most; studies that share their runs count once."""
     most: dict[str, Plan] = {}
     for number, plan in enumerate(plans):
         key = plan["key"] or str(number)

@@ -31,7 +31,7 @@ def study_table(summaries: Sequence[Summary]) -> list[str]:
 
 
 def _without_repeats(summaries: Sequence[Summary]) -> list[Summary]:
-    """Leave out a row without a verdict whose study another test has a row for: several may ask for the same runs."""
+    """Leave out a row without a verdict if another row shows its study: several tests may ask for the same runs."""
     judged = [_study(summary) for summary in summaries if summary["verdict"]]
     shown: list[Summary] = []
     for summary in summaries:
@@ -55,7 +55,7 @@ def short_name(test: str) -> str:
 
 
 def _names(summaries: Sequence[Summary]) -> dict[tuple[str, str], str]:
-    """Name the studies by test and task: a test of several tasks would else have rows that nobody can tell apart."""
+    """Name the studies by test, and by task where a test has several, whose rows would look alike otherwise."""
     keys = dict.fromkeys(map(_key, summaries))
     tests = [test for test, _ in keys]
     return {(test, task): short_name(test) + (f" ({task})" if tests.count(test) > 1 else "") for test, task in keys}
@@ -74,7 +74,7 @@ def _table(columns: Sequence[str], summaries: Sequence[Summary], names: Mapping[
 
 
 def _own(summaries: Sequence[Summary]) -> list[str]:
-    """The SDs of the users' own metrics."""
+    """Names of the SDs of users' own metrics, which the standard columns do not show."""
     of_each = (summary["metrics"] for summary in summaries)
     return list(dict.fromkeys(name for metrics in of_each for name in metrics if is_own_sd(name, metrics)))
 

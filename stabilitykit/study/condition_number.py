@@ -1,4 +1,4 @@
-"""How much training magnifies a step in its initial weights: the paper's lower bound of its condition number."""
+"""How much training magnifies a step in the initial weights: the paper's lower bound of the condition number."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class ConditionNumber:
 
     score: str
     at_least: float  #: the largest ratio over pairs of runs, in the score's unit; inf beyond what a float holds
-    median: float  #: over pairs
-    pairs: int  #: of runs that start from different weights
+    median: float  #: median ratio over pairs
+    pairs: int  #: number of pairs of runs that start from different weights
     between: tuple[int, int]  #: the runs with the largest ratio, by index
-    step: float  #: ‖δx‖ between them, Euclidean norm of the difference of all initial weights
-    change: float  #: ‖δf‖ between them, in the score's unit
+    step: float  #: ‖δx‖ between these two, Euclidean norm of the difference of all initial weights
+    change: float  #: ‖δf‖ between these two, in the score's unit
     note: str = ""  #: why the bound may not hold; empty if it does
 
     def to_json(self) -> dict[str, Any]:
@@ -42,7 +42,7 @@ class ConditionNumber:
         return {**vars(self), **finite, "between": list(self.between)}
 
     def __str__(self) -> str:
-        """Write bound, where it comes from, and the median over pairs."""
+        """Write the bound, the two runs that show it, and the median over pairs."""
         change = f"{self.change:.2g}{score_kind(self.score).unit}"
         note = f"; {self.note}" if self.note else ""
         return (
@@ -55,7 +55,7 @@ class ConditionNumber:
 def condition_number_of(
     records: Sequence[RunRecord], protocol: NoiseProtocol, score: str, values: Sequence[float], note: str = ""
 ) -> ConditionNumber:
-    """Return the bound that the score's ``values``, one a record, show.
+    """Return the bound that the score's ``values`` show, one value a record.
 
     Raises `ProtocolError` where more than one weight's step tells the runs apart, and `StabilityError` where all start
     from the same weights.
@@ -64,7 +64,7 @@ def condition_number_of(
     found: list[tuple[float, float, float, tuple[int, int]]] = []
     for (one, value), (other, second) in itertools.combinations(zip(records, values, strict=True), 2):
         step = distance(one.perturbation or {}, other.perturbation or {})
-        if step:  # a protocol with few steps to choose from takes them again: nothing has then moved
+        if step:  # a protocol with few steps to choose from repeats some, and two equal steps set nothing apart
             change = abs(value - second)
             found.append((change / step, step, change, (one.index, other.index)))
     if not found:

@@ -18,10 +18,10 @@ from ..render.columns import aligned
 
 Integers: TypeAlias = npt.NDArray[np.int64]
 
-#: Of the predictions of all runs that are sorted at once.
+#: Bytes of predictions that are sorted at once.
 _BLOCK_BYTES = 8 * 2**20
 
-#: Of examples, and of classes where there are more than `_ALL_CLASSES`, in a report.
+#: Most examples in the JSON report; also most classes, if there are more than `_ALL_CLASSES`.
 _TOP = 20
 _ALL_CLASSES = 100
 
@@ -33,7 +33,7 @@ class FlippedExample:
     index: int | tuple[int, ...]  #: into the labels as the task has them; a tuple where they have several dimensions
     label: int
     predicted: Mapping[int, int]  #: class to the number of runs that predict it, most runs first
-    disagreement: float  #: percent of the pairs of runs that disagree on it
+    disagreement: float  #: percent of the pairs of runs that disagree on the example
 
     def to_json(self) -> dict[str, Any]:
         """Return every field in JSON's types: counts as ``[class, runs]``, an index of several numbers as a list."""
@@ -46,9 +46,9 @@ class FlippedClass:
     """The test examples of one label."""
 
     label: int
-    examples: int  #: with this label
-    disagreement: float  #: percent of the pairs of runs that disagree on one of them, on average
-    confused_with: int | None  #: the other class that is most often an answer where two runs differ; None: none is
+    examples: int  #: number of examples with this label
+    disagreement: float  #: percent of the pairs of runs that disagree on an example, on average
+    confused_with: int | None  #: the other class that runs which differ answer most often; None if they never differ
 
     def to_json(self) -> dict[str, Any]:
         """Return every field, by name."""
@@ -78,7 +78,7 @@ class Flips:
     """
 
     def __init__(self, predicted: Tensor, labels: Tensor) -> None:
-        """Take what is needed to count later; nothing is copied but the labels."""
+        """Take predictions and labels, to count in when first asked; only the labels are copied."""
         self._predicted: Array = predicted.detach().cpu().numpy()
         self._shape = tuple(labels.shape)
         flat = labels.detach().cpu().flatten().numpy()
@@ -107,11 +107,11 @@ class Flips:
         return 100.0 * (int(np.searchsorted(2 * from_most, total)) + 1) / self.count
 
     def examples(self, top: int = _TOP) -> list[FlippedExample]:
-        """Return the examples that most pairs of runs disagree on, the most first; of equal ones the earlier."""
+        """Return the ``top`` examples by pairs of runs that disagree on them, the most first; ties by index."""
         return [self._example(i) for i in self._order[:top].tolist() if self._flips[i]]
 
     def classes(self, top: int | None = None) -> list[FlippedClass]:
-        """Return the labels by the mean disagreement on their examples, the most first; all, or the ``top``."""
+        """Return the ``top`` labels, or all, by the mean disagreement on their examples, the most first."""
         labels, place, counts = np.unique(self._labels, return_inverse=True, return_counts=True)
         flips = np.bincount(place, weights=self._flips, minlength=len(labels))  # whole numbers, far below 2^53
         order = np.argsort(-flips / counts, kind="stable")[:top]
@@ -137,7 +137,7 @@ class Flips:
         }
 
     def lines(self, top: int = 5) -> list[str]:
-        """Return the text with so many examples, and as many classes."""
+        """Return the text, with ``top`` examples and as many classes."""
         if not self.flipping:
             return [f"{self.runs} runs agree on every one of {self.count} examples"]
         examples = [["example", "label", "runs disagree", "predicted (runs)"]]
@@ -164,7 +164,7 @@ class Flips:
         return "\n".join(self.lines())
 
     def __repr__(self) -> str:
-        """Name the size of the question: test failures show it."""
+        """Show the sizes alone, since test failures show this text."""
         return f"Flips(runs={self.runs}, examples={self.count})"
 
     @cached_property
@@ -172,7 +172,7 @@ class Flips:
         """Number of pairs of runs that disagree on each example."""
         flips = np.empty(self.count, dtype=np.int64)
         for start, answers in self._sorted_blocks():
-            # A run's place among those of the same answer is the number of pairs that it makes with those before it.
+            # A run's place among the runs of its answer is the number of pairs that it makes with those before it.
             new = np.ones(answers.shape, dtype=bool)
             new[1:] = answers[1:] != answers[:-1]
             place = np.arange(self.runs)[:, None]
@@ -187,7 +187,7 @@ class Flips:
 
     @cached_property
     def _confused(self) -> dict[int, int]:
-        """The other class that is most often one of the two answers, by label: only pairs that occur are counted."""
+        """By label, the other class that is most often one of two differing answers."""
         classes = int(max(self._predicted.max(), self._labels.max())) + 1
         keys, counts = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
         flipping = np.flatnonzero(self._flips)
@@ -231,7 +231,7 @@ class Flips:
 
 
 def check_has_flips(labels: Tensor) -> None:
-    """Raise `TaskError` for a regression, whose outputs are no classes."""
+    """Raise `TaskError` for a regression, whose outputs are not classes."""
     if labels.is_floating_point():
         raise TaskError(
             "Expected a classification but this study is a regression: its labels are floating-point targets, and two "

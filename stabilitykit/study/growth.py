@@ -1,4 +1,4 @@
-"""How the runs of a study part from one another while they train: the SD and range of a score after each epoch."""
+"""How fast the runs of a study drift apart in training: SD and range of a score after each epoch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..public import public
 from ..render.columns import aligned
 from ..store.record import RunRecord
 
-#: Rows of a printed table; epochs beyond are thinned, the later ones more.
+#: Most rows of a printed table; more epochs than these are thinned, later ones more.
 _ROWS = 20
 
 
@@ -60,7 +60,7 @@ class Growth:
         return max(defined, key=lambda spread: spread.sd.value, default=self.epochs[0])
 
     def to_json(self) -> dict[str, Any]:
-        """Return every field by name, and what a range over so few runs holds."""
+        """Return every field by name, and the share of further runs that a range over R runs holds."""
         return {
             "task": self.task,
             "varies": self.varies,
@@ -87,7 +87,7 @@ class Growth:
 
 
 def growth_of(records: Sequence[RunRecord], score: str, task: str, varies: str) -> Growth:
-    """Return how a score spreads, from the curves that runs kept; raises `TaskError` where they did not."""
+    """Return the spread of a score after each epoch, from the runs' curves; raises `TaskError` if any has none."""
     lengths = {record.index: len(record.curve) for record in records}
     if not any(lengths.values()):
         raise TaskError(
@@ -128,6 +128,6 @@ def _thinned(epochs: Sequence[EpochSpread]) -> list[EpochSpread]:
 
 
 def _row(spread: EpochSpread) -> tuple[str, str, str, str]:
-    # Of runs that differ by 1e-9, as those of a linear model do, the bounds themselves would look equal.
+    # Less the mean: the bounds of runs that differ by 1e-9, as those of a linear model do, would look equal.
     bounds = f"{spread.low - spread.mean:+.2g} to {spread.high - spread.mean:+.2g}"
     return str(spread.epoch), f"{spread.mean:.4g}", str(spread.sd), bounds

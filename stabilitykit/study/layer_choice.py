@@ -1,4 +1,4 @@
-"""Which layers of a model to look at, and what they give: activations by forward hooks."""
+"""The choice of layers to compare, and their activations by forward hooks."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from torch import Tensor, nn
 
 from ..errors import TaskError
 
-#: Name of what the model as a whole gives, unless one of its modules is called that.
+#: Name of the whole model's output, unless one of its modules has that name.
 OUTPUT = "output"
 
-#: Layers that are chosen at most, and those that are enough not to look into a container.
+#: The most layers that are chosen, and the number from which containers are not opened.
 _MOST, _ENOUGH = 8, 4
 
 #: Modules that only hold others.
 _HOLDERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
-#: Examples that a model is tried with: what is no batch has its first dimension by coincidence only once.
+#: Sizes of two trial batches: an output that is no batch may have one of them as its first dimension, but not both.
 _TRIES = (3, 2)
 
 
 def choose_layers(model: nn.Module, inputs: Tensor, names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """Return the names of the layers to compare: those that are asked for, if they can be, or some that fit.
+    """Return the names of the layers to compare: the given ``names``, if they fit, or some that fit.
 
-    ``inputs`` are three test examples or more, which the model is tried with. Without ``names`` it is the first layer
+    ``inputs`` are three test examples or more, on which the model is tried. Without ``names`` the layers are the first
     with parameters, the main blocks (the children of the model, or of a container where those are few), the last
-    pooling, and the logits, in the order in which they run: at most eight, evenly spaced. ``"output"`` names what the
-    model as a whole gives.
+    pooling, and the logits, in the order in which they run: at most eight, evenly spaced. ``"output"`` names the output
+    of the whole model.
 
     Raises `TaskError` for a name that no module has, and for a module that is not called exactly once in a forward or
     gives no activations of the batch.
@@ -57,7 +57,7 @@ def choose_layers(model: nn.Module, inputs: Tensor, names: Iterable[str] | None 
 
 @contextlib.contextmanager
 def watched(model: nn.Module, names: Iterable[str], on_output: Callable[[str, Tensor], None]) -> Iterator[None]:
-    """Hand over the output of each named layer as soon as it is there, before a later layer could change it."""
+    """Call ``on_output`` with each named layer's output at once, before a later layer could change it in place."""
     modules = _modules(model)
     with contextlib.ExitStack() as stack:
         for name in names:
@@ -93,10 +93,10 @@ def _known(names: Iterable[str], modules: Mapping[str, nn.Module]) -> list[str]:
 
 @dataclass
 class _Seen:
-    """What a module did while its model was tried."""
+    """The calls and outputs of a module while its model was tried."""
 
-    calls: int = 0  #: in the last forward
-    rank: int = 0  #: when it was done, among all modules
+    calls: int = 0  #: number of calls in the last forward
+    rank: int = 0  #: place in the order in which modules finished
     fault: str = "it was never called"
     output: Tensor | None = None
 
@@ -145,14 +145,14 @@ def _automatic(modules: Mapping[str, nn.Module], seen: Mapping[str, _Seen]) -> l
     chosen = {_first(modules, usable, blocks), _last_pooling(modules, usable), *blocks}
     layers = [name for name in usable if name in chosen]
     outputs = [seen[name].output for name in (*layers[-1:], whole)]
-    # A last layer that gives what the model gives, in whichever shape, goes by its own name.
+    # If the last layer's output is the model's, in whichever shape, the layer's own name stands for both.
     if len(outputs) == 2 and torch.equal(*(torch.empty(0) if o is None else o.flatten() for o in outputs)):
         return layers
     return [*layers, whole]
 
 
 def _blocks(modules: Mapping[str, nn.Module], usable: Sequence[str]) -> list[str]:
-    """The children of the model that transform, or theirs where those are too few."""
+    """The children of the model that have weights, or the children of these where they are too few."""
     level = list(next(iter(modules.values())).children())
     while True:
         blocks = [name for name in usable if _transforms(modules[name]) and any(modules[name] is m for m in level)]
@@ -163,7 +163,7 @@ def _blocks(modules: Mapping[str, nn.Module], usable: Sequence[str]) -> list[str
 
 
 def _first(modules: Mapping[str, nn.Module], usable: Sequence[str], blocks: Sequence[str]) -> str | None:
-    """The first single layer that transforms; None where a block is no more than that layer, scaled and rectified."""
+    """The first single layer with weights; None where a block is only that layer, scaled and rectified."""
     singles = [name for name in usable if _is_single(modules[name])]
     for name in blocks:
         if [inner for inner in modules[name].modules() if _is_single(inner)] == [modules[one] for one in singles[:1]]:
@@ -172,7 +172,7 @@ def _first(modules: Mapping[str, nn.Module], usable: Sequence[str], blocks: Sequ
 
 
 def _last_pooling(modules: Mapping[str, nn.Module], usable: Sequence[str]) -> str | None:
-    """With what else is done without parameters in the same container, such as to flatten."""
+    """The last pooling, or its container if that has no parameters: pooling and flattening are one layer then."""
     pools = [name for name in usable if "Pool" in type(modules[name]).__name__]
     if not pools:
         return None
@@ -185,18 +185,18 @@ def _is_single(module: nn.Module) -> bool:
 
 
 def _opened(level: Sequence[nn.Module]) -> list[nn.Module]:
-    """Those to look into: what only holds others, or the one that is not a single layer."""
+    """The modules whose children to look at: pure containers, or the only module with children."""
     composed = [module for module in level if any(module.children())]
     return [module for module in composed if isinstance(module, _HOLDERS) or len(composed) == 1]
 
 
 def _transforms(module: nn.Module) -> bool:
-    """Whether it has parameters, and does more with them than to scale."""
+    """Whether the module has parameters, and uses them for more than scaling."""
     return "Norm" not in type(module).__name__ and next(module.parameters(), None) is not None
 
 
 def _spaced(layers: Sequence[str]) -> tuple[str, ...]:
-    """At most so many of them, from the first to the last."""
+    """At most `_MOST` of the layers, evenly spaced, the first and the last among them."""
     if len(layers) <= _MOST:
         return tuple(layers)
     return tuple(layers[i * (len(layers) - 1) // (_MOST - 1)] for i in range(_MOST))

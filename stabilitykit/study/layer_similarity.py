@@ -1,4 +1,4 @@
-"""How alike the layers of R trained models represent the test examples: CKA of all pairs, in bounded memory."""
+"""Similarity of the layers of R trained models: CKA of all pairs on the test examples, in bounded memory."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from ..training.streams import Stream
 from ..training.task import Task
 from .layer_choice import choose_layers, watched
 
-#: Examples of a batch, unless so many models and layers are compared that their Gram matrices would not fit.
+#: Examples of a batch; fewer where the Gram matrices of all models and layers would not fit.
 _BATCH = 100
 
-#: Of the Gram matrices that are held at once, and of the inputs that they are of.
+#: Bytes of Gram matrices, and of the inputs behind them, that are held at once.
 _HELD_BYTES = 256 * 2**20
 
 
 @public
 @dataclass(frozen=True, eq=False, repr=False)
 class Similarity:
-    """Linear CKA of each layer between all pairs of runs: 1 where a layer represents alike, but for rotation and scale.
+    """Linear CKA of each layer between all pairs of runs: 1 if both represent examples alike up to rotation and scale.
 
     >>> of_layer = torch.tensor([[1.0, 0.9, 0.8], [0.9, 1.0, 0.85], [0.8, 0.85, 1.0]], dtype=torch.float64)
     >>> print(Similarity({"conv": of_layer, "logits": of_layer**2}, examples=2000, batch_size=100))
@@ -47,9 +47,9 @@ class Similarity:
     mean over 3 pairs of 3 runs on 2000 test examples
     """
 
-    matrices: Mapping[str, Tensor]  #: by layer, in the order in which they run: float64 ``[R, R]``, symmetric
-    examples: int  #: of the test set, evenly spaced
-    batch_size: int  #: of the largest of the minibatches that HSIC_1 was averaged over
+    matrices: Mapping[str, Tensor]  #: CKA by layer, in the order in which layers run: float64 ``[R, R]``, symmetric
+    examples: int  #: number of test examples, evenly spaced
+    batch_size: int  #: size of the largest minibatch that HSIC_1 was averaged over
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -68,14 +68,14 @@ class Similarity:
         return self._estimates[layer]
 
     def lines(self) -> list[str]:
-        """Return a table with one row a layer, and what its numbers are of."""
+        """Return a table with one row a layer, and a line on its runs and examples."""
         rows = [("layer", "CKA"), *((layer, str(self[layer])) for layer in self.layers)]
         pairs = self.runs * (self.runs - 1) // 2
         about = f"mean over {pairs} pairs of {self.runs} runs on {self.examples} test examples"
         return [*aligned(rows, "<<"), about]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object of the report: the estimate of each layer, and what it is of."""
+        """Return the object of the report: the estimate of each layer, with R and the number of examples."""
         layers = {layer: self[layer].to_json() for layer in self.layers}
         return {
             "measure": "cka",
@@ -90,7 +90,7 @@ class Similarity:
         return "\n".join(self.lines())
 
     def __repr__(self) -> str:
-        """Name the size of the question: test failures show it."""
+        """Show layers and sizes alone, since test failures show this text."""
         return f"Similarity(layers={', '.join(self.layers)}, runs={self.runs}, examples={self.examples})"
 
     @cached_property
@@ -109,10 +109,10 @@ def similarity_of(
 
     The models are in evaluation mode, on the kind of device that trained them, in the recipe's dtype and memory format.
 
-    Raises `TaskError` where there are no weights, or they are not what the study's numbers are about.
+    Raises `TaskError` where weights were not kept, or are only a part of the models that the study is about.
     """
     task = _with_weights(task, runs)
-    # A study of the CPU stays there: its user may have asked for it beside a GPU.
+    # Models that were trained on the CPU are compared on it: their user may have chosen it beside a GPU.
     device = torch.device("cpu" if runs[0].environment.get("device") == "cpu" else resolve_device("auto"))
     data = examples_of(task.test, Layout(device, task.dtype, task.memory_format), task.num_workers)
 
@@ -137,11 +137,11 @@ def compare_layers(
 ) -> Similarity:
     """Return the CKA of each layer between R models, given how to build one, their R state dicts, and inputs.
 
-    ``layers`` and their errors are those of `choose_layers`. So many ``examples`` are taken, evenly spaced, or all
-    where there are fewer. A ``batch_size`` of n takes 4 R n² bytes a layer: by default it is 100, or as many as fit.
+    ``layers`` and their errors are those of `choose_layers`. ``examples`` inputs are taken, evenly spaced, or all where
+    there are fewer. A ``batch_size`` of n takes 4 R n² bytes a layer: by default it is 100, or as many as fit.
 
     A model is held for each thread that torch uses here, and at most 256 MiB of Gram matrices and inputs, whatever R.
-    Each thread computes whole models by itself, so the bits do not depend on how many there are.
+    Each thread computes whole models by itself, so the bits do not depend on the number of threads.
     """
     _check_counts(len(data), examples, batch_size)
     models = [build().eval()]
@@ -150,7 +150,7 @@ def compare_layers(
         before = torch.get_rng_state()
         names = choose_layers(models[0], few, layers)
         draws = not torch.equal(before, torch.get_rng_state())
-    # The generators are the process's: what draws from them has to run one after the other.
+    # The generators belong to the process: models that draw from them must run one after the other.
     alone = draws or device.type != "cpu"
     models += [build().eval() for _ in range(0 if alone else min(torch.get_num_threads(), len(states)) - 1)]
     size = batch_size or _fitting_batch(len(states) * len(names))
@@ -195,7 +195,7 @@ def _grams(
                 with torch.no_grad(), watched(model, names, keep), _stream(device, alone=len(models) == 1):
                     model(x)
         finally:
-            idle.put(model)  # whatever happened: another thread may wait for it
+            idle.put(model)  # after an error too: another thread may wait for a model
 
     # Both settings are a thread's own: gradients, and the threads that it may start.
     with ThreadPoolExecutor(len(models), "cka", torch.set_num_threads, (1,)) as pool:
@@ -209,13 +209,13 @@ def _grams(
 
 
 def _stream(device: torch.device, *, alone: bool) -> contextlib.AbstractContextManager[object]:
-    """The same draws for every model and batch; none are made where several models run at once."""
+    """The same draws for every model and batch; models that run at once draw nothing."""
     return Stream(0, device) if alone else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute what does not depend on the number of threads, as sums in several would."""
+    """Let torch use one thread, since sums in several threads depend on their number."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -229,7 +229,7 @@ def _gram_bytes(batch_size: int, layers: int) -> int:
 
 
 def _fitting_batch(layers: int) -> int:
-    """The largest batch, up to the usual one, whose Gram matrices of so many layers, of all models, can be held."""
+    """The largest batch, up to the usual one, whose Gram matrices, ``layers`` over all models, can be held."""
     return next(
         (size for size in range(_BATCH, FEWEST_EXAMPLES, -1) if _gram_bytes(size, layers) <= _HELD_BYTES),
         FEWEST_EXAMPLES,
@@ -246,7 +246,7 @@ def _check_counts(available: int, examples: object, batch_size: object) -> None:
 
 
 def _with_weights(task: Task | None, runs: Sequence[RunRecord]) -> Recipe:
-    """Return the recipe that the weights are of; raise `TaskError` where there are none, or they are only a part."""
+    """Return the recipe behind the weights; raise `TaskError` where a run has none, or only a part."""
     if task is None:
         raise TaskError(
             "Expected a study of trained models, to compare their layers, but its records are ensembles or made up: "

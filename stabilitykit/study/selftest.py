@@ -21,7 +21,7 @@ from ..verdicts.limits import LimitJudgement
 from .journal import Journal
 from .study import RelativeGate, Study, check_trace
 
-#: Seed of the generator that every planted fault is drawn from.
+#: Seed of the generator that draws every planted fault.
 _SEED = 20_210_713
 
 #: Amplified deviations start from `_LEAST` of the SD of all outputs at least, and double up to `_DOUBLINGS` times.

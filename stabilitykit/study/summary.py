@@ -21,8 +21,7 @@ FORMAT = 1
 def summarize(study: Study, test: str) -> dict[str, Any]:
     """Return a study as JSON's types: its question, its numbers, its verdict and its runs.
 
-    ``test`` is the node id of the test that asked. Nothing in it depends on how many workers trained the runs, but for
-    the seconds.
+    ``test`` is the node id of the test that asked. But for the seconds, no field depends on how many workers trained.
     """
     whole = study.is_whole
     scores = _scores(study) if whole else {}
@@ -63,19 +62,19 @@ def document(summaries: Iterable[Mapping[str, Any]], comparisons: Iterable[Mappi
 
 
 def _verdict(study: Study) -> str | None:
-    """Return the worst outcome of all that was asserted on a study; None where nothing was."""
+    """Return the worst outcome of a study's assertions; None where nothing was asserted."""
     outcomes = [verdict.outcome for verdict in study.verdicts]
     outcomes += [] if study.is_whole else [Outcome.FAIL]
     return worst(outcomes).value if outcomes else None
 
 
 def _shown(measures: Measures) -> list[str]:
-    """Every measure but those that are on request."""
+    """Names of all measures but those that are computed only on request."""
     return [name for name in measures if name not in ON_REQUEST]
 
 
 def _scores(study: Study) -> dict[int, dict[str, float]]:
-    """The scores of each run that has some, by its index."""
+    """Scores of each trained run, by its index."""
     names = [name for name in SCORES if name in study.measures]
     of_runs = {name: study.measures.of_runs(name).tolist() for name in names}
     return {

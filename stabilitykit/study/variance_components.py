@@ -30,7 +30,7 @@ from .study import Study, listed
 @public
 @dataclass(frozen=True)
 class VarianceComponents:
-    """How much of a score's variance is the varying source's, the constant's, and neither's alone.
+    """The parts of a score's variance that come from the varying source, from the constant, and from both together.
 
     The same R seeds of what varies were trained under each of K constants of what is held. Variances are in the score's
     unit squared (points² for accuracy, nats² for cross-entropy); `sd` gives their roots. The model has normal effects.
@@ -43,7 +43,7 @@ class VarianceComponents:
     score: str
     runs: int  #: R, of each study
     rows: Estimate  #: variance that a seed of what varies brings whatever the constant
-    columns: Estimate  #: variance that the constant brings whatever the seed; of K constants, K - 1 degrees of freedom
+    columns: Estimate  #: variance that the constant brings whatever the seed; K constants give K - 1 degrees of freedom
     rest: Estimate  #: variance of interaction and residual: what a seed brings under this constant and not another
     within: Estimate  #: variance over seeds under one constant, on average over constants: rows + rest
     sds: tuple[Estimate, ...]  #: SD of each study, in the score's unit: the paper's number under each constant
@@ -53,7 +53,7 @@ class VarianceComponents:
     def depends_on_constant(self) -> bool:
         """Whether it is shown that the SD depends on the constant.
 
-        Of normal scores it is wrong in 5 % of designs in which it does not; heavy tails make that more.
+        With normal scores it is wrong in 5 % of designs without such a dependence; heavy tails make that more.
         """
         return self.ratio.low > 1
 
@@ -154,7 +154,7 @@ def _check_one_task(studies: Sequence[Study]) -> None:
 
 
 def _content(study: Study) -> str | None:
-    """A hash of what was trained; None where nothing says, as of ensembles."""
+    """A hash of the trained task; None for a study without one, such as one of ensembles."""
     return None if study.recipe is None else content_digest(study.recipe.content())
 
 
@@ -187,7 +187,7 @@ def _check_crossed(studies: Sequence[Study]) -> None:
 
 
 def _constants(studies: Sequence[Study]) -> tuple[Mapping[str, int], ...]:
-    """Those of the sources in which some studies differ, of each study; 0 where it names none."""
+    """Each study's constants of the sources in which studies differ; 0 where a study names none."""
     named = [{source.value: constant for source, constant in study.protocol.constants} for study in studies]
     sources = sorted(set().union(*named))
     every = [{source: constants.get(source, 0) for source in sources} for constants in named]
