@@ -332,10 +332,10 @@ class Stability:
 
     def _note(self, forecast: Forecast, budget: Budget) -> None:
         """Note what the current test asserts on a study, which a wider fixture may have asked for in another test."""
+        forecast.note(budget)
         test = self._hooks.current_test()
         if forecast not in test.forecasts:
             test.forecasts.append(forecast)
-        forecast.note(budget)
 
     def _session(self, test: TestContext) -> Session:
         """Return the session that answers the next question of a test."""

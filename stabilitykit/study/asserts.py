@@ -51,9 +51,10 @@ def demand_pass(study: Study, verdict: Verdict) -> None:
     __tracebackhide__ = True
     if verdict.outcome is Outcome.PASS:
         return
-    table = "\n".join(study_table([summarize(study, test=study.task)]))
     said = f"{verdict.summary()}\n{verdict.error_rates()}"
-    message = "\n\n".join([said, *_explanation(study, verdict), table])
+    why = _explanation(study, verdict)
+    summary = summarize(study, test=study.task)
+    message = "\n\n".join([said, *why, "\n".join(study_table([summary]))])
     if verdict.outcome is Outcome.FAIL:
         raise BudgetExceededError(f"{message}\n\n{_NEXT}")
     study.policy.undecided(message)

@@ -16,6 +16,7 @@ from ..errors import BudgetExceededError, IsolationError, RunsFailedError, TaskE
 from ..estimates.estimate import Estimate
 from ..estimates.measures import Measures, Metric
 from ..estimates.metrics import ensemble_of, vanilla_groups
+from ..estimates.scores import SCORES
 from ..protocol import NoiseProtocol
 from ..public import public
 from ..store.record import RunRecord
@@ -187,6 +188,15 @@ class Study:
         """The runs that every number is about: all but the failed ones that the budget allows."""
         check_runs(self)
         return tuple(record for record in self.records if record.status == "ok")
+
+    @property
+    def scores(self) -> dict[int, dict[str, float]]:
+        """Accuracy, cross-entropy, RMSE or perplexity of each trained run, by the index of the run."""
+        of_runs = {name: self.measures.of_runs(name).tolist() for name in SCORES if name in self.measures}
+        return {
+            record.index: {name: values[place] for name, values in of_runs.items()}
+            for place, record in enumerate(self.trained)
+        }
 
     @property
     def main_delta(self) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..estimates.measure_kinds import DISAGREEMENT, ON_REQUEST
-from ..estimates.scores import SCORES
 from ..verdicts.judgement import Outcome, worst
 
 if TYPE_CHECKING:  # the process that writes a report may not have needed torch
@@ -24,7 +23,7 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
     ``test`` is the node id of the test that asked. But for the seconds, no field depends on how many workers trained.
     """
     whole = study.is_whole
-    scores = _scores(study) if whole else {}
+    scores = study.scores if whole else {}
     judgements = [judgement for verdict in study.verdicts for judgement in verdict.judgements]
     relations = [one.to_json() for one in judgements if one.is_relative]
     return {
@@ -71,16 +70,6 @@ def _verdict(study: Study) -> str | None:
 def _shown(measures: Measures) -> list[str]:
     """Names of all measures but those that are computed only on request."""
     return [name for name in measures if name not in ON_REQUEST]
-
-
-def _scores(study: Study) -> dict[int, dict[str, float]]:
-    """Scores of each trained run, by its index."""
-    names = [name for name in SCORES if name in study.measures]
-    of_runs = {name: study.measures.of_runs(name).tolist() for name in names}
-    return {
-        record.index: {name: values[place] for name, values in of_runs.items()}
-        for place, record in enumerate(study.trained)
-    }
 
 
 def _record(record: RunRecord, scores: dict[str, float]) -> dict[str, Any]:

@@ -59,9 +59,10 @@ def test_nothing_trains_and_nothing_is_stored(ask, tmp_path):
 
 @pytest.mark.usefixtures("no_training")
 def test_assertions_are_noted_and_numbers_end_the_pass(ask):
-    noted = []
-    asked = ask().question
-    study: Any = PlannedStudy("fake", asked.protocol, asked.task.labels, asked.names, noted.append, end)
+    forecast = ask()
+    noted = forecast.asserted
+    asked = forecast.question
+    study: Any = PlannedStudy("fake", asked.protocol, asked.task.labels, asked.names, forecast.note, end)
     assert_accuracy_sd(study, at_most=12)
     assert_ensemble_delta(study, at_most=3)
     assert_correlation(study, at_least=0.9)
