@@ -91,7 +91,7 @@ def test_full_trace_shows_our_frames_as_well(project: Project) -> None:
         def test_question(stability):
             stability.measure(train, labels=Y, vary="initt")
     """)
-    project.run("--full-trace").stdout.fnmatch_lines(["*stabilitykit*sources.py:*"])
+    project.run("--full-trace").stdout.fnmatch_lines(["*stabilitykit*protocol.py:*"])
 
 
 @pytest.mark.parametrize("way", ["plain", "n2"])
