@@ -257,6 +257,7 @@ TESTED_ELSEWHERE = {
     "render.comparison_words": "tests/options/test_compare.py and tests/study/test_comparison.py",
     "render.forecast_table": "tests/execution/test_forecast.py, beside the numbers that it shows",
     "store.baseline_files": "tests/plugin/test_baselines.py, beside what writes and reads them",
+    "verdicts.explanation": "tests/study/test_asserts.py: by the messages that it explains",
     "store.record": "tests/store/test_run_store.py: a record comes back bit for bit",
     "study.journal": "tests/study/test_asserts.py and test_summary.py: by what is noted and told",
     "study.planned_study": "tests/execution/test_forecast.py, which makes them",

@@ -29,6 +29,7 @@ from ..training.control import ControlMode
 from ..training.task import Task, as_task
 from ..verdicts.budgets import Budget
 from ..verdicts.calibration import Calibration, calibrated, environment_line, propose
+from ..verdicts.explanation import explanation
 from ..verdicts.sequential_levels import FIRST_LOOK
 from .baselines import Baselines
 from .budget_file import BudgetFile, Entry
@@ -199,7 +200,8 @@ class Stability:
         finally:
             test.entry = None
         if not isinstance(study, PlannedStudy):
-            demand_pass(study, study.verdicts[-1])
+            verdict = study.verdicts[-1]
+            demand_pass(study, verdict, explanation(verdict, study.measures))
             study.policy.judged(study, budget)
         return study
 

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..estimates.measure_kinds import PAPER, is_own_sd, kind_of, task_kind
+from ..estimates.measure_kinds import PAPER, is_own_sd, kind_of
+from ..estimates.scores import TaskKind
 from .columns import aligned
 
 Summary = Mapping[str, Any]
@@ -22,9 +23,8 @@ def study_table(summaries: Sequence[Summary]) -> list[str]:
     shown = _without_repeats(summaries)
     names = _names(shown)
     for task in PAPER:
-        rows = [summary for summary in shown if task_kind(summary["metrics"]) is task]
-        if rows:
-            lines += [""] * bool(lines) + _table(PAPER[task], rows, names)
+        table = _table(task, shown, names)
+        lines += [""] * bool(lines and table) + table
     left_out = len(summaries) - len(shown)
     more = [f"note: {left_out} more without a verdict, of studies that have a row"] if left_out else []
     return lines + more + _notes(summaries)
@@ -65,10 +65,14 @@ def _key(summary: Summary) -> tuple[str, str]:
     return summary["test"], summary["task"]
 
 
-def _table(columns: Sequence[str], summaries: Sequence[Summary], names: Mapping[tuple[str, str], str]) -> list[str]:
+def _table(task: TaskKind, shown: Sequence[Summary], names: Mapping[tuple[str, str], str]) -> list[str]:
+    """Return the table of all studies of one kind of task; empty if there are none."""
+    summaries = [summary for summary in shown if summary["kind"] == task.value]
+    if not summaries:
+        return []
     extra = _own(summaries)
-    titles = ["test", "varies", "runs", *(kind_of(name).title for name in columns), *extra, "verdict"]
-    keys = [*columns, *extra]
+    keys = [*PAPER[task], *extra]
+    titles = ["test", "varies", "runs", *(kind_of(name).title for name in PAPER[task]), *extra, "verdict"]
     rows = [titles] + [[names[_key(summary)], *_row(keys, summary)] for summary in summaries]
     return aligned(rows, f"<<{'>' * (len(titles) - 3)}<")
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import BudgetError, BudgetExceededError, number_of
-from ..estimates.flip_floor import where_from
-from ..estimates.measure_kinds import FLOORED, kind_of
+from ..estimates.measure_kinds import kind_of
 from ..public import public
 from ..render.study_table import study_table
 from ..verdicts.budgets import Budget, Verdict
+from ..verdicts.explanation import explanation
 from ..verdicts.judgement import Judgement, Outcome
 from ..verdicts.limits import LimitJudgement
-from ..verdicts.unreachable import under_two_examples, unreachable
+from ..verdicts.unreachable import under_two_examples
 from .likeness import MeasureLikeness, alike, check_asked
 from .planned_study import PlannedStudy
 from .reduction import ReductionJudgement
@@ -42,37 +42,35 @@ def assert_within(study: Study, budget: Budget) -> None:
     coarse = under_two_examples(budget.limits, study.measures.examples)
     if coarse:
         study.journal.remark(coarse)
-    demand_pass(study, verdict)
+    demand_pass(study, verdict, explanation(verdict, study.measures))
     study.policy.judged(study, budget)
 
 
-def demand_pass(study: Study, verdict: Verdict) -> None:
-    """Fail with everything that a reader needs unless the verdict is PASS; what is UNDECIDED is the study's policy."""
+def demand_pass(study: Study, verdict: Verdict, why: Iterable[str]) -> None:
+    """Fail with everything that a reader needs unless the verdict is PASS; what is UNDECIDED is the study's policy.
+
+    ``why`` are paragraphs of `explanation`.
+    """
     __tracebackhide__ = True
     if verdict.outcome is Outcome.PASS:
         return
     said = f"{verdict.summary()}\n{verdict.error_rates()}"
-    why = _explanation(study, verdict)
+    flips = ["\n".join(study.flips.lines(top=5))] if _is_of_flips(verdict) else []
     summary = summarize(study, test=study.task)
-    message = "\n\n".join([said, *why, "\n".join(study_table([summary]))])
+    message = "\n\n".join([said, *why, *flips, "\n".join(study_table([summary]))])
     if verdict.outcome is Outcome.FAIL:
         raise BudgetExceededError(f"{message}\n\n{_NEXT}")
     study.policy.undecided(message)
 
 
-def _explanation(study: Study, verdict: Verdict) -> list[str]:
-    """Say where a spread that is not within its budget comes from: a paragraph each, none for other measures."""
-    limits = (judgement for judgement in verdict.judgements if isinstance(judgement, LimitJudgement))
-    beyond = {judgement.name: judgement for judgement in limits if judgement.outcome is not Outcome.PASS}
-    paragraphs = []
-    if FLOORED in beyond:
-        examples = study.measures.examples
-        paragraphs.append(f"why: {where_from(study.accuracy_sd, study.flip_floor, examples)}")
-        never = unreachable(beyond[FLOORED].limit, study.flip_floor, examples)
-        paragraphs += [str(never)] if never else []
-    if any(kind_of(metric).is_of_flips for metric in beyond):
-        paragraphs.append("\n".join(study.flips.lines(top=5)))
-    return paragraphs
+def _is_of_flips(verdict: Verdict) -> bool:
+    """Whether a limit that is not kept is one on predictions that change between runs."""
+    return any(
+        isinstance(judgement, LimitJudgement)
+        and judgement.outcome is not Outcome.PASS
+        and kind_of(judgement.name).is_of_flips
+        for judgement in verdict.judgements
+    )
 
 
 @public

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ..errors import BudgetExceededError, IsolationError, RunsFailedError, TaskError
 from ..estimates.estimate import Estimate
+from ..estimates.measure_kinds import task_kind
 from ..estimates.measures import Measures, Metric
 from ..estimates.metrics import ensemble_of, vanilla_groups
-from ..estimates.scores import SCORES
+from ..estimates.scores import SCORES, TaskKind
 from ..protocol import NoiseProtocol
 from ..public import public
 from ..store.record import RunRecord
@@ -188,6 +189,11 @@ class Study:
         """The runs that every number is about: all but the failed ones that the budget allows."""
         check_runs(self)
         return tuple(record for record in self.records if record.status == "ok")
+
+    @property
+    def kind(self) -> TaskKind:
+        """The kind of its task, which is known of a study without a trained run too."""
+        return task_kind(Measures.names(self.labels) if self.recipe is None else self.recipe.measure_names())
 
     @property
     def scores(self) -> dict[int, dict[str, float]]:

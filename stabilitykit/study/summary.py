@@ -29,6 +29,7 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
     return {
         "test": test,
         "task": study.task,
+        "kind": study.kind.value,
         "vary": sorted(source.value for source in study.protocol.vary),
         "perturb": study.protocol.perturb.kind if study.protocol.perturb else None,
         "onset": study.protocol.onset,

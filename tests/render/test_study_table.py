@@ -34,6 +34,7 @@ def summary(test="test_a.py::test_b", name="init", **values):
     return {
         "test": test,
         "task": "net",
+        "kind": "classes",
         "name": name,
         "runs": 2,
         "runs_at_most": 2,
