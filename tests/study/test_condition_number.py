@@ -151,5 +151,5 @@ class TestErrors:
 
     def test_an_unknown_score_is_answered_with_those_there_are(self, ask):
         study = ask(FakeTask(), perturb="ulp")
-        with pytest.raises(TaskError, match=r"got 'accuracy_sd'\. It has accuracy, cross_entropy\."):
+        with pytest.raises(TaskError, match=r"got 'accuracy_sd'\. It has accuracy, cross_entropy, brier\."):
             study.condition_number("accuracy_sd")
