@@ -32,7 +32,7 @@ class MeanSquare:
 
 @dataclass(frozen=True)
 class MeanSquares:
-    """Of a table ``[R, K]``: rows have expectation rest + K row, columns rest + R column, in variances."""
+    """Mean squares of a table ``[R, K]``; their expectations are rest + K row, rest + R column, and rest."""
 
     rows: MeanSquare
     columns: MeanSquare
@@ -52,7 +52,7 @@ class MeanSquares:
         of_row, of_column = table - table[:, :1], table - table[:1]
         rest = of_row - of_row[:1]  # exactly 0 where rows and columns add up
         rest = rest - rest.mean(axis=1, keepdims=True) - rest.mean(axis=0) + rest.mean()
-        across = of_column.mean(axis=1)  # of each row, from the first
+        across = of_column.mean(axis=1)  # mean of each row, less that of the first
         down = of_row.mean(axis=0)
         df = (rows - 1) * (columns - 1)
         return cls(
@@ -109,8 +109,8 @@ def largest_ratio(scores: npt.ArrayLike, *, robust: bool = False) -> Estimate:
 
     Runs of one row share a seed, so columns are correlated: Pitman and Morgan's exact bounds of a paired ratio for each
     pair of columns. ``low`` is the largest lower bound, of error rate 5 % over all pairs and both orders (Bonferroni):
-    above 1 it is shown that the SD depends on the constant. ``high`` is the largest upper bound, of 5 % each: that of
-    the pair with the largest true ratio is among them. ``robust`` is for heavy tails, as in `sd_estimate`.
+    where it is above 1, the SD is shown to depend on the constant. ``high`` is the largest upper bound, of 5 % each:
+    that of the pair with the largest true ratio is among them. ``robust`` is for heavy tails, as in `sd_estimate`.
 
     >>> print(largest_ratio([[1.0, 2.1], [3.0, 4.4], [5.0, 5.8], [4.0, 5.2], [2.0, 3.1]]))
     1.04 [1.00, 1.25]
@@ -139,13 +139,13 @@ def largest_ratio(scores: npt.ArrayLike, *, robust: bool = False) -> Estimate:
 
 
 def _factor(unexplained: float, df: float, rate: float) -> float:
-    """How many times a paired ratio of SDs its upper bound is: Pitman and Morgan's test of variances, inverted."""
+    """The upper bound of a paired ratio of SDs over the ratio: Pitman and Morgan's test of variances, inverted."""
     k = 1 + 2 * unexplained * t_quantile(rate, df) ** 2 / df
     return math.sqrt(k + math.sqrt(k * k - 1))
 
 
 def _unexplained(one: Floats, other: Floats) -> float:
-    """1 - r², of two columns with SD 1; exactly 0 for columns that differ by a constant."""
+    """1 - r² of two columns with SD 1, which is exactly 0 where they differ by a constant."""
     return min(1.0, float((one - other).var(ddof=1) * (one + other).var(ddof=1)) / 4)
 
 

@@ -31,7 +31,7 @@ class Form(Enum):
 #: The forms that say how far runs differ. A floor is part of a spread, and what is left above it is known too badly.
 _SPREADS = frozenset({Form.SD, Form.DISTANCE, Form.LIKENESS, Form.DELTA})
 
-#: The forms whose limit is a ratio of SDs, of which a PASS excludes twice the limit.
+#: What a PASS excludes, in limits: an SD is known less well than a mean over pairs.
 _RATIO_OF_SD, _RATIO_OF_PAIRS = 2.0, 1.25
 
 
@@ -80,7 +80,7 @@ class MeasureKind:
 
     @property
     def ratio(self) -> float:
-        """How many times its limit a PASS excludes, usually: an SD is known less well than a mean over pairs."""
+        """The usual ratio of the spread that a PASS excludes to the limit."""
         return _RATIO_OF_SD if self.is_sd else _RATIO_OF_PAIRS
 
     @property
@@ -285,7 +285,7 @@ def is_own_sd(name: str, measures: Collection[str]) -> bool:
 
 
 def most_beside_disagreement(percent: float) -> dict[str, float]:
-    """Return the most that measures can be where two runs disagree on so many percent of the examples.
+    """Return the most that measures can be where two runs disagree on ``percent`` of the examples.
 
     Two runs' accuracies differ by no more than the share d of examples that they disagree on, and d is at most 100 %:
     the variance, half the mean square difference, is at most 50 d. Where two runs agree, so does their ensemble.

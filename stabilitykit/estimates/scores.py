@@ -1,4 +1,4 @@
-"""Scores of a single run: what each is, and the formula of each that the paper has not.
+"""Scores of a single run: what each is, and the formulas of the scores that are not in the paper.
 
 To add a score, write its formula here, under `further_score`: its mean and its SD over runs are then measures of every
 task of its kind, and a budget can limit the SD. Nothing else has to know about it.
@@ -40,7 +40,7 @@ class ScoreKind:
     width: float = math.inf  #: highest possible value less the lowest
     more_is_better: bool = False
     has_heavy_tails: bool = True  #: whether its SD over runs needs the robust interval
-    of_run: Metric | None = None  #: its formula, if it is one of this module
+    of_run: Metric | None = None  #: its formula, for a score of this module
 
 
 def _scores(*kinds: ScoreKind) -> dict[str, ScoreKind]:

@@ -208,8 +208,8 @@ class Comparison:
     paired: bool  #: whether run i of both had the same seeds
     identical: bool  #: whether both answer the same in every run
     alpha: float  #: error rate of each answer, and of each bound
-    mean: Difference  #: of the metric, candidate less baseline, on this test set
-    mean_on_distribution: Difference  #: likewise on any test set from the distribution that this one comes from
+    mean: Difference  #: of the metric, candidate minus baseline, on this test set
+    mean_on_distribution: Difference  #: of the metric, on any test set from the distribution of this one
     spread: Difference  #: of the metric over runs: candidate by baseline
     disagreement: Difference  #: of two runs of one model, percent of test examples; of 1 - correlation in a regression
     churn: float | None  #: percent of test examples that a run of each predict as different classes; None in regression

@@ -1,4 +1,4 @@
-"""Do several studies vary alike? The paper's first finding, that no source differs much from another, as a gate."""
+"""Whether several studies vary alike: the paper's first finding, that sources differ little, as a gate."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .study import Study, listed
 
 @dataclass(frozen=True)
 class MeasureLikeness:
-    """One measure of several studies: how many times that of one is that of another, for each two of them."""
+    """One measure of several studies: the ratio of each study's to each other's."""
 
     metric: str
-    spreads: tuple[Estimate, ...]  #: of each study; of a correlation, 1 less it
+    spreads: tuple[Estimate, ...]  #: of each study; 1 - correlation for a correlation
     studies: tuple[str, ...]  #: their names
     within: float  #: the factor that no two may differ by more than
     alpha: float  #: error rate of each bound against FAIL
@@ -87,12 +87,12 @@ class MeasureLikeness:
 
     @property
     def reach(self) -> float:
-        """How many times the factor the first study is from the one that varies least; a self-test drives it to 2."""
+        """The first study's largest ratio to another, in multiples of the factor; a self-test drives it to 2."""
         first, *others = self.studies
         return max(self.ratios[first, other].value for other in others) / self.within
 
     def with_first(self, study: Study) -> MeasureLikeness:
-        """Return it with a study in the first one's place."""
+        """Return the comparison with ``study`` in the place of the first one."""
         return replace(self, spreads=(_spread(study, self.metric), *self.spreads[1:]))
 
     def to_json(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class Likeness:
         return max(known) if known and len(known) == len(needed) and self.outcome is Outcome.UNDECIDED else None
 
     def __getitem__(self, metric: str) -> MeasureLikeness:
-        """Return that of one measure by name."""
+        """Return the comparison of one measure by name."""
         found = {of.metric: of for of in self.measures}
         if metric not in found:
             raise TaskError(f"Expected a measure that was compared but got {metric!r}. They are {', '.join(found)}.")

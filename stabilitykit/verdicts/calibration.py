@@ -151,7 +151,7 @@ def propose(measures: Mapping[str, Estimate], examples: int) -> tuple[Proposal, 
 
 
 def false_alarm(method: str, runs: int) -> tuple[float, float] | None:
-    """Return P(FAIL) of an unchanged model, for a limit that is the bound of so many runs and for the value itself.
+    """Return P(FAIL) of an unchanged model, for a limit that is the bound of ``runs`` and for one that is the value.
 
     Between the numbers of runs that were simulated it is interpolated. None for a method that was not.
 

@@ -129,7 +129,7 @@ class LimitJudgement:
         return fewest(settles, estimate.runs + 1)
 
     def would_be_settled(self, runs: int, alpha: float, beta: float) -> bool:
-        """Whether bounds of these error rates around the same value, over so many runs, would decide it."""
+        """Whether bounds of these error rates around the same value, over ``runs``, would decide it."""
         if self.measured.pivot is None:
             return False
         after = _after(self.measured, self.measured.pivot, runs)
