@@ -24,7 +24,7 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True)
 class MeanSquare:
-    """A sum of squares by its degrees of freedom: df times it over its expectation is chi-square."""
+    """A sum of squares divided by its degrees of freedom; df · value / expectation is chi-square."""
 
     value: float
     df: int
@@ -63,7 +63,7 @@ class MeanSquares:
 
 
 def variance_estimate(square: MeanSquare, runs: int) -> Estimate:
-    """Estimate the variance that a mean square has as its expectation: the exact chi-square interval."""
+    """Estimate the expectation of a mean square, a variance, with the exact chi-square interval."""
     if square.value == 0:
         return Estimate(0, 0, 0, runs, IDENTICAL_RUNS)
     low, high = (square.value / _chi2(square.df, rate) for rate in (1 - _LEVEL, _LEVEL))
@@ -105,7 +105,7 @@ def mean_estimate_of_squares(rows: MeanSquare, rest: MeanSquare, columns: int, r
 
 
 def largest_ratio(scores: npt.ArrayLike, *, robust: bool = False) -> Estimate:
-    """Estimate by how many times the SD of one column can exceed that of another: the largest ratio of two true SDs.
+    """Estimate the largest ratio of two columns' true SDs.
 
     Runs of one row share a seed, so columns are correlated: Pitman and Morgan's exact bounds of a paired ratio for each
     pair of columns. ``low`` is the largest lower bound, of error rate 5 % over all pairs and both orders (Bonferroni):
@@ -166,5 +166,5 @@ def _upper_square(more: MeanSquare, less: MeanSquare) -> float:
 
 
 def _chi2(df: int, share: float) -> float:
-    """The quantile of chi-square by its degrees of freedom."""
+    """The quantile of chi-square divided by its degrees of freedom."""
     return chi2_upper_quantile(1 - share, df) / df

@@ -1,4 +1,4 @@
-"""Differences between two samples of runs: of means, of spreads, and of what all pairs of runs have in common.
+"""Differences between two samples of runs: of means, of spreads, and of means over pairs of runs.
 
 Each is candidate against baseline, with a one-sided bound on either side, and two one-sided p-values. Which test for
 which question, and the error rates that were measured for each, is docs/comparing.md.
@@ -96,7 +96,7 @@ def distribution_difference(
     paired: bool = False,
     alpha: float = 0.05,
 ) -> Difference:
-    """Return the difference of two means, as it would be on any test set from the distribution of this one.
+    """Return the difference of two means on any test set from the distribution of this one.
 
     Scores ``[R]`` in, and what each example adds to them, ``[R, N]``, whose mean over examples the score is, or
     changes by. To the variance over runs comes that of the N examples (`test_set_variance`). The statistic goes by
@@ -224,7 +224,7 @@ def _judged_by_t(
 ) -> Difference:
     if math.isnan(value):
         return undefined("a score is not finite", alpha)
-    if error == 0:  # nothing varies: what is seen is all that there is
+    if error == 0:  # nothing varies, so the value is exact
         return Difference(value, value, value, float(value <= 0), float(value >= 0), alpha, EQUAL)
     margin = -t_quantile(alpha, df) * error
     p_less = t_cdf(value / error, df)
@@ -236,7 +236,7 @@ def _judged_by_t(
 
 
 def _mean_error(x: Floats, y: Floats, paired: bool) -> tuple[float, float, float, str]:
-    """Difference of the means, its variance over runs, the degrees of freedom of that, and how it was found."""
+    """Difference of the means, its variance over runs with its degrees of freedom, and the method's name."""
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return math.nan, 0.0, 1.0, ""
     value = float(y[0] - x[0] + (y - y[0]).mean() - (x - x[0]).mean())  # equal numbers must differ by exactly 0
@@ -282,7 +282,7 @@ def _brown_forsythe(x: Floats, y: Floats, alpha: float) -> Difference:
 
 
 def _jackknife(pairs: Floats, percent_of: int | None) -> tuple[float, float]:
-    """Mean over pairs, and its variance over runs; NaN for that of one pair."""
+    """Mean over pairs, and its variance over runs; the variance of one pair is NaN."""
     runs, of_run = len(pairs), means_with_others(pairs)
     mean = float(of_run.mean())
     if runs < 3:

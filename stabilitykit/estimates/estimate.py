@@ -1,4 +1,4 @@
-"""A number with what is known about it."""
+"""A number with a bound on either side, and the distribution behind the bounds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IDENTICAL_RUNS = "identical runs"
 
 
 class Pivot(Protocol):
-    """The distribution behind an interval: it gives bounds of any error rate, and those that more runs would give."""
+    """The distribution behind an interval, which gives bounds of any error rate, for any number of runs."""
 
     def low(self, error: float) -> float:
         """Return the lower bound, which is above the truth in a share ``error`` of studies."""

@@ -1,4 +1,4 @@
-"""The floor under an accuracy SD: what flips of single test examples give, and when no budget can lie below it."""
+"""The floor under an accuracy SD, which flips of single test examples give."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FloorOfChurn:
 
 
 def training_sd_estimate(accuracy_sd: Estimate, floor: Estimate, examples: int) -> Estimate:
-    """Estimate the SD of accuracy that would be left on test data without end: points; 0 where it shows none.
+    """Estimate the SD of accuracy on an endless test set, in points; 0 where the runs show none.
 
     The accuracy SD has the floor taken off, as squares are; its bounds come from those of the accuracy SD, since the
     floor is known far better. From few runs they are far apart: this explains a spread, and is nothing to judge it by.
@@ -65,7 +65,7 @@ def training_sd_estimate(accuracy_sd: Estimate, floor: Estimate, examples: int) 
 
 
 def where_from(accuracy_sd: Estimate, floor: Estimate, examples: int) -> str:
-    """Say in a sentence how much of an accuracy SD is flips of single examples, and how much is better or worse models.
+    """Say how much of an accuracy SD comes from flips of single examples, and how much from better or worse models.
 
     >>> floor = Estimate(0.20, 0.19, 0.21, runs=10, method="jackknife over runs")
     >>> print(where_from(Estimate(0.30, 0.22, 0.49, runs=10, method="chi-square"), floor, examples=10_000))

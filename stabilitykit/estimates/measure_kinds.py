@@ -45,8 +45,8 @@ class MeasureKind:
     unit: str = ""  #: as it follows a number
     least: float = 0.0  #: lowest possible value; of an ensemble delta, of its size
     most: float = math.inf  #: highest possible value
-    why: str = "It limits a spread, and no spread is negative"  #: what a budget that is out of range should know
-    example: str = "0.30"  #: of a budget
+    why: str = "It limits a spread, and no spread is negative"  #: of the range, in an error
+    example: str = "0.30"  #: of a limit, in an error
     title: str = ""  #: of its column
     decimals: int = 2  #: in a table
     counts_examples: bool = False  #: whether one test example more or less is a step of it
@@ -60,12 +60,12 @@ class MeasureKind:
 
     @property
     def is_likeness(self) -> bool:
-        """Whether 1 less it is what spreads, so that its limit is the least that is accepted."""
+        """Whether it says how alike runs are: its spread is 1 minus the value, and its limit is a minimum."""
         return self.form is Form.LIKENESS
 
     @property
     def is_delta(self) -> bool:
-        """Whether it has a sign, so that its size is what spreads."""
+        """Whether it has a sign: its spread is the absolute value."""
         return self.form is Form.DELTA
 
     @property
@@ -75,7 +75,7 @@ class MeasureKind:
 
     @property
     def is_diagnosis(self) -> bool:
-        """Whether it explains a spread and is known too badly from few runs to be limited."""
+        """Whether it only explains a spread: few runs leave it too uncertain to be limited."""
         return self.form is Form.REST
 
     @property
@@ -85,12 +85,12 @@ class MeasureKind:
 
     @property
     def spread_name(self) -> str:
-        """The name of what spreads."""
+        """The name of its spread."""
         return f"1 - {self.name}" if self.is_likeness else self.name
 
     @property
     def most_spread(self) -> float:
-        """What no model's spread can exceed."""
+        """The largest possible spread."""
         return 1 - self.least if self.is_likeness else self.most
 
     def spread(self, value: float) -> float:
@@ -231,7 +231,7 @@ PROPOSED = (
 #: The measures that no report shows unless a test asks for them.
 ON_REQUEST = frozenset({"pearson"})
 
-#: The SD that flips of single test examples alone keep up, and what they keep it up to.
+#: The SD that has a floor, given by flips of single test examples, and the floor.
 FLOORED, FLOOR = "accuracy_sd", "flip_floor"
 
 #: The share of test examples that two runs predict differently.

@@ -22,7 +22,7 @@ Metric: TypeAlias = "Callable[[Tensor, Tensor], float]"
 
 
 class TaskKind(Enum):
-    """What a task predicts, which decides the scores that it has."""
+    """What a task predicts, which decides its scores."""
 
     CLASSES = "classes"
     REGRESSION = "regression"
@@ -36,7 +36,7 @@ class ScoreKind:
     name: str
     tasks: frozenset[TaskKind] = frozenset()  #: kinds of tasks that have it; none for a metric of the user's own
     noun: str = ""  #: its name in a sentence
-    unit: str = ""  #: of a difference of two, as it follows a number
+    unit: str = ""  #: unit of a difference, as written after a number
     width: float = math.inf  #: highest possible value less the lowest
     more_is_better: bool = False
     has_heavy_tails: bool = True  #: whether its SD over runs needs the robust interval
@@ -67,12 +67,12 @@ SCORES = _scores(
 
 
 def score_kind(name: str) -> ScoreKind:
-    """Return what is known of a score; a metric of the user's own has no unit and no range."""
+    """Return the kind of a score; a metric of the user's own has no unit and no range."""
     return SCORES.get(name) or ScoreKind(name)
 
 
 def further_scores(task: TaskKind) -> dict[str, Metric]:
-    """Return the formula of each score that such a task has beyond the paper's, by name."""
+    """Return the formulas of the scores beyond the paper's that such a task has, by name."""
     return {name: kind.of_run for name, kind in SCORES.items() if kind.of_run is not None and task in kind.tasks}
 
 

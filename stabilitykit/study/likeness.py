@@ -34,7 +34,7 @@ class MeasureLikeness:
 
     @property
     def outcome(self) -> Outcome:
-        """FAIL if the interval of some ratio lies beyond the factor, PASS if that of each lies within it."""
+        """FAIL if the interval of any ratio lies beyond the factor, PASS if all intervals lie within it."""
         return self._decide(self.ratios.values())
 
     @cached_property
@@ -174,7 +174,7 @@ class Likeness:
 
     @property
     def summary(self) -> str:
-        """Say in one line what was asked and found, for a note beside the studies."""
+        """Give question and outcome in one line, for a note beside the studies."""
         of_outcome = {outcome: [of.metric for of in self.measures if of.outcome is outcome] for outcome in Outcome}
         found = "; ".join(f"{outcome.name} {', '.join(names)}" for outcome, names in of_outcome.items() if names)
         return f"within a factor of {self.within:g} of {', '.join(self.measures[0].studies)}: {found}"
@@ -246,7 +246,7 @@ def alike(
 def check_asked(
     studies: int, within: float, measures: Sequence[str] | None, names: Iterable[Sequence[str]]
 ) -> tuple[str, ...] | None:
-    """Raise `UsageError` for what cannot be compared, given the ``names`` of each study's measures; return measures."""
+    """Raise `UsageError` for studies or measures that cannot be compared, by the ``names`` of each study's measures."""
     if studies < 2:
         raise TaskError(f"Expected two studies or more to compare but got {studies}.")
     if isinstance(within, bool) or not isinstance(within, int | float) or not 1 < within < math.inf:
@@ -272,8 +272,8 @@ def check_asked(
 def _spread(study: Study, metric: str) -> Estimate:
     estimate, kind = study[metric], kind_of(metric)
     if kind.is_sd and kind.counts_examples and estimate.is_exact and study.disagreement.value > 0:
-        # Accuracy comes in steps of one example: runs that tie in it and differ are no model without any spread. The
-        # SD is that of what is rounded to a step.
+        # Accuracy comes in steps of one example: runs that differ can tie in it by chance, which shows no SD of 0. The
+        # SD is that of rounding to a step.
         sd, runs = 100 / study.measures.examples / math.sqrt(12), estimate.runs
         pivot = ChiSquare(sd, runs - 1, runs)
         return Estimate(sd, pivot.low(0.05), pivot.high(0.05), runs, "half a test example at most", pivot=pivot)

@@ -104,7 +104,7 @@ class Reduction:
         return f"{self.estimate:.0f} % less variability ({parts})"
 
     def runs_to_settle(self, at_least: float) -> int | None:
-        """Return the fewest runs of both studies that would decide it; None where 1000 would not, or where it is."""
+        """Return the fewest runs of both studies that would decide it; None if decided, or 1000 runs would not do."""
         if self.decide(at_least) is not Outcome.UNDECIDED:
             return None
         pivot, value = self.estimate.pivot, self.estimate.value
@@ -261,7 +261,7 @@ def _jackknife_variance(values: Floats) -> float:
 
 
 def _without_each_run(measures: Measures, name: str) -> Floats:
-    """Return what a spread is without each run in turn, ``[R]``; NaN where two runs are one pair."""
+    """Return a spread without each run in turn, ``[R]``; NaN where two runs are one pair."""
     kind = kind_of(name)
     if kind.is_sd:
         return sds_without_each_run(measures.of_runs(kind.score).numpy())

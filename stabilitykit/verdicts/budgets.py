@@ -121,7 +121,7 @@ class Budget:
 
     @property
     def limits(self) -> Mapping[str, float]:
-        """Limit by metric, the paper's metrics first and in its order."""
+        """Limit by metric: the paper's metrics first, in the paper's order."""
         return MappingProxyType({limit.metric: limit.value for limit in self._limits})
 
     @property
@@ -131,7 +131,7 @@ class Budget:
 
     @property
     def alpha_each(self) -> float:
-        """What each limit has of alpha, which they share (Bonferroni): one limit that fails fails the budget."""
+        """Alpha of each limit: the limits share the budget's (Bonferroni), since one that fails fails the budget."""
         return self.alpha / len(self._limits)
 
     def check_names(self, available: Collection[str]) -> None:

@@ -64,7 +64,7 @@ class Gate:
 
     @property
     def next_look(self) -> int | None:
-        """The number of runs at which it looks next; None once the verdict stands."""
+        """Number of runs at the next look; None once the verdict stands."""
         return None if self._is_settled() else self.schedule[self._taken].runs
 
     @property

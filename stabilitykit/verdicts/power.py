@@ -1,4 +1,4 @@
-"""How many runs a budget needs, and what a gate would find out with them: before anything trains.
+"""The power of a gate, before anything trains: how many runs a budget needs, and what a gate finds with them.
 
 A gate is asked to tell a model at its budget from one at ``ratio`` times the budget. All this is about one limit: the
 rate ``alpha`` is P(FAIL) for a model at the budget, ``beta`` is P(PASS) for one at ``ratio`` times it. ``cv`` says
@@ -36,7 +36,7 @@ _BLOCK = 500_000
 
 @dataclass(frozen=True)
 class Prospect:
-    """What a gate does with a model of known spread."""
+    """The outcomes of a gate on a model of known spread."""
 
     truth: float  #: the model's true spread, in budgets
     passes: float  #: P(PASS)

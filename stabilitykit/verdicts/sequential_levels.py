@@ -1,4 +1,4 @@
-"""When a gate looks at the runs so far, and how sure it must be at each look: group-sequential levels.
+"""The looks of a gate at the runs so far, and the error rate of its bounds at each: group-sequential levels.
 
 A gate that judges again and again, at 5 % each time, is wrong in far more than 5 % of studies. So the error rate is
 spent over the looks, in proportion to the degrees of freedom that each adds (linear spending; Lan & DeMets, 1983, Kim &
