@@ -24,7 +24,7 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True)
 class MeanSquare:
-    """A sum of squares by its degrees of freedom: df times it over its expectation is chi-square."""
+    """A sum of squares divided by its degrees of freedom; df · value / expectation is chi-square."""
 
     value: float
     df: int
@@ -32,7 +32,7 @@ class MeanSquare:
 
 @dataclass(frozen=True)
 class MeanSquares:
-    """Of a table ``[R, K]``: rows have expectation rest + K row, columns rest + R column, in variances."""
+    """Mean squares of a table ``[R, K]``; their expectations are rest + K row, rest + R column, and rest."""
 
     rows: MeanSquare
     columns: MeanSquare
@@ -52,7 +52,7 @@ class MeanSquares:
         of_row, of_column = table - table[:, :1], table - table[:1]
         rest = of_row - of_row[:1]  # exactly 0 where rows and columns add up
         rest = rest - rest.mean(axis=1, keepdims=True) - rest.mean(axis=0) + rest.mean()
-        across = of_column.mean(axis=1)  # of each row, from the first
+        across = of_column.mean(axis=1)  # mean of each row, less that of the first
         down = of_row.mean(axis=0)
         df = (rows - 1) * (columns - 1)
         return cls(
@@ -63,7 +63,7 @@ class MeanSquares:
 
 
 def variance_estimate(square: MeanSquare, runs: int) -> Estimate:
-    """Estimate the variance that a mean square has as its expectation: the exact chi-square interval."""
+    """Estimate the expectation of a mean square, a variance, with the exact chi-square interval."""
     if square.value == 0:
         return Estimate(0, 0, 0, runs, IDENTICAL_RUNS)
     low, high = (square.value / _chi2(square.df, rate) for rate in (1 - _LEVEL, _LEVEL))
@@ -105,12 +105,12 @@ def mean_estimate_of_squares(rows: MeanSquare, rest: MeanSquare, columns: int, r
 
 
 def largest_ratio(scores: npt.ArrayLike, *, robust: bool = False) -> Estimate:
-    """Estimate by how many times the SD of one column can exceed that of another: the largest ratio of two true SDs.
+    """Estimate the largest ratio of two columns' true SDs.
 
     Runs of one row share a seed, so columns are correlated: Pitman and Morgan's exact bounds of a paired ratio for each
     pair of columns. ``low`` is the largest lower bound, of error rate 5 % over all pairs and both orders (Bonferroni):
-    above 1 it is shown that the SD depends on the constant. ``high`` is the largest upper bound, of 5 % each: that of
-    the pair with the largest true ratio is among them. ``robust`` is for heavy tails, as in `sd_estimate`.
+    where it is above 1, the SD is shown to depend on the constant. ``high`` is the largest upper bound, of 5 % each:
+    that of the pair with the largest true ratio is among them. ``robust`` is for heavy tails, as in `sd_estimate`.
 
     >>> print(largest_ratio([[1.0, 2.1], [3.0, 4.4], [5.0, 5.8], [4.0, 5.2], [2.0, 3.1]]))
     1.04 [1.00, 1.25]
@@ -139,13 +139,13 @@ def largest_ratio(scores: npt.ArrayLike, *, robust: bool = False) -> Estimate:
 
 
 def _factor(unexplained: float, df: float, rate: float) -> float:
-    """How many times a paired ratio of SDs its upper bound is: Pitman and Morgan's test of variances, inverted."""
+    """The upper bound of a paired ratio of SDs over the ratio: Pitman and Morgan's test of variances, inverted."""
     k = 1 + 2 * unexplained * t_quantile(rate, df) ** 2 / df
     return math.sqrt(k + math.sqrt(k * k - 1))
 
 
 def _unexplained(one: Floats, other: Floats) -> float:
-    """1 - r², of two columns with SD 1; exactly 0 for columns that differ by a constant."""
+    """1 - r² of two columns with SD 1, which is exactly 0 where they differ by a constant."""
     return min(1.0, float((one - other).var(ddof=1) * (one + other).var(ddof=1)) / 4)
 
 
@@ -166,5 +166,5 @@ def _upper_square(more: MeanSquare, less: MeanSquare) -> float:
 
 
 def _chi2(df: int, share: float) -> float:
-    """The quantile of chi-square by its degrees of freedom."""
+    """The quantile of chi-square divided by its degrees of freedom."""
     return chi2_upper_quantile(1 - share, df) / df

@@ -1,4 +1,4 @@
-"""Differences between two samples of runs: of means, of spreads, and of what all pairs of runs have in common.
+"""Differences between two samples of runs: of means, of spreads, and of means over pairs of runs.
 
 Each is candidate against baseline, with a one-sided bound on either side, and two one-sided p-values. Which test for
 which question, and the error rates that were measured for each, is docs/comparing.md.
@@ -23,28 +23,28 @@ _POWER = 0.90
 #: Runs of each model from which on Brown-Forsythe has power enough to be preferred to the F test.
 _ENOUGH_FOR_BROWN_FORSYTHE = 10
 
-#: Of a difference between two samples in which nothing differs.
+#: The method of a difference between two samples in which all runs are equal.
 EQUAL = "all runs equal"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more the candidate has of something than the baseline.
+    """Candidate minus baseline (or divided by it, for spreads), with bounds and p-values.
 
-    ``low`` is above the truth in a share ``alpha`` of comparisons, and ``high`` below it in as many: the difference is
-    shown to be positive exactly where ``low`` is.
+    ``low`` is above the truth in a share ``alpha`` of comparisons, and ``high`` is below the truth in as many. The
+    difference is shown to be positive exactly where ``low`` is.
     """
 
-    value: float  #: candidate less baseline; candidate by baseline where `none` is 1; NaN where it is undefined
+    value: float  #: candidate minus baseline, or candidate / baseline where `none` is 1; NaN if undefined
     low: float
     high: float
     p_more: float  #: one-sided p-value against "not more than the baseline"; NaN where the runs say nothing
-    p_less: float  #: likewise against "not less"
+    p_less: float  #: one-sided p-value against "not less than the baseline"; NaN where the runs say nothing
     alpha: float  #: error rate of each bound
     method: str  #: for a report
     none: float = 0.0  #: the value of no difference
-    runs_needed: int | None = None  #: of each model, to show one of this size with power 0.9; None if shown, or >1000
-    examples_needed: int | None = None  #: likewise test examples, where no number of runs would do
+    runs_needed: int | None = None  #: runs of each model that show this size with power 0.9; None if shown, or >1000
+    examples_needed: int | None = None  #: test examples that would show it, where no number of runs would
 
     @property
     def is_more(self) -> bool:
@@ -96,7 +96,7 @@ def distribution_difference(
     paired: bool = False,
     alpha: float = 0.05,
 ) -> Difference:
-    """Return the difference of two means, as it would be on any test set from the distribution of this one.
+    """Return the difference of two means on any test set from the distribution of this one.
 
     Scores ``[R]`` in, and what each example adds to them, ``[R, N]``, whose mean over examples the score is, or
     changes by. To the variance over runs comes that of the N examples (`test_set_variance`). The statistic goes by
@@ -112,7 +112,7 @@ def distribution_difference(
     difference = _judged_by_t(value, math.sqrt(total), df, alpha, f"{method} + test set", None)
     if difference.is_more or difference.is_less or value == 0 or total == 0:
         return difference
-    # Differences of this size are shown where they are this many standard errors.
+    # The variance at which a difference of this size is shown.
     wanted = (value / (normal_quantile(alpha) + normal_quantile(1 - _POWER))) ** 2
     runs = more = None
     if wanted > of_examples:
@@ -152,12 +152,12 @@ def spread_ratio(
     alpha: float = 0.05,
     rounding: tuple[float, float] = (0.0, 0.0),
 ) -> Difference:
-    """Return how many times the baseline's spread over runs the candidate's is.
+    """Return the ratio of the candidate's spread over runs to the baseline's.
 
-    Scores ``[R]`` in. From ten runs of each on it is the ratio of mean absolute deviations from the median, with the
-    bounds at which Brown and Forsythe's test would reject; with fewer the ratio of SDs, with those of the F test, which
-    assumes normal scores. There, ``rounding`` is the SD that each model's runs have at least, where scores come in
-    steps: a few runs that happen to be equal are no proof that all would be.
+    Scores ``[R]`` in. From ten runs of each model on, it is the ratio of mean absolute deviations from the median, and
+    the bounds are where Brown and Forsythe's test would reject. With fewer runs it is the ratio of SDs, with the bounds
+    of the F test, which assumes normal scores; ``rounding`` is then the least SD that each model is taken to have where
+    scores come in steps, because a few runs can be equal by chance.
 
     >>> ratio = spread_ratio([90.1, 90.4, 89.9, 90.2], [90.9, 93.2, 88.8, 90.1])
     >>> f"{ratio.value:.1f} [{ratio.low:.1f}, {ratio.high:.1f}]", ratio.method
@@ -209,12 +209,12 @@ def pairwise_difference(
 
 
 def no_ratio(alpha: float, method: str = EQUAL) -> Difference:
-    """Return the ratio of two spreads that are one."""
+    """Return the ratio of two equal spreads, which is 1."""
     return Difference(1, 1, 1, 1, 1, alpha, method, none=1.0)
 
 
 def undefined(why: str, alpha: float, none: float = 0.0) -> Difference:
-    """Return the difference of what has no value, such as the correlation of a constant model."""
+    """Return the difference of two measures of which one has no value, such as the correlation of a constant model."""
     nan = math.nan
     return Difference(nan, nan, nan, nan, nan, alpha, f"undefined: {why}", none)
 
@@ -224,7 +224,7 @@ def _judged_by_t(
 ) -> Difference:
     if math.isnan(value):
         return undefined("a score is not finite", alpha)
-    if error == 0:  # nothing varies: what is seen is all that there is
+    if error == 0:  # nothing varies, so the value is exact
         return Difference(value, value, value, float(value <= 0), float(value >= 0), alpha, EQUAL)
     margin = -t_quantile(alpha, df) * error
     p_less = t_cdf(value / error, df)
@@ -236,7 +236,7 @@ def _judged_by_t(
 
 
 def _mean_error(x: Floats, y: Floats, paired: bool) -> tuple[float, float, float, str]:
-    """Difference of the means, its variance over runs, the degrees of freedom of that, and how it was found."""
+    """Difference of the means, its variance over runs with its degrees of freedom, and the method's name."""
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return math.nan, 0.0, 1.0, ""
     value = float(y[0] - x[0] + (y - y[0]).mean() - (x - x[0]).mean())  # equal numbers must differ by exactly 0
@@ -246,7 +246,7 @@ def _mean_error(x: Floats, y: Floats, paired: bool) -> tuple[float, float, float
 
 
 def _variance_a_run(x: Floats, y: Floats, paired: bool) -> float:
-    """Variance of the difference if each model had one run; with R runs each it is an R-th of that."""
+    """Variance of the difference of two single runs; the variance with R runs each is an R-th of it."""
     return exact_sd(y - x) ** 2 if paired else exact_sd(x) ** 2 + exact_sd(y) ** 2
 
 
@@ -282,7 +282,7 @@ def _brown_forsythe(x: Floats, y: Floats, alpha: float) -> Difference:
 
 
 def _jackknife(pairs: Floats, percent_of: int | None) -> tuple[float, float]:
-    """Mean over pairs, and its variance over runs; NaN for that of one pair."""
+    """Mean over pairs, and its variance over runs; the variance of one pair is NaN."""
     runs, of_run = len(pairs), means_with_others(pairs)
     mean = float(of_run.mean())
     if runs < 3:
@@ -303,14 +303,14 @@ def _runs_needed(value: float, of_a_run: float, paired: bool, alpha: float, leas
     def shows(runs: int) -> bool:
         df = samples * (runs - 1)
         centre = size * math.sqrt(runs / of_a_run)
-        # So far from 0 the noncentral t's own function gives up, and the power is 1.
+        # The noncentral t's function fails so far from 0, where the power is 1.
         return centre > 37 or 1 - noncentral_t_cdf(t_quantile(1 - alpha, df), df, centre) >= _POWER
 
     return fewest(shows, least)
 
 
 def _runs_for_ratio(ratio: float, alpha: float) -> int | None:
-    """Likewise for an F test of two SDs; Brown and Forsythe's needs up to a fifth more."""
+    """Fewest runs of each model with which an F test shows this ratio; Brown-Forsythe needs up to a fifth more."""
     larger = max(ratio, 1 / ratio) if ratio > 0 else math.inf
 
     def shows(runs: int) -> bool:

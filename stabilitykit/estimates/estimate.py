@@ -1,4 +1,4 @@
-"""A number with what is known about it."""
+"""A number with a bound on either side, and the distribution behind the bounds."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ IDENTICAL_RUNS = "identical runs"
 
 
 class Pivot(Protocol):
-    """The distribution behind an interval: it gives bounds of any error rate, and those that more runs would give."""
+    """The distribution behind an interval, which gives bounds of any error rate, for any number of runs."""
 
     def low(self, error: float) -> float:
-        """Return the bound above the truth in that share of studies."""
+        """Return the lower bound, which is above the truth in a share ``error`` of studies."""
         ...
 
     def high(self, error: float) -> float:
-        """Return the bound below the truth in that share of studies."""
+        """Return the upper bound, which is below the truth in a share ``error`` of studies."""
         ...
 
     def after(self, runs: int) -> Pivot:
-        """Return it for the same value over so many runs."""
+        """Return the distribution of the same value over ``runs``."""
         ...
 
 
@@ -45,12 +45,12 @@ class Estimate:
     high: float  #: upper 5 % bound, in the unit of the value; inf where the runs give none
     runs: int  #: R, the independent runs behind it
     method: str  #: how the bounds were made, for a report
-    confidence: float = 0.90  #: of the interval from low to high
-    sd_of_sd: float | None = None  #: the "±" of the paper's tables, for an SD; printed, never used to judge
-    pivot: Pivot | None = field(default=None, repr=False, compare=False)  #: None where no interval can be made
+    confidence: float = 0.90  #: confidence of the interval from low to high
+    sd_of_sd: float | None = None  #: for an SD, the "±" of the paper's tables: printed, and never used to judge
+    pivot: Pivot | None = field(default=None, repr=False, compare=False)  #: makes the bounds; None if nothing can
 
     def __post_init__(self) -> None:
-        """Keep plain floats, which JSON and ``repr`` show as numbers, whatever kind of scalar came."""
+        """Turn NumPy's scalars into plain floats, which JSON and ``repr`` show as numbers."""
         for name in ("value", "low", "high", "confidence"):
             object.__setattr__(self, name, float(getattr(self, name)))
         if self.sd_of_sd is not None:
@@ -76,7 +76,7 @@ class Estimate:
         return self.method == IDENTICAL_RUNS
 
     def at(self, lower: float, upper: float) -> Estimate:
-        """Return it with bounds of other error rates: ``lower`` that of ``low``, ``upper`` that of ``high``.
+        """Return the estimate with bounds of other error rates: ``lower`` for ``low``, ``upper`` for ``high``.
 
         An estimate without an interval is returned as it is.
         """
@@ -103,7 +103,7 @@ class Estimate:
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
     def __str__(self) -> str:
-        """Write it as ``0.22 [0.17, 0.33]``."""
+        """Write value and bounds as ``0.22 [0.17, 0.33]``."""
         return format(self)
 
     def _spec(self) -> str:

@@ -1,4 +1,4 @@
-"""The floor under an accuracy SD: what flips of single test examples give, and when no budget can lie below it."""
+"""The floor under an accuracy SD, which flips of single test examples give."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .metrics import excess_of, floor_of_churn
 def floor_estimate(churn: npt.ArrayLike, examples: int) -> Estimate:
     """Estimate the SD of accuracy that N test examples have when they flip independently, in percentage points.
 
-    `churn` ``[R, R]`` in percent in. The bounds are those of its mean over pairs, from three runs on; the floor's
-    square is that mean over 2N.
+    `churn` ``[R, R]`` in percent in. The floor's square is the mean churn over pairs, divided by 2N; its bounds come
+    from the bounds of that mean, and exist from three runs on.
 
     >>> print(floor_estimate([[0, 10, 12, 9], [10, 0, 11, 10], [12, 11, 0, 13], [9, 10, 13, 0]], examples=500))
     1.04 [0.90, 1.17]
@@ -28,26 +28,26 @@ def floor_estimate(churn: npt.ArrayLike, examples: int) -> Estimate:
 
 @dataclass(frozen=True)
 class FloorOfChurn:
-    """Of a flip floor: the bounds of the churn that it is the root of."""
+    """The distribution behind the interval of a flip floor: the root of the churn's."""
 
     churn: Pivot
     examples: int  #: N
 
     def low(self, error: float) -> float:
-        """Return the bound above the truth in that share of studies."""
+        """Return the lower bound, which is above the truth in a share ``error`` of studies."""
         return _root(self.churn.low(error), self.examples)
 
     def high(self, error: float) -> float:
-        """Return the bound below the truth in that share of studies."""
+        """Return the upper bound, which is below the truth in a share ``error`` of studies."""
         return _root(self.churn.high(error), self.examples)
 
     def after(self, runs: int) -> FloorOfChurn:
-        """Return it for the same floor over so many runs."""
+        """Return the distribution of the same floor over ``runs``."""
         return replace(self, churn=self.churn.after(runs))
 
 
 def training_sd_estimate(accuracy_sd: Estimate, floor: Estimate, examples: int) -> Estimate:
-    """Estimate the SD of accuracy that would be left on test data without end: points; 0 where it shows none.
+    """Estimate the SD of accuracy on an endless test set, in points; 0 where the runs show none.
 
     The accuracy SD has the floor taken off, as squares are; its bounds come from those of the accuracy SD, since the
     floor is known far better. From few runs they are far apart: this explains a spread, and is nothing to judge it by.
@@ -65,7 +65,7 @@ def training_sd_estimate(accuracy_sd: Estimate, floor: Estimate, examples: int) 
 
 
 def where_from(accuracy_sd: Estimate, floor: Estimate, examples: int) -> str:
-    """Say in a sentence how much of an accuracy SD is flips of single examples, and how much is better or worse models.
+    """Say how much of an accuracy SD comes from flips of single examples, and how much from better or worse models.
 
     >>> floor = Estimate(0.20, 0.19, 0.21, runs=10, method="jackknife over runs")
     >>> print(where_from(Estimate(0.30, 0.22, 0.49, runs=10, method="chi-square"), floor, examples=10_000))

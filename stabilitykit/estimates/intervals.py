@@ -19,7 +19,7 @@ from .estimate import IDENTICAL_RUNS, Estimate
 #: Error rate of each bound of an estimate, before a gate asks for another.
 _LEVEL = 0.05
 
-#: Of the bootstrap behind the "±" of the paper's tables.
+#: Resamples of the bootstrap behind the "±" of the paper's tables.
 _RESAMPLES = 10_000
 
 
@@ -47,9 +47,9 @@ def sd_estimate(values: npt.ArrayLike, *, robust: bool = False, resamples: int |
     Values ``[R]`` in; the estimate has their unit. The SD of R equal numbers is exactly 0.
 
     ``robust`` is for scores with heavy tails, such as cross-entropy: from four runs on, it lets the sample's excess
-    kurtosis take away degrees of freedom, which widens the interval (Shoemaker, 2003; docs/statistics.md).
-    ``sd_of_sd`` is the bootstrap figure that the paper prints, of so many ``resamples`` (10,000); with 0 of them it is
-    None, which is a hundred times as fast. It is too small for a gate when R is 30 or less.
+    kurtosis take away degrees of freedom, which widens the interval (Shoemaker, 2003; docs/statistics.md). ``sd_of_sd``
+    is the bootstrap figure that the paper prints, from ``resamples`` (10,000 if not given). With 0 it is None, which is
+    a hundred times as fast. The figure is too small for a gate when R is 30 or less.
 
     >>> print(sd_estimate([90.1, 90.4, 89.9, 90.0, 90.3]))
     0.21 [0.13, 0.49]
@@ -78,9 +78,9 @@ def pairwise_estimate(
     Pairs share runs, so they are not independent: each run in turn is left out, never a pair
     (docs/statistics.md). Two runs are one pair, which shows no spread between pairs: the bounds are then -inf and inf.
 
-    ``percent_of`` is N where an entry is a percentage of N test examples, as disagreement is. It keeps the standard
-    error above what so coarse a measure can show when few runs happen to tie. Bounds are cut where the measure ends, at
-    ``least`` and ``most``.
+    ``percent_of`` is N where an entry is a percentage of N test examples, as disagreement is: the standard error then
+    has a floor, since few runs can tie by chance in a measure that counts examples. Bounds are cut at ``least`` and
+    ``most``, where the measure ends.
 
     >>> print(pairwise_estimate([[0, 10, 12, 9], [10, 0, 11, 10], [12, 11, 0, 13], [9, 10, 13, 0]]))
     10.8 [8.0, 13.6]
@@ -103,7 +103,7 @@ def pairwise_estimate(
 
 @dataclass(frozen=True)
 class ChiSquare:
-    """Of an SD of normal scores: df SD² / truth² has a chi-square distribution.
+    """The distribution behind the interval of an SD of normal scores: df SD² / truth² is chi-square.
 
     It is skewed, so bounds of a rate near one half could lie on the wrong side of the SD; they then are the SD.
 
@@ -117,38 +117,38 @@ class ChiSquare:
     runs: int
 
     def low(self, error: float) -> float:
-        """Return the bound above the truth in that share of studies."""
+        """Return the lower bound, which is above the truth in a share ``error`` of studies."""
         return min(self.sd, self.sd * math.sqrt(self.df / chi2_upper_quantile(error, self.df)))
 
     def high(self, error: float) -> float:
-        """Return the bound below the truth in that share of studies."""
+        """Return the upper bound, which is below the truth in a share ``error`` of studies."""
         return max(self.sd, self.sd * math.sqrt(self.df / chi2_upper_quantile(1 - error, self.df)))
 
     def after(self, runs: int) -> ChiSquare:
-        """Return it for the same SD over so many runs, whose tails cost the same share of the degrees of freedom."""
+        """Return the distribution of the same SD over ``runs``; its tails cost the same share of degrees of freedom."""
         return replace(self, df=self.df / (self.runs - 1) * (runs - 1), runs=runs)
 
 
 @dataclass(frozen=True)
 class StudentT:
-    """Of a mean whose standard error was estimated from as many runs, cut where the measure ends."""
+    """The distribution behind the interval of a mean with an estimated standard error, cut where the measure ends."""
 
     mean: float
-    error: float  #: its standard error
+    error: float  #: standard error of the mean
     runs: int
     least: float = -math.inf
     most: float = math.inf
 
     def low(self, error: float) -> float:
-        """Return the bound above the truth in that share of studies."""
+        """Return the lower bound, which is above the truth in a share ``error`` of studies."""
         return max(self.mean - self._margin(error), self.least)
 
     def high(self, error: float) -> float:
-        """Return the bound below the truth in that share of studies."""
+        """Return the upper bound, which is below the truth in a share ``error`` of studies."""
         return min(self.mean + self._margin(error), self.most)
 
     def after(self, runs: int) -> StudentT:
-        """Return it for the same mean over so many runs: its standard error falls with their root."""
+        """Return the distribution of the same mean over ``runs``: its standard error falls with their root."""
         return replace(self, error=self.error * math.sqrt(self.runs / runs), runs=runs)
 
     def _margin(self, error: float) -> float:

@@ -1,4 +1,4 @@
-"""The numbers of language models, which are predicted again from weights as they are asked for."""
+"""The measures of language models, whose outputs are computed again from weights when a measure is asked for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .metrics import (
 
 
 class LanguageMeasures(Measures):
-    """Estimates by name over R language models, of what is kept of their logits.
+    """Estimates by name over R language models, from the token scores that are kept of their logits.
 
     >>> from stabilitykit.estimates.metrics import cross_entropy_ensemble_delta, sampled_places, token_scores
     >>> logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]])
@@ -34,7 +34,7 @@ class LanguageMeasures(Measures):
     """
 
     def __init__(self, labels: Tensor, scores: Callable[[], list[TokenScores]], overlaps: Callable[[], Tensor]) -> None:
-        """Take the targets ``[N]``, and how to get R scores, and the ensemble delta ``[R, R]`` of cross-entropy."""
+        """Take targets ``[N]``, and functions for the R scores and for cross-entropy's ensemble delta ``[R, R]``."""
         self._get_scores, self._get_overlaps = scores, overlaps
         self._begin(
             [],

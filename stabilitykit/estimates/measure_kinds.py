@@ -31,7 +31,7 @@ class Form(Enum):
 #: The forms that say how far runs differ. A floor is part of a spread, and what is left above it is known too badly.
 _SPREADS = frozenset({Form.SD, Form.DISTANCE, Form.LIKENESS, Form.DELTA})
 
-#: The forms whose limit is a ratio of SDs, of which a PASS excludes twice the limit.
+#: What a PASS excludes, in limits: an SD is known less well than a mean over pairs.
 _RATIO_OF_SD, _RATIO_OF_PAIRS = 2.0, 1.25
 
 
@@ -45,8 +45,8 @@ class MeasureKind:
     unit: str = ""  #: as it follows a number
     least: float = 0.0  #: lowest possible value; of an ensemble delta, of its size
     most: float = math.inf  #: highest possible value
-    why: str = "It limits a spread, and no spread is negative"  #: what a budget that is out of range should know
-    example: str = "0.30"  #: of a budget
+    why: str = "It limits a spread, and no spread is negative"  #: of the range, in an error
+    example: str = "0.30"  #: of a limit, in an error
     title: str = ""  #: of its column
     decimals: int = 2  #: in a table
     counts_examples: bool = False  #: whether one test example more or less is a step of it
@@ -60,12 +60,12 @@ class MeasureKind:
 
     @property
     def is_likeness(self) -> bool:
-        """Whether 1 less it is what spreads, so that its limit is the least that is accepted."""
+        """Whether it says how alike runs are: its spread is 1 minus the value, and its limit is a minimum."""
         return self.form is Form.LIKENESS
 
     @property
     def is_delta(self) -> bool:
-        """Whether it has a sign, so that its size is what spreads."""
+        """Whether it has a sign: its spread is the absolute value."""
         return self.form is Form.DELTA
 
     @property
@@ -75,22 +75,22 @@ class MeasureKind:
 
     @property
     def is_diagnosis(self) -> bool:
-        """Whether it explains a spread and is known too badly from few runs to be limited."""
+        """Whether it only explains a spread: few runs leave it too uncertain to be limited."""
         return self.form is Form.REST
 
     @property
     def ratio(self) -> float:
-        """How many times its limit a PASS excludes, usually: an SD is known less well than a mean over pairs."""
+        """The usual ratio of the spread that a PASS excludes to the limit."""
         return _RATIO_OF_SD if self.is_sd else _RATIO_OF_PAIRS
 
     @property
     def spread_name(self) -> str:
-        """The name of what spreads."""
+        """The name of its spread."""
         return f"1 - {self.name}" if self.is_likeness else self.name
 
     @property
     def most_spread(self) -> float:
-        """What no model's spread can exceed."""
+        """The largest possible spread."""
         return 1 - self.least if self.is_likeness else self.most
 
     def spread(self, value: float) -> float:
@@ -231,7 +231,7 @@ PROPOSED = (
 #: The measures that no report shows unless a test asks for them.
 ON_REQUEST = frozenset({"pearson"})
 
-#: The SD that flips of single test examples alone keep up, and what they keep it up to.
+#: The SD that has a floor, given by flips of single test examples, and the floor.
 FLOORED, FLOOR = "accuracy_sd", "flip_floor"
 
 #: The share of test examples that two runs predict differently.
@@ -285,7 +285,7 @@ def is_own_sd(name: str, measures: Collection[str]) -> bool:
 
 
 def most_beside_disagreement(percent: float) -> dict[str, float]:
-    """Return the most that measures can be where two runs disagree on so many percent of the examples.
+    """Return the most that measures can be where two runs disagree on ``percent`` of the examples.
 
     Two runs' accuracies differ by no more than the share d of examples that they disagree on, and d is at most 100 %:
     the variance, half the mean square difference, is at most 50 d. Where two runs agree, so does their ensemble.

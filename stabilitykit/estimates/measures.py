@@ -66,7 +66,7 @@ class Measures(Mapping[str, Estimate]):
         )
 
     def _begin(self, outputs: Runs, labels: Tensor, scores: dict[str, Score]) -> None:
-        """Take the labels ``[N]`` of what counts, and how to score outputs against them, the main score first."""
+        """Take the labels ``[N]`` of the examples that count, and the task's scores by name, the main score first."""
         self._outputs, self._labels, self._scores = outputs, labels, scores
         self._classes = not labels.is_floating_point()
         self._known: dict[str, Estimate] = {}
@@ -98,12 +98,12 @@ class Measures(Mapping[str, Estimate]):
         return len(self._compute)
 
     def compute(self, names: Iterable[str]) -> None:
-        """Compute estimates now, so that what a metric of the user's own raises is raised here."""
+        """Compute estimates now, so that an error in a metric of the user's own is raised here."""
         for name in names:
             self[name]
 
     def of_runs(self, name: str) -> Tensor:
-        """Return a score of each run, ``[R]`` float64; raises `TaskError` for what is no score of one run."""
+        """Return a score of each run, ``[R]`` float64; raises `TaskError` for a measure that is no score of one run."""
         if name not in self._scores:
             raise TaskError(f"Expected a score of this task but got {name!r}. It has {', '.join(self._scores)}.")
         if name not in self._per_run:
@@ -111,7 +111,7 @@ class Measures(Mapping[str, Estimate]):
         return self._per_run[name]
 
     def pairs(self, name: str) -> Tensor:
-        """Return what each two runs score, ``[R, R]`` float64: disagreement, a correlation or an ensemble delta."""
+        """Return a measure of each pair of runs, ``[R, R]`` float64: disagreement, correlation or ensemble delta."""
         if name not in self._of_pairs:
             self._of_pairs[name] = self._score_pairs(name).double()
         return self._of_pairs[name]
@@ -137,7 +137,7 @@ class Measures(Mapping[str, Estimate]):
 
     @property
     def examples(self) -> int:
-        """N, the test examples that count: tokens or pixels where each has a label, those labelled -100 left out."""
+        """N, the test examples with a label: tokens or pixels where each has one; the label -100 counts as none."""
         return len(self._labels)
 
     @cached_property
@@ -198,7 +198,7 @@ class Measures(Mapping[str, Estimate]):
 
     @property
     def _numbers(self) -> Runs:
-        """What is correlated between runs."""
+        """The numbers of each run that are correlated."""
         return self._outputs
 
     def _ensemble_delta(self, name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""How many times one spread is another: of two SDs, or of two means over pairs of runs, with a bound on either side.
+"""Ratios of two spreads (two SDs, or two means over pairs of runs), with a bound on either side.
 
 Each bound has an error rate of its own. Which ratio is judged how, and the error rates that were measured, is
 docs/comparing.md.
@@ -16,7 +16,7 @@ from .measure_kinds import kind_of
 
 
 def spread_of(metric: str, estimate: Estimate) -> Estimate:
-    """Turn a measure so that more is more variability: correlation is taken from 1, and of a delta the size counts.
+    """Turn an estimate so that more is more variability: 1 - correlation, and the size of an ensemble delta.
 
     >>> print(spread_of("correlation", Estimate(0.875, 0.8125, 0.9375, runs=10, method="jackknife over runs")))
     0.12 [0.06, 0.19]
@@ -38,7 +38,7 @@ class Ratio:
     degrees of freedom: the ratios that a Welch test would not reject. They are wide open, unlike those of a
     logarithm, where the lower of the two is not shown to be above 0.
 
-    Nothing by nothing is 1, and something by exactly nothing is infinite. Source: Fieller, 1954.
+    A ratio of 0 to 0 is 1, and a ratio of more to exactly 0 is infinite. Source: Fieller, 1954.
 
     >>> from stabilitykit.estimates.intervals import sd_estimate
     >>> wide, narrow = sd_estimate([90.1, 90.4, 89.9, 90.0, 90.3]), sd_estimate([90.1, 90.2, 90.0, 90.1, 90.2])
@@ -47,12 +47,12 @@ class Ratio:
     '2.48 [0.98, 6.26]'
     """
 
-    above: Estimate  #: as `spread_of` turns it
-    below: Estimate  #: likewise
+    above: Estimate  #: the spread above the line, as `spread_of` turns it
+    below: Estimate  #: the spread below the line, as `spread_of` turns it
 
     @property
     def value(self) -> float:
-        """What is seen; NaN where either has no value."""
+        """The ratio of the two values; NaN where either has none."""
         above, below = self.above.value, self.below.value
         if below == 0:
             return 1.0 if above == 0 else math.inf * above
@@ -60,34 +60,34 @@ class Ratio:
 
     @property
     def is_undefined(self) -> bool:
-        """Whether either has no value."""
+        """Whether either spread has no value."""
         return self.above.is_undefined or self.below.is_undefined
 
     @property
     def is_exact(self) -> bool:
-        """Whether all runs of either are equal: nothing is then left to chance."""
+        """Whether all runs of either study are equal, which leaves nothing to chance."""
         return self.above.is_exact or self.below.is_exact
 
     @property
     def has_interval(self) -> bool:
-        """Whether there are runs enough for bounds: two are one pair, which shows no spread between pairs."""
+        """Whether both spreads have bounds: two runs are one pair, which shows no spread between pairs."""
         return self.is_exact or (self.above.pivot is not None and self.below.pivot is not None)
 
     @property
     def runs(self) -> int:
-        """R of the study that has fewer."""
+        """R of the study with fewer runs."""
         return min(self.above.runs, self.below.runs)
 
     def low(self, error: float) -> float:
-        """Return the bound above the truth in that share of pairs of studies."""
+        """Return the lower bound, which is above the truth in a share ``error`` of pairs of studies."""
         return self._bounds(error)[0]
 
     def high(self, error: float) -> float:
-        """Return the bound below the truth in that share of pairs of studies."""
+        """Return the upper bound, which is below the truth in a share ``error`` of pairs of studies."""
         return self._bounds(error)[1]
 
     def after(self, runs: int) -> Ratio:
-        """Return it for the same two values over so many runs of each, or those that there are if they are more."""
+        """Return the same ratio over ``runs`` of each study; a study that has more keeps them."""
         return Ratio(_after(self.above, runs), _after(self.below, runs))
 
     def _bounds(self, error: float) -> tuple[float, float]:
@@ -102,7 +102,7 @@ class Ratio:
 
 
 def welch(of_x: float, of_y: float, runs_x: int, runs_y: int) -> tuple[float, float]:
-    """Return the variance of a difference from those of its two parts, and Satterthwaite's degrees of freedom of it."""
+    """Return the variance of a difference, from the variances of its parts, and Satterthwaite's degrees of freedom."""
     variance = of_x + of_y
     if variance == 0:
         return 0.0, 1.0

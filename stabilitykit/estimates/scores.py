@@ -1,4 +1,4 @@
-"""Scores of a single run: what each is, and the formula of each that the paper has not.
+"""Scores of a single run: what each is, and the formulas of the scores that are not in the paper.
 
 To add a score, write its formula here, under `further_score`: its mean and its SD over runs are then measures of every
 task of its kind, and a budget can limit the SD. Nothing else has to know about it.
@@ -22,7 +22,7 @@ Metric: TypeAlias = "Callable[[Tensor, Tensor], float]"
 
 
 class TaskKind(Enum):
-    """What a task predicts, which decides the scores that it has."""
+    """What a task predicts, which decides its scores."""
 
     CLASSES = "classes"
     REGRESSION = "regression"
@@ -36,11 +36,11 @@ class ScoreKind:
     name: str
     tasks: frozenset[TaskKind] = frozenset()  #: kinds of tasks that have it; none for a metric of the user's own
     noun: str = ""  #: its name in a sentence
-    unit: str = ""  #: of a difference of two, as it follows a number
+    unit: str = ""  #: unit of a difference, as written after a number
     width: float = math.inf  #: highest possible value less the lowest
     more_is_better: bool = False
     has_heavy_tails: bool = True  #: whether its SD over runs needs the robust interval
-    of_run: Metric | None = None  #: its formula, if it is one of this module
+    of_run: Metric | None = None  #: its formula, for a score of this module
 
 
 def _scores(*kinds: ScoreKind) -> dict[str, ScoreKind]:
@@ -67,12 +67,12 @@ SCORES = _scores(
 
 
 def score_kind(name: str) -> ScoreKind:
-    """Return what is known of a score; a metric of the user's own has no unit and no range."""
+    """Return the kind of a score; a metric of the user's own has no unit and no range."""
     return SCORES.get(name) or ScoreKind(name)
 
 
 def further_scores(task: TaskKind) -> dict[str, Metric]:
-    """Return the formula of each score that such a task has beyond the paper's, by name."""
+    """Return the formulas of the scores beyond the paper's that such a task has, by name."""
     return {name: kind.of_run for name, kind in SCORES.items() if kind.of_run is not None and task in kind.tasks}
 
 

@@ -9,9 +9,9 @@ MOST_RUNS = 1000
 
 
 def fewest(shows: Callable[[int], bool], low: int, high: int = MOST_RUNS) -> int | None:
-    """Return the least number from ``low`` to ``high`` that shows it, if all greater numbers do too: by bisection.
+    """Return the least number from ``low`` to ``high`` for which ``shows`` is true; None where there is none.
 
-    None where ``high`` does not.
+    By bisection: ``shows`` must be true for all numbers above one for which it is true.
 
     >>> fewest(lambda runs: runs * runs > 50, 2, 100)
     8

@@ -1,4 +1,4 @@
-"""Is the improvement real? Two models on one test set: their means, their spreads, and how far they differ."""
+"""Comparisons of two models on one test set: whether one is better, varies more, and how far the two differ."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _QUESTIONS = ("mean", "mean_on_distribution", "spread", "disagreement")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sample:
-    """R runs as a comparison sees them: what each run answers to the test set, and which seeds it had."""
+    """The part of R runs that a comparison needs: each run's answers to the test set, and its seeds."""
 
     task: str
     question: str  #: what varies between the runs, as tables name it
@@ -87,18 +87,18 @@ class Sample:
 
     @cached_property
     def kept(self) -> Tensor:
-        """The answers to what has a label, ``[R, M]``; all of them in a regression."""
+        """The answers to examples that have a label, ``[R, M]``; all answers in a regression."""
         return self.answers[:, self._mask] if self.is_classification else self.answers
 
     @property
     def rounding(self) -> float:
-        """SD of a score that comes in steps, if it is never farther off than half a step; 0 where it has none."""
+        """SD of the rounding of a score that comes in steps; 0 for a score without steps, and for equal runs."""
         if not self.is_classification or self.is_constant:
             return 0.0
         return 100 / len(self._kept_labels) / math.sqrt(12)
 
     def of_examples(self) -> Floats:
-        """What each example adds to each run's score, ``[R, N]``: the score is its mean, or changes by it.
+        """Contribution of each example to each run's score, ``[R, N]``: the score is its mean, or changes by it.
 
         100 or 0 for an example of one label. Where an example has several, such as pixels, their sum is taken, since
         they come together, and the score is a ratio of two means. RMSE changes by (e² - RMSE²) / (2 RMSE).
@@ -188,7 +188,7 @@ class Side:
 @public
 @dataclass(frozen=True, repr=False)
 class Comparison:
-    """A candidate against a baseline: is it better, does it vary more, and on what do the two differ?
+    """A candidate against a baseline: whether it is better, whether it varies more, and how far the two differ.
 
     >>> from stabilitykit.testing import fake_study
     >>> labels = [0, 1] * 20
@@ -208,8 +208,8 @@ class Comparison:
     paired: bool  #: whether run i of both had the same seeds
     identical: bool  #: whether both answer the same in every run
     alpha: float  #: error rate of each answer, and of each bound
-    mean: Difference  #: of the metric, candidate less baseline, on this test set
-    mean_on_distribution: Difference  #: likewise on any test set from the distribution that this one comes from
+    mean: Difference  #: of the metric, candidate minus baseline, on this test set
+    mean_on_distribution: Difference  #: of the metric, on any test set from the distribution of this one
     spread: Difference  #: of the metric over runs: candidate by baseline
     disagreement: Difference  #: of two runs of one model, percent of test examples; of 1 - correlation in a regression
     churn: float | None  #: percent of test examples that a run of each predict as different classes; None in regression
@@ -225,7 +225,7 @@ class Comparison:
 
     @classmethod
     def of_samples(cls, baseline: Sample, candidate: Sample, *, alpha: float = 0.05) -> Comparison:
-        """Compare what is left of two studies."""
+        """Compare two samples, of studies or of kept baselines."""
         if not 0 < alpha < 0.5:
             raise TaskError(f"Expected 0 < alpha < 0.5 but got alpha={alpha!r}; 0.05 is usual.")
         check_alike(baseline.labels, candidate.labels)
@@ -296,7 +296,7 @@ class Comparison:
         return str(self.to_json()["conclusion"])
 
     def __repr__(self) -> str:
-        """Say what it found: a test that asserts on it shows this where it fails."""
+        """Give the conclusion, which a failing assertion on the comparison shows."""
         return f"Comparison({self.conclusion})"
 
     def __str__(self) -> str:
@@ -337,7 +337,7 @@ class NoWorse:
 
     @property
     def found(self) -> tuple[str, ...]:
-        """What is shown to have got worse, in words."""
+        """The numbers that are shown to have got worse, in words."""
         compared, classes = self.comparison, score_kind(self.comparison.metric).more_is_better
         words = {
             "the mean got worse": compared.is_worse,
@@ -358,7 +358,7 @@ class NoWorse:
 
     @property
     def runs_to_settle(self) -> None:
-        """Nothing is left open: what is not shown to be worse passes."""
+        """None: a candidate that is not shown to be worse passes, and nothing is left open."""
         return None
 
     def to_json(self) -> dict[str, Any]:

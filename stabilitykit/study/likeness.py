@@ -1,4 +1,4 @@
-"""Do several studies vary alike? The paper's first finding, that no source differs much from another, as a gate."""
+"""Whether several studies vary alike: the paper's first finding, that sources differ little, as a gate."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .study import Study, listed
 
 @dataclass(frozen=True)
 class MeasureLikeness:
-    """One measure of several studies: how many times that of one is that of another, for each two of them."""
+    """One measure of several studies: the ratio of each study's to each other's."""
 
     metric: str
-    spreads: tuple[Estimate, ...]  #: of each study; of a correlation, 1 less it
+    spreads: tuple[Estimate, ...]  #: of each study; 1 - correlation for a correlation
     studies: tuple[str, ...]  #: their names
     within: float  #: the factor that no two may differ by more than
     alpha: float  #: error rate of each bound against FAIL
@@ -34,7 +34,7 @@ class MeasureLikeness:
 
     @property
     def outcome(self) -> Outcome:
-        """FAIL if the interval of some ratio lies beyond the factor, PASS if that of each lies within it."""
+        """FAIL if the interval of any ratio lies beyond the factor, PASS if all intervals lie within it."""
         return self._decide(self.ratios.values())
 
     @cached_property
@@ -87,12 +87,12 @@ class MeasureLikeness:
 
     @property
     def reach(self) -> float:
-        """How many times the factor the first study is from the one that varies least; a self-test drives it to 2."""
+        """The first study's largest ratio to another, in multiples of the factor; a self-test drives it to 2."""
         first, *others = self.studies
         return max(self.ratios[first, other].value for other in others) / self.within
 
     def with_first(self, study: Study) -> MeasureLikeness:
-        """Return it with a study in the first one's place."""
+        """Return the comparison with ``study`` in the place of the first one."""
         return replace(self, spreads=(_spread(study, self.metric), *self.spreads[1:]))
 
     def to_json(self) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class Likeness:
         return max(known) if known and len(known) == len(needed) and self.outcome is Outcome.UNDECIDED else None
 
     def __getitem__(self, metric: str) -> MeasureLikeness:
-        """Return that of one measure by name."""
+        """Return the comparison of one measure by name."""
         found = {of.metric: of for of in self.measures}
         if metric not in found:
             raise TaskError(f"Expected a measure that was compared but got {metric!r}. They are {', '.join(found)}.")
@@ -174,7 +174,7 @@ class Likeness:
 
     @property
     def summary(self) -> str:
-        """Say in one line what was asked and found, for a note beside the studies."""
+        """Give question and outcome in one line, for a note beside the studies."""
         of_outcome = {outcome: [of.metric for of in self.measures if of.outcome is outcome] for outcome in Outcome}
         found = "; ".join(f"{outcome.name} {', '.join(names)}" for outcome, names in of_outcome.items() if names)
         return f"within a factor of {self.within:g} of {', '.join(self.measures[0].studies)}: {found}"
@@ -246,7 +246,7 @@ def alike(
 def check_asked(
     studies: int, within: float, measures: Sequence[str] | None, names: Iterable[Sequence[str]]
 ) -> tuple[str, ...] | None:
-    """Raise `UsageError` for what cannot be compared, given the ``names`` of each study's measures; return measures."""
+    """Raise `UsageError` for studies or measures that cannot be compared, by the ``names`` of each study's measures."""
     if studies < 2:
         raise TaskError(f"Expected two studies or more to compare but got {studies}.")
     if not 1 < number_of(within) < math.inf:
@@ -272,8 +272,8 @@ def check_asked(
 def _spread(study: Study, metric: str) -> Estimate:
     estimate, kind = study[metric], kind_of(metric)
     if kind.is_sd and kind.counts_examples and estimate.is_exact and study.disagreement.value > 0:
-        # Accuracy comes in steps of one example: runs that tie in it and differ are no model without any spread. The
-        # SD is that of what is rounded to a step.
+        # Accuracy comes in steps of one example: runs that differ can tie in it by chance, which shows no SD of 0. The
+        # SD is that of rounding to a step.
         sd, runs = 100 / study.measures.examples / math.sqrt(12), estimate.runs
         pivot = ChiSquare(sd, runs - 1, runs)
         return Estimate(sd, pivot.low(0.05), pivot.high(0.05), runs, "half a test example at most", pivot=pivot)

@@ -71,13 +71,13 @@ class Reduction:
         return cls(_mean_drop(measures, baseline, ratios), parts)
 
     def decide(self, at_least: float) -> Outcome:
-        """Say whether the mean drop is shown to be ``at_least`` so many percent, or less; each errs in 5 %."""
+        """Return PASS where the mean drop is shown to be ``at_least`` percent, FAIL where less; each errs in 5 %."""
         if self.estimate.is_undefined:
             return Outcome.FAIL
         return _decide(self.estimate.at(_LEVEL, _LEVEL), at_least)
 
     def reason(self, at_least: float) -> str:
-        """Say it in one sentence with the numbers, and what to do next."""
+        """Give the outcome in one sentence, with the numbers and what to do next."""
         estimate = f"mean reduction {self.estimate} % over {self.estimate.runs} runs"
         outcome = self.decide(at_least)
         if self.estimate.is_undefined:
@@ -91,7 +91,7 @@ class Reduction:
         return f"{estimate} is neither shown to be at least {at_least:g} % nor to be less; {more}."
 
     def reach(self, at_least: float) -> float:
-        """Return how many times the variability is left that may be; a self-test drives it to 2."""
+        """Return the variability that is left, in multiples of the most that may be; a self-test drives it to 2."""
         return (100 - self.value) / (100 - at_least) if at_least < 100 else math.inf
 
     def to_json(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Reduction:
         return f"{self.estimate:.0f} % less variability ({parts})"
 
     def runs_to_settle(self, at_least: float) -> int | None:
-        """Return the fewest runs of both studies that would decide it; None where 1000 would not, or where it is."""
+        """Return the fewest runs of both studies that would decide it; None if decided, or 1000 runs would not do."""
         if self.decide(at_least) is not Outcome.UNDECIDED:
             return None
         pivot, value = self.estimate.pivot, self.estimate.value
@@ -157,26 +157,26 @@ class ReductionJudgement:
 
 @dataclass(frozen=True)
 class Drop:
-    """Of the drop that a ratio of two spreads is: 100 (1 - ratio) percent."""
+    """The distribution behind the interval of a drop, which is 100 (1 - ratio) percent."""
 
     ratio: Ratio
 
     def low(self, error: float) -> float:
-        """Return the bound above the truth in that share of studies."""
+        """Return the lower bound, which is above the truth in a share ``error`` of studies."""
         return 100 * (1 - self.ratio.high(error))
 
     def high(self, error: float) -> float:
-        """Return the bound below the truth in that share of studies."""
+        """Return the upper bound, which is below the truth in a share ``error`` of studies."""
         return 100 * (1 - self.ratio.low(error))
 
     def after(self, runs: int) -> Drop:
-        """Return it for the same drop over so many runs of both studies."""
+        """Return the distribution of the same drop over ``runs`` of both studies."""
         return Drop(self.ratio.after(runs))
 
 
 @dataclass(frozen=True)
 class MeanDrop:
-    """Of a mean of drops: the logarithm of the mean ratio behind it has Student's t distribution.
+    """The distribution behind the interval of a mean of drops: the logarithm of the mean ratio is Student's t.
 
     No drop can exceed 100 %, and a ratio of SDs is skewed: on its own scale the upper tail errs too often.
     """
@@ -186,15 +186,15 @@ class MeanDrop:
     runs: int  #: of the study that has fewer
 
     def low(self, error: float) -> float:
-        """Return the bound above the truth in that share of studies."""
+        """Return the lower bound, which is above the truth in a share ``error`` of studies."""
         return 100 * (1 - self.ratio * self._factor(error))
 
     def high(self, error: float) -> float:
-        """Return the bound below the truth in that share of studies."""
+        """Return the upper bound, which is below the truth in a share ``error`` of studies."""
         return 100 * (1 - self.ratio / self._factor(error))
 
     def after(self, runs: int) -> MeanDrop:
-        """Return it for the same mean over so many runs of both studies."""
+        """Return the distribution of the same mean over ``runs`` of both studies."""
         return replace(self, error=self.error * math.sqrt(self.runs / runs), runs=runs)
 
     def _factor(self, error: float) -> float:
@@ -261,7 +261,7 @@ def _jackknife_variance(values: Floats) -> float:
 
 
 def _without_each_run(measures: Measures, name: str) -> Floats:
-    """Return what a spread is without each run in turn, ``[R]``; NaN where two runs are one pair."""
+    """Return a spread without each run in turn, ``[R]``; NaN where two runs are one pair."""
     kind = kind_of(name)
     if kind.is_sd:
         return sds_without_each_run(measures.of_runs(kind.score).numpy())

@@ -1,1 +1,1 @@
-"""The answer: budgets, limits, gates, and the power that they have."""
+"""The answer: budgets, limits, gates, and their power."""

@@ -1,4 +1,4 @@
-"""From estimates to a verdict: what a user accepts, and how often the answer may be wrong."""
+"""Budgets: the spread that a user accepts, how often the answer may be wrong, and the verdict on a study."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Verdict:
     """Judgements of one study: on each limit of a budget in its order, on failed runs, or beside other studies."""
 
     judgements: tuple[Judgement, ...]
-    alpha: float = 0.05  #: how often a model within all limits is failed, at most
-    beta: float = 0.05  #: how often a model passes whose spread is beyond the ratio times one limit, at most
+    alpha: float = 0.05  #: share of studies of a model within all limits that FAIL, at most
+    beta: float = 0.05  #: share of studies of a model beyond the ratio times a limit that PASS, at most
 
     @property
     def outcome(self) -> Outcome:
@@ -36,11 +36,11 @@ class Verdict:
         return "\n".join(f"{judgement.outcome.name:<9}  {judgement.reason}" for judgement in worst_first)
 
     def beside(self, failures: FailedRuns) -> Verdict:
-        """Return it with the judgement on the runs that failed."""
+        """Return the verdict with the judgement on failed runs."""
         return replace(self, judgements=(*self.judgements, failures))
 
     def error_rates(self) -> str:
-        """Write how often a verdict like this is wrong."""
+        """Write how often such a verdict is wrong."""
         return (
             f"error rates: a model within its budget fails in {100 * self.alpha:.3g} % of studies at most, one beyond "
             f"the ratio times it passes in {100 * self.beta:.3g} % at most"
@@ -117,17 +117,17 @@ class Budget:
 
     @property
     def limits(self) -> Mapping[str, float]:
-        """Limit by metric, the paper's metrics first and in its order."""
+        """Limit by metric: the paper's metrics first, in the paper's order."""
         return MappingProxyType({limit.metric: limit.value for limit in self._limits})
 
     @property
     def ratios(self) -> Mapping[str, float]:
-        """How many times its limit a PASS excludes, by metric."""
+        """Ratio of the spread that a PASS excludes to the limit, by metric."""
         return MappingProxyType({limit.metric: limit.ratio for limit in self._limits})
 
     @property
     def alpha_each(self) -> float:
-        """What of alpha each limit has: the test fails at the first that fails, so they share it (Bonferroni)."""
+        """Alpha of each limit: the limits share the budget's (Bonferroni), since one that fails fails the budget."""
         return self.alpha / len(self._limits)
 
     def check_names(self, available: Collection[str]) -> None:
@@ -167,7 +167,7 @@ class Budget:
         return next(limit for limit in self._limits if limit.metric == metric).judge(estimate, alpha, beta)
 
     def __repr__(self) -> str:
-        """Write it as it was made."""
+        """Write the budget as it was made."""
         given: dict[str, object] = dict(self.limits)
         given |= {name: value for name in ("alpha", "beta") if (value := getattr(self, name)) != 0.05}
         usual = {limit.metric: Limit(limit.metric, limit.value).ratio for limit in self._limits}

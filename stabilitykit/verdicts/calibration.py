@@ -1,4 +1,4 @@
-"""Budgets from data: the limits that R trainings of a model suggest, and how often it would fail them unchanged."""
+"""Budgets from data: the limits that R trainings suggest, and how often an unchanged model would fail them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _ALARMS: Mapping[str, Mapping[int, tuple[float, float]]] = {
 
 @dataclass(frozen=True)
 class Proposal:
-    """A limit for one measure, as the runs suggest it, and what it would do to the same model."""
+    """A proposed limit for one measure, and how often the same model would fail it."""
 
     metric: str
     limit: float  #: in the unit of the measure
@@ -73,7 +73,7 @@ class Proposal:
     runs: int
     alarm: float | None  #: P(FAIL) of an unchanged model; None where the runs cannot tell
     alarm_at_value: float | None  #: the same, had the measured value itself been the limit
-    meaning: str = ""  #: what to know of a limit that is not the bound of what was measured
+    meaning: str = ""  #: a remark on a limit that is not the measured bound
 
     def comment(self) -> str:
         """Say beside the limit, in the file, where it comes from.
@@ -95,7 +95,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What one `check` measured for its budget, as it crosses from a worker; or why there is nothing to write."""
+    """The limits that one `check` proposes, as a worker sends them; or why it proposes none."""
 
     test: str  #: node id
     study: int  #: which check of its test
@@ -131,7 +131,7 @@ def calibrated(measures: Mapping[str, Estimate]) -> tuple[str, ...]:
 
 
 def propose(measures: Mapping[str, Estimate], examples: int) -> tuple[Proposal, ...]:
-    """Propose a limit for each measure that has a value: the bound that it lies beyond in 5 % of studies.
+    """Propose a limit for each measure that has a value: its 5 % bound.
 
     That is the upper bound of an SD or of a mean over pairs, the lower one of a correlation, and the outer one of an
     ensemble delta, rounded outward to three digits. No limit is finer than the measure: two of the ``examples`` where
@@ -151,7 +151,7 @@ def propose(measures: Mapping[str, Estimate], examples: int) -> tuple[Proposal, 
 
 
 def false_alarm(method: str, runs: int) -> tuple[float, float] | None:
-    """Return P(FAIL) of an unchanged model, for a limit that is the bound of so many runs and for the value itself.
+    """Return P(FAIL) of an unchanged model, for a limit that is the bound of ``runs`` and for one that is the value.
 
     Between the numbers of runs that were simulated it is interpolated. None for a method that was not.
 
@@ -169,7 +169,7 @@ def false_alarm(method: str, runs: int) -> tuple[float, float] | None:
 
 
 def environment_line(environment: Mapping[str, object]) -> str:
-    """Describe where runs were trained by what most changes their bits.
+    """Describe the environment of runs by the settings that most change their bits.
 
     >>> environment_line({"torch": "2.14.1", "device": "cpu", "cpu_capability": "AVX512", "threads": 1})
     'torch 2.14.1, cpu, AVX512, 1 thread'
@@ -189,7 +189,7 @@ def _proposal(name: str, estimate: Estimate, finest: float) -> Proposal:
 
 
 def _bound(name: str, estimate: Estimate) -> float:
-    """How much spreads at most: 1 less a correlation, the size of a delta."""
+    """The upper bound of the spread: 1 - correlation, or the size of a delta."""
     kind = kind_of(name)
     if kind.is_likeness:
         return float(1 - Decimal(repr(estimate.low)))

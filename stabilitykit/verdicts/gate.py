@@ -64,7 +64,7 @@ class Gate:
 
     @property
     def next_look(self) -> int | None:
-        """The number of runs at which it looks next; None once the verdict stands."""
+        """Number of runs at the next look; None once the verdict stands."""
         return None if self._is_settled() else self.schedule[self._taken].runs
 
     @property
@@ -74,7 +74,7 @@ class Gate:
 
     @property
     def runs(self) -> int:
-        """How many runs it has looked at."""
+        """Number of runs at the last look; 0 before the first."""
         return self.taken[-1].runs if self._taken else 0
 
     @property
@@ -84,23 +84,23 @@ class Gate:
 
     @property
     def verdict(self) -> Verdict:
-        """What was found on each limit, with the error rates of all looks that are scheduled."""
+        """The judgement of each limit, with the error rates of all scheduled looks."""
         judged = (self._found[name] for name in self.budget.limits if name in self._found)
         return Verdict(tuple(map(self._advised, judged)), *self._error_rates())
 
     def look(self, estimates: Mapping[str, Estimate]) -> None:
-        """Judge what is open by estimates over the first `next_look` runs."""
+        """Judge the open limits by estimates over the first `next_look` runs."""
         look = self.schedule[self._taken]
         for name in self.open:
             self._found[name] = self.budget.judge_one(name, estimates[name], look.alpha, look.beta)
         self._taken += 1
 
     def pass_over(self) -> None:
-        """Take a look at which too few runs are whole to judge any limit."""
+        """Take a look without judging a limit: too few runs are whole."""
         self._taken += 1
 
     def _advised(self, judgement: LimitJudgement) -> LimitJudgement:
-        """Say of what is UNDECIDED how many runs its later looks would take, which are not at the level of this one."""
+        """Add to an UNDECIDED judgement how many runs would settle it, at the levels of later looks."""
         is_open = judgement.outcome is Outcome.UNDECIDED and judgement.measured.pivot is not None
         if not is_open or not self._is_settled():
             return judgement
@@ -125,7 +125,7 @@ class Gate:
         return any(judgement.outcome is Outcome.FAIL for judgement in self._found.values())
 
     def _error_rates(self) -> tuple[float, float]:
-        """Alpha and beta, or what a schedule spends that another session had begun with other looks."""
+        """Alpha and beta, or the error rates that a schedule spends which an earlier session began with other looks."""
         if self._is_as_planned:
             return self.budget.alpha, self.budget.beta
         runs = [look.runs for look in self.schedule]

@@ -1,4 +1,4 @@
-"""What the runs say about one thing that was asked, and why: the shape that every answer has."""
+"""The shape of every answer: a name, an outcome, a reason, and the runs that would settle it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..public import public
 
 @public
 class Outcome(Enum):
-    """What the runs say about what was asked."""
+    """The answer to a question about runs."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -29,7 +29,7 @@ class Judgement(Protocol):
 
     @property
     def name(self) -> str:
-        """What was judged: a measure, or a word for what is no measure."""
+        """Name of the measure that was judged, or of the question, as in "failed_runs"."""
         ...
 
     @property
@@ -44,7 +44,7 @@ class Judgement(Protocol):
 
     @property
     def runs_to_settle(self) -> int | None:
-        """The fewest runs that would decide what is UNDECIDED; None where 1000 would not, or where it is decided."""
+        """The fewest runs that would decide an UNDECIDED one; None if it is decided, or 1000 runs would not do."""
         ...
 
     @property
@@ -63,7 +63,7 @@ def worst(outcomes: Iterable[Outcome]) -> Outcome:
 
 
 def advice(runs: int | None, roughly: str = "about", of: str = "") -> str:
-    """Say how many ``runs`` (and ``of`` what) would settle what is UNDECIDED; None are more than `MOST_RUNS`."""
+    """Say how many ``runs`` (``of`` which studies) would settle an UNDECIDED judgement; None: over `MOST_RUNS`."""
     if runs is None:
         return f"not even {MOST_RUNS} runs would settle it, so move the budget"
     return f"{roughly} {runs} runs would settle it: {setting('runs', runs)}{of}"

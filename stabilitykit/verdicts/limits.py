@@ -1,4 +1,4 @@
-"""The most spread of one measure that a user accepts, and what an estimate says about it."""
+"""Limits on the spread of one measure, and the judgement of an estimate by its limit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Limit:
         return self.kind.value_of(self.ratio * self.kind.spread(self.value))
 
     def judge(self, estimate: Estimate, alpha: float, beta: float) -> LimitJudgement:
-        """Judge it by a bound that errs in ``alpha`` of studies against FAIL, and in ``beta`` against PASS."""
+        """Judge an estimate by bounds that err in ``alpha`` of studies for FAIL, and in ``beta`` for PASS."""
         return LimitJudgement(self, estimate, alpha, beta, self.decide(estimate, alpha, beta))
 
     def decide(self, estimate: Estimate, alpha: float, beta: float) -> Outcome:
@@ -61,7 +61,7 @@ class Limit:
         return Outcome.PASS if is_shown else Outcome.UNDECIDED
 
     def _spread(self, estimate: Estimate, alpha: float, beta: float) -> tuple[float, float, float]:
-        """Return value, lower and upper bound of what spreads: more is worse."""
+        """Return value, lower and upper bound of the spread: more is worse."""
         kind = self.kind
         if kind.is_likeness:
             likeness = estimate.at(lower=beta, upper=alpha)
@@ -75,14 +75,14 @@ class Limit:
 
 @dataclass(frozen=True)
 class LimitJudgement:
-    """What the runs say about one limit, and why."""
+    """The outcome of one limit, with its reason."""
 
     of: Limit
     measured: Estimate
     alpha: float  #: error rate of the bound against FAIL
     beta: float  #: error rate of the bound against PASS
     outcome: Outcome
-    advice: str = ""  #: what would settle it, from a gate that knows the levels of its later looks
+    advice: str = ""  #: how many runs would settle it, from a gate that knows the levels of its later looks
     is_relative: ClassVar[bool] = False
 
     @property
@@ -102,12 +102,12 @@ class LimitJudgement:
 
     @property
     def ratio(self) -> float:
-        """How many times the limit a PASS excludes."""
+        """Ratio of the spread that a PASS excludes to the limit."""
         return self.of.ratio
 
     @property
     def runs(self) -> int:
-        """How many runs it rests on."""
+        """Number of runs behind the estimate."""
         return self.measured.runs
 
     @property
@@ -129,7 +129,7 @@ class LimitJudgement:
         return fewest(settles, estimate.runs + 1)
 
     def would_be_settled(self, runs: int, alpha: float, beta: float) -> bool:
-        """Whether bounds of these error rates around the same value, over so many runs, would decide it."""
+        """Whether bounds of these error rates around the same value, over ``runs``, would decide it."""
         if self.measured.pivot is None:
             return False
         after = _after(self.measured, self.measured.pivot, runs)
@@ -167,7 +167,7 @@ class LimitJudgement:
 
 @dataclass(frozen=True)
 class FailedRuns:
-    """The judgement on how many runs left nothing to measure: no interval of the others can see them.
+    """The judgement on the number of failed runs, which the intervals of the other runs cannot show.
 
     >>> print(FailedRuns(failed=0, runs=20, limit=0).reason)
     0 of 20 runs failed, within the 0 that may: P(a run fails) <= 13.9% at 95 % confidence.

@@ -1,4 +1,4 @@
-"""How many runs a budget needs, and what a gate would find out with them: before anything trains.
+"""The power of a gate, before anything trains: how many runs a budget needs, and what a gate finds with them.
 
 A gate is asked to tell a model at its budget from one at ``ratio`` times the budget. All this is about one limit: the
 rate ``alpha`` is P(FAIL) for a model at the budget, ``beta`` is P(PASS) for one at ``ratio`` times it. ``cv`` says
@@ -24,7 +24,7 @@ from .sequential_levels import FIRST_LOOK, levels, looks
 #: Simulated studies behind a `Prospect`: its probabilities have a standard error of 0.35 points at most.
 REPLICATES = 20_000
 
-#: Runs beyond which a search gives up: the ratio asks for more than anybody trains.
+#: Runs beyond which a search gives up: the ratio asks for more runs than can be trained.
 _MOST_RUNS, _MOST_SEQUENTIAL = 10_000, 500
 
 #: Cells of the levels that a search goes by: on its way, and at its end.
@@ -36,7 +36,7 @@ _BLOCK = 500_000
 
 @dataclass(frozen=True)
 class Prospect:
-    """What a gate does with a model of known spread."""
+    """The outcomes of a gate on a model of known spread."""
 
     truth: float  #: the model's true spread, in budgets
     passes: float  #: P(PASS)
@@ -60,7 +60,7 @@ def cv_of(value: float, low: float, high: float, runs: int) -> float | None:
 
 
 def resolution(runs: npt.ArrayLike, alpha: float, beta: float, cv: float | None = None) -> Floats:
-    """Return the smallest ratio that so many runs can tell from 1 without leaving anything UNDECIDED.
+    """Return the smallest ratio that ``runs`` can tell from 1 without leaving anything UNDECIDED.
 
     >>> resolution([14, 35], 0.05, 0.05).round(2).tolist()
     [1.95, 1.5]
@@ -127,7 +127,7 @@ def prospects(
     beta: float = 0.05,
     cv: float | None = None,
 ) -> tuple[Prospect, ...]:
-    """Return what a gate that looks so often does with models whose true spread is ``truths`` times the budget.
+    """Return what a gate with these ``looks`` does with models whose true spreads are ``truths`` times the budget.
 
     20,000 studies are simulated with a fixed seed, and go through the levels of the gate: for an SD the sums of squares
     of normal scores, for a mean over pairs a normal share of each run in it, with a CV that is the same whatever the

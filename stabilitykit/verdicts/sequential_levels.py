@@ -1,4 +1,4 @@
-"""When a gate looks at the runs so far, and how sure it must be at each look: group-sequential levels.
+"""The looks of a gate at the runs so far, and the error rate of its bounds at each: group-sequential levels.
 
 A gate that judges again and again, at 5 % each time, is wrong in far more than 5 % of studies. So the error rate is
 spent over the looks, in proportion to the degrees of freedom that each adds (linear spending; Lan & DeMets, 1983, Kim &
@@ -89,11 +89,11 @@ class _SumOfSquares:
         self._mass = np.ones(1)
 
     def grow(self, df: float) -> None:
-        """Go on to the next look, at so many degrees of freedom in all."""
+        """Go on to the next look, at ``df`` degrees of freedom in all."""
         self._df, self._step = df, df - self._df
 
     def below(self, sums: Floats) -> Floats:
-        """Return the share of all studies that have not erred before, and whose sum is below each of these."""
+        """Return the shares of all studies that have not erred so far and have a sum below each of ``sums``."""
         if self._edges is None:
             return chi2_cdf(sums, self._step)
         # A uniform cell and a chi-square step: the mean of the step's distribution function over the cell.
@@ -102,7 +102,7 @@ class _SumOfSquares:
         return share
 
     def quantile(self, share: float) -> float:
-        """Return the sum below which that share of all studies lies."""
+        """Return the sum below which a ``share`` of all studies lies."""
         low, high = 0.0 if self._edges is None else float(self._edges[0]), self._top
         for _ in range(8):  # each narrows it by 32
             sums = np.linspace(low, high, 33)
@@ -111,7 +111,7 @@ class _SumOfSquares:
         return high
 
     def drop_below(self, bound: float) -> None:
-        """Leave out the studies whose sum is below the bound: theirs has erred."""
+        """Leave out the studies whose sum is below ``bound``: their bound has erred."""
         edges = (
             bound + (self._top - bound) * np.linspace(0, 1, self._cells + 1) ** 2
         )  # finer where the next bound will be

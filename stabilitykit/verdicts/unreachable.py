@@ -13,7 +13,7 @@ from ..estimates.metrics import floor_of_churn
 
 @dataclass(frozen=True)
 class Unreachable:
-    """A budget for an accuracy SD below what the flips of the test examples alone give."""
+    """A budget for an accuracy SD that lies below its flip floor."""
 
     budget: float  #: of the accuracy SD, points
     floor: Estimate  #: points
@@ -21,7 +21,7 @@ class Unreachable:
     needed: int | None  #: N of a test set on which flips alone would keep the budget; None for a budget of 0
 
     def __str__(self) -> str:
-        """Say it in a sentence."""
+        """Write the objection in a sentence."""
         larger = "no larger test set" if self.needed is None else f"N >= {self.needed}"
         return (
             f"the budget of {self.budget:g} points is unreachable on {self.examples} examples unless errors are "
@@ -31,7 +31,7 @@ class Unreachable:
 
 
 def unreachable(budget: float, floor: Estimate, examples: int) -> Unreachable | None:
-    """Find whether the flip floor shows, beyond its error, that an accuracy SD cannot come down to its budget.
+    """Return the objection if the flip floor, with its error, shows that no training can keep an accuracy SD's budget.
 
     Budget and floor in percentage points, N test examples. None where it may come down to it, and where two runs show
     no bound.
@@ -49,7 +49,7 @@ def unreachable(budget: float, floor: Estimate, examples: int) -> Unreachable | 
 
 
 def under_two_examples(limits: Mapping[str, float], examples: int) -> str | None:
-    """Say what is wrong with a budget's ``accuracy_sd`` (points) that is less than two of N test examples, if it is."""
+    """Return a warning if a budget's ``accuracy_sd`` (points) is less than two of N test examples."""
     limit = limits.get(FLOORED)
     if not limit or limit * examples >= 200:  # a budget of 0 is about bits, and any difference is beyond it
         return None

@@ -1,4 +1,4 @@
-"""What it brings to average models: the ensemble delta of every pair, and vanilla ensembles from independent runs."""
+"""What averaging models gains: the ensemble delta of every pair, and vanilla ensembles of independent runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .scores import Score, predictions
 #: Bytes of averaged outputs that are held at once.
 _CHUNK_BYTES = 8 * 2**20
 
-#: Of what is added and compared over and over: it should stay in a core's own cache.
+#: Bytes that are added and compared again and again, and should stay in a core's own cache.
 _CACHE_BYTES = 2**18
 
-#: Of the leads of a block of examples, where classes are so many that the cache would hold but a few examples.
+#: Bytes of the leads of a block of examples, where the cache would hold only a few examples of that many classes.
 _LEADS_BYTES = 32 * 2**20
 
 #: Below this a float64 has lost digits.
@@ -169,7 +169,7 @@ class Overlaps:
         self._alike = [both.index(pair) for pair in both]
 
     def cross_entropy_ensemble_delta(self) -> Tensor:
-        """Return that of every pair over all examples so far, float64 ``[R, R]``."""
+        """Return the ensemble delta of every pair over all examples so far, float64 ``[R, R]``."""
         # Not yet probabilities: each model's own sum of them is on the diagonal.
         own = self._total.diagonal() / 2
         delta = ((self._total - own[:, None] - own) / self.examples).triu(diagonal=1).clamp_(max=0)

@@ -9,10 +9,10 @@ from torch import Tensor
 from .ranks import doubled_ranks
 from .runs import Array, Runs, blocks, first_copies
 
-#: Of the float64 block that a matrix product takes at once.
+#: Bytes of the float64 block that a matrix product takes at once.
 _BLOCK_BYTES = 2**20
 
-#: Of the ranks of all models together, which are kept until all pairs are done; of more, only half is kept.
+#: Bytes of ranks that are kept until all pairs are done; where the models have more, half of the models' are kept.
 _RANKS_BYTES = 16 * 2**20
 
 

@@ -12,7 +12,7 @@ from .runs import Runs, first_copies
 #: Examples that HSIC_1 needs: its denominator is n (n - 3).
 FEWEST_EXAMPLES = 4
 
-#: Of the features that are centred and multiplied at once: a copy that stays in a processor's cache.
+#: Bytes of the features that are centred and multiplied at once, in a copy that stays in a processor's cache.
 _BLOCK_BYTES = 2 * 2**20
 
 

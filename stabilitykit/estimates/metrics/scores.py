@@ -20,7 +20,7 @@ from .runs import KeptExamples, Runs
 #: Any measure of performance: outputs ``[R, N, ...]`` and labels ``[N, ...]`` to scores ``[R]``.
 Score: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
-#: PyTorch's ``ignore_index``: the label of padding, or of pixels that nobody annotated.
+#: PyTorch's ``ignore_index``: the label of padding, or of pixels without an annotation.
 IGNORED_LABEL = -100
 
 
