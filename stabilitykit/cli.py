@@ -1,4 +1,4 @@
-"""``stability-cache``: what the run store holds, whether it is whole, and what of it can go."""
+"""The command ``stability-cache``: list, show, verify and prune the experiments of a run store."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ OK, BAD, USAGE = 0, 1, 2
 
 _EXAMPLES = """\
 examples:
-  stability-cache list                      what is there, the last used first
-  stability-cache show 3f2a                 what an experiment is of, and its runs
+  stability-cache list                      all experiments, the last used first
+  stability-cache show 3f2a                 one experiment: its task, its protocol and its runs
   stability-cache show 3f2a:7               seeds, curve and error of its run 7
-  stability-cache verify                    read every byte; exit 1 if a run is not what was written
-  stability-cache prune --older-than 30d    what no session has asked for in 30 days
-  stability-cache prune --all --dry-run     say what would go
+  stability-cache verify                    read every byte; exit 1 if a run is not as it was written
+  stability-cache prune --older-than 30d    remove experiments that no session has used in 30 days
+  stability-cache prune --all --dry-run     say what would be removed
 
 ages are a number and h, d or w: 12h, 30d, 2w. A run that is being trained, and its experiment, are never removed.
 exit codes: 0 done, 1 verify found a bad run, 2 the command cannot be carried out.
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StoreError as error:
         print(f"stability-cache: {error}", file=sys.stderr)
         return USAGE
-    except BrokenPipeError:  # whoever reads has read enough
+    except BrokenPipeError:  # the reader of the pipe has closed it
         sys.stderr.close()
         return OK
     except OSError as error:
@@ -179,10 +179,10 @@ def _verify(catalog: Catalog, asked: argparse.Namespace) -> int:
     for entry in entries:
         if entry.about_is_torn:
             torn += 1
-            print(f"{entry.key[:SHORT]} is bad: {ABOUT} is torn. The next session that trains it mends that.")
+            print(f"{entry.key[:SHORT]} is bad: {ABOUT} is torn. The next session that trains it writes it anew.")
         for index in entry.files.indices():
             runs += 1
-            # Twice: a session that trains all anew may have replaced it between the header and the array.
+            # Read twice: a session may have replaced the run between the reading of header and array.
             problem = entry.files.problem(index) and entry.files.problem(index)
             if problem:
                 bad += 1
@@ -261,24 +261,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--store", type=Path, metavar="PATH", help="the store (default: .stabilitykit here or above)")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    listing = _command(commands, "list", _list, "one line an experiment")
-    size = _command(commands, "size", _size, "what takes how much space")
+    listing = _command(commands, "list", _list, "one line for each experiment")
+    size = _command(commands, "size", _size, "the space that each part takes")
     show = _command(commands, "show", _show, "one experiment, or one run of it")
     show.add_argument("what", metavar="KEY[:RUN]", help="the beginning of a key, and the number of a run")
     for command in (listing, size, show):
         command.add_argument("--json", action="store_true", help="write JSON")
 
     verify = _command(commands, "verify", _verify, "read all runs, and name those that are not as they were written")
-    verify.add_argument("key", metavar="KEY", nargs="?", help="only of this experiment")
+    verify.add_argument("key", metavar="KEY", nargs="?", help="only runs of this experiment")
     verify.add_argument("--remove", action="store_true", help="move bad runs to old/, so that they are trained again")
 
     prune = _command(commands, "prune", _prune, "remove experiments, failed runs or old files")
-    prune.add_argument("--older-than", type=_age, metavar="AGE", help="not used for so long: 12h, 30d, 2w")
-    prune.add_argument("--key", metavar="KEY", help="of this experiment")
+    prune.add_argument("--older-than", type=_age, metavar="AGE", help="only experiments not used for AGE: 12h, 30d, 2w")
+    prune.add_argument("--key", metavar="KEY", help="only this experiment")
     prune.add_argument("--failed", action="store_true", help="only runs that failed, or cannot be read")
-    prune.add_argument("--old", action="store_true", help="only what was moved to old/, and earlier formats")
+    prune.add_argument("--old", action="store_true", help="only files that were moved to old/, and earlier formats")
     prune.add_argument("--all", action="store_true", help="every experiment, and earlier formats")
-    prune.add_argument("--dry-run", action="store_true", help="remove nothing, say what would be")
+    prune.add_argument("--dry-run", action="store_true", help="remove nothing, and say what would be removed")
     return parser
 
 

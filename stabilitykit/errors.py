@@ -36,7 +36,7 @@ from typing import TypeAlias
 
 from .public import public
 
-PACKAGE = Path(__file__).parent  #: frames of code in here are ours, not the user's
+PACKAGE = Path(__file__).parent  #: frames of code in this folder are ours, not the user's
 
 #: Writes a setting, by its name and the value that it should have, as the reader of the text can set it.
 Spelling: TypeAlias = Callable[[str, object], str]
@@ -115,7 +115,7 @@ class BaselineError(UsageError):
 
 
 class MissingModuleError(UsageError, ImportError):
-    """Python on this system has no module that is needed, or an optional package is not installed."""
+    """A module that is needed does not exist on this system, or an optional package is not installed."""
 
 
 class StoreError(StabilityError):
@@ -133,12 +133,12 @@ class RunsFailedError(StabilityError):
 
 
 class IncompleteStudyError(StabilityError):
-    """Runs are missing, and nobody is to train them now; the finished ones are kept, and the next session goes on."""
+    """Runs are missing, and none will be trained now; the finished ones are kept, and the next session goes on."""
 
 
 @public
 class BudgetExceededError(StabilityError, AssertionError):
-    """The models differ by more than the budget accepts, or nobody can tell yet that they do not."""
+    """The models differ by more than the budget accepts, or the runs do not show yet that they differ by less."""
 
 
 class SelfTestError(StabilityError, AssertionError):

@@ -1,4 +1,4 @@
-"""What varies and what is held: a protocol, and the plan of seeds that it gives each run. Pure data, no torch."""
+"""The protocol: which sources vary and which are held, and the plan of seeds of each run. Pure data, no torch."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Perturbation:
     """One weight moved once, right after initialisation.
 
     ``ulp`` moves it to the next float up or down (the paper's "random bit change", section 4.1); ``bit`` flips one
-    named bit. What is left ``None`` is another choice in each run, drawn without replacement.
+    named bit. A field that is None is another choice in each run, drawn without replacement.
 
     >>> Perturbation("ulp")
     Perturbation(kind='ulp', parameter=None, index=None, direction=None, bit=0)
@@ -86,8 +86,8 @@ class Perturbation:
     kind: Literal["ulp", "bit"] = "ulp"
     parameter: str | None = None  #: name in ``model.named_parameters()``; None is the first layer's weight
     index: tuple[int, ...] | None = None  #: position in that parameter; None draws one
-    direction: Literal["up", "down"] | None = None  #: of the ulp step; None tosses a coin
-    bit: int = 0  #: of the flip, counted from the least significant
+    direction: Literal["up", "down"] | None = None  #: direction of the ulp step; None tosses a coin
+    bit: int = 0  #: the bit that is flipped, counted from the least significant
 
     def __post_init__(self) -> None:
         if self.kind not in ("ulp", "bit"):
@@ -147,11 +147,11 @@ class RunPlan:
     stochastic: int
     low_level: int | None  #: None holds low-level operations at their deterministic value
     perturbation: Perturbation | None = None
-    perturbation_seed: int | None = None  #: shuffles the choices that `perturbation` leaves open; run i takes the i-th
-    onset: Onset | None = None  #: where the seeds above are not those of the first epochs
+    perturbation_seed: int | None = None  #: shuffles the open choices of `perturbation`; run i takes the i-th
+    onset: Onset | None = None  #: the epoch from which the seeds above hold, if not from the first
 
     def seed(self, source: Source) -> int | None:
-        """Return the seed of one source; None where it is held deterministic."""
+        """Return the seed of one source; None if the source is held deterministic."""
         seed: int | None = getattr(self, source.value)
         return seed
 
@@ -177,8 +177,8 @@ class Onset:
     """The epoch at whose beginning some sources get seeds of their own (Summers & Dinneen, section 3.4)."""
 
     epoch: int
-    vary: frozenset[Source]  #: these begin anew; the others go on where they are
-    before: RunPlan  #: of the epochs before, the same in every run
+    vary: frozenset[Source]  #: sources that begin anew; the others go on
+    before: RunPlan  #: plan of the epochs before, the same in every run
 
 
 @public
@@ -186,8 +186,8 @@ class Onset:
 class NoiseProtocol:
     """Which sources vary over how many runs, and which weight is moved (Summers & Dinneen, section 3.1).
 
-    A source that varies gets another seed in each run, one that is held the same seed in all. Seeds depend only on
-    ``seed``, the source and the run's index: a study of 30 runs extends one of 10, and studies are paired.
+    A varied source has another seed in each run, a held source the same seed in all. Seeds depend only on ``seed``, the
+    source and the index of the run: a study of 30 runs extends one of 10, and studies are paired.
 
     >>> protocol = NoiseProtocol(vary="init", runs=3)
     >>> [plan.init != protocol.plans()[0].init for plan in protocol.plans()]
@@ -200,7 +200,7 @@ class NoiseProtocol:
     perturb: Perturbation | None = None  #: given as "ulp", "bit" or a `Perturbation`
     runs: int = 10  #: R, independent trainings
     seed: int = 0  #: base seed; another one is another, independent study
-    constants: tuple[tuple[Source, int], ...] = ()  #: which constant a held source has; 0 where not named
+    constants: tuple[tuple[Source, int], ...] = ()  #: the constant of a held source; 0 if not named
     onset: int = 0  #: epoch from whose beginning on `vary` varies; before it every source is held
 
     def __init__(
@@ -276,7 +276,7 @@ class NoiseProtocol:
         return ("+".join(names) or "none") + (f"@{self.onset}" if self.onset else "")
 
     def extended_to(self, runs: int) -> NoiseProtocol:
-        """Return it with so many runs; those that it has are among them."""
+        """Return the same protocol with ``runs`` runs; runs that it already has keep their seeds."""
         return NoiseProtocol(self.vary, self.perturb, runs, self.seed, dict(self.constants), self.onset)
 
     def plans(self) -> tuple[RunPlan, ...]:
@@ -286,7 +286,7 @@ class NoiseProtocol:
     def _plan(self, index: int) -> RunPlan:
         seeds = {source.value: self._seed(source, index) for source in Source if source is not Source.LOW_LEVEL}
         low_level = self._seed(Source.LOW_LEVEL, index) if Source.LOW_LEVEL in self.vary else None
-        # One in all runs: two seeds could draw the same weight, one shuffled order gives each run its own.
+        # One seed for all runs: two seeds could draw the same weight, one shuffled order gives each run its own.
         perturbation_seed = None if self.perturb is None else derive_seed(self.seed, "perturbation")
         return RunPlan(
             index,

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that exist whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import Any
 from ..errors import StoreError
 from .ownership import discard
 
-#: What a file system says that has no hard links.
+#: Errors of a file system without hard links.
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class Draft:
-    """A file on its way: written and hashed beside its place, then put there in one step.
+    """A file that is being written: written and hashed beside its place, then put there in one step.
 
-    ``durable`` survives a power cut. Whatever the system refuses becomes a `StoreError` that names the file, and
-    nothing of the draft stays.
+    A durable file survives a power cut. An error of the system becomes a `StoreError` that names the file, and no draft
+    stays.
     """
 
     def __init__(self, folder: Path, name: str, hashed: bytes = b"") -> None:
         """``hashed`` are bytes that the digest covers ahead of the content."""
         self._folder, self._place = folder, folder / name
-        # Two hosts can have processes of one number, so that is not enough of a name.
+        # Random digits as well: processes on two hosts can have the same pid.
         self._path = folder / f".{name}.{os.getpid()}.{os.urandom(4).hex()}.tmp"
         self._hash = hashlib.sha256(hashed)
 
@@ -43,7 +43,7 @@ class Draft:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         try:
             self._file.close()
-        except OSError as closing:  # bytes that were still in the buffer
+        except OSError as closing:  # raised for bytes that were still in the buffer
             error = error or closing
         discard(self._path, self._made)
         if isinstance(error, OSError):
@@ -60,9 +60,9 @@ class Draft:
         return self._hash.hexdigest()
 
     def put(self, name: str = "", *, durable: bool = True, sync_folder: bool = True) -> None:
-        """Put the file in its place, whatever is there.
+        """Put the file in its place, replacing any file there.
 
-        Without ``sync_folder`` its name survives a power cut only from the next file on that is put there.
+        Without ``sync_folder`` its name survives a power cut only once another file is put into the folder.
         """
         self._complete(durable)
         self._path.replace(self._folder / name if name else self._place)
@@ -70,7 +70,7 @@ class Draft:
             _sync(self._folder)
 
     def put_first(self) -> bool:
-        """Put the file in its place if nothing is there, durably; False where something is."""
+        """Put the file in its place, durably; False if another file is there, which stays."""
         self._complete(durable=True)
         try:
             os.link(self._path, self._place)
@@ -79,7 +79,7 @@ class Draft:
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-            if self._place.exists():  # who gets here holds a lock on the place
+            if self._place.exists():  # no race: this process holds a lock on the place
                 return False
             self._path.replace(self._place)
         _sync(self._folder)
@@ -93,14 +93,14 @@ class Draft:
 
 
 def write_json(path: Path, values: Mapping[str, Any], *, durable: bool = True) -> None:
-    """Put an object into a file in one step."""
+    """Write an object to a JSON file in one step."""
     with Draft(path.parent, path.name) as draft:
         draft.write(json.dumps(values).encode())
         draft.put(durable=durable)
 
 
 def write_once(path: Path, content: str) -> None:
-    """Put text into a file that is not there yet."""
+    """Write text to a file, unless the file exists."""
     if not path.exists():
         with Draft(path.parent, path.name) as draft:
             draft.write(content.encode())
@@ -108,7 +108,7 @@ def write_once(path: Path, content: str) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a file; None if it is not there or torn."""
+    """Return the object in a JSON file; None if the file is missing or torn."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -117,7 +117,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def unwritable(path: Path | str, error: OSError) -> StoreError:
-    """Return what to raise where a run could not be kept."""
+    """Return the error to raise if a file of the store cannot be written."""
     return StoreError(
         f"Expected to write {path} but got: {error}. Runs that cannot be kept are not trained; "
         f"make the folder writable, or free space."

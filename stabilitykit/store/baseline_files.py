@@ -1,12 +1,12 @@
-"""The baselines of a run store: what earlier sessions kept of their studies, by name, test and number of the study.
+"""The baselines of a run store: studies that earlier sessions kept, by name, test and number of the study.
 
 ::
 
-    .stabilitykit/baselines/<name>/<test>.0.json          the first study of a test: its question and its runs
-                                   <test>.0.<sha>.npy     what each run answers to the test set
+    .stabilitykit/baselines/<name>/<test>.0.json          the header of a test's first study: its question and its runs
+                                   <test>.0.<sha>.npy     the answers of each run on the test set
 
-``<test>`` is a hash of the node id, which the JSON file tells. Nothing is ever executed, and listing what there is
-needs neither torch nor NumPy. Pruning removes no baseline: the runs behind it may be gone.
+``<test>`` is a hash of the node id, which the header holds. Nothing here is ever executed, and listing the baselines
+needs neither torch nor NumPy. Pruning removes no baseline: its runs may be gone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .sealed_files import SealedFiles, npy
 if TYPE_CHECKING:
     import numpy as np
 
-#: Of the files below.
+#: Format version of a baseline's files.
 FORMAT = 1
 
 
@@ -48,12 +48,12 @@ class BaselineFiles:
         return any(self.folder.glob("*.json"))
 
     def headers(self) -> list[dict[str, Any]]:
-        """Return what its studies say of themselves, those that can be read."""
+        """Return the headers of its studies; unreadable ones are left out."""
         found = [read_json(path) for path in sorted(self.folder.glob("*.json"))]
         return [header for header in found if header is not None and header.get("format") == FORMAT]
 
     def read(self, test: str, call: int) -> tuple[dict[str, Any], np.ndarray[Any, Any]] | None:
-        """Return the header and the answers of a test's study; None where there is none."""
+        """Return the header and the answers of a test's study; None without one."""
         place = self._sealed.place(_stem(test, call))
         if not place.exists():
             return None
@@ -74,7 +74,7 @@ class BaselineFiles:
             ) from error
 
     def write(self, test: str, call: int, header: Mapping[str, Any], answers: np.ndarray[Any, Any]) -> None:
-        """Put a study in its place, whatever is there."""
+        """Write a study, in the place of an earlier one."""
         stem = _stem(test, call)
         check_form(self.folder)
         try:
@@ -86,10 +86,10 @@ class BaselineFiles:
                 f"Expected to keep the baseline {self.name!r} in {self.folder} but got: {error}. Make the folder "
                 f"writable, or free space."
             ) from error
-        self._sealed.remove_arrays(stem, but=[array["file"]])  # those of the study that was there before
+        self._sealed.remove_arrays(stem, but=[array["file"]])  # of the earlier study
 
     def session_of(self, test: str, call: int) -> str | None:
-        """Return which session kept a study; None where there is none."""
+        """Return the id of the session that kept a study; None without one."""
         header = read_json(self._sealed.place(_stem(test, call)))
         return None if header is None else str(header.get("session"))
 

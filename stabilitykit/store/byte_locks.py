@@ -1,4 +1,4 @@
-"""Locks that the kernel frees when their process dies."""
+"""Locks on single bytes of a file, which the kernel frees when the process that holds them dies."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ except ModuleNotFoundError:
         f"finished runs, is guarded by POSIX locks. On Windows, install and run stabilitykit in WSL, which is a Linux."
     ) from None
 
-#: The fields of ``struct flock`` as the system lays them out, so that it can be asked who holds a byte (F_GETLK).
-#: Elsewhere a byte is looked at by locking it for an instant.
+#: The fields of ``struct flock`` as the system lays them out, to ask whether a byte is held (F_GETLK). On a system that
+#: is not listed, a byte is tried by locking it for an instant.
 _LAYOUTS = {
     "linux": ("hhqqi0q", ("type", "whence", "start", "length", "pid")),
     "darwin": ("qqihh", ("start", "length", "pid", "type", "whence")),
 }
 _LAYOUT = _LAYOUTS.get(sys.platform) if sys.maxsize > 2**32 else None
 
-#: What a file system says that has no POSIX locks.
+#: Errors of a file system without POSIX locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
-#: A byte that nobody asks for, and all bytes as one.
+#: A byte that stands for no run, and the name of all bytes together.
 _NOBODYS, _ALL = 2**30, -1
 
 
@@ -51,7 +51,7 @@ class ByteLocks:
         self._handle = -1
         self._held: set[int] = set()
         self._mutex = threading.RLock()  # threads share the handle
-        self._open()  # a path that cannot be locked is known at once
+        self._open()  # so that a path that cannot be locked is an error at once
         try:
             with contextlib.suppress(BlockingIOError, PermissionError):
                 fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _NOBODYS)
@@ -60,11 +60,11 @@ class ByteLocks:
 
     @classmethod
     def at(cls, path: Path) -> ByteLocks:
-        """Return this process's one instance for a file, which is made if need be.
+        """Return this process's one instance for a file, which is created if it does not exist.
 
-        Raises `StoreError` where the file system has no locks.
+        Raises `StoreError` if the file system has no locks.
         """
-        key = path.resolve(), os.getpid()  # a fork inherits no locks, and must not believe that it holds them
+        key = path.resolve(), os.getpid()  # a forked child inherits no locks, so it has instances of its own
         if key not in cls._of_process:
             try:
                 cls._of_process[key] = cls(key[0])
@@ -79,11 +79,11 @@ class ByteLocks:
         return cls._of_process[key]
 
     def acquire(self, byte: int) -> bool:
-        """Lock a byte; False where it is held, by another process or by this one."""
+        """Lock a byte; False if it is held, by another process or by this one."""
         return self._lock(byte, byte, 1)
 
     def acquire_all(self) -> bool:
-        """Lock every byte; False where one is held."""
+        """Lock every byte; False if one is held."""
         with self._mutex:
             return not self._held and self._lock(_ALL, 0, 0)
 
@@ -91,7 +91,7 @@ class ByteLocks:
         """Unlock after `acquire_all`."""
         with self._mutex:
             self._held.discard(_ALL)
-            self._close_if_idle()  # which unlocks
+            self._close_if_idle()  # closing the file unlocks all bytes
 
     def release(self, byte: int) -> None:
         """Unlock a byte that this process holds."""
@@ -102,7 +102,7 @@ class ByteLocks:
                 self._close_if_idle()
 
     def is_held(self, byte: int) -> bool:
-        """Whether some process holds a byte; to look is not in the way of who wants it."""
+        """Whether any process holds this byte. Asking never blocks a process that is acquiring it."""
         with self._mutex:
             if self._held & {byte, _ALL}:
                 return True
@@ -144,7 +144,7 @@ class ByteLocks:
                     self._close_if_idle()
 
     def _is_in_place(self) -> bool:
-        """Whether the open file is still the one at the path: it may be removed until a byte of it is held."""
+        """Whether the open file is still the one at the path, which may be removed until a byte is held."""
         try:
             return os.path.samestat(os.fstat(self._handle), self._path.stat())
         except FileNotFoundError:
@@ -152,7 +152,7 @@ class ByteLocks:
 
     @classmethod
     def _forget(cls) -> None:
-        """In a fork: hold nothing, whichever instance is asked. The parent keeps its locks."""
+        """In a forked child: hold nothing. The parent keeps its locks."""
         for locks in cls._of_process.values():
             if locks._held:
                 os.close(locks._handle)

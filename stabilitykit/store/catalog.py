@@ -1,4 +1,4 @@
-"""A run store seen from outside any session: which experiments it holds, and what each of them says of itself."""
+"""A run store seen from outside any session: its experiments, their runs, and when they were used."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHORT = 12
 
 
 class Catalog:
-    """All experiments of one store that outlive their sessions."""
+    """The experiments of one store that outlive their sessions."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,13 +36,13 @@ class Catalog:
 
     @classmethod
     def of(cls, path: Path) -> Catalog:
-        """Return the catalog of a store that is named by its folder, or by the one it lies in."""
+        """Return the catalog of the store at ``path``, or in the folder ``path``."""
         inside = path / STORE
         return cls(inside if inside.is_dir() else path)
 
     @classmethod
     def above(cls, start: Path) -> Catalog:
-        """Return the catalog of the nearest store, looking in a folder and in each that it lies in."""
+        """Return the catalog of the nearest store, in ``start`` or in a folder above it."""
         for folder in (start, *start.parents):
             if format_of(folder / STORE) is not None:
                 return cls(folder / STORE)
@@ -52,12 +52,12 @@ class Catalog:
         )
 
     def entries(self) -> list[Entry]:
-        """Return the experiments, the one that was used last first."""
+        """Return the experiments, the most recently used first."""
         entries = [Entry(folder) for folder in _folders(experiments_folder(self.folder), KEY)]
         return sorted(entries, key=lambda entry: (-entry.used, entry.key))
 
     def find(self, prefix: str) -> Entry:
-        """Return the one experiment whose key begins so."""
+        """Return the one experiment whose key begins with ``prefix``."""
         found = sorted((e for e in self.entries() if e.key.startswith(prefix)), key=lambda entry: entry.key)
         if len(found) == 1:
             return found[0]
@@ -75,7 +75,7 @@ class Catalog:
         return BaselineFiles.all(self.folder)
 
     def sessions(self) -> list[Path]:
-        """Return the folders of sessions that live, or did not come to clear up."""
+        """Return the folders of sessions that live, or were killed before they cleared up."""
         return _folders(sessions_folder(self.folder), SESSION_ID)
 
     def half_pruned(self) -> list[Path]:
@@ -94,23 +94,23 @@ class Entry:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What its key was made of."""
+        """The values that its key was made of."""
         return read_json(about_file(self.folder)) or {}
 
     @property
     def about_is_torn(self) -> bool:
-        """Whether the file that tells it is there, and tells nothing."""
+        """Whether experiment.json exists but cannot be parsed."""
         path = about_file(self.folder)
         return path.exists() and read_json(path) is None
 
     @property
     def task(self) -> str:
-        """The name of what is trained."""
+        """The name of the task."""
         return str(self.about.get("task", "unknown"))
 
     @property
     def varies(self) -> str:
-        """What differs between its runs, as tables name it."""
+        """The sources that vary between its runs, as tables name them."""
         try:
             protocol = self.about["protocol"]
             perturb = protocol["perturb"] and Perturbation(**protocol["perturb"])
@@ -125,7 +125,7 @@ class Entry:
 
     @cached_property
     def runs(self) -> dict[int, dict[str, Any] | None]:
-        """What each finished run says of itself; None where it is not whole."""
+        """The header of each finished run; None if it is damaged."""
         return {index: self.files.header(index) for index in self.files.indices()}
 
     def count(self) -> dict[str, int]:
@@ -144,18 +144,18 @@ class Entry:
 
     @cached_property
     def bytes(self) -> int:
-        """The size of all its files, of what was moved to ``old/`` too."""
+        """The size of all its files, those in ``old/`` included."""
         return size_of(self.folder)
 
     @cached_property
     def used(self) -> float:
-        """When a session asked for it last, in seconds since the epoch."""
+        """When a session last asked for this experiment, in seconds since the epoch."""
         about = about_file(self.folder)
         return _mtime(about) if about.exists() else newest_in(self.folder)
 
     @cached_property
     def created(self) -> float:
-        """When the first of its runs was trained, in seconds since the epoch."""
+        """When its first run was trained, in seconds since the epoch."""
         times = (trained_at(header) for header in self.runs.values() if header is not None)
         return min(times, default=self.used)
 
@@ -172,7 +172,7 @@ def size_of(folder: Path) -> int:
 
 
 def newest_in(folder: Path) -> float:
-    """Return when anything in a folder, or itself, was changed last."""
+    """Return when a folder, or anything in it, was last changed, in seconds since the epoch."""
     return max((status.st_mtime for status in _files_below(folder)), default=_mtime(folder))
 
 
@@ -180,7 +180,7 @@ def _files_below(folder: Path) -> Iterator[os.stat_result]:
     for path in (folder, *folder.rglob("*")):
         try:
             status = path.lstat()
-        except FileNotFoundError:  # a session works here, and has just moved it
+        except FileNotFoundError:  # a session has just moved the file
             continue
         if not path.is_dir():
             yield status
@@ -194,7 +194,7 @@ def _mtime(path: Path) -> float:
 
 
 def _folders(folder: Path, form: str) -> list[Path]:
-    """Return the folders of a form of name in a folder; none through a link."""
+    """Return the folders in ``folder`` whose names match ``form``; links are left out."""
     if folder.is_symlink() or not folder.is_dir():
         return []
     found = (path for path in folder.iterdir() if re.fullmatch(form, path.name))

@@ -176,7 +176,7 @@ class Claims:
         owner = {name: left.get(name) for name in ("pid", "host", "worker", "session")}
         if (owner["pid"], owner["host"]) == (os.getpid(), socket.gethostname()):
             return self.recorded_deaths(index)  # this process was interrupted while taking the claim, and lives
-        return [*self.recorded_deaths(index), owner | {"reason": "gone without a word"}]
+        return [*self.recorded_deaths(index), owner | {"reason": "left no exit status"}]
 
     def _file(self, index: int) -> Path:
         return self.experiment / "claims" / f"{index:04d}.json"
@@ -185,7 +185,7 @@ class Claims:
 def obituary(deaths: Sequence[Death]) -> str:
     """Return the error of a crashed run: each process that died while training it, with the reason that is known."""
     died = f"{len(deaths)} processes died" if len(deaths) > 1 else "1 process died"
-    return f"{died} while they trained this run: {'; '.join(map(_described, deaths))}"
+    return f"{died} while training this run: {'; '.join(map(_described, deaths))}"
 
 
 def _described(death: Death) -> str:

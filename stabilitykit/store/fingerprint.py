@@ -1,8 +1,8 @@
-"""A hash of what a task is made of: values, captured values, code, and the files that the code comes from.
+"""A hash of a task's content: its values, captured values, code, and the files that the code comes from.
 
 Two tasks with equal fingerprints train the same; two that differ in anything that the code can see do not share runs.
-What cannot be read (an open file, a lock, a running generator) raises `CannotFingerprint`, and the study that asked
-keeps its runs to itself.
+A value that cannot be read (an open file, a lock, a running generator) raises `CannotFingerprint`, and the runs of its
+study are not kept.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import torch
 
 from .source_files import is_own, source_digest
 
-#: Values whose `repr` says all that there is to know; a subclass may say more.
+#: Types whose `repr` tells a value completely; a subclass may hold more.
 _ATOMS = (
     type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented), range,
     torch.dtype, torch.device, torch.memory_format, torch.layout, torch.Size,
 )  # fmt: skip
 
-#: Entries of a class's dict that Python makes for itself, and that do not change what the class does.
+#: Entries of a class's dict that Python adds, and that do not change how the class acts.
 _NOT_MEMBERS = frozenset({
     "__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__",
     "__abstractmethods__", "_abc_impl", "__annotations_cache__",
@@ -39,7 +39,7 @@ _NOT_MEMBERS = frozenset({
 
 
 class CannotFingerprint(Exception):
-    """A task holds a value that has no content to hash; the message says which and where."""
+    """A task holds a value without content to hash; the message says which value, and where."""
 
 
 def fingerprint(value: object, rootdir: Path, also: Iterable[Path] = ()) -> str:
@@ -67,12 +67,12 @@ def tensor_digest(tensor: torch.Tensor) -> bytes:
 
 
 class _Walk:
-    """One walk over the objects below a value; each is hashed once, a circle is cut where it closes."""
+    """One walk over the objects that a value reaches; each is hashed once, and a circle is cut where it closes."""
 
     def __init__(self, rootdir: Path) -> None:
         self.rootdir = rootdir
         self.files: set[Path] = set()
-        self._done: dict[int, tuple[bytes, object]] = {}  # keeps the object, so that its id is not given again
+        self._done: dict[int, tuple[bytes, object]] = {}  # with the object, so that its id stays taken
         self._open: dict[int, int] = {}
 
     def digest(self, value: object, where: str) -> bytes:
@@ -110,7 +110,7 @@ class _Walk:
         return _combine(tag, parts)
 
     def function(self, value: types.FunctionType, where: str) -> bytes:
-        """Code, defaults and closure; for the user's own functions also the globals that the code names."""
+        """Return the hash of code, defaults and closure; for the user's own functions also of the globals it names."""
         code = value.__code__
         parts: list[tuple[str, object]] = [
             ("__module__", value.__module__),
@@ -128,7 +128,7 @@ class _Walk:
         return self.mapping("function", parts, f"{where}:{value.__qualname__}")
 
     def _named(self, names: set[str], scope: dict[str, object]) -> list[tuple[str, object]]:
-        """What ``names`` mean in ``scope``, and in each own module that one of them means: ``settings.RATE``."""
+        """Return the values of ``names`` in ``scope``, and in each own module among them: ``settings.RATE``."""
         found: list[tuple[str, object]] = []
         for name in sorted(names & scope.keys()):
             value = scope[name]
@@ -145,7 +145,7 @@ class _Walk:
         return self.all("code", [code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars], where)
 
     def class_(self, value: type, where: str) -> bytes:
-        """The name and version of an installed class; of the user's own also its bases and members."""
+        """Return the hash of a class: its name and version, or its bases and members if it is the user's own."""
         module = sys.modules.get(value.__module__)
         own = self._note_file(getattr(module, "__file__", None)) or "<locals>" in value.__qualname__
         if not own and value.__module__ != "__main__":
@@ -177,12 +177,12 @@ class _Walk:
         return True
 
     def module(self, value: types.ModuleType, where: str) -> bytes:
-        """The name and version of a module; an own one counts with its source."""
+        """Return the hash of a module's name and version; the user's own counts with its source."""
         own = self._note_file(getattr(value, "__file__", None))
         return self.all("module", [value.__name__, None if own else _version_of(value.__name__)], where)
 
     def array(self, value: np.ndarray[Any, Any], where: str) -> bytes:
-        """Dtype, shape and bytes; the items of an object array one by one."""
+        """Return the hash of dtype, shape and bytes; the items of an object array are hashed one by one."""
         if value.dtype.hasobject:
             return self.all("objects", [value.shape, *value.reshape(-1)], where)
         content = hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data if value.nbytes else b"")
@@ -190,7 +190,7 @@ class _Walk:
         return self.all("array", [str(value.dtype), value.shape, content.digest(), mask], where)
 
     def tensor(self, value: torch.Tensor, where: str) -> bytes:
-        """Class, whether it is trained, memory format and content."""
+        """Return the hash of a tensor: class, whether it needs a gradient, strides and content."""
         try:
             content = tensor_digest(value)
             stride = value.stride()
@@ -199,17 +199,17 @@ class _Walk:
         return self.all("tensor", [type(value).__name__, value.requires_grad, stride, content], where)
 
     def set_(self, value: set[object] | frozenset[object], where: str) -> bytes:
-        """Members in the order of their hashes, since a set has none of its own."""
+        """Return the hash of a set: its members in the order of their hashes."""
         digests: list[bytes] = []
         known = len(self._done)
         for member in value:
             digests.append(self.digest(member, where))
-            while len(self._done) > known:  # else a hash would depend on which member in a circle came first
+            while len(self._done) > known:  # else a hash would depend on which member of a circle came first
                 self._done.popitem()
         return _combine(type(value).__name__, sorted(digests))
 
     def container(self, value: object, where: str, items: bytes) -> bytes:
-        """A list, tuple or dict; a subclass of one also counts with its class and attributes."""
+        """Return the hash of a list, tuple or dict; a subclass also counts with its class and attributes."""
         if type(value) in (list, tuple, dict, types.MappingProxyType):
             return items
         return _combine("subclass", [items, self._instance(value, where)])
@@ -223,9 +223,9 @@ def _combine(tag: str, parts: Iterable[bytes]) -> bytes:
 
 
 def _state_of(value: object) -> list[object]:
-    """All that an object holds: as pickle would read it, which also finds, or refuses, what C code keeps out of sight.
+    """Return the state of an object as pickle would read it, which also finds, or refuses, state held by C code.
 
-    A Python class that tells pickle what to read may leave out what it can make anew; its dict and slots are read.
+    A Python class with hooks for pickle may leave values out; its dict and slots are read instead.
     """
     kind = type(value)
     hooks = (getattr(kind, name, None) for name in ("__reduce_ex__", "__reduce__", "__getstate__"))

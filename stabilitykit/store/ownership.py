@@ -1,7 +1,7 @@
 """Removing and moving files of a run store, after the proof that stabilitykit made them.
 
-Other people and programs may write to a store's folder, by mistake or on purpose. So a place is no proof: all of these
-must hold, or nothing is touched.
+Other programs may write to a store's folder, by mistake or on purpose. So a place alone is no proof: all of the
+following must hold, or nothing is touched.
 
 - The path lies below a store: a folder whose file ``FORMAT``, not a link, holds the number of a format and no more.
 - Every name on the way has the exact form that this package writes there (`LAYOUT`).
@@ -25,12 +25,12 @@ from pathlib import Path
 from ..errors import StoreError
 from .layout import DRAFT, FORMAT_FILE, LAYOUT, Entry, File, Folder, format_file
 
-#: What opening a file says where it is not there, or is a link or a socket.
+#: Errors of opening a path that does not exist, or is a link or a socket.
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO}
 
 
 class NotOurs(StoreError):
-    """Something that stabilitykit cannot show to have made; it was left as it is."""
+    """A path that stabilitykit cannot show to have made; it was left as it is."""
 
     def __init__(self, path: Path, why: str) -> None:
         self.why = f"{path} {why}"
@@ -41,7 +41,7 @@ class NotOurs(StoreError):
 
 
 def remove(path: Path) -> int:
-    """Delete a file or a folder of a store and return the bytes that this freed: 0 where it is not there.
+    """Delete a file or a folder of a store and return the bytes that this freed: 0 if it does not exist.
 
     Raises `NotOurs` before anything is deleted, and OSError as the system does.
     """
@@ -51,7 +51,7 @@ def remove(path: Path) -> int:
 
 
 def move(path: Path, to: Path) -> None:
-    """Rename a file or a folder within its store, where it is there; the errors are those of `remove`."""
+    """Rename a file or a folder within its store, if it exists; the errors are those of `remove`."""
     with _Place(path) as place, _Place(to) as target:
         if place.prove() is not None:
             target.entry()
@@ -59,7 +59,7 @@ def move(path: Path, to: Path) -> None:
 
 
 def check_removable(path: Path) -> None:
-    """Raise `NotOurs` where `remove` would."""
+    """Raise `NotOurs` if `remove` would."""
     with _Place(path) as place:
         place.prove()
 
@@ -71,7 +71,7 @@ def check_form(path: Path) -> None:
 
 
 def drafts_below(folder: Path, rule: Folder = LAYOUT) -> Iterator[Path]:
-    """Yield the half-written files in a store, in those folders that this package writes."""
+    """Yield the half-written files of a store, in the folders that this package writes."""
     for found in sorted(folder.iterdir()):
         entry = rule.find(found.name)
         if isinstance(entry, Folder) and not found.is_symlink():
@@ -94,9 +94,11 @@ def format_of(folder: Path) -> int | None:
 
 
 def _format_says(folder: Path) -> str | None:
-    """Return how the file ``FORMAT`` begins; None where there is none, or something else has its name."""
+    """Return how the file ``FORMAT`` begins; None if it does not exist or is no regular file."""
     try:
-        handle = os.open(format_file(folder), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # which waits for no pipe
+        handle = os.open(
+            format_file(folder), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        )  # non-blocking: a pipe of that name is not waited for
     except OSError as error:
         if error.errno in _NO_FILE:
             return None
@@ -109,11 +111,11 @@ def _format_says(folder: Path) -> str | None:
 
 
 def check_may_be_store(folder: Path) -> None:
-    """Raise `StoreError` for a folder with files of others: one that is not empty, and is no store."""
+    """Raise `StoreError` for a folder with other files: one that is not empty, and is no store."""
     if not folder.is_dir() or format_of(folder) is not None:
         return
     strange = sorted(path.name for path in folder.iterdir() if not _is_of_a_new_store(path.name))
-    if not strange or format_of(folder) is not None:  # which another process has made meanwhile
+    if not strange or format_of(folder) is not None:  # another process has made it a store meanwhile
         return
     says = _format_says(folder)
     if says is not None:
@@ -131,7 +133,9 @@ def check_may_be_store(folder: Path) -> None:
 
 def _is_of_a_new_store(name: str) -> bool:
     draft = DRAFT.fullmatch(name)
-    return name == "lost+found" or (draft is not None and draft[1] == FORMAT_FILE)  # ext4's own; another process begins
+    return name == "lost+found" or (
+        draft is not None and draft[1] == FORMAT_FILE
+    )  # a folder of ext4; a store that another process is making
 
 
 class _Place:
@@ -141,7 +145,7 @@ class _Place:
         self.path = Path(os.path.abspath(path))  # noqa: PTH100  # Path.resolve would follow links
         self.name = self.path.name
         self.folder = -1
-        self._is_reached = True  #: False where a folder on the way is not there, so that the path is not
+        self._is_reached = True  #: False if a folder on the way, and so the path, does not exist
         self._unmarked: Path | None = None  #: a folder on the way without its marker
 
     def __enter__(self) -> _Place:
@@ -165,7 +169,7 @@ class _Place:
         os.close(self.folder)
 
     def entry(self) -> Entry | None:
-        """Return what the path is, None where it is not there; raise `NotOurs` where this package did not make it."""
+        """Return what the path is, None if it does not exist. Raises `NotOurs` if this package did not make it."""
         if not self._is_reached:
             return None
         entry = self._rule.find(self.name)
@@ -179,7 +183,7 @@ class _Place:
         return entry
 
     def prove(self) -> Entry | None:
-        """Return the entry once it is shown that it may go: every folder has its marker, and none is mounted."""
+        """Return what the path is, once shown to be removable: every folder has its marker, and none is mounted."""
         entry = self.entry()
         if entry is not None and self._unmarked is not None:
             raise _without_marker(self._unmarked)
@@ -192,7 +196,7 @@ class _Place:
         return entry
 
     def delete(self, entry: Entry) -> int:
-        """Delete what was proven, and return the bytes that this freed."""
+        """Delete a proven entry, and return the bytes that this freed."""
         if isinstance(entry, File):
             size = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False).st_size
             os.unlink(self.name, dir_fd=self.folder)
@@ -228,7 +232,7 @@ def _check_below(folder: int, rule: Folder, path: Path) -> None:
 
 
 def _delete_below(parent: int, name: str, rule: Folder, path: Path) -> int:
-    """Delete a folder that `_check_below` has passed; its marker last, so that half of it is still known as ours."""
+    """Delete a folder that `_check_below` has passed; its marker last, so that half a folder is still known as ours."""
     freed = 0
     with _opened(name, parent) as folder:
         for below in sorted(os.listdir(folder), key=lambda name: name in rule.markers):  # noqa: PTH208  # of a handle
@@ -274,7 +278,7 @@ def _check_kind(found: os.stat_result, entry: Entry, path: Path) -> None:
 
 
 def _mounts_below(store: Path) -> list[Path]:
-    """Return where other file systems, or parts of this one, are mounted below a store; none where it is not told."""
+    """Return the mount points below a store; none on systems without /proc/self/mountinfo."""
     try:
         lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     except OSError:  # not Linux

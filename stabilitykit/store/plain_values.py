@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def flatten(value: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Return a value in JSON's types, and the tensors in it by the names that it has in their place.
+    """Return a value in JSON's types, and the tensors in it by the names that stand in their place.
 
     >>> plain, tensors = flatten({"betas": (0.9, None), 3: [torch.ones(2)]})
     >>> plain
@@ -40,7 +40,7 @@ def _flatten_tensor(tensor: Tensor, tensors: dict[str, Tensor]) -> dict[str, Any
     if tensor.layout is not torch.strided or tensor.is_quantized:
         raise CannotKeep(f"a tensor of layout {tensor.layout}")
     name = str(len(tensors))
-    # Kernels go through memory in its own order, and what they vectorise can round otherwise than the rest.
+    # The strides are kept: kernels go through memory in its own order, on which the rounding can depend.
     dense = torch.ops.aten.is_non_overlapping_and_dense(tensor)
     strides = list(tensor.stride()) if dense and not tensor.is_contiguous() else None
     tensors[name] = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
@@ -50,7 +50,7 @@ def _flatten_tensor(tensor: Tensor, tensors: dict[str, Tensor]) -> dict[str, Any
 def unflatten(plain: Any, tensors: dict[str, Tensor], device: torch.device | str = "cpu") -> Any:
     """Return the value that `flatten` was given, with tensors in memory of their own.
 
-    Those that were not on the CPU go to ``device``.
+    Tensors that were not on the CPU go to ``device``.
     """
     if isinstance(plain, list):
         return [unflatten(item, tensors, device) for item in plain]
@@ -66,4 +66,4 @@ def unflatten(plain: Any, tensors: dict[str, Tensor], device: torch.device | str
 
 
 class CannotKeep(Exception):
-    """A model or optimizer holds what is neither a number, a text nor a plain tensor, or a container of such."""
+    """A model or optimizer holds a value other than numbers, texts, plain tensors, and containers of these."""

@@ -1,4 +1,4 @@
-"""Removing from a run store, never what somebody trains."""
+"""Removing experiments, runs and leftovers from a run store, never those that a process trains."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from .catalog import SHORT, Catalog, Entry, newest_in, size_of, trained_at
 from .layout import living_lock
 from .ownership import NotOurs, check_removable, drafts_below, move, remove
 
-#: Seconds for which leftovers may still belong to somebody who is slow: to begin with a lock, or without one.
+#: Seconds for which leftovers may still belong to a slow process: one that has made its lock, or has not yet.
 _MINUTE, _DAY = 60.0, 86_400.0
 
 
 @dataclass(frozen=True)
 class Removal:
-    """Something that was removed, or in a rehearsal would be; or was kept, and why."""
+    """One thing that was removed (in a rehearsal: would be), or was kept."""
 
     what: str
     bytes: int
-    kept: str = ""  #: the reason
+    kept: str = ""  #: why it was kept; empty if it was not
 
 
 _Args = ParamSpec("_Args")
 
 
 def _one_by_one(removing: Callable[_Args, Removal]) -> Callable[_Args, Removal]:
-    """Let what the system refuses, such as what another user owns, be kept: the next one may go all the same."""
+    """Keep what the system refuses to remove, such as files of another user, and go on with the rest."""
 
     @functools.wraps(removing)
     def tried(*args: _Args.args, **named: _Args.kwargs) -> Removal:
@@ -54,7 +54,7 @@ class Pruning:
         self._before = time.time() - older_than  #: seconds since the epoch
 
     def experiments(self, entries: Iterable[Entry]) -> list[Removal]:
-        """Remove whole experiments that no session asked for lately."""
+        """Remove whole experiments that no session asked for since the age given."""
         return [self._experiment(entry) for entry in entries if entry.used <= self._before]
 
     def failed_runs(self, entries: Iterable[Entry]) -> list[Removal]:
@@ -67,7 +67,7 @@ class Pruning:
         ]
 
     def old(self, entries: Iterable[Entry]) -> list[Removal]:
-        """Remove what was moved out of the way in experiments: bad files, and failures that were retried."""
+        """Remove the files that experiments moved to ``old/``: damaged ones, and failures that were retried."""
         folders = [(entry, entry.files.old) for entry in entries if entry.files.old.is_dir()]
         return [
             self._remove(f"old/ of {_named(entry)}", folder)
@@ -76,7 +76,7 @@ class Pruning:
         ]
 
     def other_formats(self) -> list[Removal]:
-        """Remove what earlier versions wrote and this one does not read."""
+        """Remove the runs that earlier versions wrote and this one does not read."""
         return [
             self._unless_locked(f"{folder.name}/, of an earlier format", folder)
             for folder in self.catalog.other_formats()
@@ -84,7 +84,7 @@ class Pruning:
         ]
 
     def leftovers(self) -> list[Removal]:
-        """Remove what processes left that were killed: sessions, half-written files, half-removed experiments."""
+        """Remove the leftovers of killed processes: sessions, half-written files, half-removed experiments."""
         yesterday = time.time() - _DAY
         removed = [
             self._unless_locked(f"the leftovers of session {folder.name}", folder)
@@ -99,14 +99,14 @@ class Pruning:
     @_one_by_one
     def _experiment(self, entry: Entry) -> Removal:
         named, size = _named(entry), entry.bytes
-        kept = _not_ours(entry.folder)  # before the locks, which make a marker of ours
+        kept = _not_ours(entry.folder)  # before locking, which would create a marker file
         if kept or self.rehearsal:
             return Removal(named, size, kept=kept or _trainers(entry))
         locks = entry.claims.locks
         if not _acquire_all(locks):
             return Removal(named, size, kept=_trainers(entry) or "it is in use")
         try:
-            # In one step for every process that looks; one that wants a claim now makes the experiment anew.
+            # In one step for all processes: one that asks for a claim now creates the experiment anew.
             away = entry.folder.with_name(f".pruned-{entry.key}-{os.urandom(4).hex()}")
             move(entry.folder, away)
         finally:
@@ -136,7 +136,7 @@ class Pruning:
 
     @_one_by_one
     def _unless_locked(self, what: str, folder: Path) -> Removal:
-        """Remove a folder in which no process holds a lock."""
+        """Remove a folder unless a process holds a lock in it."""
         kept = _not_ours(folder)
         if kept:
             return Removal(what, 0, kept)
@@ -171,7 +171,7 @@ def _trainers(entry: Entry) -> str:
 
 
 def _not_ours(path: Path) -> str:
-    """Return why something may not be removed; empty where it may."""
+    """Return why a path may not be removed; empty if it may."""
     try:
         check_removable(path)
     except NotOurs as error:
@@ -180,7 +180,7 @@ def _not_ours(path: Path) -> str:
 
 
 def _acquire_all(locks: ByteLocks) -> bool:
-    for _ in range(3):  # somebody may have tried a lock for an instant
+    for _ in range(3):  # another process may hold a lock for an instant, to look
         if locks.acquire_all():
             return True
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""What one training left behind."""
+"""The result of one training: outputs or scores, and how it went."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..public import public
 
 if TYPE_CHECKING:
-    from torch import Tensor  # who only reads what a run says of itself needs no torch
+    from torch import Tensor  # reading headers needs no torch
 
 Status = Literal["ok", "failed", "crashed", "timeout"]
 
@@ -23,13 +23,13 @@ class RunRecord:
     """The result of one `RunPlan`: outputs on the test set, or the reason why there are none."""
 
     index: int  #: position in the study, from 0
-    seeds: Mapping[str, int | None]  #: of each source; None where low-level operations were held deterministic
+    seeds: Mapping[str, int | None]  #: of each source; None if low-level operations were held deterministic
     status: Status  #: "crashed" is a process that died while it trained this run; "timeout" one that took too long
     seconds: float  #: of training and scoring
-    #: ``[N, ..., C]``, or regression outputs ``[N, ...]``; None unless status is "ok", and where only weights are kept
+    #: ``[N, ..., C]``, or regression outputs ``[N, ...]``; None unless status is "ok", and if only weights are kept
     logits: Tensor | None = None
     weights: Mapping[str, Tensor] | None = None  #: the final state dict, each tensor read when it is asked for
-    fingerprint: str = ""  #: sha256 of the final state dict; of the logits where the model is not known
+    fingerprint: str = ""  #: sha256 of the final state dict; of the logits if the model is not known
     trace: tuple[str, ...] = ()  #: sha256 of the state dict after each of the first epochs
     curve: tuple[Mapping[str, float], ...] = ()  #: test metrics after each epoch
     perturbation: Mapping[str, Any] | None = None  #: the weight that was moved, see `PerturbationRecord`

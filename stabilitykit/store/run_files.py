@@ -2,13 +2,13 @@
 
 ::
 
-    runs/0007.json            exists exactly when run 7 is finished; names, hashes and describes its array
+    runs/0007.json            exists exactly when run 7 is finished; names, hashes and describes its arrays
     runs/0007.<sha>.npy       the logits, mapped into memory when they are asked for
-    runs/0007.<sha>.safetensors   the weights, where they are kept
-    old/0007.<time>.json      what was there before and could not be used, or failed in an earlier session
+    runs/0007.<sha>.safetensors   the weights, if they are kept
+    old/0007.<time>.json      an earlier header, damaged or of a failed run
 
-Nothing here is ever executed: a file that a stranger wrote can be wrong, not harmful. Reading headers needs neither
-torch nor NumPy.
+Nothing here is ever executed: a file from elsewhere can be wrong, not harmful. Reading headers needs neither torch nor
+NumPy.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-#: What a header says of its run.
+#: Fields of a run that its header holds.
 _RECORD_FIELDS = {field.name for field in fields(RunRecord)} - set(ARRAYS)
 _DTYPES = ("<f4", "<f8")
 
 
 class StoredWeights(Mapping[str, "Tensor"]):
-    """A state dict in a file: a tensor is read when it is asked for, and no longer kept than it is used."""
+    """A state dict in a file: each tensor is read when it is asked for, and is not kept."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -77,7 +77,7 @@ class StoredWeights(Mapping[str, "Tensor"]):
 
 
 class RunFiles:
-    """Reads and writes them; who may write is the claim's business."""
+    """Reads and writes the run files of one experiment. Hold the run's claim before writing."""
 
     def __init__(self, experiment: Path) -> None:
         self.folder, self.old = experiment / "runs", experiment / "old"
@@ -88,19 +88,19 @@ class RunFiles:
         return self._sealed.numbers()
 
     def header(self, index: int) -> dict[str, Any] | None:
-        """Return what a run says of itself; None where that is not there or not whole. The array is not looked at."""
+        """Return the header of a run; None if it is missing or damaged. The arrays are not read."""
         header = read_json(self.place(index))
         return None if header is None or _what_is_wrong(header, index) else header
 
     def problem(self, index: int) -> str:
-        """Return what is wrong with a run's files, reading all of them; empty where nothing is."""
+        """Return what is wrong with a run's files, reading all of them; empty if nothing is."""
         header = read_json(self.place(index))
         if header is None:
             return "the header is missing, empty or torn"
         return _what_is_wrong(header, index) or self.array_problem(header)
 
     def array_problem(self, header: Mapping[str, Any]) -> str:
-        """Return what is wrong with the arrays of a whole header, reading all of them; empty where nothing is."""
+        """Return what is wrong with the arrays that a good header names, reading all of them; empty if nothing is."""
         files = [part for part in (header["arrays"], header.get("weights")) if part is not None]
         return next(filter(None, map(self._file_problem, files)), "")
 
@@ -115,7 +115,7 @@ class RunFiles:
         return ""
 
     def array(self, header: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
-        """Return the logits of a header that was found whole, mapped into memory; a change of them changes no file."""
+        """Return the logits that a good header names, mapped into memory; writing to them changes no file."""
         if header["arrays"] is None:
             return None
         try:
@@ -124,7 +124,7 @@ class RunFiles:
             raise _gone("logits", self.folder / header["arrays"]["file"], error) from error
 
     def record(self, header: Mapping[str, Any]) -> RunRecord:
-        """Return the run of a header that was found whole, with its arrays."""
+        """Return the run of a good header, with its arrays."""
         array, kept = self.array(header), header.get("weights")
         weights = None if kept is None else StoredWeights(self.folder / kept["file"])
         if array is None:
@@ -140,9 +140,9 @@ class RunFiles:
         array: np.ndarray[Any, Any] | None,
         weights: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Any] | None:
-        """Put a run in its place and return its header; None where another result came first.
+        """Write a run and return its header; None if another result came first.
 
-        A result that is there is replaced only by who knows of it: see `retire` and `replace`.
+        An earlier result is only replaced by `replace`, or after `retire`.
         """
         return self._write(index, record, array, weights, replace=False)
 
@@ -153,23 +153,23 @@ class RunFiles:
         array: np.ndarray[Any, Any] | None,
         weights: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Any]:
-        """Put a run in the place of the one that is there, for a session that trains all anew."""
+        """Write a run in the place of the present one, for a session that trains all runs anew."""
         header = self._write(index, record, array, weights, replace=True)
         assert header is not None
         self._sealed.remove_arrays(_stem(index), but=_array_files(header))
         return header
 
     def retire(self, index: int) -> None:
-        """Move a run's files out of the way; nothing is deleted, so that somebody can look what was wrong."""
+        """Move a run's files to ``old/``; nothing is deleted, so that a fault can be examined."""
         self.old.mkdir(exist_ok=True)
         for path in self._sealed.arrays(_stem(index)):
             move(path, self.old / path.name)
         move(self.place(index), self.old / f"{index:04d}.{time.time_ns()}.json")
 
     def sweep(self, index: int) -> None:
-        """Remove what a killed process left of a run that has no header; only for the owner of the run's claim."""
+        """Remove drafts, and arrays without a header, that a killed process left; only for the owner of the claim."""
         for path in self._sealed.beginning_with(f".{_stem(index)}."):
-            with contextlib.suppress(NotOurs):  # it has no name that a draft has
+            with contextlib.suppress(NotOurs):  # a file whose name is no draft's
                 remove(path)
         if not self.place(index).exists():
             self._sealed.remove_arrays(_stem(index))
@@ -179,7 +179,7 @@ class RunFiles:
         return sum(path.stat().st_size for path in [self.place(index), *self._sealed.arrays(_stem(index))])
 
     def remove(self, index: int) -> int:
-        """Delete a run, and return how many bytes that freed; only for the owner of the run's claim."""
+        """Delete a run and return how many bytes that freed; only for the owner of the claim."""
         freed = remove(self.place(index))  # the header first: without it there is no run
         return freed + self._sealed.remove_arrays(_stem(index))
 
@@ -212,7 +212,7 @@ class RunFiles:
         return None
 
     def _forget(self, index: int, loser: Mapping[str, Any]) -> None:
-        """Remove arrays that no header names: the one that is in place may have the same."""
+        """Remove the arrays of a header that was not written, unless the present header names the same."""
         for name in _array_files(loser) - _array_files(self.header(index)):
             remove(self.folder / name)
 
@@ -230,7 +230,7 @@ class RunFiles:
         return self._sealed.write_array(_stem(index), ".safetensors", [content])
 
     def _map(self, arrays: Mapping[str, Any]) -> np.ndarray[Any, Any]:
-        """Map a file that has exactly the described array in it; ValueError or OSError where it has not."""
+        """Map a file that holds exactly the described array. Raises ValueError or OSError if it does not."""
         import numpy as np
 
         path, shape, dtype = self.folder / arrays["file"], tuple(arrays["shape"]), np.dtype(arrays["dtype"])
@@ -300,7 +300,7 @@ def _what_is_wrong_with_weights(weights: object, index: int) -> str:
 
 
 def _is_named_for(file: Mapping[str, Any], index: int, suffix: str) -> bool:
-    """Whether its name follows from the rest: a header never leads to another file."""
+    """Whether the name of an array follows from its digest, so that a header never leads to another file."""
     digest = re.fullmatch("[0-9a-f]{64}", str(file["sha256"]))
     return digest is not None and file["file"] == array_name(_stem(index), suffix, digest[0])
 

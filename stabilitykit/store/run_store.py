@@ -1,4 +1,4 @@
-"""The run store: one immutable file a run, kernel locks as claims, nothing that could be executed.
+"""The run store: one immutable file a run, kernel locks as claims, and nothing that could be executed.
 
 A run is published by linking a complete file into place while its byte is locked: a reader sees all of it or none, and
 the first result stays. Where each file is: see `layout`.
@@ -36,20 +36,20 @@ from .record import RunRecord
 from .run_files import RunFiles
 from .shared_epochs import Prefixes
 
-#: auto: reuse finished runs; refresh: train them again, once a session; off: keep nothing after the session.
+#: auto reuses finished runs; refresh trains them again, once a session; off keeps nothing after the session.
 CacheMode: TypeAlias = Literal["auto", "refresh", "off"]
 
 
 def make_store(folder: Path) -> None:
-    """Make a folder a run store, where it is none.
+    """Make a folder a run store, unless it is one.
 
-    Raises `StoreError` for a folder that holds files of others, and for one that cannot be made.
+    Raises `StoreError` if the folder holds other files, or cannot be created.
     """
     try:
         check_may_be_store(folder)
         if format_of(folder) is None:
             folder.mkdir(parents=True, exist_ok=True)
-            write_once(format_file(folder), FORMAT)  # first: by it another process knows the folder
+            write_once(format_file(folder), FORMAT)  # first: another process knows the folder by it
             write_once(folder / ".gitignore", "*\n")
     except OSError as error:
         raise unwritable(f"the run store {folder}", error) from error
@@ -61,9 +61,9 @@ class RunStore:
     def __init__(
         self, folder: Path, session: str | None = None, cache: CacheMode = "auto", worker: str = "main"
     ) -> None:
-        """Make the folder a store, and a place in it for ``session``: 16 hex digits, a new one if None.
+        """Make the folder a store, and a place in it for ``session``: 16 hex digits, drawn if None.
 
-        Raises `StoreError` for a folder that holds files of others, or that cannot be written.
+        Raises `StoreError` if the folder holds other files, or cannot be written.
         """
         self.folder, self.cache, self.worker = folder, cache, worker
         self.session = session or secrets.token_hex(8)
@@ -77,7 +77,7 @@ class RunStore:
         except OSError as error:
             raise unwritable(f"the run store {folder}", error) from error
         if found is not None and found < int(FORMAT):
-            # Runs of that format stay where they are, for who goes back to it, until they are pruned.
+            # Runs of the earlier format stay until they are pruned: an earlier version can go on with them.
             with Draft(folder, FORMAT_FILE) as draft:
                 draft.write(FORMAT.encode())
                 draft.put(durable=False)
@@ -89,9 +89,9 @@ class RunStore:
         return Experiment(folder, self.session, about, reuse=self.cache != "refresh", worker=self.worker, kept=kept)
 
     def prefixes(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Prefixes:
-        """Return the place of the states that the runs of other experiments begin from, in one without a source.
+        """Return the place of the states before an onset, in the experiment ``key`` that varies no source.
 
-        It ends with the session where that is private, or trains all anew.
+        The place ends with the session if it is private, or if the session reuses nothing.
         """
         folder = self._private(key) if private or self.cache != "auto" else experiment_folder(self.folder, key)
         with contextlib.suppress(FileNotFoundError):
@@ -102,13 +102,13 @@ class RunStore:
         return private_folder(self.session_folder, key)
 
     def _live(self) -> None:
-        """Hold a lock in the session's folder as long as this is used: what no process holds can be cleared away."""
+        """Lock the session's folder while this store is used: a folder that no process locks can be cleared away."""
         living = ByteLocks.at(living_lock(self.session_folder))
         if living.acquire(os.getpid()):
             weakref.finalize(self, living.release, os.getpid())
 
     def end_session(self) -> None:
-        """Remove what only this session needed."""
+        """Remove the files that only this session needed."""
         with contextlib.suppress(OSError):
             remove(self.session_folder)
 
@@ -127,11 +127,11 @@ class Experiment:
         kept: Path | None = None,
     ) -> None:
         self.folder, self.session, self.reuse, self.worker = folder, session, reuse, worker
-        self._kept = kept or folder  #: where other sessions keep theirs
+        self._kept = kept or folder  #: the folder in which other sessions keep these runs
         self._about = about
         self._files = RunFiles(folder)
         self._claims = Claims(folder, session, worker)
-        self._seen: dict[int, dict[str, Any]] = {}  #: read, found whole, hashed: once a process
+        self._seen: dict[int, dict[str, Any]] = {}  #: headers whose files were read and hashed by this process
         try:
             self._open()
         except OSError as error:
@@ -143,7 +143,7 @@ class Experiment:
             check_form(part)
         self._claims.make_place()
         with contextlib.suppress(FileNotFoundError):
-            os.utime(about_file(self.folder))  # `stability-cache prune` looks for what nobody uses
+            os.utime(about_file(self.folder))  # `stability-cache prune` removes what was not used lately
 
     def is_finished(self, index: int) -> bool:
         """Whether run ``index`` has a complete and acceptable result."""
@@ -178,7 +178,7 @@ class Experiment:
         return None if header is None else float(header["record"]["seconds"])
 
     def log_file(self, index: int) -> Path:
-        """Return where a process of its own that trains run ``index`` writes what it prints."""
+        """Return the file for the output of a child process that trains run ``index``."""
         return self.folder / "logs" / f"{index:04d}.log"
 
     def load(self, index: int) -> RunRecord:
@@ -218,7 +218,7 @@ class Experiment:
         return None
 
     def _make_way(self, index: int) -> None:
-        """Clear away what is in the place of a run that is to be trained: what is torn, what failed before."""
+        """Retire what an earlier attempt at this run left: a damaged file, or a failure."""
         header = self._files.header(index)
         is_good = header is not None and header["record"]["status"] == "ok" and not self._files.array_problem(header)
         try:
@@ -229,25 +229,25 @@ class Experiment:
             raise unwritable(self._files.place(index), error) from error
 
     def note_death(self, claim: Claim, reason: str, pid: int | None = None) -> Claim:
-        """Remember that the process that trained this run for us has died, and return the claim on the next attempt.
+        """Record that a child process died while training this run; return the claim on the next attempt.
 
-        This process holds the claim, and goes on holding it. Where the attempt returned is greater than `MOST_DEATHS`,
-        the run has had its chances: `publish_crash` says so.
+        This process keeps the claim. If the attempt is greater than `MOST_DEATHS`, the run is not to be tried again:
+        `publish_crash` says so.
         """
         return self._claims.note_death(claim.index, reason, pid)
 
     def publish_crash(
         self, claim: Claim, *, seeds: Mapping[str, int | None] | None = None, seconds: float = 0.0
     ) -> None:
-        """Publish that this run's processes died, each with the reason that is known."""
+        """Publish a run as crashed, with the reason of each death."""
         self._publish_crash(claim, self._claims.recorded_deaths(claim.index), seeds, seconds)
 
     def publish(self, claim: Claim, record: RunRecord) -> None:
-        """Make a result visible for good; the claim stays until released."""
+        """Publish the result of a run, which never changes after; the claim stays until released."""
         trained_by = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            **record.trained_by,  # a child knows better
+            **record.trained_by,  # of the child process that trained it
             "session": self.session,
             "worker": self.worker,
             "attempt": claim.attempt,
@@ -258,19 +258,19 @@ class Experiment:
         write = self._files.write
         if self._files.header(claim.index) is not None:
             if self._header(claim.index) is not None:
-                return  # a result that was seen never changes
-            write = self._files.replace  # a good one, which is the answer until now: this session trains all anew
+                return  # a published result never changes
+            write = self._files.replace  # a good result of an earlier session, which this one was told to train anew
         header = write(claim.index, values, array, record.weights)
         if header is not None:
             self._seen[claim.index] = header
 
     def release(self, claim: Claim) -> None:
-        """Give a claim back, after the result is published or the training was interrupted."""
+        """Give a claim back, after the result is published or the training is interrupted."""
         self._claims.release(claim.index)
 
     @contextlib.contextmanager
     def claimed(self, index: int) -> Iterator[Claim | None]:
-        """Hold the claim on run ``index`` for a block; None where it is not to be had."""
+        """Hold the claim on run ``index`` for a block; None if another process holds it, or the run is finished."""
         claim = self.claim(index)
         try:
             yield claim
@@ -287,13 +287,13 @@ class Experiment:
 
     def write_control(self, control: Mapping[str, Any]) -> None:
         """Keep the outcome of the control, so that a resumed study does not repeat it."""
-        self.folder.mkdir(parents=True, exist_ok=True)  # pruned since, perhaps
+        self.folder.mkdir(parents=True, exist_ok=True)  # it may have been pruned
         write_json(self.folder / "control.json", {**control, "session": self.session})
 
     def read_looks(self, gate: str) -> list[dict[str, Any]]:
-        """Return the looks that a gate has taken at these runs, in whichever session.
+        """Return the looks that a gate has taken at these runs, in any session.
 
-        Training the same seeds again makes no new question of it, so they count although runs are not reused.
+        They count even if runs are not reused: training the same seeds again does not ask a new question.
         """
         found = read_json(self._looks_file(gate)) or read_json(self._kept / "gates" / f"{gate}.json")
         return list(found.get("looks", [])) if found else []
@@ -315,13 +315,13 @@ class Experiment:
         return self._seen[index]
 
     def _is_acceptable(self, header: Mapping[str, Any]) -> bool:
-        # A failure is a result for the session that saw it; the next one tries again.
+        # A failure is a result only for the session that saw it; the next session tries again.
         record = header["record"]
         ours = record["trained_by"].get("session") == self.session
         return ours or (self.reuse and record["status"] == "ok")
 
     def _make_folders(self) -> None:
-        """Have all in place, with a lock held: nobody prunes the experiment from then on."""
+        """Create the folders of a run; the caller holds a lock, so that no process prunes the experiment."""
         try:
             for part in ("runs", "claims"):
                 (self.folder / part).mkdir(exist_ok=True)

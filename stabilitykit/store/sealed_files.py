@@ -2,8 +2,8 @@
 
 ::
 
-    STEM.json             exists exactly when the whole is there
-    STEM.<sha>.npy        an array of it; <sha> is the beginning of the digest in the header
+    STEM.json             exists exactly when all of its arrays are there
+    STEM.<sha>.npy        an array; <sha> is the beginning of its digest, which the header holds
     STEM.<sha>.safetensors
 """
 
@@ -33,11 +33,11 @@ class SealedFiles:
         self.folder = folder
 
     def place(self, stem: str) -> Path:
-        """Return where the header is."""
+        """Return the path of the header."""
         return self.folder / f"{stem}.json"
 
     def numbers(self) -> list[int]:
-        """Return the stems that are numbers and have a header, whole or not."""
+        """Return the stems that are numbers and have a header, good or damaged."""
         return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdecimal())
 
     def write_array(self, stem: str, suffix: str, content: Iterable[bytes], hashed: bytes = b"") -> dict[str, Any]:
@@ -50,7 +50,7 @@ class SealedFiles:
         return {"file": name, "sha256": draft.sha256}
 
     def seal(self, stem: str, header: Mapping[str, Any], *, first: bool = False) -> bool:
-        """Write the header; False if it was to be the first one and another was there."""
+        """Write the header; False if it must be the first one and another is there."""
         with Draft(self.folder, f"{stem}.json") as draft:
             draft.write(json.dumps(header).encode())
             if first:
@@ -66,7 +66,7 @@ class SealedFiles:
         return content
 
     def arrays(self, stem: str) -> list[Path]:
-        """Return the arrays of a stem, those that no header names too."""
+        """Return the arrays of a stem, with those that no header names."""
         return [path for path in self.beginning_with(f"{stem}.") if path.suffix in (".npy", ".safetensors")]
 
     def beginning_with(self, prefix: str) -> list[Path]:

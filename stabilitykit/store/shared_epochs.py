@@ -1,14 +1,14 @@
-"""The epochs before an onset, which all runs share: trained once, stored, and branched.
+"""The epochs before an onset, which all runs share: trained once, and stored as states to branch from.
 
 ::
 
-    prefix/0005.json               exists exactly when the state before epoch 5 is there; names and hashes its tensors
+    prefix/0005.json               exists exactly when the state before epoch 5 is stored; names and hashes its tensors
     prefix/0005.<sha>.safetensors  the tensors
-    prefix/proven.json             that a run which went on from a state had the bits of one that did not
+    prefix/proven.json             says that a run from a stored state had the bits of one from the start
 
-They lie in the experiment in which every source is held, whatever varies afterwards. Whoever gets to an epoch first
-writes it, and others that trained it meanwhile have the same bits: nobody waits. Nothing here is ever executed. To
-look which states there are needs no torch.
+The states lie in the experiment in which every source is held, whatever varies afterwards. The first process that
+reaches an epoch writes its state; others reach it with the same bits, so no process waits. Nothing here is ever
+executed. Listing the states needs no torch.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .sealed_files import SealedFiles, array_name
 if TYPE_CHECKING:
     import torch
 
-#: Of the files above.
+#: Format version of the files above.
 _FORMAT = 1
 
-#: A byte beyond the runs, locked by who writes: nobody prunes the experiment meanwhile.
+#: The byte, beyond those of the runs, that is locked while a state is written: no process prunes meanwhile.
 _WRITING = 2**29
 
 
@@ -42,11 +42,11 @@ class Prefixes:
         self._sealed = SealedFiles(self.folder)
 
     def epochs(self) -> list[int]:
-        """Return the epochs before which a state is there, whole or not."""
+        """Return the epochs whose states are stored, good or damaged."""
         return self._sealed.numbers()
 
     def latest(self, epoch: int, device: torch.device | str = "cpu") -> tuple[int, dict[str, Any] | None]:
-        """Return the last whole state before ``epoch`` or an earlier one, and before which; 0 and None without one."""
+        """Return the epoch and the value of the latest good state up to ``epoch``; 0 and None without one."""
         for found in reversed(self.epochs()):
             state = self._read(found, device) if found <= epoch else None
             if state is not None:
@@ -54,9 +54,9 @@ class Prefixes:
         return 0, None
 
     def keep(self, epoch: int, state: Mapping[str, Any]) -> None:
-        """Store the state before ``epoch``, where none is.
+        """Store the state before ``epoch``, unless a good one is stored.
 
-        Raises `CannotKeep` where it holds what cannot be stored, and `StoreError` where it cannot be written.
+        Raises `CannotKeep` if a value of the state cannot be stored, and `StoreError` if its files cannot be written.
         """
         if not self.problem(epoch):
             return
@@ -68,33 +68,33 @@ class Prefixes:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             locks = Claims(self.experiment).locks
-            if not locks.acquire(_WRITING):  # another writes, or prunes: it costs time, no more
+            if not locks.acquire(_WRITING):  # another process writes or prunes: not storing costs time, no more
                 return
             try:
                 self._write(epoch, plain, save(tensors))
             finally:
                 locks.release(_WRITING)
-        except FileNotFoundError:  # pruned under our hands
+        except FileNotFoundError:  # the experiment was pruned meanwhile
             return
         except OSError as error:
             raise unwritable(self.place(epoch), error) from error
 
     def problem(self, epoch: int) -> str:
-        """Return what is wrong with a state's files, reading all of them; empty where nothing is."""
+        """Return what is wrong with a state's files, reading all of them; empty if nothing is."""
         return self._read_files(epoch)[1]
 
     @property
     def is_proven(self) -> bool:
-        """Whether a run of this task that went on from a state was found to have the bits of one that did not."""
+        """Whether a run of this task from a stored state was found to have the bits of one from the start."""
         return read_json(self.folder / "proven.json") is not None
 
     def note_proof(self) -> None:
-        """Remember that; see `prove_isolation`."""
-        if self.folder.is_dir():  # else it was pruned since
+        """Record that a run from a stored state had the bits of one from the start; see `prove_isolation`."""
+        if self.folder.is_dir():  # it may have been pruned
             write_json(self.folder / "proven.json", {"format": _FORMAT}, durable=False)
 
     def place(self, epoch: int) -> Path:
-        """Return where the header of a state is."""
+        """Return the path of a state's header."""
         return self._sealed.place(_stem(epoch))
 
     def _read(self, epoch: int, device: torch.device | str) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The whole state of a training between two epochs, as plain values and tensors: what a branched run goes on from."""
+"""The whole state of a training between two epochs, as plain values and tensors, from which other runs go on."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..store.plain_values import CannotKeep
 
 
 def state_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """Return the state of a model and its optimizer; its tensors are theirs, not copies.
+    """Return the state of a model and its optimizer; the tensors are not copied.
 
-    Raises `CannotKeep` for a module that keeps a state of its own kind (``get_extra_state``).
+    Raises `CannotKeep` for a module with an extra state (``get_extra_state``).
     """
     for name, module in model.named_modules():
         if type(module).get_extra_state is not nn.Module.get_extra_state:
@@ -33,7 +33,7 @@ def state_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
 
 
 def fits(model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> bool:
-    """Whether a model and optimizer that were just made are of the shape of those whose state this was."""
+    """Whether a new model and optimizer have the tensors and parameter groups of ``state``."""
     own = {name: (tensor.shape, tensor.dtype) for name, tensor in _tensors(model)}
     return (
         own == {name: (tensor.shape, tensor.dtype) for name, tensor in state["model"].items()}
@@ -43,10 +43,10 @@ def fits(model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> bool:
 
 
 def take_state(model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Make a model and its optimizer go on from ``state``, which `fits`, with its bits.
+    """Put a model and its optimizer into ``state``, which `fits`, bit for bit.
 
-    Not by load_state_dict: it leaves out buffers that are not persistent, and turns an optimizer's tensors to the type
-    of their parameter.
+    load_state_dict would not do: it leaves out buffers that are not persistent, and converts an optimizer's tensors to
+    the type of their parameter.
     """
     with torch.no_grad():
         for name, tensor in _tensors(model):
@@ -61,7 +61,7 @@ def take_state(model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) ->
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield every parameter and buffer once, those that a state dict leaves out too."""
+    """Yield every parameter and buffer once, with those that a state dict leaves out."""
     return itertools.chain(model.named_parameters(), model.named_buffers())
 
 

@@ -1,4 +1,4 @@
-"""The control: proof, before any number is shown, that what should be held is held."""
+"""The control: proof, before any number is shown, that the held sources are held."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .run import TRACED_EPOCHS, Run, combined_digest
 from .streams import GeneratorStates, seed_generators
 from .trainer import UNSEEDED, Trainer
 
-#: "auto": the first epochs that vary twice, one full repeat where the loop cannot be stopped, nothing for a black box;
-#: "full": one full repeat in any case.
+#: "auto" trains the first epochs that vary twice, or one full run twice if the loop cannot be stopped, and proves
+#: nothing for a black box; "full" trains one full run twice in any case.
 ControlMode: TypeAlias = Literal["auto", "full"]
 
 
-#: What makes two trainings differ, and how to mend it.
+#: The usual causes of two trainings that differ, and how to mend them.
 _LEAK = (
     "Something that is held is not: a generator of its own (np.random.default_rng(), torch.Generator()), a call of "
     "torch.seed(), state kept between runs, time, or threads. Take its seed from run.stream(...), or make it anew "
@@ -30,14 +30,14 @@ _LEAK = (
 
 
 def check_mode(mode: object) -> None:
-    """Raise `ProtocolError` for anything else."""
+    """Raise `ProtocolError` for anything but a `ControlMode`."""
     if mode not in get_args(ControlMode):
         raise ProtocolError(f"Expected control='auto' or control='full' but got control={mode!r}.")
 
 
 @dataclass(frozen=True)
 class Control:
-    """What was trained twice, and found bit-identical."""
+    """The outcome of the control: which epochs were trained twice, and whether that proved anything."""
 
     proven: bool
     scope: str  #: in words, for the report
@@ -52,17 +52,17 @@ def prove_isolation(trainer: Trainer, protocol: NoiseProtocol, mode: ControlMode
     """Train the first plan of ``protocol`` twice and compare the weights bit for bit.
 
     Raises `IsolationError` naming the first epoch and tensor that differ. Around the second, the process's own
-    generators are seeded anew, so that a draw which escaped its stream would be seen.
+    generators are seeded anew, so that a draw outside of all streams would be noticed.
     """
     if not trainer.task.isolates and mode == "auto":
         return Control(False, "not proven: a black box varies everything; control='full' trains one seed twice")
     plan = protocol.plans()[0]
     native = trainer.low_level(plan) in UNSEEDED
-    if native:  # it has no seed to repeat: held for the control, so that everything else is proven
+    if native:  # it has no seed to repeat: it is held for the control, which proves the other sources
         plan = replace(plan, low_level=None)
     epochs = TRACED_EPOCHS if mode == "auto" else None
     try:
-        # Once a task, from its start: what goes on from a stored state must have the bits of what did not.
+        # Once a task the first is trained from the start: a training from a stored state must have its bits.
         proves = trainer.prefixes is not None and not trainer.prefixes.is_proven
         first = trainer.rehearse(plan, epochs, from_start=proves)
         with _scrambled_generators(trainer.device):

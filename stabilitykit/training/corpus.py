@@ -1,4 +1,4 @@
-"""Text as a language model reads it: words as integers, in the format of the Penn Treebank's language-model files."""
+"""Texts for a language model: words as integers, read from the format of the Penn Treebank's language-model files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import TaskError
 from ..public import public
 
-#: The token that ends every line, and the one that stands for every word outside the vocabulary.
+#: The token that ends every line, and the token for every word outside the vocabulary.
 END, UNKNOWN = "<eos>", "<unk>"
 
 _SPLITS = ("train", "valid", "test")
@@ -24,7 +24,7 @@ _SPLITS = ("train", "valid", "test")
 @public
 @dataclass(frozen=True, eq=False, repr=False)
 class Corpus:
-    """Three texts as one run of tokens each, and the words that the tokens stand for.
+    """Three texts, each one long row of tokens, and the words that the tokens stand for.
 
     >>> corpus = Corpus.of_texts(train="the cat sat\\nthe dog", valid="the dog sat", test="the cat")
     >>> corpus.vocabulary
@@ -42,9 +42,9 @@ class Corpus:
     def of_texts(cls, *, train: str, valid: str, test: str, vocabulary: Iterable[str] | None = None) -> Corpus:
         """Read texts in the Penn Treebank's format: words with spaces between them, a sentence a line.
 
-        Each line that has words gets an ``<eos>`` at its end. The vocabulary is that of ``train``, in the order of
-        first use, if none is given. Raises `TaskError` for an empty text, and for a word that the vocabulary does not
-        have where it has no ``<unk>`` either.
+        Each line that has words gets an ``<eos>`` at its end. Without ``vocabulary``, it is the words of ``train`` in
+        the order of first use. Raises `TaskError` for an empty text, and for a word outside a vocabulary without
+        ``<unk>``.
         """
         for name, text in zip(_SPLITS, (train, valid, test), strict=True):
             if not isinstance(text, str):
@@ -66,11 +66,11 @@ class Corpus:
 
     @classmethod
     def of_folder(cls, folder: str | Path) -> Corpus:
-        """Read ``train.txt``, ``valid.txt`` and ``test.txt``, whatever stands before: ``ptb.train.txt`` will do."""
+        """Read ``train.txt``, ``valid.txt`` and ``test.txt``, with any prefix, as in ``ptb.train.txt``."""
         return cls.of_texts(**{name: _file(Path(folder), name).read_text(encoding="utf-8") for name in _SPLITS})
 
     def __repr__(self) -> str:
-        """Count, as test failures show it."""
+        """Count tokens and words: test failures show it."""
         sizes = ", ".join(f"{name}={len(getattr(self, name))}" for name in _SPLITS)
         return f"Corpus({sizes}, vocabulary={len(self.vocabulary)})"
 
@@ -90,18 +90,18 @@ class Corpus:
 @public
 @functools.cache
 def python_topics(least: int = 2) -> Corpus:
-    """Return the help texts that come with Python, in the manner of the Penn Treebank: text on every machine.
+    """Return the help texts that come with Python, in the manner of the Penn Treebank: a corpus without a download.
 
     Some fifty thousand words, 1,900 of them different: lower case, without punctuation, ``N`` for a number, ``<unk>``
-    for a word that the training text has fewer than ``least`` times. Of every 8 sentences one is for validation and one
-    for the test. The texts are those of this Python, another version has others.
+    for a word with fewer than ``least`` uses in the training text. One of every 8 sentences is for validation and one
+    for the test. Another version of Python has other texts.
     """
     from pydoc_data import topics
 
     paragraphs = (part for _, text in sorted(topics.topics.items()) for part in re.split(r"\n\s*\n", text))
     written = (sentence for part in paragraphs for sentence in re.split(r"(?<=[.:;?!])\s", part))
     said = (" ".join(map(_plain, re.findall(r"[a-z_]+(?:'[a-z]+)?|\d+", one.lower()))) for one in written)
-    # Once each: topics share whole sections, and a test must not be of what was trained on.
+    # Each sentence once: topics share whole sections, and no test sentence may be in the training text.
     sentences = [one for one in dict.fromkeys(said) if one.count(" ") >= 3]
     train = [one for i, one in enumerate(sentences) if i % 8 < 6]
     counts = Counter(word for one in train for word in one.split())

@@ -24,9 +24,9 @@ Data: TypeAlias = "tuple[Tensor, Tensor] | Dataset[Any]"
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the CPU on ``device``, without waiting for what the device still computes.
+    """Copy a tensor on the CPU to ``device``, without waiting for the device's earlier work.
 
-    Only pinned memory can be copied in its turn; a plain ``.to(device)`` returns once all earlier work is done.
+    Only pinned memory can be copied in order with that work; a plain ``.to(device)`` returns after all of it.
     """
     if device.type == "cpu":
         return tensor
@@ -34,8 +34,8 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def fetched(parts: Iterable[Tensor], device: torch.device) -> Tensor:
-    """Return one tensor on the CPU of the parts that ``device`` computes, waiting once, after the last of them."""
-    copies = [part.to("cpu", non_blocking=True) for part in parts]  # into pinned memory; no copy where it is there
+    """Join parts that ``device`` computes into one tensor on the CPU, waiting once, after the last part."""
+    copies = [part.to("cpu", non_blocking=True) for part in parts]  # into pinned memory; no copy if they are on the CPU
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()
     return torch.cat(copies)
@@ -43,11 +43,11 @@ def fetched(parts: Iterable[Tensor], device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where and how tensors lie while they train."""
+    """Device, dtype and memory format of tensors in training."""
 
     device: torch.device
-    dtype: torch.dtype | None = None  #: of floating-point inputs; None leaves them
-    memory_format: torch.memory_format | None = None  #: of 4-D inputs; None leaves them
+    dtype: torch.dtype | None = None  #: of floating-point inputs; None changes none
+    memory_format: torch.memory_format | None = None  #: of 4-D inputs; None changes none
 
     def inputs(self, x: Tensor) -> Tensor:
         """Move inputs here; from pinned memory without waiting for the device."""
@@ -73,8 +73,8 @@ class Examples(ABC):
     def batches(self, batches: Sequence[Tensor], item_seed: int) -> Iterator[Batch]:
         """Yield the examples that each index tensor names, on the device.
 
-        ``item_seed`` seeds what a Dataset draws at random for an item: each item from its own seed and index, so that
-        the bits depend neither on the order nor on the number of loader processes.
+        ``item_seed`` and the index of an item seed the random draws of a Dataset for that item, so that the bits depend
+        neither on the order nor on the number of loader processes.
         """
 
 
@@ -83,7 +83,7 @@ class TensorExamples(Examples):
 
     def __init__(self, x: Tensor, y: Tensor, layout: Layout) -> None:
         self.x, self.y = layout.inputs(x), layout.labels(y)
-        # index_select of a channels_last tensor would come back in the default layout; of its NHWC view it does not.
+        # index_select would return a channels_last tensor in the default layout; its NHWC view keeps the layout.
         self._channels_last = layout.memory_format is torch.channels_last and x.dim() == 4
         self._rows = self.x.permute(0, 2, 3, 1) if self._channels_last else self.x
 
@@ -115,7 +115,7 @@ class DatasetExamples(Examples):
             batch_sampler=[indices.tolist() for indices in batches],
             num_workers=self.num_workers,
             generator=torch.Generator(),  # else the loader would draw from the run's own stream
-            pin_memory=self.layout.device.type == "cuda",  # so that a batch is copied while the last one trains
+            pin_memory=self.layout.device.type == "cuda",  # so that a batch is copied while the one before trains
         )
         for batch in loader:
             if not isinstance(batch, (tuple, list)) or [isinstance(part, Tensor) for part in batch] != [True, True]:
@@ -136,15 +136,16 @@ class _SeededItems(Dataset[Any]):
             return self.dataset[index]
 
 
-#: What was made of a tensor of inputs, by layout, and no longer than that tensor lives.
+#: Converted examples by their tensor of inputs, as long as that tensor lives, and by layout.
 _converted: MutableMapping[Tensor, dict[Layout, tuple[weakref.ref[Tensor], tuple[int, int], TensorExamples]]]
 _converted = WeakIdKeyDictionary()  # a WeakKeyDictionary would compare tensors
 
 
 def examples_of(data: Data, layout: Layout, num_workers: int = 0) -> Examples:
-    """Return ``data`` ready to be drawn from: tensors that must be converted are so once for every pass of every run.
+    """Return ``data`` ready to be drawn from; tensors are converted once, for all passes of all runs.
 
-    A change in place is seen where torch sees it, and otherwise only in tensors that torch did not allocate.
+    A change in place is noticed if torch counts a new version; tensors that torch did not allocate are converted each
+    time.
     """
     if not isinstance(data, tuple):
         return DatasetExamples(data, layout, num_workers)
@@ -157,7 +158,7 @@ def examples_of(data: Data, layout: Layout, num_workers: int = 0) -> Examples:
     if kept is not None and kept[0]() is y and kept[1] == version:
         return kept[2]
     examples = TensorExamples(x, y, layout)
-    if examples.x is not x:  # else there was nothing to do, and the entry would keep its own key alive
+    if examples.x is not x:  # else nothing was converted, and the entry would keep its own key alive
         _converted.setdefault(x, {})[layout] = weakref.ref(y), version, examples
     return examples
 
@@ -203,8 +204,8 @@ def check_data(name: str, data: object) -> None:
 class Augment(ABC):
     """A random change to a batch of inputs; any function of a batch will do in its place.
 
-    One with a parameter ``generator`` is given the augmentation stream's own; every other draws from the global
-    generators, which are swapped for the stream's while it runs.
+    A function with a parameter ``generator`` is given that of the augmentation stream. Any other one draws from the
+    global generators, which are swapped for those of the stream while it runs.
     """
 
     @abstractmethod

@@ -13,7 +13,7 @@ from pathlib import Path
 from .._version import __version__
 from ..errors import ConfigError
 
-#: Recorded for the reader; a difference here does not change the bits of a run.
+#: Fields recorded for the reader; a difference in them does not change the bits of a run.
 _FOR_THE_RECORD = ("commit", "host")
 
 
@@ -30,11 +30,11 @@ class Environment:
     cuda: str | None
     cudnn: int | None
     cpu_capability: str  #: the vector instructions that torch's kernels use, such as AVX512
-    threads: int  #: of one run; another count sums in another order
+    threads: int  #: CPU threads of one run; another count sums in another order
     default_dtype: str
     matmul_precision: str
     mkldnn: bool
-    commit: str | None  #: of the repository under test
+    commit: str | None  #: commit of the repository under test
     host: str
 
     @property
@@ -56,9 +56,9 @@ class Environment:
 
 
 def resolve_device(device: str, slot: int = 0, workers_per_device: int = 1) -> str:
-    """Return the device of a worker's slot: of the one that ``device`` names, or of all GPUs for ``auto`` and ``cuda``.
+    """Return the device of a worker's slot: the one that ``device`` names, or a GPU for ``auto`` and ``cuda``.
 
-    Raises `ConfigError` where the device is not there, or has no room for that many workers.
+    Raises `ConfigError` if the device does not exist, or has no room for another worker.
     """
     import torch
 
@@ -82,7 +82,7 @@ def resolve_device(device: str, slot: int = 0, workers_per_device: int = 1) -> s
 
 
 def current_environment(device: str, threads: int, rootdir: Path) -> Environment:
-    """Describe this process as a place to train in."""
+    """Return the environment of a training in this process."""
     import numpy
     import torch
 
@@ -117,9 +117,9 @@ def _commit(rootdir: Path) -> str | None:
 
 
 def device_of(slot: int, devices: Sequence[str], workers_per_device: int = 1) -> str:
-    """Return the device of a slot: one worker a device, then a second on each where that was asked for.
+    """Return the device of a slot: one worker on each device, then a second on each, up to ``workers_per_device``.
 
-    ``devices`` are counted within what pytest's caller may see: ``cuda:0`` is the first in its CUDA_VISIBLE_DEVICES.
+    ``devices`` are counted among those visible to the process: ``cuda:0`` is the first in CUDA_VISIBLE_DEVICES.
 
     >>> [device_of(slot, ["cuda:0", "cuda:1"], workers_per_device=2) for slot in range(4)]
     ['cuda:0', 'cuda:1', 'cuda:0', 'cuda:1']

@@ -20,8 +20,8 @@ from .task import TrainingError
 def _rounded_gradients(seed: int) -> Iterator[None]:
     """Move every gradient element to a neighbouring float, by coin toss, before each optimizer step.
 
-    The seeded stand-in for the summation order of kernels: its effect is of that size, and unlike theirs it can be
-    repeated. Zeros stay zero, as sums of nothing do in any order.
+    This is the seeded stand-in for the summation order of kernels: its effect has the same size, and can be repeated.
+    Zeros stay zero, as an empty sum does in any order.
     """
     generator = torch.Generator().manual_seed(seed)
     steps = 0
@@ -47,14 +47,14 @@ def _nudge(gradients: Sequence[Tensor], generator: torch.Generator) -> None:
         sizes = [gradient.numel() for gradient in alike]
         factors_of_all = _halves_and_doubles(sum(sizes), dtype, device, generator)
         for gradient, factors in zip(alike, torch.split(factors_of_all, sizes), strict=True):
-            # Half of itself lies towards zero, twice itself away from it; zero is both, and stays.
+            # Half a number lies towards zero, its double away from zero; for zero both are zero, which stays.
             gradient.nextafter_(gradient * factors.view(gradient.shape))
 
 
 def _halves_and_doubles(count: int, dtype: torch.dtype, device: torch.device, generator: torch.Generator) -> Tensor:
-    """Toss ``count`` fair coins for 0.5 or 2.0, 32 from one draw: one draw each takes longer than many a step.
+    """Toss ``count`` fair coins for 0.5 or 2.0, 32 from one draw: a draw for each could take longer than a step.
 
-    The draws are made on the CPU, so that a seed means the same coins on every device, which is sent one bit a coin.
+    The draws are made on the CPU, so that a seed gives the same coins on every device; one bit a coin is sent there.
     """
     integer, half, to_double = _half_and_double(dtype)
     words = torch.randint(-(2**31), 2**31, (-(-count // 32), 1), dtype=torch.int32, generator=generator)
@@ -70,7 +70,7 @@ def _positions(device: torch.device) -> Tensor:
 
 @functools.cache
 def _half_and_double(dtype: torch.dtype) -> tuple[torch.dtype, int, int]:
-    """The integers of a float's width, the bits of 0.5 as one of them, and what makes them the bits of 2.0."""
+    """Return the integer type of a float's width, the bits of 0.5, and the number to add for the bits of 2.0."""
     integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
     half, double = torch.tensor([0.5, 2.0], dtype=dtype).view(integer).tolist()
     return integer, half, double - half

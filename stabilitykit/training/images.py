@@ -19,8 +19,8 @@ class RandomCropFlip(Augment):
     """Shift each image by up to ``padding`` pixels over a border of zeros, and mirror half of them.
 
     ``[N, C, H, W]`` in and out. Shifts are drawn on the CPU, so that every device gets the same ones; the pixels are
-    gathered where the images are, all of a batch at once, which leaves them in ``torch.channels_last`` whatever they
-    came in, as convolutions take them fastest. Source: Summers & Dinneen, section 3.2.
+    gathered on the device of the images, a batch at once. The result is in ``torch.channels_last``, the fastest format
+    for convolutions. Source: Summers & Dinneen, section 3.2.
 
     >>> x = torch.arange(8.0).reshape(2, 1, 2, 2)
     >>> RandomCropFlip(padding=1)(x, torch.Generator().manual_seed(0)).shape
@@ -38,7 +38,7 @@ class RandomCropFlip(Augment):
         if self.flip:
             mirrored = torch.rand(count, 1, generator=generator) < 0.5
             columns = torch.where(sent(mirrored, x.device), columns.flip(1), columns)
-        # A pixel is a row of channels in one long table, since one index a pixel is gathered fastest.
+        # A pixel is a row of channels in one long table: gathering by one index a pixel is fastest.
         border = [0, 0, *[self.padding] * 4]
         padded = torch.nn.functional.pad(x.permute(0, 2, 3, 1), border)
         starts = (torch.arange(count, device=x.device)[:, None] * padded.shape[1] + rows) * padded.shape[2]
@@ -49,7 +49,7 @@ class RandomCropFlip(Augment):
 
 @dataclass(frozen=True)
 class ImageViews:
-    """Every shift of an image by up to ``shift`` pixels over a border of zeros, as it is and mirrored.
+    """Every shift of an image by up to ``shift`` pixels over a border of zeros, plain and mirrored.
 
     The shifts are those that `RandomCropFlip` draws from with ``padding=shift``.
 
@@ -72,7 +72,7 @@ class ImageViews:
         return (1 + self.flip) * (2 * self.shift + 1) ** 2
 
     def check(self, x: Tensor, labels: Tensor) -> None:
-        """Raise `TaskError` unless ``x`` are images that can be shifted, with labels that a shift leaves right."""
+        """Raise `TaskError` unless ``x`` are images that can be shifted, with labels that stay right under a shift."""
         if x.dim() != 4:
             raise TaskError(
                 f"Expected images [N, C, H, W] for test-time augmentation but got inputs of shape {list(x.shape)}: "
@@ -90,7 +90,7 @@ class ImageViews:
             )
 
     def of(self, x: Tensor) -> Iterator[Tensor]:
-        """Yield each view of a batch ``[N, C, H, W]``, in its memory format; one at a time is in memory."""
+        """Yield each view of a batch ``[N, C, H, W]``, in its memory format; only one view is in memory at a time."""
         height, width = x.shape[2:]
         for image in (x, x.flip(3)) if self.flip else (x,):
             padded = torch.nn.functional.pad(image, [self.shift] * 4)
@@ -107,7 +107,7 @@ class ImageViews:
         mean: Tensor | None = None
         for seen, view in enumerate(self.of(x), start=1):
             outputs = forward(view)
-            # Running, so that views which agree leave exactly what they say; half precision would lose a sum of 162.
+            # A running mean: equal views give exactly their value, where a sum of 162 would overflow in half precision.
             outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
             mean = outputs if mean is None else mean + (outputs - mean) / seen
         assert mean is not None  # there are two views at least

@@ -1,4 +1,4 @@
-"""Language models: the loop is ours, and a run keeps its weights in place of more logits than there is memory for."""
+"""Language models: the loop is ours, and a run keeps its weights, since its logits would not fit into memory."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ from .schedule import CosineCycles, Schedule
 from .streams import Stream
 from .task import Task, TrainingError, content_digest
 
-#: What a language model remembers of the text before: tensors, in tuples, lists or dicts, or None at the beginning.
+#: The state of a language model after a text: tensors, in tuples, lists or dicts; None at the beginning.
 Hidden: TypeAlias = Any
 
-#: Of the logits of one model, and of those of all models together, that are there at once; twice that in float64.
+#: Bytes of logits in memory at once, of one model and of all models together; twice that in float64.
 _CHUNK_BYTES, _CHUNKS_BYTES = 16 * 2**20, 128 * 2**20
 
-#: Tokens of a chunk, at least and at most.
+#: The fewest and the most tokens of a chunk.
 _FEWEST, _MOST = 64, 1024
 
-#: Of the scores of runs that are kept for the next study that has them.
+#: Bytes of scores that are kept for the next study of the same runs.
 _SCORES_BYTES = 256 * 2**20
 
 
@@ -50,12 +50,12 @@ _SCORES_BYTES = 256 * 2**20
 class LanguageRecipe(Task):
     """A language model, its text and its settings: trained on one long text in ``batch_size`` pieces side by side.
 
-    ``model()`` makes a module that takes tokens ``[T, B]`` and what it remembers (None at the beginning), and returns
-    logits ``[T, B, vocabulary]`` and what it remembers then. What varies is ``init`` and ``stochastic``: the dropouts
-    of the model, and the length of each segment that is backpropagated through. The text has one order.
+    ``model()`` makes a module that takes tokens ``[T, B]`` and its state (None at the beginning), and returns logits
+    ``[T, B, vocabulary]`` and its new state. The sources are ``init`` and ``stochastic``: the dropouts of the model,
+    and the length of each segment that is backpropagated through. The text has one order.
 
-    Each run keeps its weights and no logits, of which there would be tokens x vocabulary. A study's numbers come from
-    predicting the test text again, chunk by chunk: perplexity, cross-entropy and accuracy (percent of tokens), each
+    Each run keeps its weights and no logits, which would be tokens x vocabulary numbers. A study predicts the test text
+    again, chunk by chunk, for its measures: perplexity, cross-entropy and accuracy (percent of tokens), each
     with its SD, disagreement (percent of tokens), the correlation of a sample of logits, and the ensemble delta of
     perplexity and of cross-entropy.
 
@@ -80,13 +80,13 @@ class LanguageRecipe(Task):
     batch_size: int  #: pieces of the training text that are read at once
     optimizer: Callable[[nn.Module], Optimizer]  #: makes the optimizer
     schedule: Schedule | None = None  #: factor on each group's learning rate, set before every step
-    segment: int = 70  #: tokens that are backpropagated through at once, and remembered beyond that
-    #: Whether a segment is half as long in one of 20 cases, and about so long (SD 5) in all; the learning rate of its
-    #: step goes with its length. The draws are of the stream ``stochastic``.
+    segment: int = 70  #: tokens that are backpropagated through at once; the state goes on to the next segment
+    #: Whether the length of a segment is drawn: with SD 5 around ``segment``, or around half of it in one of 20 cases.
+    #: The learning rate of a step is in proportion to its length. The draws come from the stream ``stochastic``.
     vary_segments: bool = True
-    clip: float | None = 0.25  #: norm of the gradient that a step has at most
+    clip: float | None = 0.25  #: the largest norm of a step's gradient
     curve: bool = False  #: score the test text after every epoch
-    sample: int = 1_000_000  #: logits of a model that are correlated: one at random of each of as many stretches
+    sample: int = 1_000_000  #: logits of a model that are correlated: one drawn from each of ``sample`` stretches
     name: str = "language model"  #: in reports
     _scores: dict[object, TokenScores] = field(default_factory=dict)
 
@@ -112,31 +112,31 @@ class LanguageRecipe(Task):
             self.schedule.check(self.epochs)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what was scored: whoever gets the recipe can do so too."""
+        """Leave out the scores: a process that receives the recipe can compute them."""
         return vars(self) | {"_scores": {}}
 
     def __repr__(self) -> str:
-        """Name what it trains and how long, without its text: test failures show it."""
+        """Name the settings, without the text: test failures show it."""
         return f"LanguageRecipe({self.name!r}, epochs={self.epochs}, batch_size={self.batch_size}, {self.corpus!r})"
 
     @property
     def labels(self) -> Tensor:
-        """The test text but for its first token: what is to be predicted."""
+        """The tokens to be predicted: the test text without its first token."""
         return self.corpus.test[1:]
 
     @property
     def remarks(self) -> tuple[str, ...]:  # type: ignore[override]  # read-only here
-        """On how many logits the correlation is."""
+        """A note on how many logits are correlated, if not all are."""
         logits = self._logits
         return (f"correlation of {self.sample} of {logits} logits",) if self.sample < logits else ()
 
     def content(self) -> object:
-        """Every field by name that the bits of a run depend on."""
+        """Return every field by name that the bits of a run depend on."""
         left_out = ("_scores", "name", "sample")
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
 
     def identity(self) -> dict[str, object]:
-        """The text and the epochs."""
+        """Return the training text and the epochs."""
         text = content_digest((self.corpus.train, self.corpus.vocabulary))
         return {**super().identity(), "train": text, "epochs": self.epochs}
 
@@ -156,7 +156,7 @@ class LanguageRecipe(Task):
         with Stream(run.acting.stochastic, device), torch.no_grad():
             model = new_model(self.model, run).to(device)
             new_optimizer(self.optimizer, run.perturb(model))
-            ends = torch.tensor([[0], [len(self.corpus) - 1]])  # of the vocabulary
+            ends = torch.tensor([[0], [len(self.corpus) - 1]])  # first and last word of the vocabulary
             try:
                 returned = _read(model.eval(), ends.to(device), None)
             except IndexError as error:
@@ -176,7 +176,7 @@ class LanguageRecipe(Task):
             )
 
     def fit(self, run: Run) -> None:
-        """Train one model; its weights are what it leaves."""
+        """Train one model; the run keeps its weights."""
         model = run.perturb(new_model(self.model, run).to(run.device))
         optimizer = new_optimizer(self.optimizer, model)
         text = _side_by_side(self.corpus.train, self.batch_size).to(run.device)
@@ -186,7 +186,7 @@ class LanguageRecipe(Task):
             scores = self._score(model, run.device) if self.curve else None
             if scores is not None:
                 run.curve.append({"perplexity": scores.perplexity, "cross_entropy": scores.cross_entropy})
-        scores = scores or self._score(model, run.device)  # now, so that a model that cannot predict is a failed run
+        scores = scores or self._score(model, run.device)  # now, so that a model that cannot predict makes a failed run
         if not torch.isfinite(scores.log_probabilities).all():
             raise TrainingError("some logits of the test text are NaN or infinite")
         self._remember((run.final_digest(), torch.get_num_threads()), scores)
@@ -214,7 +214,7 @@ class LanguageRecipe(Task):
             raise TrainingError(f"the loss became {total.item()} in epoch {epoch} (from 0)")
 
     def _length(self) -> int:
-        """Draw how many tokens the next segment has, as Merity et al. do."""
+        """Draw the number of tokens of the next segment, as Merity et al. do."""
         if not self.vary_segments:
             return self.segment
         chance, jitter = torch.rand(()).item(), torch.randn(()).item()
@@ -231,13 +231,13 @@ class LanguageRecipe(Task):
         return tuple(self.measures(()))
 
     def measures(self, runs: Sequence[RunRecord], metrics: Mapping[str, Metric] | None = None) -> Measures:
-        """Return the numbers of some runs, predicted from their weights as they are asked for."""
+        """Return the measures of ``runs``, predicted from their weights when they are asked for."""
         if metrics:
             self.measure_names(metrics)
         return LanguageMeasures(self.labels, lambda: self._scores_of(runs), lambda: self._overlaps_of(runs))
 
     def _scores_of(self, runs: Sequence[RunRecord]) -> list[TokenScores]:
-        """Score each run by itself: what was scored for fewer runs is so for more."""
+        """Score each run by itself, so that the scores of fewer runs serve for more."""
         found: list[TokenScores] = []
         for run in runs:
             key = run.fingerprint, run.environment["threads"]
@@ -261,7 +261,7 @@ class LanguageRecipe(Task):
             model = self._empty(device)
             for tokens in torch.split(self.corpus.test[:-1].to(device), self._tokens_a_chunk(len(runs))):
                 chunk: list[Tensor] = []
-                for i, run in enumerate(runs):  # reading the weights again is quick beside predicting with them
+                for i, run in enumerate(runs):  # reading the weights again is quick compared with predicting
                     logits, hidden[i] = _read(self._stored(run, model), tokens[:, None], hidden[i])
                     chunk.append(logits.squeeze(1))
                 overlaps.add(chunk)
@@ -269,7 +269,7 @@ class LanguageRecipe(Task):
 
     def _score(self, model: nn.Module, device: torch.device) -> TokenScores:
         places = sampled_places(self._logits, self.sample)
-        # In a stream of its own, so that scoring an epoch more or less never changes the training.
+        # In a stream of its own, so that scoring more or fewer epochs never changes the training.
         with Stream(0, device), torch.no_grad():
             return token_scores(self._predict(model.eval(), device), self.labels, places)
 
@@ -280,7 +280,7 @@ class LanguageRecipe(Task):
             yield logits.squeeze(1)
 
     def _tokens_a_chunk(self, models: int) -> int:
-        """Count the tokens; for one model alone they do not depend on how many others there are, nor do the bits."""
+        """Return the tokens of a chunk; for one model alone the number, and so the bits, depends on no other model."""
         room = _CHUNK_BYTES if models == 1 else _CHUNKS_BYTES
         return max(_FEWEST, min(_MOST, room // (4 * models * len(self.corpus))))
 
@@ -293,7 +293,7 @@ class LanguageRecipe(Task):
             return self.model().to(device).eval()
 
     def _stored(self, run: RunRecord, model: nn.Module) -> nn.Module:
-        """Put the weights of a run into ``model``, whose tensors lie in memory as those that trained did."""
+        """Load the weights of a run into ``model``, whose tensors have the memory layout of the trained ones."""
         if run.weights is None:
             raise TaskError(f"Expected run {run.index} of {self.name} to have its weights, but it has none.")
         model.load_state_dict(dict(run.weights))
@@ -311,7 +311,7 @@ def _read(model: nn.Module, tokens: Tensor, hidden: Hidden) -> tuple[Tensor, Hid
 
 
 def _side_by_side(tokens: Tensor, pieces: int) -> Tensor:
-    """Cut a text into pieces of one length, ``[length, pieces]``; what is left over is left out.
+    """Cut a text into pieces of one length, ``[length, pieces]``; the tokens left over are left out.
 
     >>> _side_by_side(torch.arange(7), 2)
     tensor([[0, 3],
@@ -323,7 +323,7 @@ def _side_by_side(tokens: Tensor, pieces: int) -> Tensor:
 
 
 def _detached(hidden: Hidden) -> Hidden:
-    """Cut what is remembered off from how it came about."""
+    """Detach the state of a model from the graph that computed it."""
     return torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, hidden)
 
 

@@ -1,4 +1,4 @@
-"""Move one weight of a model by the smallest possible step, and write down exactly what was done."""
+"""Move one weight of a model by the smallest possible step, and record exactly which bits changed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True)
 class PerturbationRecord:
-    """Which weight moved, from which bits to which."""
+    """The weight that moved, with its value and bits before and after."""
 
     kind: str
     parameter: str
     index: tuple[int, ...]
     old: str  #: `float.hex` of the value before
-    new: str  #: and after
+    new: str  #: `float.hex` of the value after
     bits: tuple[int, ...]  #: positions of the bits that differ, from the least significant
 
     def to_json(self) -> dict[str, object]:
@@ -35,8 +35,8 @@ class PerturbationRecord:
 def perturb_model(model: nn.Module, perturbation: Perturbation, seed: int, position: int = 0) -> PerturbationRecord:
     """Move one weight of ``model`` in place.
 
-    ``seed`` shuffles the choices that the perturbation leaves open, of a weight and a direction, and the one at
-    ``position`` is taken: no two runs of a study move alike while there are choices left.
+    ``seed`` shuffles the choices of weight and direction that the perturbation leaves open, and that at ``position`` is
+    taken: no two runs of a study move the same weight the same way while there are choices left.
     Source: Summers & Dinneen, section 4.1.
 
     >>> model = nn.Linear(3, 2)
@@ -95,7 +95,7 @@ def _choose_parameter(model: nn.Module, wanted: str | None) -> tuple[str, Tensor
 def _choose(
     parameter: Tensor, name: str, perturbation: Perturbation, seed: int, position: int
 ) -> tuple[tuple[int, ...], str]:
-    """Return the index and the direction of the ulp step; a bit flip has none, and ignores it."""
+    """Return the index of the weight and the direction of the ulp step, which a bit flip ignores."""
     shape, wanted = tuple(parameter.shape), perturbation.index
     if parameter.numel() == 0:
         raise PerturbationError(f"Expected a weight to perturb, but {name!r} is empty, of shape {shape}.")
@@ -114,12 +114,12 @@ def _choose(
 
 
 def _shuffled(count: int, seed: int, position: int) -> int:
-    """Return what lies at ``position`` once ``range(count)`` is shuffled; beyond its end it begins again.
+    """Return the number at ``position``, modulo ``count``, of a shuffled ``range(count)``.
 
-    Fisher and Yates' shuffle as far as it is needed: millions of weights are never listed.
+    Fisher and Yates' shuffle, done only up to the position: millions of weights are never listed.
     """
     draw = random.Random(seed)
-    moved: dict[int, int] = {}  # what lies where a number has been taken away
+    moved: dict[int, int] = {}  # the numbers that were swapped, by their new place
     for place in range(position % count + 1):
         taken = draw.randrange(place, count)
         chosen = moved.get(taken, taken)

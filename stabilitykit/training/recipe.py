@@ -48,18 +48,18 @@ class Recipe(Task):
     test: Data  #: scored after training; its labels decide between classification (integer) and regression (float)
     epochs: int
     batch_size: int
-    optimizer: Callable[[nn.Module], Optimizer]  #: makes the optimizer, with whatever parameter groups it likes
+    optimizer: Callable[[nn.Module], Optimizer]  #: makes the optimizer, with any parameter groups
     schedule: Schedule | None = None  #: factor on each group's learning rate, set before every step
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None  #: of (output, labels); None: by the kind of the labels
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None  #: of (output, labels); None chooses by the labels
     augment: Callable[..., Tensor] | None = None  #: random change to each batch of inputs, such as `RandomCropFlip`
-    drop_last: bool = False  #: leave out a last batch that is not full
+    drop_last: bool = False  #: leave out the last batch if it is not full
     dtype: torch.dtype | None = None  #: of the model and its floating-point inputs
-    memory_format: torch.memory_format | None = None  #: ``torch.channels_last`` speeds most convolutional nets up
+    memory_format: torch.memory_format | None = None  #: ``torch.channels_last`` speeds up most convolutional nets
     num_workers: int = 0  #: loader processes for a Dataset; the bits do not depend on it
     curve: bool = False  #: score the test set after every epoch
     keep_weights: bool = False  #: keep each run's final weights in the store, for `Study.cka`
-    snapshots: int = 0  #: cycles whose last models are averaged; set by `with_snapshots`
-    views: ImageViews | None = None  #: of each test image, whose outputs are averaged; set by `with_tta`
+    snapshots: int = 0  #: number of cycles, whose last models are averaged; set by `with_snapshots`
+    views: ImageViews | None = None  #: views of each test image, whose outputs are averaged; set by `with_tta`
     eval_batch_size: int = 1000
     name: str = "recipe"  #: in reports
     _prepared: dict[object, Any] = field(default_factory=dict, repr=False)
@@ -73,11 +73,11 @@ class Recipe(Task):
             self.schedule.check(self.epochs)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what was prepared from the data: it goes by identities that are this process's own."""
+        """Leave out the prepared data: its keys are ids of objects in this process."""
         return vars(self) | {"_prepared": {}}
 
     def __repr__(self) -> str:
-        """Name what it trains and how long, without its data: test failures show it."""
+        """Name the model and the settings, without the data: test failures show it."""
         snapshots = f", snapshots={self.snapshots}" if self.snapshots else ""
         views = f", views={len(self.views)}" if self.views else ""
         model = getattr(self.model, "__name__", repr(self.model))
@@ -99,7 +99,7 @@ class Recipe(Task):
         """Return this recipe with test-time augmentation: same training, the mean outputs over views of each image.
 
         The views are all shifts by up to ``shift`` pixels over a border of zeros, (2 shift + 1)² of them, each also
-        mirrored where ``flip``. They are the same in every run, and scoring takes as many times longer.
+        mirrored if ``flip``. They are the same in every run; scoring takes as many times longer as there are views.
         Source: Summers & Dinneen, ICML 2021, section 5, whose flip-crop81 is ``flip=True, shift=4``.
         """
         return dataclasses.replace(self, views=ImageViews(flip, shift))
@@ -117,7 +117,7 @@ class Recipe(Task):
         return labels
 
     def content(self) -> object:
-        """Every field by name, a Dataset with some of its items."""
+        """Return every field by name; a Dataset with some of its items."""
         fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         # Neither changes the bits of a run.
         for name in ("_prepared", "num_workers", "name"):
@@ -126,7 +126,7 @@ class Recipe(Task):
         return fields
 
     def identity(self) -> dict[str, object]:
-        """The data, of a Dataset some of its items, and the epochs."""
+        """Return the data (some items of a Dataset) and the epochs."""
         parts = [data if isinstance(data, tuple) else (len(data), _sample(data)) for data in (self.train, self.test)]  # type: ignore[arg-type]  # sized, as `check_data` has seen
         train, test = map(content_digest, parts)
         return {**super().identity(), "train": train, "test": test, "epochs": self.epochs}
@@ -145,7 +145,7 @@ class Recipe(Task):
             (x, y) = next(iter(examples.batches(few, item_seed=0)))
             if self.views is not None:
                 self.views.check(x, self.labels)
-            with torch.no_grad():  # not inference_mode: a tensor that the model caches here must serve its training
+            with torch.no_grad():  # not inference_mode: a tensor that the model caches here is used in its training
                 outputs = model.eval()(x)
         check_outputs(outputs, y.cpu(), self.labels)
 
@@ -204,7 +204,7 @@ class Recipe(Task):
         return examples.batches(split_indices(torch.arange(len(examples)), self.eval_batch_size), item_seed=0)
 
     def _predict(self, run: Run, model: nn.Module, test: Examples) -> Tensor:
-        # In a stream of its own, so that scoring an epoch more or less never changes the training.
+        # In a stream of its own, so that scoring more or fewer epochs never changes the training.
         with Stream(0, run.device), torch.no_grad():
             model.eval()
             forward = functools.partial(self.views.mean, model) if self.views else model
@@ -212,7 +212,7 @@ class Recipe(Task):
 
 
 def check_makers(model: object, optimizer: object) -> None:
-    """Raise `TaskError` unless both are functions that make a new one for every run."""
+    """Raise `TaskError` unless both are functions, which make a new model and optimizer for every run."""
     for name, make in (("model", model), ("optimizer", optimizer)):
         if not callable(make):
             raise TaskError(
@@ -245,7 +245,7 @@ def new_model(make: Callable[[], nn.Module], run: Run) -> nn.Module:
 
 
 def new_optimizer(make: Callable[[nn.Module], Optimizer], model: nn.Module) -> Optimizer:
-    """Return the model's optimizer, each group of which knows the rate that a schedule's factors are on."""
+    """Return the model's optimizer; each group keeps the learning rate that a schedule's factors multiply."""
     optimizer = make(model)
     if not isinstance(optimizer, Optimizer):
         raise TaskError(f"Expected optimizer(model) to return a torch Optimizer but got {type(optimizer).__name__}.")
@@ -261,7 +261,7 @@ def set_rate(optimizer: Optimizer, factor: float) -> None:
 
 
 def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    # Our classes come last, torch's second; and it takes no int32. Floating-point labels are probabilities of classes.
+    # Classes come last here, second in torch, which takes no int32. Floating-point labels are class probabilities.
     labels = labels.movedim(-1, 1) if labels.is_floating_point() else labels.long()
     return functional.cross_entropy(logits.movedim(-1, 1), labels)
 

@@ -1,4 +1,4 @@
-"""One training as the code that trains sees it: isolated streams, batches and epochs."""
+"""One training as its code sees it: isolated streams, batches and epochs."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from .data import Batch, Data, Examples, Layout, check_data, examples_of, split_
 from .perturb import PerturbationRecord, perturb_model
 from .streams import GeneratorStates, Stream, seed_generators
 
-#: Epochs, of those in which the sources vary, whose weights are hashed in every run, and trained twice by the control.
+#: The first epochs in which sources vary: their weights are hashed in every run, and the control trains them twice.
 TRACED_EPOCHS = 2
 
 #: Hash of each tensor of a model's state, by name.
 StateDigest = dict[str, str]
 
-#: All that goes on from one epoch to the next, beside the run itself.
+#: The model and its optimizer: the state that goes on from one epoch to the next, beside that of the run.
 TrainingState: TypeAlias = tuple[nn.Module, Optimizer]
 
 
 @public
 class Run:
-    """What a train function of your own draws everything random from.
+    """The source of all random draws in a train function of your own.
 
     ::
 
@@ -52,8 +52,8 @@ class Run:
                     optimizer.step()
             return model.eval()(test_inputs)
 
-    Outside every ``with run.stream(...)`` the code runs in the stream ``stochastic``, so dropout needs nothing. In such
-    a block do not go on to another epoch.
+    Outside every ``with run.stream(...)`` the code runs in the stream ``stochastic``, so dropout needs no block.
+    Do not go on to another epoch inside a block.
     """
 
     def __init__(
@@ -66,15 +66,15 @@ class Run:
         from_start: bool = False,
     ) -> None:
         self.plan = plan
-        self.acting = plan.at_start  #: whose seeds the sources have now: until the onset they are not yet the plan's
+        self.acting = plan.at_start  #: the plan of the present seeds: before the onset it is not ``plan``
         self.device = device
         self.model: nn.Module | None = None  #: as given to `perturb`
         self.perturbation: PerturbationRecord | None = None
-        self.trace: list[StateDigest] = []  #: of the model after each of the first epochs
-        self.curve: list[dict[str, float]] = []  #: test metrics after each epoch, where the task was asked for them
+        self.trace: list[StateDigest] = []  #: digests of the model after each of the first epochs
+        self.curve: list[dict[str, float]] = []  #: test metrics after each epoch, if the task was asked for them
         self.snapshots: list[Tensor] = []  #: test outputs of the models that a snapshot ensemble is made of
-        self.trained_epochs = 0  #: taken from `epochs`; 0 in a training that cannot be stopped after its first
-        self.resumed_at = 0  #: the epoch that it went on from, out of `prefixes`; 0 where it was trained from its start
+        self.trained_epochs = 0  #: epochs taken from `epochs`; 0 in a training that cannot be stopped
+        self.resumed_at = 0  #: the epoch of the stored state that it went on from; 0 if trained from the start
         self._stop_after, self._prefixes, self._from_start = stop_after, prefixes, from_start
         self._at_onset: list[Callable[[], object]] = []
         self._streams: dict[Source, Stream] = {
@@ -97,7 +97,7 @@ class Run:
     def stream(self, source: str | Source) -> AbstractContextManager[Stream]:
         """Return the generators of one source as a block: python's, numpy's, torch's, and CUDA's on a GPU.
 
-        It goes on where the last block of that source left off. ``low_level`` has no generators to enter.
+        The generators go on where the last block of that source left them. ``low_level`` has none to enter.
         """
         sources = parse_sources(source)
         if len(sources) != 1:
@@ -108,7 +108,7 @@ class Run:
         return self._streams[source]
 
     def perturb(self, model: nn.Module) -> nn.Module:
-        """Take note of the model that is trained, move its weight where the plan asks for it, and return it.
+        """Note the model that is trained, move its weight if the plan asks for that, and return the model.
 
         Call it once, when the model is complete and on its device: the control and the fingerprint read this model.
         """
@@ -121,7 +121,7 @@ class Run:
         return model
 
     def final_digest(self) -> str:
-        """Return the sha256 of the model's state now."""
+        """Return the sha256 of the present state of the model."""
         if self.model is None:
             raise TaskError("Expected run.perturb(model) before the state of the model is asked for.")
         return combined_digest(state_digest(self.model))
@@ -132,7 +132,7 @@ class Run:
         return self.acting is self.plan
 
     def at_onset(self, begin: Callable[[], object]) -> None:
-        """Call ``begin`` when the sources begin to vary: now, unless the plan has an onset that is still to come."""
+        """Call ``begin`` when the sources begin to vary: now, or at the onset if that is still to come."""
         if self.varies:
             begin()
         else:
@@ -141,9 +141,9 @@ class Run:
     def epochs(self, count: int, *, state: TrainingState | None = None) -> Iterator[int]:
         """Yield 0 to ``count`` - 1; the control stops here after the first epochs that vary.
 
-        With an onset, what varies gets the run's own seed as that epoch begins. ``state`` is the model and its
-        optimizer, where nothing else that the loop makes is needed in the next epoch: the epochs before the onset,
-        which all runs share, are then trained once and stored, and the runs go on from there.
+        With an onset, the sources that vary get the run's own seeds as that epoch begins. Give ``state``, the model and
+        its optimizer, if the loop needs nothing else from one epoch to the next: the epochs before the onset, which all
+        runs share, are then trained once and stored, and the runs go on from there.
         """
         check_count(TaskError, "count", count, 1, "It is the number of epochs that run.epochs(count) counts.")
         _check_state(state)
@@ -160,7 +160,7 @@ class Run:
                 self.trace.append(state_digest(self.model))
 
     def check_began(self) -> None:
-        """Raise `TaskError` where the training is over, and never came to the onset of its plan."""
+        """Raise `TaskError` if the training ended before the onset of its plan."""
         if not self.varies:
             raise TaskError(
                 f"Expected a loop over run.epochs(n), in which sources vary from epoch {self.plan.first_varied_epoch} "
@@ -169,9 +169,9 @@ class Run:
             )
 
     def _begin_to_vary(self) -> None:
-        """Give each source that varies its own seed, in a generator that begins anew."""
+        """Seed the generators of each source that varies anew, with the run's own seed."""
         onset, self.acting = self.plan.onset, self.plan
-        assert onset is not None, "asked for where the plan has one"
+        assert onset is not None, "called only if the plan has one"
         for source in onset.vary - {Source.LOW_LEVEL}:
             self._streams[source].reseed(self.plan.seed(source) or 0)
         if Source.SHUFFLE in onset.vary:
@@ -179,18 +179,18 @@ class Run:
         if Source.AUGMENT in onset.vary:
             self._augment.manual_seed(self.plan.augment)
         if Source.STOCHASTIC in onset.vary:
-            seed_generators(self.plan.stochastic, self.device)  # which the loop lives in
-        while self._at_onset:  # nothing stays that could hold on to this run, and its model
+            seed_generators(self.plan.stochastic, self.device)  # the stream that the loop runs in
+        while self._at_onset:  # emptied, so that no callback keeps this run and its model alive
             self._at_onset.pop(0)()
 
     def _keep(self, epoch: int, state: TrainingState | None) -> None:
         if state is None or self._prefixes is None or self.resumed_at == epoch:
             return
-        with contextlib.suppress(CannotKeep):  # each run then trains these epochs itself
+        with contextlib.suppress(CannotKeep):  # then each run trains these epochs itself
             self._prefixes.keep(epoch, {**state_of(*state), "run": self._state()})
 
     def _resume(self, state: TrainingState | None) -> None:
-        """Go on from the latest stored state of these epochs, if there is one that fits."""
+        """Go on from the latest stored state up to the onset, if one fits."""
         if state is None or self._prefixes is None or self._from_start or self.trained_epochs:
             return
         epoch, found = self._prefixes.latest(self.plan.first_varied_epoch, self.device)
@@ -200,7 +200,7 @@ class Run:
             self.trained_epochs = self.resumed_at = epoch
 
     def _state(self) -> dict[str, Any]:
-        """All that this run itself goes on with, the generators of this process among it."""
+        """Return the state of this run itself, with the generators of this process."""
         return {
             "loop": GeneratorStates.now(self.device).to_plain(),
             "streams": {source.value: stream.state for source, stream in self._streams.items()},
@@ -256,7 +256,7 @@ class Run:
 
 
 def check_onset(onset: int, epochs: int) -> None:
-    """Raise `ProtocolError` where training is over before the sources begin to vary."""
+    """Raise `ProtocolError` if training ends before the sources begin to vary."""
     if onset >= epochs:
         raise ProtocolError(
             f"Expected onset= to be one of the {epochs} epochs, 0 to {epochs - 1}, but got onset={onset}: training is "
@@ -265,7 +265,7 @@ def check_onset(onset: int, epochs: int) -> None:
 
 
 def _check_state(state: object) -> None:
-    """Raise `TaskError` for what is not a model and its optimizer."""
+    """Raise `TaskError` unless ``state`` is None, or a model and its optimizer."""
     if state is None:
         return
     kinds = [type(part) for part in state] if isinstance(state, tuple | list) else [type(state)]

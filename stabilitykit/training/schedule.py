@@ -11,13 +11,13 @@ from ..public import public
 
 
 class Schedule(Protocol):
-    """Any function of how far training is; a plain ``lambda epoch, epochs: 0.1 ** (epoch // 30)`` will do."""
+    """Any function of the progress of training; a plain ``lambda epoch, epochs: 0.1 ** (epoch // 30)`` will do."""
 
     def __call__(self, epoch: float, epochs: int, /) -> float:
         """Return the factor on the learning rate.
 
-        ``epoch`` is how much is trained once this step is done, in (0, epochs]: 1.5 is the middle of the second
-        epoch, and the last step of all has ``epoch == epochs``.
+        ``epoch`` counts the epochs trained after this step, in (0, epochs]: 1.5 is the middle of the second epoch, and
+        the last step has ``epoch == epochs``.
         """
         ...
 
@@ -36,7 +36,7 @@ class CosineCycles:
     """
 
     cycles: int = 1
-    warmup_epochs: float = 0  #: of each cycle
+    warmup_epochs: float = 0  #: epochs of warm-up in each cycle
 
     def __post_init__(self) -> None:
         check_count(TaskError, "cycles", self.cycles, 1)

@@ -1,4 +1,4 @@
-"""A block of code under one source's generators, with everything put back after."""
+"""Streams: blocks of code under the generators of one source, which are put back after."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class GeneratorStates(NamedTuple):
-    """Where python's, numpy's, torch's CPU and torch's CUDA global generators stand."""
+    """The states of the global generators of python, numpy, torch on the CPU, and torch on CUDA."""
 
     python: object
     numpy: Any
@@ -21,7 +21,7 @@ class GeneratorStates(NamedTuple):
 
     @classmethod
     def now(cls, device: torch.device) -> GeneratorStates:
-        """Read the states of this process; CUDA's only where a run uses it, since reading it starts CUDA."""
+        """Read the states of this process; CUDA's only if ``device`` is a GPU, since reading it starts CUDA."""
         return cls(
             random.getstate(),
             np.random.get_state(legacy=True),
@@ -36,12 +36,12 @@ class GeneratorStates(NamedTuple):
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> GeneratorStates:
-        """Return what `to_plain` was given."""
+        """Return the states that `to_plain` wrote."""
         kind, keys, *rest = plain["numpy"]
         return cls(**{**plain, "numpy": (kind, np.array(keys, dtype=np.uint32), *rest)})
 
     def put_back(self, device: torch.device) -> None:
-        """Make this process draw from here on."""
+        """Set the generators of this process to these states."""
         random.setstate(self.python)  # type: ignore[arg-type]  # typeshed asks for the tuple that getstate() returns
         np.random.set_state(self.numpy)
         torch.set_rng_state(self.cpu)
@@ -60,7 +60,7 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 
 class Stream:
-    """The generators of one source: a context manager that swaps them in, and goes on where it left off.
+    """The generators of one source: a context manager that swaps them in, each time where the last block left them.
 
     Entering a stream inside itself changes nothing; streams of different sources nest.
 
@@ -88,7 +88,7 @@ class Stream:
 
     @property
     def state(self) -> dict[str, Any] | None:
-        """Where it stands, as `GeneratorStates.to_plain` writes it; None where nobody has entered it yet."""
+        """The states of its generators, as `GeneratorStates.to_plain` writes them; None before it is first entered."""
         return None if self._inner is None else self._inner.to_plain()
 
     @state.setter

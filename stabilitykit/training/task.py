@@ -1,4 +1,4 @@
-"""What is trained: a `Recipe` (we own the loop), a function of a `Run` (you own it), or a function of a seed."""
+"""Tasks: what is trained, as a `Recipe` (our loop), a function of a `Run` (your loop), or a function of a seed."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class Task(ABC):
     isolates: bool = True
     #: Whether a run keeps its final weights.
     keep_weights: bool = False
-    #: What a reader of its studies should know beside the numbers.
+    #: Notes for the reader of its studies, beside the numbers.
     remarks: tuple[str, ...] = ()
-    #: Whether a run leaves its outputs. One that would leave too many keeps its weights, and `measures` predicts anew.
+    #: Whether a run leaves its outputs. A task with too many keeps weights, from which `measures` predicts anew.
     leaves_outputs: bool = True
 
     @property
@@ -51,7 +51,7 @@ class Task(ABC):
 
     @property
     def examples(self) -> int:
-        """N, the test examples that count: tokens or pixels where each has a label, those labelled -100 left out."""
+        """N, the test examples that are scored: tokens or pixels if each has a label, without those labelled -100."""
         whole = self.labels.is_floating_point()
         return self.labels.numel() if whole else int((self.labels != IGNORED_LABEL).sum())
 
@@ -61,14 +61,14 @@ class Task(ABC):
 
     @abstractmethod
     def content(self) -> object:
-        """Everything that training depends on, to be fingerprinted."""
+        """Return everything that training depends on, to be fingerprinted."""
 
     def identity(self) -> dict[str, object]:
-        """What another version of this task must share to be compared with it: never its model, settings or source."""
+        """Return what two versions of a task must share to be compared: data, never the model, settings or source."""
         return {"labels": content_digest(self.labels)}
 
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
-        """Raise `UsageError` for what can be known to be wrong before anything trains."""
+        """Raise `UsageError` for each fault that can be known before anything trains."""
         labels = self.labels
         if labels.numel() == 0:
             raise TaskError("Expected labels of the test examples but got none; nothing could be scored.")
@@ -88,11 +88,11 @@ class Task(ABC):
         return not self.labels.is_floating_point()
 
     def measure_names(self, metrics: Mapping[str, Metric] | None = None) -> tuple[str, ...]:
-        """Return what `measures` will name, before anything is trained."""
+        """Return the names of the measures that `measures` will have, before anything is trained."""
         return Measures.names(self.labels, metrics)
 
     def measures(self, runs: Sequence[RunRecord], metrics: Mapping[str, Metric] | None = None) -> Measures:
-        """Return the numbers of some runs of this task."""
+        """Return the measures of ``runs``, runs of this task."""
         return Measures([run.logits for run in runs if run.logits is not None], self.labels, metrics)
 
 
@@ -105,16 +105,16 @@ class LoopTask(Task):
 
     @property
     def name(self) -> str:  # type: ignore[override]  # read-only here, a field in Recipe
-        """The function's."""
+        """The name of the function."""
         return _name_of(self.function)
 
     @property
     def labels(self) -> Tensor:
-        """As given beside the function."""
+        """The labels that were given beside the function."""
         return self.targets
 
     def content(self) -> object:
-        """The function with all that it captures, and the labels that its outputs were checked against."""
+        """Return the function with all values that it captures, and the labels that its outputs are checked against."""
         return type(self).__name__, self.function, self.targets
 
     def fit(self, run: Run) -> Any:
@@ -126,12 +126,12 @@ class LoopTask(Task):
 class BlackBoxTask(LoopTask):
     """A train function of one seed, in any framework: everything varies at once, nothing is isolated."""
 
-    function: Callable[[int], Any]  # type: ignore[assignment]  # of a seed in place of a Run
+    function: Callable[[int], Any]  # type: ignore[assignment]  # takes a seed in place of a Run
 
     isolates = False
 
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
-        """Refuse what one seed cannot do."""
+        """Raise `UsageError` also for a protocol that needs more than one seed."""
         super().check(protocol, device)
         if protocol.onset:
             raise ProtocolError(
@@ -150,7 +150,7 @@ class BlackBoxTask(LoopTask):
 
 
 def as_task(task: object, labels: Any = None) -> Task:
-    """Return a `Recipe` as it is, and a function as the task that its one parameter tells: ``run`` or ``seed``."""
+    """Return a `Recipe` as it is, and a function as the task that its one parameter names: ``run`` or ``seed``."""
     if isinstance(task, Task):
         if labels is not None:
             raise TaskError("Expected labels= only beside a train function; a Recipe has them in test=.")
@@ -207,7 +207,7 @@ def _as_labels(labels: Any) -> Tensor:
 
 
 def _name_of(function: object) -> str:
-    inner = getattr(function, "func", function)  # of a partial
+    inner = getattr(function, "func", function)  # the function in a partial
     return str(getattr(inner, "__name__", type(inner).__name__))
 
 
@@ -218,7 +218,7 @@ def _sample(data: Any) -> list[Any]:
 
 
 def content_digest(value: object) -> str | None:
-    """Return a hash of values alone, whichever source they came from; None where they cannot be read."""
+    """Return a hash of a value that does not depend on source files; None if the value cannot be read."""
     try:
         return fingerprint(value, Path(os.devnull))
     except CannotFingerprint:

@@ -1,4 +1,4 @@
-"""Train a task once under one plan, in a process that is afterwards as it was before."""
+"""Train a task once under one plan, and put the state of the process back after."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from .run import Run, combined_digest
 from .streams import GeneratorStates, Stream
 from .task import Task, TrainingError, check_outputs
 
-#: Ways in which low-level operations may vary without a seed: the kernels' own, and whatever a black box does.
+#: Ways in which low-level operations vary without a seed: those of the kernels, and those of a black box.
 UNSEEDED = frozenset({"native", "not isolated"})
 
 
 class RunTimeout(BaseException):
-    """A training took longer than it may; not an Exception, so that the code that trains lets it through."""
+    """A training took longer than it may. Not an Exception, so that ``except Exception`` in user code lets it pass."""
 
 
 class Trainer:
@@ -43,7 +43,7 @@ class Trainer:
         self.device = torch.device(device)
         self.threads = threads
         self.environment: Environment = current_environment(device, threads, rootdir)
-        self.prefixes: Prefixes | None = None  #: where the epochs before an onset are kept
+        self.prefixes: Prefixes | None = None  #: the stored states before an onset
 
     def train_once(self, plan: RunPlan) -> RunRecord:
         """Train one run; an exception in the user's code becomes a record of status "failed"."""
@@ -79,9 +79,9 @@ class Trainer:
         return record, None if run.model is None else weakref.ref(run.model)
 
     def rehearse(self, plan: RunPlan, epochs: int | None, *, from_start: bool = False) -> Run:
-        """Train ``plan`` for the first ``epochs`` that vary (all where None, or where the loop cannot be stopped).
+        """Train ``plan`` for the first ``epochs`` that vary: all if None, or if the loop cannot be stopped.
 
-        What comes back has no model any more. ``from_start`` trains the epochs before an onset too, stored or not.
+        The run that is returned has no model. ``from_start`` trains the epochs before an onset too, even if stored.
         """
         stop_after = None if epochs is None else plan.first_varied_epoch + epochs
         run = Run(plan, self.device, stop_after=stop_after, prefixes=self.prefixes, from_start=from_start)
@@ -99,7 +99,7 @@ class Trainer:
         return run
 
     def low_level(self, plan: RunPlan) -> str:
-        """How the source ``low_level`` acts under ``plan`` on this device."""
+        """Return how the source ``low_level`` acts under ``plan`` on this device."""
         if not self.task.isolates:
             return "not isolated"
         if plan.low_level is None:
@@ -108,11 +108,11 @@ class Trainer:
 
     @contextlib.contextmanager
     def under(self, run: Run) -> Iterator[None]:
-        """Give a block the stochastic stream, threads and deterministic flags of ``run``; put everything back."""
+        """Run a block with the stochastic stream, threads and deterministic flags of ``run``; put everything back."""
         kind = self.low_level(run.plan)
         with contextlib.ExitStack() as stack:
             stack.enter_context(_process_state(self.device))
-            if self.device.type == "cuda":  # a bare "cuda" in the user's code is the worker's own GPU
+            if self.device.type == "cuda":  # so that "cuda" in the user's code means this GPU
                 stack.enter_context(torch.cuda.device(self.device))
             torch.set_num_threads(self.threads)
             _set_deterministic(kind not in UNSEEDED or not run.varies, self.device)
@@ -126,7 +126,7 @@ class Trainer:
             yield
 
     def _results(self, run: Run) -> dict[str, Any]:
-        """Train, and return what the run leaves behind: its outputs, its weights, or both."""
+        """Train, and return the results of the run: its outputs, its weights, or both."""
         returned = self.task.fit(run)
         run.check_began()
         if run.plan.perturbation is not None and run.perturbation is None:
@@ -151,7 +151,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def _process_state(device: torch.device) -> Iterator[None]:
-    """Put back whatever a training may change in the process that it borrows."""
+    """Put back, after a block, every state of the process that a training may change."""
     generators = GeneratorStates.now(device)
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     deterministic = torch.get_deterministic_debug_mode()
@@ -174,7 +174,7 @@ def _process_state(device: torch.device) -> Iterator[None]:
 
 
 def _set_deterministic(on: bool, device: torch.device) -> None:
-    # An operation without a deterministic kernel warns and runs: whether its bits are held, the control finds out.
+    # An operation without a deterministic kernel warns and runs: the control finds whether its bits are held.
     # (Not use_deterministic_algorithms, which sets the same flag, but imports the compiler: a second and more.)
     torch.set_deterministic_debug_mode("warn" if on else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # made by a metaclass
@@ -185,15 +185,15 @@ def _set_deterministic(on: bool, device: torch.device) -> None:
 
 
 def _release(model: weakref.ref[nn.Module] | None) -> None:
-    """See to it that the model of a run that is over is not there beside that of the next."""
-    # Only a model that is part of a circle needs the collector, which takes 50 to 100 ms once torch is loaded.
+    """Free the finished run's model now, so that two models are never in memory at once."""
+    # Only a model in a reference cycle needs the collector, which takes 50 to 100 ms once torch is loaded.
     if model is not None and model() is not None:
         gc.collect()
 
 
 def _weights(run: Run) -> dict[str, Tensor]:
     if run.model is None:
-        raise TrainingError("the task keeps weights, but it never called run.perturb(model), which says whose")
+        raise TrainingError("the task keeps weights, but it never called run.perturb(model), which names the model")
     state = run.model.state_dict()
     weights = {name: value.detach().cpu().clone() for name, value in state.items() if isinstance(value, Tensor)}
     for name, value in weights.items():
@@ -212,9 +212,9 @@ def _fingerprint(run: Run, outcome: Mapping[str, Any]) -> str:
 
 
 def traceback_of(error: BaseException) -> str:
-    """Format the traceback of a failed run: the user's frames, or all where the fault is ours."""
+    """Format the traceback of a failed run: the user's frames, or all frames if none is the user's."""
     if isinstance(error, TrainingError):
-        return str(error)  # which needs no place in the code: it says what the training left behind
+        return str(error)  # it describes the result of a training, and needs no place in the code
     formatted = traceback.TracebackException.from_exception(error)
     theirs = [frame for frame in formatted.stack if PACKAGE not in Path(frame.filename).parents]
     if theirs:

@@ -1,4 +1,4 @@
-"""What several convolutional networks are made of."""
+"""Parts that several convolutional networks share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def scaled(widths: Sequence[int], factor: float, multiple: int = 1) -> list[int]:
-    """Return each width times ``factor``, rounded to a multiple of ``multiple`` and no less than one of them.
+    """Return each width times ``factor``, rounded to a multiple of ``multiple`` and at least ``multiple``.
 
     >>> scaled((16, 32, 64), 0.5)
     [8, 16, 32]
@@ -24,7 +24,7 @@ def scaled(widths: Sequence[int], factor: float, multiple: int = 1) -> list[int]
 
 
 def convolution(ins: int, outs: int, *, kernel: int = 3, stride: int = 1, bias: bool = False) -> list[nn.Module]:
-    """Return a convolution, which keeps the size of the map but for its stride, and its batch normalisation."""
+    """Return a convolution with batch normalisation; only its stride changes the size of the map."""
     return [nn.Conv2d(ins, outs, kernel, stride, padding=kernel // 2, bias=bias), nn.BatchNorm2d(outs)]
 
 

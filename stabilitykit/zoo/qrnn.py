@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-#: Of each layer: what it remembers ``[B, H]``, and the inputs ``[window - 1, B, I]`` that its next window begins with.
+#: For each layer its state ``[B, H]``, and the inputs ``[window - 1, B, I]`` that its next window begins with.
 Hidden: TypeAlias = Sequence[tuple[Tensor, Tensor]]
 
 
 class QRNN(nn.Module):
-    """Embedding, quasi-recurrent layers, and a decoder that is the embedding again.
+    """Embedding, quasi-recurrent layers, and a decoder with the weights of the embedding.
 
-    Tokens ``[T, B]`` and what was remembered of the text before in; logits ``[T, B, vocabulary]`` and what is to be
-    remembered out. The defaults are the paper's sizes, and the dropouts of the AWD family's quasi-recurrent
+    Tokens ``[T, B]`` and the state after the text before in; logits ``[T, B, vocabulary]`` and the new state out. The
+    defaults are the paper's sizes, and the dropouts of the AWD family's quasi-recurrent
     configuration.
 
     >>> model = QRNN(vocabulary=10, embedding=4, hidden=6)
@@ -40,14 +40,18 @@ class QRNN(nn.Module):
         hidden: int = 512,
         layers: int = 3,
         *,
-        dropout_words: float = 0.1,  #: share of the vocabulary that is left out of a segment
-        dropout_input: float = 0.4,  #: of embeddings; like the next two, one mask for all times of a segment
-        dropout_hidden: float = 0.3,  #: between layers
+        dropout_words: float = 0.1,  #: share of words that are dropped in a segment
+        dropout_input: float = 0.4,  #: share of embeddings; like the next two, one mask for all times of a segment
+        dropout_hidden: float = 0.3,  #: share between layers
         dropout_output: float = 0.4,
-        dropout_weights: float = 0.1,  #: of the weights of every layer
+        dropout_weights: float = 0.1,  #: share of the weights of every layer
     ) -> None:
         super().__init__()
-        sizes = [embedding, *[hidden] * (layers - 1), embedding]  # the last one's is tied to the embedding's
+        sizes = [
+            embedding,
+            *[hidden] * (layers - 1),
+            embedding,
+        ]  # the embedding decodes as well
         self.dropout_words = dropout_words
         self.dropouts = [dropout_input, *[dropout_hidden] * (layers - 1), dropout_output]
         self.embedding = nn.Parameter(torch.empty(vocabulary, embedding).uniform_(-0.1, 0.1))
@@ -58,7 +62,7 @@ class QRNN(nn.Module):
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, tokens: Tensor, hidden: Hidden | None = None) -> tuple[Tensor, Hidden]:
-        """Return logits of each next token, and what to remember."""
+        """Return logits of each next token, and the new state."""
         x = self._dropped(functional.embedding(tokens, self._words()), self.dropouts[0])
         remembered: list[tuple[Tensor, Tensor]] = []
         for place, layer in enumerate(self.layers):
@@ -74,7 +78,7 @@ class QRNN(nn.Module):
         return self.embedding * kept
 
     def _dropped(self, x: Tensor, share: float) -> Tensor:
-        """Drop the same numbers at all times."""
+        """Drop numbers by one mask for all times."""
         return x * functional.dropout(x.new_ones(x.shape[1:]), share) if self.training and share else x
 
 
@@ -90,7 +94,7 @@ class QRNNLayer(nn.Module):
         self.gates = nn.Linear(window * inputs, 3 * outputs)
 
     def forward(self, x: Tensor, before: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Return the outputs, and what the next segment needs."""
+        """Return the outputs, and the state for the next segment."""
         batch, inputs = x.shape[1:]
         if before is None:
             before = x.new_zeros(batch, self.outputs), x.new_zeros(self.window - 1, batch, inputs)
@@ -104,7 +108,7 @@ class QRNNLayer(nn.Module):
 
 
 def f_pooling(candidate: Tensor, forget: Tensor, first: Tensor) -> Tensor:
-    r"""Keep ``forget`` of what was, and fill up with the candidate: ``h_t = f_t h_{t-1} + (1 - f_t) z_t``.
+    r"""Mix the last state and the candidate by the forget gate: ``h_t = f_t h_{t-1} + (1 - f_t) z_t``.
 
     Candidates and forget gates ``[T, ...]`` and the state before ``[...]`` in, all states ``[T, ...]`` out.
 
@@ -119,7 +123,7 @@ def f_pooling(candidate: Tensor, forget: Tensor, first: Tensor) -> Tensor:
 class _Recurrence(torch.autograd.Function):
     """``h_t = f_t h_{t-1} + b_t``, one elementwise operation a time step each way.
 
-    Written with autograd alone, every step leaves a handful of nodes behind, and takes several times as long.
+    Autograd alone would record several nodes for every step, and take several times as long.
     """
 
     @staticmethod

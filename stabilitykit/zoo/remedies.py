@@ -1,4 +1,4 @@
-"""What the paper tried against instability and found not to help (appendix A): each takes a recipe and returns one.
+"""Remedies that the paper found not to help against instability (appendix A): each takes a recipe and returns one.
 
 Another momentum, rate or optimizer, such as Adam, needs no more than ``dataclasses.replace(recipe, optimizer=...)``.
 
@@ -41,7 +41,7 @@ def clip_gradients(recipe: Recipe, max_norm: float = 1.0) -> Recipe:
 def augment_weights(recipe: Recipe, sd: float = 0.01) -> Recipe:
     """Move every weight by its own normal offset, of this SD, for each forward and backward pass in training.
 
-    The gradient is taken there and applied to the weights themselves. The offsets come from the source ``stochastic``.
+    The gradient at the moved weights is applied to the weights themselves. The source of the offsets is ``stochastic``.
     """
     _check_positive("sd", sd)
     model = functools.partial(_noisy, recipe.model, sd)
@@ -49,9 +49,9 @@ def augment_weights(recipe: Recipe, sd: float = 0.01) -> Recipe:
 
 
 def aswa(recipe: Recipe) -> Recipe:
-    """Set the weights after every step to the mean of all so far: Aggressive Stochastic Weight Averaging.
+    """Set the weights after every step to their mean over all steps so far: Aggressive Stochastic Weight Averaging.
 
-    After n steps a step moves them by 1/(n + 1) of its length, which is why the paper's model hardly trained.
+    The n-th step moves the weights by 1/(n + 1) of its length, which is why the paper's model hardly trained.
     Source: Madhyastha & Jain, 2019.
     """
     optimizer = functools.partial(_averaging_in_place, recipe.optimizer)
@@ -59,7 +59,7 @@ def aswa(recipe: Recipe) -> Recipe:
 
 
 def average_weights(recipe: Recipe) -> Recipe:
-    """Train as ever, and score the mean of the weights after every step, batch normalisation's averages included.
+    """Train unchanged, and score the mean over all steps of the weights and of batch normalisation's averages.
 
     The paper modified ASWA until it converged and does not say how; this is the plainest way.
     """
@@ -69,7 +69,7 @@ def average_weights(recipe: Recipe) -> Recipe:
 
 
 class NoisyWeights(nn.Module):
-    """A model whose weights are moved at random for each pass in training; evaluated, it is ``model`` itself."""
+    """A model whose weights are moved at random for each pass in training; in evaluation it is ``model`` itself."""
 
     def __init__(self, model: nn.Module, sd: float) -> None:
         super().__init__()
@@ -84,12 +84,12 @@ class NoisyWeights(nn.Module):
 
 
 class AveragedWeights(nn.Module):
-    """A model and, beside it, the mean of its weights and floating-point buffers over all steps, which is evaluated."""
+    """A model, and the mean of its weights and floating-point buffers over all steps, which is used in evaluation."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        # Named, because the one that AveragedModel takes by itself on CUDA refuses integer buffers.
+        # Named, because the default of AveragedModel on CUDA refuses integer buffers.
         mean = get_swa_avg_fn()  # type: ignore[no-untyped-call]  # torch's own signature has no types
         self.average = AveragedModel(model, avg_fn=mean, use_buffers=True).requires_grad_(False)
 

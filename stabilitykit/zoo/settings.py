@@ -1,4 +1,4 @@
-"""The paper's settings as recipes. Each takes a model and data; everything else has a default and can be given."""
+"""The paper's settings as recipes. Each takes a model and data; every other setting has a default."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def cifar10(
     >>> cifar10(resnet14, (images, classes), (images, classes))
     Recipe('resnet14', model=resnet14, epochs=500, batch_size=512)
     """
-    named = getattr(model, "func", model)  # of a partial
+    named = getattr(model, "func", model)  # the function in a partial
     defaults: dict[str, Any] = {
         "name": getattr(named, "__name__", "recipe"),
         "augment": RandomCropFlip(padding=4),
@@ -64,7 +64,7 @@ def cifar10_shallow(
     """Return the setting for models of no or one hidden layer: that of `cifar10` at a rate at which they converge.
 
     The paper asks for "an appropriate learning rate schedule" (section 4.2) and does not print it. ``settings`` are
-    those of `cifar10`.
+    further arguments of `cifar10`.
     """
     return cifar10(model, train, test, lr=lr, **settings)
 
@@ -82,7 +82,7 @@ def mnist(
 ) -> Recipe:
     """Return a usual setting for MNIST, without augmentation; the paper does not print its own.
 
-    ``settings`` are those of `cifar10`.
+    ``settings`` are further arguments of `cifar10`.
     """
     options = {"augment": None} | settings
     return cifar10(
@@ -95,8 +95,8 @@ def penn_treebank(
 ) -> LanguageRecipe:
     """Return the setting of section 3.3: a QRNN of the paper's size on Penn Treebank's text, with the AWD family's SGD.
 
-    That family averages weights once the perplexity no longer falls; here the rate decays to 0 by a cosine. The paper
-    prints neither rate nor epochs. ``options`` are any other fields of a `LanguageRecipe`.
+    AWD models average weights once the perplexity no longer falls; here the rate decays to 0 by a cosine instead. The
+    paper prints neither rate nor epochs. ``options`` are any other fields of a `LanguageRecipe`.
 
     >>> penn_treebank(Corpus.of_texts(train="a b c " * 200, valid="a", test="b c"), epochs=2)
     LanguageRecipe('QRNN', epochs=2, batch_size=20, Corpus(train=601, valid=2, test=3, vocabulary=4))

@@ -145,7 +145,7 @@ def test_a_run_that_kills_pytest_itself_is_named_by_the_fourth_session(project: 
         assert project.run().ret == 7, "nobody is left to say anything"
     result = project.run("-p", "no:cacheprovider")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["E *1 of train *init* failed: run 3.*", "E *3 processes died while they trained *"])
+    result.stdout.fnmatch_lines(["E *1 of train *init* failed: run 3.*", "E *3 processes died while training *"])
     assert project.trained() == [0, 1, 2, 4, 5, 6, 7]
 
 

@@ -80,7 +80,7 @@ class TestClaims:
         assert experiment.claim(0) is None
         crashed = experiment.load(0)
         assert crashed.status == "crashed"
-        assert crashed.error.startswith("2 processes died while they trained this run: ")
+        assert crashed.error.startswith("2 processes died while training this run: ")
         assert all(f"process {pid} on " in crashed.error for pid in pids)
         # Nothing stays claimed, and the next session tries again from the start.
         later = open_store("two")
@@ -102,7 +102,7 @@ class TestClaims:
         crashed = open_store().load(0)
         host = socket.gethostname()
         assert crashed.error == (
-            f"2 processes died while they trained this run: process 4711 on {host} (worker gw1), exit code -9 "
+            f"2 processes died while training this run: process 4711 on {host} (worker gw1), exit code -9 "
             f"(SIGKILL); a process on {host} (worker gw1), exit code 3"
         )
         assert (crashed.status, crashed.seeds, crashed.seconds) == ("crashed", {"init": 3}, 2.5)
@@ -124,7 +124,7 @@ class TestClaims:
         experiment.publish_crash(claim)
         experiment.release(claim)
         assert f"process {child.pid} on " in experiment.load(0).error
-        assert "gone without a word; a process on" in experiment.load(0).error
+        assert "left no exit status; a process on" in experiment.load(0).error
 
     def test_a_claim_that_cannot_be_written_is_an_error_and_is_not_held(self, open_store, tmp_path):
         experiment = open_store()
@@ -191,7 +191,7 @@ class TestClaims:
             assert attempt == "1"
             kill(child)
         assert open_store("thu").claim(0) is None
-        assert open_store("thu").load(0).error.startswith("3 processes died while they trained this run: ")
+        assert open_store("thu").load(0).error.startswith("3 processes died while training this run: ")
         claim = open_store("fri").claim(0)
         assert claim.attempt == 1
         open_store("fri").release(claim)
