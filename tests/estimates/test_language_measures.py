@@ -22,7 +22,7 @@ def test_every_number_is_that_of_the_whole_logits():
         overlaps=lambda: cross_entropy_ensemble_delta(LOGITS),
     )
     whole = Measures(LOGITS, TARGETS)
-    assert set(whole) - set(kept) == {"ensemble_delta"}, "of accuracy: it needs every pair's logits"
+    assert set(whole) - set(kept) == {"ensemble_delta", "brier", "brier_sd"}, "they need whole logits"
     for name in set(whole) & set(kept):
         for end in ("value", "low", "high"):
             expected = pytest.approx(getattr(whole[name], end), rel=1e-9, abs=1e-12, nan_ok=True)
