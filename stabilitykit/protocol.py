@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, TypeAlias
 
-from .errors import PerturbationError, ProtocolError, check_count
-from .public import public
+from .errors import PerturbationError, ProtocolError, check_count, is_count
 
 #: Seeds are 32 bits wide: the most that every generator takes (numpy's legacy one, and torch's on a CPU, use no more).
 _SEEDS = 2**32
@@ -97,7 +96,8 @@ class Perturbation:
             )
         if self.direction not in (None, "up", "down"):
             raise PerturbationError(f"Expected direction='up', 'down' or None but got direction={self.direction!r}.")
-        check_count(PerturbationError, "bit", self.bit, 0, "Bits are counted from the least significant one.")
+        if not is_count(self.bit, 0):
+            raise PerturbationError(f"Expected bit= to be a number from 0 (least significant) but got {self.bit!r}.")
         if self.index is None:
             return
         if not isinstance(self.index, (tuple, list)) or not all(isinstance(i, int) for i in self.index):

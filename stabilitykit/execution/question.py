@@ -39,10 +39,11 @@ class Question:
     def __post_init__(self) -> None:
         check_metrics(self.metrics, self.task.labels)
         check_mode(self.control)
+        names = self.names  # refuses metrics that the task cannot have
         if self.budget is None:
             return
         check_is_budget(self.budget)
-        self.budget.check_names(self.names)
+        self.budget.check_names(names)
         if self.stops_early:
             Gate(self.budget, self.protocol.runs)
 

@@ -17,7 +17,7 @@ from .task import TrainingError
 
 
 @contextlib.contextmanager
-def _rounded_gradients(seed: int) -> Iterator[None]:
+def rounded_gradients(seed: int) -> Iterator[None]:
     """Move every gradient element to a neighbouring float, by coin toss, before each optimizer step.
 
     This is the seeded stand-in for the summation order of kernels: its effect has the same size, and can be repeated.

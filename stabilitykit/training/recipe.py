@@ -22,7 +22,7 @@ from .images import ImageViews
 from .run import Run, check_onset
 from .schedule import CosineCycles, Schedule
 from .streams import Stream
-from .task import Task, TrainingError, _as_labels, _sample, check_outputs, content_digest
+from .task import Task, TrainingError, as_labels, check_outputs, content_digest, sample_of
 
 
 @public
@@ -108,11 +108,11 @@ class Recipe(Task):
     def labels(self) -> Tensor:
         """The labels of ``test``; a Dataset is read once for them."""
         if isinstance(self.test, tuple):
-            return _as_labels(self.test[1])
+            return as_labels(self.test[1])
         key = "labels", id(self.test)
         if key not in self._prepared:
             examples = self._examples(self.test, torch.device("cpu"))
-            self._prepared[key] = _as_labels(torch.cat([y for _, y in self._in_order(examples)]))
+            self._prepared[key] = as_labels(torch.cat([y for _, y in self._in_order(examples)]))
         labels: Tensor = self._prepared[key]
         return labels
 
@@ -122,12 +122,12 @@ class Recipe(Task):
         # Neither changes the bits of a run.
         for name in ("_prepared", "num_workers", "name"):
             del fields[name]
-        fields["items"] = [_sample(data) for data in (self.train, self.test) if not isinstance(data, tuple)]
+        fields["items"] = [sample_of(data) for data in (self.train, self.test) if not isinstance(data, tuple)]
         return fields
 
     def identity(self) -> dict[str, object]:
         """Return the data (some items of a Dataset) and the epochs."""
-        parts = [data if isinstance(data, tuple) else (len(data), _sample(data)) for data in (self.train, self.test)]  # type: ignore[arg-type]  # sized, as `check_data` has seen
+        parts = [data if isinstance(data, tuple) else (len(data), sample_of(data)) for data in (self.train, self.test)]  # type: ignore[arg-type]  # sized, as `check_data` has seen
         train, test = map(content_digest, parts)
         return {**super().identity(), "train": train, "test": test, "epochs": self.epochs}
 

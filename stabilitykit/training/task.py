@@ -166,7 +166,7 @@ def as_task(task: object, labels: Any = None) -> Task:
             f"Expected {_name_of(task)} to take one parameter, 'run' (isolated streams) or 'seed' (a black box), but "
             f"it takes ({', '.join(parameters)}). Bind the others with functools.partial(..., name=value) or defaults."
         )
-    return kinds[parameters[0]](task, _as_labels(labels))
+    return kinds[parameters[0]](task, as_labels(labels))
 
 
 def check_outputs(outputs: object, labels: Tensor, all_labels: Tensor) -> Tensor:
@@ -197,7 +197,8 @@ def check_outputs(outputs: object, labels: Tensor, all_labels: Tensor) -> Tensor
     return outputs
 
 
-def _as_labels(labels: Any) -> Tensor:
+def as_labels(labels: Any) -> Tensor:
+    """Return labels as a tensor on the CPU, classes as int64; raise `TaskError` for anything but numbers."""
     try:
         tensor = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
     except (TypeError, ValueError, RuntimeError) as error:
@@ -211,7 +212,8 @@ def _name_of(function: object) -> str:
     return str(getattr(inner, "__name__", type(inner).__name__))
 
 
-def _sample(data: Any) -> list[Any]:
+def sample_of(data: Any) -> list[Any]:
+    """Return some items of a Dataset, evenly spaced, for its fingerprint."""
     step = max(1, len(data) // _SAMPLED_ITEMS)
     with Stream(0):
         return [data[index] for index in range(0, len(data), step)]

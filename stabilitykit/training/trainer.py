@@ -22,7 +22,7 @@ from ..store.fingerprint import tensor_digest
 from ..store.record import RunRecord
 from ..store.shared_epochs import Prefixes
 from .environment import Environment, current_environment
-from .gradient_rounding import _rounded_gradients
+from .gradient_rounding import rounded_gradients
 from .run import Run, combined_digest
 from .streams import GeneratorStates, Stream
 from .task import Task, TrainingError, check_outputs
@@ -119,7 +119,7 @@ class Trainer:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(Stream(run.acting.stochastic, self.device))
             if kind == "gradient rounding":
-                rounded = _rounded_gradients(run.plan.low_level or 0)
+                rounded = rounded_gradients(run.plan.low_level or 0)
                 run.at_onset(lambda: stack.enter_context(rounded))
             elif kind in UNSEEDED and not run.varies:
                 run.at_onset(lambda: _set_deterministic(False, self.device))
