@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Literal, TypeAlias
 
 from .errors import PerturbationError, ProtocolError, check_count, is_count
+from .public import public
 
 #: Seeds are 32 bits wide: the most that every generator takes (numpy's legacy one, and torch's on a CPU, use no more).
 _SEEDS = 2**32
