@@ -10,14 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.test_rooms import modules, path_of, room_of
-
-#: Rooms and modules whose English is still to do.
-STILL = {
-    *("cli", "errors", "estimates", "execution", "protocol", "store", "training", "verdicts", "zoo"),
-    *("study.likeness", "study.reduction", "study.comparison", "study.study", "study.asserts", "study.selftest"),
-    *("plugin.fixture", "plugin.hooks", "plugin.baselines"),
-}
+from tests.test_rooms import modules, path_of
 
 #: How a text opens that has its subject somewhere else.
 _ELSEWHERE = re.compile(r"(?:Of|Likewise)\b")
@@ -41,13 +34,9 @@ def opens_elsewhere(source: str) -> list[str]:
     return [f"line {line}: {text.splitlines()[0]}" for line, text in openings(source) if _ELSEWHERE.match(text)]
 
 
-@pytest.mark.parametrize("module", [module for module in modules() if not {module, room_of(module)} & STILL])
+@pytest.mark.parametrize("module", modules())
 def test_a_comment_names_its_own_subject(module: str) -> None:
     assert not opens_elsewhere(path_of(module).read_text(encoding="utf-8"))
-
-
-def test_what_is_still_to_do_is_there() -> None:
-    assert {*modules(), *map(room_of, modules())} >= STILL
 
 
 @pytest.mark.parametrize(
