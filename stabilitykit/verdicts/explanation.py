@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..estimates.flip_floor import where_from
-from ..estimates.measure_kinds import FLOORED
+from ..estimates.measure_kinds import FLOOR, FLOORED
 from ..estimates.measures import Measures
 from .budgets import Verdict
 from .judgement import Outcome
@@ -16,7 +16,7 @@ def explanation(verdict: Verdict, measures: Measures) -> tuple[str, ...]:
     limits = [judgement for judgement in verdict.judgements if isinstance(judgement, LimitJudgement)]
     for judgement in limits:
         if judgement.name == FLOORED and judgement.outcome is not Outcome.PASS:
-            spread, floor, examples = measures[FLOORED], measures["flip_floor"], measures.examples
+            spread, floor, examples = measures[FLOORED], measures[FLOOR], measures.examples
             never = unreachable(judgement.limit, floor, examples)
             why = f"why: {where_from(spread, floor, examples)}"
             return (why, str(never)) if never else (why,)

@@ -96,7 +96,7 @@ def test_what_no_other_process_can_have_trains_here_and_says_so(project: Project
     result = project.run("--stability-isolation", "process")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(
-        ["note: trained in the test's own process, since no other one can get the task: TypeError: *lock*"]
+        ["note: trained in the test's own process, since the task cannot be sent to another one: TypeError: *lock*"]
     )
 
 

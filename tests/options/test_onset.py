@@ -79,7 +79,7 @@ def test_the_shared_epochs_are_trained_once(project: Project) -> None:
     [
         ("onset=3", "*'init', which has happened before training. With onset=3 write vary='shuffle+augment+*"),
         ("vary='shuffle', onset=8", "*Expected onset= to be one of the 8 epochs, 0 to 7, but got onset=8*"),
-        ("vary='shuffle', onset=-1", "*an integer >= 0, but got -1*"),
+        ("vary='shuffle', onset=-1", "*Expected onset >= 0 but got onset=-1*"),
     ],
 )
 def test_what_cannot_begin_late_is_refused_before_anything_trains(
