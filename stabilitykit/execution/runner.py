@@ -178,12 +178,8 @@ class Runner:
         for plan in self.wanted.now():
             if self._experiment.is_finished(plan.index):
                 continue
-            if (
-                len(running) >= self._executor.slots
-                or not is_wanted()
-                or self.reason_to_stop()
-                or self.wanted.is_settled()
-            ):
+            is_full = len(running) >= self._executor.slots
+            if is_full or not is_wanted() or self.reason_to_stop() or self.wanted.is_settled():
                 return
             claim = self._experiment.claim(plan.index)
             if claim is not None:

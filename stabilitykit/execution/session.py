@@ -227,13 +227,9 @@ def check(
     first, and another session that asks again gets it without training.
 
     Args:
-        task: As in `measure`, and so are the other arguments and the errors.
+        task: As in `measure`, and so are ``labels``, ``metrics``, ``control``, ``session`` and the errors.
         protocol: What varies, and R, the most runs that are trained.
         budget: The limits that end the training once it is known whether they are kept.
-        labels: The test labels ``[N]``, beside a train function.
-        metrics: Functions of one run's logits and the labels, by name.
-        control: "auto" or "full".
-        session: Where to train and what to keep.
     """
     question = Question.of(
         task, protocol, labels=labels, metrics=metrics, budget=budget, control=control, stops_early=True

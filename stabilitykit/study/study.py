@@ -233,11 +233,8 @@ class Study:
         kinds = {record.low_level for record in self.records} - {"deterministic", "not isolated"}
         if kinds:
             notes.append(f"low-level source: {', '.join(sorted(kinds))}")
-        if (
-            not self.failed
-            and self.protocol.name != "none"
-            and len({record.fingerprint for record in self.records}) == 1 < len(self.records)
-        ):
+        prints = {record.fingerprint for record in self.records}
+        if not self.failed and self.protocol.name != "none" and len(prints) == 1 < len(self.records):
             notes.append(f"all runs are bit-identical: {self.protocol.name} never reaches the weights of this task")
         if self.failed and self.is_whole:  # else it has no numbers, and its test has failed
             notes.append(
@@ -287,18 +284,14 @@ class Study:
     def _ensemble(self, index: int, members: Iterable[int], logits: Tensor) -> RunRecord:
         runs = [self.trained[i] for i in members]
         fingerprint = hashlib.sha256("".join(run.fingerprint for run in runs).encode()).hexdigest()
-        seconds = sum(run.seconds for run in runs)
+        own = {
+            "index": index,
+            "logits": logits,
+            "fingerprint": fingerprint,
+            "seconds": sum(run.seconds for run in runs),
+        }
         # An ensemble has no weights, curve or perturbation of its own.
-        return dataclasses.replace(
-            runs[0],
-            index=index,
-            logits=logits,
-            weights=None,
-            fingerprint=fingerprint,
-            seconds=seconds,
-            curve=(),
-            perturbation=None,
-        )
+        return dataclasses.replace(runs[0], **own, weights=None, curve=(), perturbation=None)
 
     def growth(self, score: str) -> Growth:
         """Return how a score spreads over runs after each epoch, of a Recipe with ``curve=True``; print it."""
