@@ -284,14 +284,10 @@ class Study:
     def _ensemble(self, index: int, members: Iterable[int], logits: Tensor) -> RunRecord:
         runs = [self.trained[i] for i in members]
         fingerprint = hashlib.sha256("".join(run.fingerprint for run in runs).encode()).hexdigest()
-        own = {
-            "index": index,
-            "logits": logits,
-            "fingerprint": fingerprint,
-            "seconds": sum(run.seconds for run in runs),
-        }
+        record = dataclasses.replace(runs[0], index=index, logits=logits, fingerprint=fingerprint)
         # An ensemble has no weights, curve or perturbation of its own.
-        return dataclasses.replace(runs[0], **own, weights=None, curve=(), perturbation=None)
+        seconds = sum(run.seconds for run in runs)
+        return dataclasses.replace(record, seconds=seconds, weights=None, curve=(), perturbation=None)
 
     def growth(self, score: str) -> Growth:
         """Return how a score spreads over runs after each epoch, of a Recipe with ``curve=True``; print it."""
