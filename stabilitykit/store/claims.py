@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 from .atomic_files import read_json, unwritable, write_json
 from .byte_locks import ByteLocks
-from .layout import claims_lock
+from .layout import CLAIMS_LOCK
 from .ownership import check_form, remove
 
 #: A process that died while training a run: pid, host, worker, session and reason.
@@ -85,7 +85,7 @@ class Claims:
     @cached_property
     def locks(self) -> ByteLocks:
         """The locks on the runs, one byte a run. Raises FileNotFoundError if the experiment is not there."""
-        return ByteLocks.at(claims_lock(self.experiment))
+        return ByteLocks.at(self.experiment / CLAIMS_LOCK)
 
     def make_place(self) -> None:
         """Create the experiment's folder with the file of locks in it."""
@@ -93,7 +93,7 @@ class Claims:
         for tries_left in reversed(range(_TRIES)):
             try:
                 self.experiment.mkdir(parents=True, exist_ok=True)
-                self.locks = ByteLocks.at(claims_lock(self.experiment))
+                self.locks = ByteLocks.at(self.experiment / CLAIMS_LOCK)
                 return
             except FileNotFoundError:
                 if not tries_left:

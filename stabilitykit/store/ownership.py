@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import StoreError
-from .layout import DRAFT, FORMAT_FILE, LAYOUT, Entry, File, Folder, format_file
+from .layout import DRAFT, FORMAT_FILE, LAYOUT, Entry, File, Folder
 
 #: Errors of opening a path that does not exist, or is a link or a socket.
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO}
@@ -95,10 +95,8 @@ def format_of(folder: Path) -> int | None:
 
 def _format_says(folder: Path) -> str | None:
     """Return how the file ``FORMAT`` begins; None if it does not exist or is no regular file."""
-    try:
-        handle = os.open(
-            format_file(folder), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-        )  # non-blocking: a pipe of that name is not waited for
+    try:  # non-blocking: a pipe of that name is not waited for
+        handle = os.open(folder / FORMAT_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in _NO_FILE:
             return None
@@ -120,7 +118,7 @@ def check_may_be_store(folder: Path) -> None:
     says = _format_says(folder)
     if says is not None:
         raise StoreError(
-            f"Expected {format_file(folder)} to name the format of a run store but it says {says!r}. Is this a folder "
+            f"Expected {folder / FORMAT_FILE} to name the format of a run store but it says {says!r}. Is this a folder "
             f"of stabilitykit? Move it away to start a new store."
         )
     shown = ", ".join(map(repr, strange[:3])) + (", ..." if len(strange) > 3 else "")

@@ -12,7 +12,7 @@ from typing import ParamSpec, cast
 
 from .byte_locks import ByteLocks
 from .catalog import SHORT, Catalog, Entry, newest_in, size_of, trained_at
-from .layout import living_lock
+from .layout import LIVING_LOCK
 from .ownership import NotOurs, check_removable, drafts_below, move, remove
 
 #: Seconds for which leftovers may still belong to a slow process: one that has made its lock, or has not yet.
@@ -90,7 +90,7 @@ class Pruning:
             self._unless_locked(f"the leftovers of session {folder.name}", folder)
             for folder in self.catalog.sessions()
             if max(newest_in(folder), folder.stat().st_mtime)
-            < (time.time() - _MINUTE if living_lock(folder).exists() else yesterday)
+            < (time.time() - _MINUTE if (folder / LIVING_LOCK).exists() else yesterday)
         ]
         half = [path for path in drafts_below(self.catalog.folder) if path.lstat().st_mtime < yesterday]
         half += self.catalog.half_pruned()

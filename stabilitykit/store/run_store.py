@@ -21,16 +21,7 @@ from ..errors import StoreError
 from .atomic_files import Draft, read_json, unwritable, write_json, write_once
 from .byte_locks import ByteLocks
 from .claims import Claim, Claims, Death, Running, obituary
-from .layout import (
-    FORMAT,
-    FORMAT_FILE,
-    about_file,
-    experiment_folder,
-    format_file,
-    living_lock,
-    private_folder,
-    session_folder,
-)
+from .layout import ABOUT, EXPERIMENTS, FORMAT, FORMAT_FILE, LIVING_LOCK, PRIVATE, SESSIONS
 from .ownership import check_form, check_may_be_store, format_of, remove
 from .record import RunRecord
 from .run_files import RunFiles
@@ -49,7 +40,7 @@ def make_store(folder: Path) -> None:
         check_may_be_store(folder)
         if format_of(folder) is None:
             folder.mkdir(parents=True, exist_ok=True)
-            write_once(format_file(folder), FORMAT)  # first: another process knows the folder by it
+            write_once(folder / FORMAT_FILE, FORMAT)  # first: another process knows the folder by it
             write_once(folder / ".gitignore", "*\n")
     except OSError as error:
         raise unwritable(f"the run store {folder}", error) from error
@@ -67,7 +58,7 @@ class RunStore:
         """
         self.folder, self.cache, self.worker = folder, cache, worker
         self.session = session or secrets.token_hex(8)
-        self.session_folder = session_folder(folder, self.session)
+        self.session_folder = folder / SESSIONS / self.session
         try:
             make_store(folder)
             check_form(self.session_folder)
@@ -84,7 +75,7 @@ class RunStore:
 
     def experiment(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Experiment:
         """Return the place of one experiment; a private one ends with the session."""
-        kept = experiment_folder(self.folder, key)
+        kept = self.folder / EXPERIMENTS / key
         folder = self._private(key) if private or self.cache == "off" else kept
         return Experiment(folder, self.session, about, reuse=self.cache != "refresh", worker=self.worker, kept=kept)
 
@@ -93,17 +84,17 @@ class RunStore:
 
         The place ends with the session if it is private, or if the session reuses nothing.
         """
-        folder = self._private(key) if private or self.cache != "auto" else experiment_folder(self.folder, key)
+        folder = self._private(key) if private or self.cache != "auto" else self.folder / EXPERIMENTS / key
         with contextlib.suppress(FileNotFoundError):
-            os.utime(about_file(folder))  # as for an experiment that is asked for
+            os.utime(folder / ABOUT)  # as for an experiment that is asked for
         return Prefixes(folder, about)
 
     def _private(self, key: str) -> Path:
-        return private_folder(self.session_folder, key)
+        return self.session_folder / PRIVATE / key
 
     def _live(self) -> None:
         """Lock the session's folder while this store is used: a folder that no process locks can be cleared away."""
-        living = ByteLocks.at(living_lock(self.session_folder))
+        living = ByteLocks.at(self.session_folder / LIVING_LOCK)
         if living.acquire(os.getpid()):
             weakref.finalize(self, living.release, os.getpid())
 
@@ -143,7 +134,7 @@ class Experiment:
             check_form(part)
         self._claims.make_place()
         with contextlib.suppress(FileNotFoundError):
-            os.utime(about_file(self.folder))  # `stability-cache prune` removes what was not used lately
+            os.utime(self.folder / ABOUT)  # `stability-cache prune` removes what was not used lately
 
     def is_finished(self, index: int) -> bool:
         """Whether run ``index`` has a complete and acceptable result."""
@@ -328,7 +319,7 @@ class Experiment:
         except OSError as error:
             raise unwritable(self.folder / part, error) from error
         if self._about:
-            about = about_file(self.folder)
+            about = self.folder / ABOUT
             if read_json(about) is None:  # not there, or damaged
                 remove(about)
                 write_once(about, json.dumps(self._about, indent=1, default=str))

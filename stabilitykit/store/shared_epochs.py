@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .atomic_files import read_json, unwritable, write_json, write_once
 from .claims import Claims
-from .layout import about_file
+from .layout import ABOUT
 from .sealed_files import SealedFiles, array_name
 
 if TYPE_CHECKING:
@@ -109,8 +109,7 @@ class Prefixes:
         return state
 
     def _write(self, epoch: int, plain: Any, content: bytes) -> None:
-        about = about_file(self.experiment)
-        write_once(about, json.dumps(self._about, indent=1, default=str))
+        write_once(self.experiment / ABOUT, json.dumps(self._about, indent=1, default=str))
         named = self._sealed.write_array(_stem(epoch), ".safetensors", [content], hashed=_hashed(plain))
         self._sealed.seal(_stem(epoch), {"format": _FORMAT, "sha256": named["sha256"], "state": plain})
 
