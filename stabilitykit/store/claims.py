@@ -60,9 +60,7 @@ class Running:
     @classmethod
     def read(cls, path: Path) -> Running | None:
         """Return the content of a claim file; None if it is torn, or of another version."""
-        left = read_json(path)
-        if left is None:
-            return None
+        left = read_json(path) or {}
         try:
             return cls(
                 index=int(path.stem),
@@ -110,10 +108,6 @@ class Claims:
         except OSError as error:
             raise unwritable(self.experiment, error) from error
 
-    def unlock(self, index: int) -> None:
-        """Unlock a run and leave its claim file, which tells the next process of the deaths so far."""
-        self.locks.release(index)
-
     def is_held(self, index: int) -> bool:
         """Whether a living process, this one among them, holds the claim on a run."""
         try:
@@ -149,7 +143,10 @@ class Claims:
         self.locks.release(index)
 
     def note_death(self, index: int, reason: str, pid: int | None = None) -> Claim:
-        """Add the death of a process that trained a run for this one; return the claim on the next attempt."""
+        """Add the death of a process that trained a run for this one; return the claim on the next attempt.
+
+        This process keeps the claim. An attempt greater than `MOST_DEATHS` is not to be made: the run has crashed.
+        """
         death = {
             "pid": pid,
             "host": socket.gethostname(),

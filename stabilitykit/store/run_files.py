@@ -139,25 +139,29 @@ class RunFiles:
         record: Mapping[str, Any],
         array: np.ndarray[Any, Any] | None,
         weights: Mapping[str, Tensor] | None = None,
+        *,
+        replace: bool = False,
     ) -> dict[str, Any] | None:
         """Write a run and return its header; None if another result came first.
 
-        An earlier result is only replaced by `replace`, or after `retire`.
+        An earlier result stays, unless ``replace`` says that a session trains all runs anew, or `retire` came before.
         """
-        return self._write(index, record, array, weights, replace=False)
-
-    def replace(
-        self,
-        index: int,
-        record: Mapping[str, Any],
-        array: np.ndarray[Any, Any] | None,
-        weights: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Any]:
-        """Write a run in the place of the present one, for a session that trains all runs anew."""
-        header = self._write(index, record, array, weights, replace=True)
-        assert header is not None
-        self._sealed.remove_arrays(_stem(index), but=_array_files(header))
-        return header
+        header = {
+            "format": FORMAT,
+            "arrays": None if array is None else self._write_logits(index, array),
+            **({} if weights is None else {"weights": self._write_weights(index, weights)}),
+            "record": dict(record),
+        }
+        is_written = False
+        try:
+            is_written = self._sealed.seal(_stem(index), header, first=not replace)
+        finally:
+            if not is_written:  # its arrays go, unless the present header names the same
+                for name in _array_files(header) - _array_files(self.header(index)):
+                    remove(self.folder / name)
+        if replace:
+            self._sealed.remove_arrays(_stem(index), but=_array_files(header))
+        return header if is_written else None
 
     def retire(self, index: int) -> None:
         """Move a run's files to ``old/``; nothing is deleted, so that a fault can be examined."""
@@ -186,35 +190,6 @@ class RunFiles:
     def place(self, index: int) -> Path:
         """Return where a run's header is."""
         return self._sealed.place(_stem(index))
-
-    def _write(
-        self,
-        index: int,
-        record: Mapping[str, Any],
-        array: np.ndarray[Any, Any] | None,
-        weights: Mapping[str, Tensor] | None,
-        *,
-        replace: bool,
-    ) -> dict[str, Any] | None:
-        header = {
-            "format": FORMAT,
-            "arrays": None if array is None else self._write_logits(index, array),
-            **({} if weights is None else {"weights": self._write_weights(index, weights)}),
-            "record": dict(record),
-        }
-        try:
-            if self._sealed.seal(_stem(index), header, first=not replace):
-                return header
-        except BaseException:
-            self._forget(index, header)
-            raise
-        self._forget(index, header)
-        return None
-
-    def _forget(self, index: int, loser: Mapping[str, Any]) -> None:
-        """Remove the arrays of a header that was not written, unless the present header names the same."""
-        for name in _array_files(loser) - _array_files(self.header(index)):
-            remove(self.folder / name)
 
     def _write_logits(self, index: int, array: np.ndarray[Any, Any]) -> dict[str, Any]:
         if array.dtype.str not in _DTYPES:

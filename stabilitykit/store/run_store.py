@@ -13,14 +13,14 @@ import secrets
 import socket
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from ..errors import StoreError
 from .atomic_files import Draft, read_json, unwritable, write_json, write_once
 from .byte_locks import ByteLocks
-from .claims import Claim, Claims, Death, Running, obituary
+from .claims import Claim, Claims, Death, obituary
 from .layout import ABOUT, EXPERIMENTS, FORMAT, FORMAT_FILE, LIVING_LOCK, PRIVATE, SESSIONS
 from .ownership import check_form, check_may_be_store, format_of, remove
 from .record import RunRecord
@@ -121,7 +121,7 @@ class Experiment:
         self._kept = kept or folder  #: the folder in which other sessions keep these runs
         self._about = about
         self._files = RunFiles(folder)
-        self._claims = Claims(folder, session, worker)
+        self.claims = Claims(folder, session, worker)
         self._seen: dict[int, dict[str, Any]] = {}  #: headers whose files were read and hashed by this process
         try:
             self._open()
@@ -132,7 +132,7 @@ class Experiment:
         """Create what locks need, and mark the experiment as used."""
         for part in (self.folder, *(self.folder / name for name in ("runs", "old", "gates", "logs"))):
             check_form(part)
-        self._claims.make_place()
+        self.claims.make_place()
         with contextlib.suppress(FileNotFoundError):
             os.utime(self.folder / ABOUT)  # `stability-cache prune` removes what was not used lately
 
@@ -142,31 +142,17 @@ class Experiment:
 
     def is_free(self, index: int) -> bool:
         """Whether run ``index`` is neither finished nor being trained."""
-        return not self.is_finished(index) and not self._claims.is_held(index)
-
-    def running(self) -> dict[int, Running]:
-        """Return the runs that living processes train now, this process among them."""
-        return self._claims.running()
+        return not self.is_finished(index) and not self.claims.is_held(index)
 
     def status(self, index: int) -> str | None:
         """Return the status of a finished run; None if it is not finished."""
         header = self._header(index)
         return None if header is None else header["record"]["status"]
 
-    def statuses(self) -> dict[int, str]:
-        """Return the status of every finished run."""
-        found = {index: self.status(index) for index in self._files.indices()}
-        return {index: status for index, status in found.items() if status is not None}
-
-    def trainer_of(self, index: int) -> str | None:
-        """Return the name of the worker that trained a finished run; None if it is not finished."""
-        header = self._header(index)
-        return None if header is None else str(header["record"]["trained_by"].get("worker", "main"))
-
-    def seconds(self, index: int) -> float | None:
-        """Return how long a finished run took; None if it is not finished."""
-        header = self._header(index)
-        return None if header is None else float(header["record"]["seconds"])
+    def finished(self) -> dict[int, Mapping[str, Any]]:
+        """Return the record of every finished run, as `RunRecord.to_json` writes it: without the arrays."""
+        headers = {index: self._header(index) for index in self._files.indices()}
+        return {index: header["record"] for index, header in headers.items() if header is not None}
 
     def log_file(self, index: int) -> Path:
         """Return the file for the output of a child process that trains run ``index``."""
@@ -186,26 +172,26 @@ class Experiment:
     def claim(self, index: int) -> Claim | None:
         """Take the right to train run ``index``; None if it is finished, or another process trains it."""
         if self.is_finished(index):
-            if self._claims.is_left(index) and self._claims.acquire(index):  # killed after it published
-                self._claims.release(index)
+            if self.claims.is_left(index) and self.claims.acquire(index):  # killed after it published
+                self.claims.release(index)
             return None
-        if not self._claims.acquire(index):
+        if not self.claims.acquire(index):
             return None
         try:
             self._make_folders()
             return self._claim(index)
         except BaseException:
-            self._claims.unlock(index)  # the claim file stays: it names the process that died
+            self.claims.locks.release(index)  # the claim file stays: it names the process that died
             raise
 
     def _claim(self, index: int) -> Claim | None:
-        deaths = self._claims.deaths(index)
+        deaths = self.claims.deaths(index)
         if not self.is_finished(index):  # as it may be since the lock was asked for
             self._make_way(index)
-            if self._claims.may_be_tried(deaths):
-                return self._claims.take(index, deaths)
-            self._publish_crash(Claim(index, attempt=len(deaths)), deaths)
-        self._claims.release(index)
+            if self.claims.may_be_tried(deaths):
+                return self.claims.take(index, deaths)
+            self.publish_crash(Claim(index, attempt=len(deaths)), {}, deaths)
+        self.claims.release(index)
         return None
 
     def _make_way(self, index: int) -> None:
@@ -219,19 +205,10 @@ class Experiment:
         except OSError as error:
             raise unwritable(self._files.place(index), error) from error
 
-    def note_death(self, claim: Claim, reason: str, pid: int | None = None) -> Claim:
-        """Record that a child process died while training this run; return the claim on the next attempt.
-
-        This process keeps the claim. If the attempt is greater than `MOST_DEATHS`, the run is not to be tried again:
-        `publish_crash` says so.
-        """
-        return self._claims.note_death(claim.index, reason, pid)
-
-    def publish_crash(
-        self, claim: Claim, *, seeds: Mapping[str, int | None] | None = None, seconds: float = 0.0
-    ) -> None:
+    def publish_crash(self, claim: Claim, seeds: Mapping[str, int | None], deaths: Sequence[Death]) -> None:
         """Publish a run as crashed, with the reason of each death."""
-        self._publish_crash(claim, self._claims.recorded_deaths(claim.index), seeds, seconds)
+        error = obituary(deaths)
+        self.publish(claim, RunRecord(claim.index, seeds, status="crashed", seconds=0.0, error=error))
 
     def publish(self, claim: Claim, record: RunRecord) -> None:
         """Publish the result of a run, which never changes after; the claim stays until released."""
@@ -246,28 +223,17 @@ class Experiment:
         }
         values = record.to_json() | {"trained_by": trained_by}
         array = None if record.logits is None else record.logits.numpy()
-        write = self._files.write
-        if self._files.header(claim.index) is not None:
-            if self._header(claim.index) is not None:
-                return  # a published result never changes
-            write = self._files.replace  # a good result of an earlier session, which this one was told to train anew
-        header = write(claim.index, values, array, record.weights)
+        is_there = self._files.header(claim.index) is not None
+        if is_there and self._header(claim.index) is not None:
+            return  # a published result never changes
+        # A result that is there nevertheless is of an earlier session, and this one was told to train the run anew.
+        header = self._files.write(claim.index, values, array, record.weights, replace=is_there)
         if header is not None:
             self._seen[claim.index] = header
 
     def release(self, claim: Claim) -> None:
         """Give a claim back, after the result is published or the training is interrupted."""
-        self._claims.release(claim.index)
-
-    @contextlib.contextmanager
-    def claimed(self, index: int) -> Iterator[Claim | None]:
-        """Hold the claim on run ``index`` for a block; None if another process holds it, or the run is finished."""
-        claim = self.claim(index)
-        try:
-            yield claim
-        finally:
-            if claim is not None:
-                self.release(claim)
+        self.claims.release(claim.index)
 
     def read_control(self) -> Mapping[str, Any] | None:
         """Return the control that was stored for this experiment, if it may be reused."""
@@ -323,13 +289,3 @@ class Experiment:
             if read_json(about) is None:  # not there, or damaged
                 remove(about)
                 write_once(about, json.dumps(self._about, indent=1, default=str))
-
-    def _publish_crash(
-        self,
-        claim: Claim,
-        deaths: Sequence[Death],
-        seeds: Mapping[str, int | None] | None = None,
-        seconds: float = 0.0,
-    ) -> None:
-        record = RunRecord(claim.index, seeds or {}, status="crashed", seconds=seconds, error=obituary(deaths))
-        self.publish(claim, record)
