@@ -30,7 +30,7 @@ class Catalog:
         self.folder = folder
         if format_of(folder) is None:
             raise StoreError(
-                f"Expected a run store but {folder} has no {FORMAT_FILE} file. Name the {STORE} folder, or the one it "
+                f"Expected a run store but {folder} has no file {FORMAT_FILE}. Name the {STORE} folder, or the one it "
                 f"lies in, with --store."
             )
 

@@ -47,7 +47,7 @@ def remove(path: Path) -> int:
     """
     with _Place(path) as place:
         entry = place.prove()
-        return 0 if entry is None else place.delete(entry)
+        return 0 if entry is None else _delete(place.folder, place.name, entry, place.path)
 
 
 def move(path: Path, to: Path) -> None:
@@ -130,10 +130,8 @@ def check_may_be_store(folder: Path) -> None:
 
 
 def _is_of_a_new_store(name: str) -> bool:
-    draft = DRAFT.fullmatch(name)
-    return name == "lost+found" or (
-        draft is not None and draft[1] == FORMAT_FILE
-    )  # a folder of ext4; a store that another process is making
+    draft = DRAFT.fullmatch(name)  # of a store that another process is making
+    return name == "lost+found" or (draft is not None and draft[1] == FORMAT_FILE)  # the former is a folder of ext4
 
 
 class _Place:
@@ -193,14 +191,6 @@ class _Place:
                 _check_below(inside, entry, self.path)
         return entry
 
-    def delete(self, entry: Entry) -> int:
-        """Delete a proven entry, and return the bytes that this freed."""
-        if isinstance(entry, File):
-            size = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False).st_size
-            os.unlink(self.name, dir_fd=self.folder)
-            return size
-        return _delete_below(self.folder, self.name, entry, self.path)
-
     def _enter(self, path: Path) -> None:
         rule = self._rule.find(path.name)
         if not isinstance(rule, Folder):
@@ -229,20 +219,22 @@ def _check_below(folder: int, rule: Folder, path: Path) -> None:
                 _check_below(inner, entry, below)
 
 
-def _delete_below(parent: int, name: str, rule: Folder, path: Path) -> int:
-    """Delete a folder that `_check_below` has passed; its marker last, so that half a folder is still known as ours."""
+def _delete(parent: int, name: str, entry: Entry | None, path: Path) -> int:
+    """Delete what `_Place.prove` has passed and return the bytes that this freed.
+
+    The marker of a folder goes last, so that half a folder is still known as ours.
+    """
+    if entry is None:
+        raise NotOurs(path, "has just appeared, with a name that stabilitykit does not write there")
     freed = 0
+    if isinstance(entry, File):
+        with contextlib.suppress(FileNotFoundError):
+            freed = os.stat(name, dir_fd=parent, follow_symlinks=False).st_size
+            os.unlink(name, dir_fd=parent)
+        return freed
     with _opened(name, parent) as folder:
-        for below in sorted(os.listdir(folder), key=lambda name: name in rule.markers):  # noqa: PTH208  # of a handle
-            entry = rule.find(below)
-            if isinstance(entry, Folder):
-                freed += _delete_below(folder, below, entry, path / below)
-            elif entry is None:
-                raise NotOurs(path / below, "has just appeared, with a name that stabilitykit does not write there")
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    freed += os.stat(below, dir_fd=folder, follow_symlinks=False).st_size
-                    os.unlink(below, dir_fd=folder)
+        for below in sorted(os.listdir(folder), key=lambda name: name in entry.markers):  # noqa: PTH208  # of a handle
+            freed += _delete(folder, below, entry.find(below), path / below)
     os.rmdir(name, dir_fd=parent)
     return freed
 
@@ -257,13 +249,8 @@ def _opened(name: str, parent: int) -> Iterator[int]:
 
 
 def _is_marked(folder: int, rule: Folder) -> bool:
-    if not rule.markers:
-        return True
-    for marker in rule.markers:
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISREG(os.stat(marker, dir_fd=folder, follow_symlinks=False).st_mode):
-                return True
-    return False
+    found = [entry for entry in os.scandir(folder) if entry.name in rule.markers] if rule.markers else []
+    return not rule.markers or any(entry.is_file(follow_symlinks=False) for entry in found)
 
 
 def _check_kind(found: os.stat_result, entry: Entry, path: Path) -> None:
