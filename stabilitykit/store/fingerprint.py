@@ -86,17 +86,12 @@ class _Walk:
             return _combine("circle", [str(len(self._open) - self._open[key]).encode()])
         self._open[key] = len(self._open)
         try:
-            result = self._digest_object(value, where)
+            read = next((read for kind, read in _READERS if isinstance(value, kind)), _Walk._instance)
+            result = read(self, value, where)
         finally:
             del self._open[key]
         self._done[key] = (result, value)
         return result
-
-    def _digest_object(self, value: object, where: str) -> bytes:
-        for kind, read in _READERS:
-            if isinstance(value, kind):
-                return read(self, value, where)
-        return self._instance(value, where)
 
     def all(self, tag: str, values: Iterable[object], where: str) -> bytes:
         """Return the hash of several values in order."""

@@ -20,7 +20,6 @@ from .trainer import UNSEEDED, Trainer
 #: nothing for a black box; "full" trains one full run twice in any case.
 ControlMode: TypeAlias = Literal["auto", "full"]
 
-
 #: The usual causes of two trainings that differ, and how to mend them.
 _LEAK = (
     "Something that is held is not: a generator of its own (np.random.default_rng(), torch.Generator()), a call of "
@@ -96,9 +95,7 @@ def _scrambled_generators(device: torch.device) -> Iterator[None]:
 
 def _compare(first: Run, second: Run) -> None:
     for epoch, (one, other) in enumerate(zip(first.trace, second.trace, strict=True), first.plan.first_varied_epoch):
-        differing = [name for name in one if one[name] != other.get(name)] or [
-            name for name in other if name not in one
-        ]
+        differing = [name for name in one | other if one.get(name) != other.get(name)]
         if differing:
             in_logits = differing == ["logits"]
             place = "in the test logits" if in_logits else f"in {differing[0]!r} after epoch {epoch} (from 0)"

@@ -16,12 +16,7 @@ from torch.optim import Optimizer
 from ..errors import ProtocolError, TaskError
 from ..estimates.language_measures import LanguageMeasures
 from ..estimates.measures import Measures, Metric
-from ..estimates.metrics import (
-    Overlaps,
-    TokenScores,
-    sampled_places,
-    token_scores,
-)
+from ..estimates.metrics import Overlaps, TokenScores, sampled_places, token_scores
 from ..protocol import NoiseProtocol, Source
 from ..public import public
 from ..store.record import RunRecord
@@ -200,7 +195,8 @@ class LanguageRecipe(Task):
         while start < steps:
             stop = min(start + self._length(), steps)
             optimizer.zero_grad()
-            logits, hidden = _read(model, text[start:stop], _detached(hidden))
+            detached = torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, hidden)
+            logits, hidden = _read(model, text[start:stop], detached)
             loss = functional.cross_entropy(logits.flatten(0, 1), text[start + 1 : stop + 1].flatten())
             loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature has no types
             if self.clip is not None:
@@ -320,11 +316,6 @@ def _side_by_side(tokens: Tensor, pieces: int) -> Tensor:
     """
     length = len(tokens) // pieces
     return tokens[: length * pieces].view(pieces, length).T.contiguous()
-
-
-def _detached(hidden: Hidden) -> Hidden:
-    """Detach the state of a model from the graph that computed it."""
-    return torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, hidden)
 
 
 @contextlib.contextmanager

@@ -46,16 +46,9 @@ def cifar10(
         "augment": RandomCropFlip(padding=4),
         "memory_format": torch.channels_last,
     }
-    return Recipe(
-        model=model,
-        train=train,
-        test=test,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=functools.partial(_sgd, lr=lr, momentum=momentum, weight_decay=weight_decay),
-        schedule=warmup_cosine(warmup_epochs),
-        **(defaults | options),
-    )
+    optimizer = functools.partial(_sgd, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    schedule = warmup_cosine(warmup_epochs)
+    return Recipe(model, train, test, epochs, batch_size, optimizer, schedule, **(defaults | options))
 
 
 def cifar10_shallow(
