@@ -62,14 +62,9 @@ class Running:
         """Return the content of a claim file; None if it is torn, or of another version."""
         left = read_json(path) or {}
         try:
-            return cls(
-                index=int(path.stem),
-                worker=str(left["worker"]),
-                pid=int(left["pid"]),
-                host=str(left["host"]),
-                started=float(left["started"]),
-                attempt=_attempt(left["deaths"], left["session"]),
-            )
+            worker, pid, host = str(left["worker"]), int(left["pid"]), str(left["host"])
+            attempt = _attempt(left["deaths"], left["session"])
+            return cls(int(path.stem), worker, pid, host, float(left["started"]), attempt)
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
 
@@ -126,15 +121,8 @@ class Claims:
 
     def take(self, index: int, deaths: Sequence[Death]) -> Claim:
         """Write down that this process trains a run, after ``deaths``; only with the run locked."""
-        claim = {
-            "session": self.session,
-            "worker": self.worker,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "started": time.time(),
-            "deaths": list(deaths),
-        }
-        write_json(self._file(index), claim, durable=False)
+        owner = {"session": self.session, "worker": self.worker, "pid": os.getpid(), "host": socket.gethostname()}
+        write_json(self._file(index), owner | {"started": time.time(), "deaths": list(deaths)}, durable=False)
         return Claim(index, _attempt(deaths, self.session))
 
     def release(self, index: int) -> None:
@@ -147,14 +135,8 @@ class Claims:
 
         This process keeps the claim. An attempt greater than `MOST_DEATHS` is not to be made: the run has crashed.
         """
-        death = {
-            "pid": pid,
-            "host": socket.gethostname(),
-            "worker": self.worker,
-            "session": self.session,
-            "reason": reason,
-        }
-        return self.take(index, [*self.recorded_deaths(index), death])
+        died = {"pid": pid, "host": socket.gethostname(), "worker": self.worker, "session": self.session}
+        return self.take(index, [*self.recorded_deaths(index), died | {"reason": reason}])
 
     def may_be_tried(self, deaths: Sequence[Death]) -> bool:
         """Whether a run may be trained again after ``deaths``."""

@@ -220,10 +220,7 @@ def _check_below(folder: int, rule: Folder, path: Path) -> None:
 
 
 def _delete(parent: int, name: str, entry: Entry | None, path: Path) -> int:
-    """Delete what `_Place.prove` has passed and return the bytes that this freed.
-
-    The marker of a folder goes last, so that half a folder is still known as ours.
-    """
+    """Delete what `_Place.prove` has passed, a marker last: half a folder is still known as ours; return its bytes."""
     if entry is None:
         raise NotOurs(path, "has just appeared, with a name that stabilitykit does not write there")
     freed = 0

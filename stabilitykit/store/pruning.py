@@ -53,20 +53,13 @@ class Pruning:
 
     def old(self, entries: Iterable[Entry]) -> list[Removal]:
         """Remove the files that experiments moved to ``old/``: damaged ones, and failures that were retried."""
-        folders = [(entry, entry.files.old) for entry in entries if entry.files.old.is_dir()]
-        return [
-            self._try(f"old/ of {_named(entry)}", self._remove, folder)
-            for entry, folder in folders
-            if newest_in(folder) <= self._before
-        ]
+        found = [e for e in entries if e.files.old.is_dir() and newest_in(e.files.old) <= self._before]
+        return [self._try(f"old/ of {_named(entry)}", self._remove, entry.files.old) for entry in found]
 
     def other_formats(self) -> list[Removal]:
         """Remove the runs that earlier versions wrote and this one does not read."""
-        return [
-            self._try(f"{folder.name}/, of an earlier format", self._remove_unlocked, folder)
-            for folder in self.catalog.other_formats()
-            if newest_in(folder) <= self._before
-        ]
+        found = [folder for folder in self.catalog.other_formats() if newest_in(folder) <= self._before]
+        return [self._try(f"{old.name}/, of an earlier format", self._remove_unlocked, old) for old in found]
 
     def leftovers(self) -> list[Removal]:
         """Remove the leftovers of killed processes: sessions, half-written files, half-removed experiments."""

@@ -32,10 +32,7 @@ CacheMode: TypeAlias = Literal["auto", "refresh", "off"]
 
 
 def make_store(folder: Path) -> None:
-    """Make a folder a run store, unless it is one.
-
-    Raises `StoreError` if the folder holds other files, or cannot be created.
-    """
+    """Make a folder a run store, unless it is one. Raises `StoreError` if it has other files, or cannot be written."""
     try:
         check_may_be_store(folder)
         if format_of(folder) is None:
@@ -63,7 +60,9 @@ class RunStore:
             make_store(folder)
             check_form(self.session_folder)
             self.session_folder.mkdir(parents=True, exist_ok=True)
-            self._live()
+            living = ByteLocks.at(self.session_folder / LIVING_LOCK)
+            if living.acquire(os.getpid()):  # while this store is used: a folder that no process locks can be cleared
+                weakref.finalize(self, living.release, os.getpid())
             found = format_of(folder)
         except OSError as error:
             raise unwritable(f"the run store {folder}", error) from error
@@ -91,12 +90,6 @@ class RunStore:
 
     def _private(self, key: str) -> Path:
         return self.session_folder / PRIVATE / key
-
-    def _live(self) -> None:
-        """Lock the session's folder while this store is used: a folder that no process locks can be cleared away."""
-        living = ByteLocks.at(self.session_folder / LIVING_LOCK)
-        if living.acquire(os.getpid()):
-            weakref.finalize(self, living.release, os.getpid())
 
     def end_session(self) -> None:
         """Remove the files that only this session needed."""
@@ -212,16 +205,9 @@ class Experiment:
 
     def publish(self, claim: Claim, record: RunRecord) -> None:
         """Publish the result of a run, which never changes after; the claim stays until released."""
-        trained_by = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            **record.trained_by,  # of the child process that trained it
-            "session": self.session,
-            "worker": self.worker,
-            "attempt": claim.attempt,
-            "time": time.time(),
-        }
-        values = record.to_json() | {"trained_by": trained_by}
+        process = {"pid": os.getpid(), "host": socket.gethostname(), **record.trained_by}  # those of a child process
+        ours = {"session": self.session, "worker": self.worker, "attempt": claim.attempt, "time": time.time()}
+        values = record.to_json() | {"trained_by": process | ours}
         array = None if record.logits is None else record.logits.numpy()
         is_there = self._files.header(claim.index) is not None
         if is_there and self._header(claim.index) is not None:
@@ -266,16 +252,15 @@ class Experiment:
     def _header(self, index: int) -> Mapping[str, Any] | None:
         if index not in self._seen:
             header = self._files.header(index)
-            if header is None or not self._is_acceptable(header) or self._files.array_problem(header):
+            if header is None:
+                return None
+            # A failure is a result only for the session that saw it; the next session tries again.
+            is_ours = header["record"]["trained_by"].get("session") == self.session
+            is_reused = self.reuse and header["record"]["status"] == "ok"
+            if not (is_ours or is_reused) or self._files.array_problem(header):
                 return None
             self._seen[index] = header
         return self._seen[index]
-
-    def _is_acceptable(self, header: Mapping[str, Any]) -> bool:
-        # A failure is a result only for the session that saw it; the next session tries again.
-        record = header["record"]
-        ours = record["trained_by"].get("session") == self.session
-        return ours or (self.reuse and record["status"] == "ok")
 
     def _make_folders(self) -> None:
         """Create the folders of a run; the caller holds a lock, so that no process prunes the experiment."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
-
-import torch
 
 from ..errors import IsolationError, ProtocolError, StoreError, UsageError
 from ..protocol import NoiseProtocol
 from .run import TRACED_EPOCHS, Run, combined_digest
-from .streams import GeneratorStates, seed_generators
+from .streams import Stream
 from .trainer import UNSEEDED, Trainer
 
 #: "auto" trains the first epochs that vary twice, or one full run twice if the loop cannot be stopped, and proves
@@ -64,7 +60,7 @@ def prove_isolation(trainer: Trainer, protocol: NoiseProtocol, mode: ControlMode
         # Once a task the first is trained from the start: a training from a stored state must have its bits.
         proves = trainer.prefixes is not None and not trainer.prefixes.is_proven
         first = trainer.rehearse(plan, epochs, from_start=proves)
-        with _scrambled_generators(trainer.device):
+        with Stream(secrets.randbits(32), trainer.device):
             second = trainer.rehearse(plan, epochs)
     except (UsageError, StoreError):
         raise
@@ -81,16 +77,6 @@ def prove_isolation(trainer: Trainer, protocol: NoiseProtocol, mode: ControlMode
     # The runs of the study vary natively from the first step on, and the logits of a rehearsal are not in a trace.
     comparable = [] if native else [digest for digest in first.trace if "logits" not in digest]
     return Control(True, scope, tuple(map(combined_digest, comparable)))
-
-
-@contextlib.contextmanager
-def _scrambled_generators(device: torch.device) -> Iterator[None]:
-    before = GeneratorStates.now(device)
-    seed_generators(secrets.randbits(32), device)
-    try:
-        yield
-    finally:
-        before.put_back(device)
 
 
 def _compare(first: Run, second: Run) -> None:
