@@ -108,15 +108,13 @@ class ByteLocks:
                 return not is_free
             self._open()
             try:
-                return self._is_locked_elsewhere(byte, *_LAYOUT)
+                layout, names = _LAYOUT
+                question = {"type": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": byte, "length": 1, "pid": 0}
+                asked = struct.pack(layout, *(question[name] for name in names))
+                answer = struct.unpack(layout, fcntl.fcntl(self._handle, fcntl.F_GETLK, asked))
+                return bool(answer[names.index("type")] != fcntl.F_UNLCK)
             finally:
                 self._close_if_idle()
-
-    def _is_locked_elsewhere(self, byte: int, layout: str, names: tuple[str, ...]) -> bool:
-        question = {"type": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": byte, "length": 1, "pid": 0}
-        asked = struct.pack(layout, *(question[name] for name in names))
-        answer = dict(zip(names, struct.unpack(layout, fcntl.fcntl(self._handle, fcntl.F_GETLK, asked)), strict=True))
-        return bool(answer["type"] != fcntl.F_UNLCK)
 
     def _lock(self, name: int, start: int, length: int) -> bool:
         with self._mutex:

@@ -100,8 +100,7 @@ class Entry:
     @property
     def about_is_torn(self) -> bool:
         """Whether experiment.json exists but cannot be parsed."""
-        path = self.folder / ABOUT
-        return path.exists() and read_json(path) is None
+        return (self.folder / ABOUT).exists() and read_json(self.folder / ABOUT) is None
 
     @property
     def task(self) -> str:
@@ -150,8 +149,7 @@ class Entry:
     @cached_property
     def used(self) -> float:
         """When a session last asked for this experiment, in seconds since the epoch."""
-        about = self.folder / ABOUT
-        return _mtime(about) if about.exists() else newest_in(self.folder)
+        return _mtime(self.folder / ABOUT) or newest_in(self.folder)
 
     @cached_property
     def created(self) -> float:

@@ -226,11 +226,8 @@ def _cell(cell: types.CellType) -> object:
 
 
 def _names(code: types.CodeType) -> set[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= _names(constant)
-    return names
+    nested = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return set(code.co_names).union(*map(_names, nested))
 
 
 def _version_of(module: str | None) -> str:

@@ -28,6 +28,8 @@ from .layout import DRAFT, FORMAT_FILE, LAYOUT, Entry, File, Folder
 #: Errors of opening a path that does not exist, or is a link or a socket.
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO}
 
+_UNMARKED = "has none of the files by which stabilitykit knows a folder of its own"
+
 
 class NotOurs(StoreError):
     """A path that stabilitykit cannot show to have made; it was left as it is."""
@@ -182,7 +184,7 @@ class _Place:
         """Return what the path is, once shown to be removable: every folder has its marker, and none is mounted."""
         entry = self.entry()
         if entry is not None and self._unmarked is not None:
-            raise _without_marker(self._unmarked)
+            raise NotOurs(self._unmarked, _UNMARKED)
         if isinstance(entry, Folder):
             mounted = [mount for mount in self._mounts if mount == self.path or self.path in mount.parents]
             if mounted:
@@ -208,7 +210,7 @@ class _Place:
 def _check_below(folder: int, rule: Folder, path: Path) -> None:
     """Raise `NotOurs` for a folder without its marker, and for anything below it that this package did not write."""
     if not _is_marked(folder, rule):
-        raise _without_marker(path)
+        raise NotOurs(path, _UNMARKED)
     for found in list(os.scandir(folder)):
         below, entry = path / found.name, rule.find(found.name)
         if entry is None:
@@ -251,12 +253,9 @@ def _is_marked(folder: int, rule: Folder) -> bool:
 
 
 def _check_kind(found: os.stat_result, entry: Entry, path: Path) -> None:
-    if stat.S_ISLNK(found.st_mode):
-        raise NotOurs(path, "is a symbolic link")
-    if isinstance(entry, Folder) and not stat.S_ISDIR(found.st_mode):
-        raise NotOurs(path, "is no folder")
-    if isinstance(entry, File) and not stat.S_ISREG(found.st_mode):
-        raise NotOurs(path, "is no regular file")
+    is_right, wanted = (stat.S_ISDIR, "folder") if isinstance(entry, Folder) else (stat.S_ISREG, "regular file")
+    if not is_right(found.st_mode):
+        raise NotOurs(path, "is a symbolic link" if stat.S_ISLNK(found.st_mode) else f"is no {wanted}")
 
 
 def _mounts_below(store: Path) -> list[Path]:
@@ -272,7 +271,3 @@ def _mounts_below(store: Path) -> list[Path]:
 
 #: A space, tab, newline or backslash in a path of /proc/self/mountinfo (proc(5)).
 _ESCAPED = re.compile(r"\\([0-7]{3})")
-
-
-def _without_marker(path: Path) -> NotOurs:
-    return NotOurs(path, "has none of the files by which stabilitykit knows a folder of its own")

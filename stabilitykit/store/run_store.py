@@ -49,10 +49,7 @@ class RunStore:
     def __init__(
         self, folder: Path, session: str | None = None, cache: CacheMode = "auto", worker: str = "main"
     ) -> None:
-        """Make the folder a store, and a place in it for ``session``: 16 hex digits, drawn if None.
-
-        Raises `StoreError` if the folder holds other files, or cannot be written.
-        """
+        """Make the folder a store, as `make_store` does, with a place for ``session``: 16 hex digits, drawn if None."""
         self.folder, self.cache, self.worker = folder, cache, worker
         self.session = session or secrets.token_hex(8)
         self.session_folder = folder / SESSIONS / self.session
@@ -75,7 +72,7 @@ class RunStore:
     def experiment(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Experiment:
         """Return the place of one experiment; a private one ends with the session."""
         kept = self.folder / EXPERIMENTS / key
-        folder = self._private(key) if private or self.cache == "off" else kept
+        folder = self.session_folder / PRIVATE / key if private or self.cache == "off" else kept
         return Experiment(folder, self.session, about, reuse=self.cache != "refresh", worker=self.worker, kept=kept)
 
     def prefixes(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Prefixes:
@@ -83,13 +80,11 @@ class RunStore:
 
         The place ends with the session if it is private, or if the session reuses nothing.
         """
-        folder = self._private(key) if private or self.cache != "auto" else self.folder / EXPERIMENTS / key
+        is_kept = not private and self.cache == "auto"
+        folder = (self.folder / EXPERIMENTS if is_kept else self.session_folder / PRIVATE) / key
         with contextlib.suppress(FileNotFoundError):
             os.utime(folder / ABOUT)  # as for an experiment that is asked for
         return Prefixes(folder, about)
-
-    def _private(self, key: str) -> Path:
-        return self.session_folder / PRIVATE / key
 
     def end_session(self) -> None:
         """Remove the files that only this session needed."""
@@ -117,17 +112,13 @@ class Experiment:
         self.claims = Claims(folder, session, worker)
         self._seen: dict[int, dict[str, Any]] = {}  #: headers whose files were read and hashed by this process
         try:
-            self._open()
+            for part in (folder, *(folder / name for name in ("runs", "old", "gates", "logs"))):
+                check_form(part)
+            self.claims.make_place()
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(folder / ABOUT)  # `stability-cache prune` removes what was not used lately
         except OSError as error:
             raise unwritable(folder, error) from error
-
-    def _open(self) -> None:
-        """Create what locks need, and mark the experiment as used."""
-        for part in (self.folder, *(self.folder / name for name in ("runs", "old", "gates", "logs"))):
-            check_form(part)
-        self.claims.make_place()
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(self.folder / ABOUT)  # `stability-cache prune` removes what was not used lately
 
     def is_finished(self, index: int) -> bool:
         """Whether run ``index`` has a complete and acceptable result."""

@@ -131,7 +131,6 @@ class LanguageRecipe(Task):
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
 
     def identity(self) -> dict[str, object]:
-        """Return the training text and the epochs."""
         text = content_digest((self.corpus.train, self.corpus.vocabulary))
         return {**super().identity(), "train": text, "epochs": self.epochs}
 
@@ -171,7 +170,6 @@ class LanguageRecipe(Task):
             )
 
     def fit(self, run: Run) -> None:
-        """Train one model; the run keeps its weights."""
         model = run.perturb(new_model(self.model, run).to(run.device))
         optimizer = new_optimizer(self.optimizer, model)
         text = _side_by_side(self.corpus.train, self.batch_size).to(run.device)

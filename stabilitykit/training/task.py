@@ -107,7 +107,6 @@ class LoopTask(Task):
 
     @property
     def labels(self) -> Tensor:
-        """The labels that were given beside the function."""
         return self.targets
 
     def content(self) -> object:

@@ -77,10 +77,8 @@ def mnist(
 
     ``settings`` are further arguments of `cifar10`.
     """
-    options = {"augment": None} | settings
-    return cifar10(
-        model, train, test, epochs=epochs, lr=lr, batch_size=batch_size, warmup_epochs=warmup_epochs, **options
-    )
+    own = {"augment": None, "lr": lr, "batch_size": batch_size, "warmup_epochs": warmup_epochs}
+    return cifar10(model, train, test, epochs=epochs, **(own | settings))
 
 
 def penn_treebank(
