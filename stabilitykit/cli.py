@@ -15,7 +15,7 @@ from ._version import __version__
 from .errors import StoreError
 from .render.columns import aligned
 from .store.catalog import SHORT, Catalog, Entry, size_of, trained_at
-from .store.layout import ABOUT, sessions_folder
+from .store.layout import ABOUT, SESSIONS
 from .store.pruning import Pruning, Removal
 
 OK, BAD, USAGE = 0, 1, 2
@@ -95,7 +95,7 @@ def _size(catalog: Catalog, asked: argparse.Namespace) -> int:
         "experiments": sum(entry.bytes for entry in entries),
         "old": sum(size_of(entry.files.old) for entry in entries if entry.files.old.is_dir()),
         "baselines": sum(size_of(baseline.folder) for baseline in catalog.baselines()),
-        "sessions": size_of(sessions_folder(catalog.folder)),
+        "sessions": size_of(catalog.folder / SESSIONS),
         "other_formats": sum(map(size_of, catalog.other_formats())),
     }
     if asked.json:

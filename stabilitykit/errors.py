@@ -42,11 +42,7 @@ PACKAGE = Path(__file__).parent  #: frames of code in this folder are ours, not 
 Spelling: TypeAlias = Callable[[str, object], str]
 
 
-def _as_argument(name: str, value: object) -> str:
-    return name if value is None else f"{name}={value}"
-
-
-_spellings: list[Spelling] = [_as_argument]  #: the last one holds
+_spellings: list[Spelling] = [lambda name, value: name if value is None else f"{name}={value}"]  #: the last one holds
 
 
 def setting(name: str, value: object = None) -> str:

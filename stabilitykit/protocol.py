@@ -117,10 +117,8 @@ def parse_perturbation(perturb: str | Perturbation | None) -> Perturbation | Non
     """Return ``perturb`` as a `Perturbation`; the strings ``"ulp"`` and ``"bit"`` take the defaults."""
     if perturb is None or isinstance(perturb, Perturbation):
         return perturb
-    if perturb == "ulp":
-        return Perturbation("ulp")
-    if perturb == "bit":
-        return Perturbation("bit")
+    if perturb in ("ulp", "bit"):
+        return Perturbation(perturb)  # type: ignore[arg-type]  # mypy narrows no string by `in`
     raise PerturbationError(
         f"Expected perturb= to be 'ulp', 'bit', a Perturbation or None but got perturb={perturb!r}. "
         f"Perturbation('ulp', parameter='fc.weight') names a weight."
@@ -215,12 +213,9 @@ class NoiseProtocol:
     ) -> None:
         sources = parse_sources(vary)
         held = {_only_source(name): constant for name, constant in (constants or {}).items()}
-        object.__setattr__(self, "vary", sources)
-        object.__setattr__(self, "perturb", parse_perturbation(perturb))
-        object.__setattr__(self, "runs", runs)
-        object.__setattr__(self, "seed", seed)
-        object.__setattr__(self, "constants", tuple(sorted(held.items(), key=lambda item: item[0].value)))
-        object.__setattr__(self, "onset", onset)
+        constants_in_order = tuple(sorted(held.items(), key=lambda item: item[0].value))
+        given = {"runs": runs, "seed": seed, "constants": constants_in_order, "onset": onset}
+        vars(self).update(vary=sources, perturb=parse_perturbation(perturb), **given)  # the class is frozen
         self._check()
         self._check_onset()
 
@@ -268,12 +263,9 @@ class NoiseProtocol:
     @property
     def name(self) -> str:
         """What differs between the runs, as tables name it: ``init+shuffle``, ``all``, ``none+ulp``, ``shuffle@5``."""
-        if self.vary == frozenset(Source):
-            names = ["all"]
-        else:
-            names = [source.value for source in Source if source in self.vary]
-        if self.perturb:
-            names.append(self.perturb.kind)
+        sources = [source.value for source in Source if source in self.vary]
+        names = ["all"] if self.vary == frozenset(Source) else sources
+        names += [self.perturb.kind] if self.perturb else []
         return ("+".join(names) or "none") + (f"@{self.onset}" if self.onset else "")
 
     def extended_to(self, runs: int) -> NoiseProtocol:
@@ -300,12 +292,9 @@ class NoiseProtocol:
 
     def _seed(self, source: Source, index: int) -> int:
         if source in self.vary:
-            return self._numbered(source.value, index)
+            # Counting on from a hashed offset, so that no two runs of a study can ever draw the same seed.
+            return (derive_seed(self.seed, source.value) + index) % _SEEDS
         return derive_seed(self.seed, source.value, "held", dict(self.constants).get(source, 0))
-
-    def _numbered(self, name: str, index: int) -> int:
-        # Counting on from a hashed offset, so that no two runs of a study can ever draw the same seed.
-        return (derive_seed(self.seed, name) + index) % _SEEDS
 
 
 def _only_source(name: str | Source) -> Source:

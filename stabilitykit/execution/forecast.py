@@ -13,7 +13,7 @@ from ..estimates.measure_kinds import FLOOR, kind_of
 from ..estimates.measures import Measures
 from ..estimates.ratios import spread_of
 from ..store.catalog import Catalog, Entry
-from ..store.layout import experiment_folder
+from ..store.layout import EXPERIMENTS
 from ..store.run_store import RunStore
 from ..verdicts.budgets import Budget, Verdict, check_is_budget
 from ..verdicts.power import cv_of, most_runs_needed, prospects, runs_needed
@@ -127,7 +127,7 @@ class Forecast:
 
     @property
     def _entry(self) -> Entry:
-        return Entry(experiment_folder(self.store.folder, self.asked.key))
+        return Entry(self.store.folder / EXPERIMENTS / self.asked.key)
 
 
 def summarize_plan(forecast: Forecast, test: str, workers: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ..errors import StoreError
 from ..store.byte_locks import ByteLocks
-from ..store.layout import file_of_test, owners_lock
+from ..store.layout import OWNERS_LOCK, file_of_test
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Board:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._owners = ByteLocks.at(owners_lock(folder))
+            self._owners = ByteLocks.at(folder / OWNERS_LOCK)
         except OSError as error:
             raise StoreError(
                 f"Expected to write {folder} but got: {error}. The workers of a session find each other there; make "

@@ -86,10 +86,12 @@ class Runner:
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         self.wanted, self._experiment, self._executor = wanted, wanted.experiment, executor
+        self._claims = wanted.experiment.claims
         self._study, self._stop, self._on_progress = study, stop or Stop(), on_progress
         self._started = time.monotonic()
-        self._known = frozenset(plan.index for plan in wanted.plans if self._experiment.is_finished(plan.index))
-        self._longest = max((self._experiment.seconds(index) or 0.0 for index in self._known), default=0.0)
+        finished = self._experiment.finished()
+        self._known = finished.keys() & {plan.index for plan in wanted.plans}
+        self._longest: float = max((finished[index]["seconds"] for index in self._known), default=0.0)
         self._reported: tuple[object, ...] | None = None
         self._last_report = self._started
 
@@ -139,7 +141,7 @@ class Runner:
     def check_not_stopped(self) -> None:
         """Raise `IncompleteStudyError` if runs are missing that no process will train."""
         reason = self.reason_to_stop()
-        if reason is None or self.wanted.is_finished() or (self._stop.reason is None and self._experiment.running()):
+        if reason is None or self.wanted.is_finished() or (self._stop.reason is None and self._claims.running()):
             return
         missing = self.wanted.missing()
         done = len(self.wanted.plans) - len(missing)
@@ -150,10 +152,10 @@ class Runner:
 
     def report_progress(self) -> None:
         """Report progress if it has changed, or if the last report is old."""
-        statuses = self._experiment.statuses()
+        records = self._experiment.finished()
         wanted = self.wanted.now()
-        finished = [plan.index for plan in wanted if plan.index in statuses]
-        running = tuple(self._experiment.running().values()) if len(finished) < len(wanted) else ()
+        finished = [plan.index for plan in wanted if plan.index in records]
+        running = tuple(self._claims.running().values()) if len(finished) < len(wanted) else ()
         now, state = time.monotonic(), (len(finished), *(run.index for run in running))
         if state == self._reported and now - self._last_report < _HEARTBEAT:
             return
@@ -164,12 +166,12 @@ class Runner:
                 self._study,
                 total=len(wanted),
                 finished=len(finished),
-                failed=sum(statuses[index] != "ok" for index in finished),
+                failed=sum(records[index]["status"] != "ok" for index in finished),
                 new=len(new),
                 elapsed=now - self._started,
                 may_stop_early=self.wanted.settled is not None,
                 running=running,
-                by_worker=Counter(self._experiment.trainer_of(index) or "" for index in new),
+                by_worker=Counter(records[index]["trained_by"].get("worker", "main") for index in new),
             )
         )
 
@@ -206,12 +208,12 @@ class Runner:
         """Publish the outcome of a training, or start it again if its process died; return whether it has a result."""
         outcome, plan, claim = training.outcome, training.plan, running[training]
         if isinstance(outcome, Died):
-            claim = self._experiment.note_death(claim, outcome.reason, outcome.pid)
+            claim = self._claims.note_death(claim.index, outcome.reason, outcome.pid)
             if claim.attempt <= MOST_DEATHS:
                 del running[training]
                 running[self._start(plan, claim)] = claim
                 return False
-            self._experiment.publish_crash(claim, seeds=plan.seeds)
+            self._experiment.publish_crash(claim, plan.seeds, self._claims.recorded_deaths(claim.index))
         else:
             assert outcome is not None, "executors return a training when it has ended"
             self._longest = max(self._longest, outcome.seconds)

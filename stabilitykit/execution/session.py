@@ -15,7 +15,7 @@ from ..estimates.measures import Metric
 from ..protocol import NoiseProtocol
 from ..public import public
 from ..store.key import key_of, protocol_ingredients
-from ..store.layout import STORE, tasks_folder
+from ..store.layout import STORE, TASKS
 from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
 from ..study.journal import Journal
@@ -150,7 +150,7 @@ class Session:
                 return ChildProcesses(
                     trainer,
                     self.rootdir,
-                    tasks_folder(self.store.session_folder),
+                    self.store.session_folder / TASKS,
                     devices=[where.device_for(child) for child in range(where.workers)],
                     time_limit=where.run_timeout,
                     method="forkserver" if where.isolation == "process" else "spawn",

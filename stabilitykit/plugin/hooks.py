@@ -18,7 +18,7 @@ import pytest
 
 from ..errors import PACKAGE, BaselineExceededError, BudgetError, StabilityError, UsageError, spell_settings
 from ..execution.stop import Stop
-from ..store.layout import STORE, format_file, session_folder
+from ..store.layout import FORMAT_FILE, SESSIONS, STORE
 from .findings import STUDIES, Findings, pack
 from .options import BUDGETS, OPTIONS, MarkerConfig, StabilityConfig, check_baselines, spelled
 from .progress import ProgressLines
@@ -132,7 +132,7 @@ class StabilityPlugin:
         self.slot: int = worker["stability_slot"] if worker else 0
         self.session_id: str = worker["stability_session"] if worker else secrets.token_hex(8)
         self.store = Path(worker["stability_store"]) if worker else _store_of(config, values)
-        self.folder = session_folder(self.store, self.session_id)  #: this session's own files
+        self.folder = self.store / SESSIONS / self.session_id  #: this session's own files
         self.started: float = worker["stability_started"] if worker else time.time()
         minutes = values.budget_minutes
         self.stop = Stop(None if minutes is None else self.started + 60 * minutes, minutes)
@@ -311,7 +311,7 @@ class StabilityPlugin:
         self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
     ) -> None:
         """Print the table."""
-        if exitstatus == pytest.ExitCode.INTERRUPTED and format_file(self.store).exists():
+        if exitstatus == pytest.ExitCode.INTERRUPTED and (self.store / FORMAT_FILE).exists():
             terminalreporter.write_line(f"stability: finished runs are kept in {self.store}; the next session goes on")
         if self._left:
             terminalreporter.write_line(f"stability: {self._left}")

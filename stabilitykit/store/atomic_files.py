@@ -21,8 +21,7 @@ NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EM
 class Draft:
     """A file that is being written: written and hashed beside its place, then put there in one step.
 
-    A durable file survives a power cut. An error of the system becomes a `StoreError` that names the file, and no draft
-    stays.
+    A durable file survives a power cut. An OSError becomes a `StoreError` that names the file, and no draft stays.
     """
 
     def __init__(self, folder: Path, name: str, hashed: bytes = b"") -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreError
 from .atomic_files import read_json
-from .layout import baselines_folder
+from .layout import BASELINES
 from .ownership import check_form
 from .sealed_files import SealedFiles, npy
 
@@ -34,13 +34,13 @@ class BaselineFiles:
     """One baseline on disk."""
 
     def __init__(self, store: Path, name: str) -> None:
-        self.name, self.folder = name, baselines_folder(store) / name
+        self.name, self.folder = name, store / BASELINES / name
         self._sealed = SealedFiles(self.folder)
 
     @classmethod
     def all(cls, store: Path) -> list[BaselineFiles]:
         """Return the baselines of a store, by name."""
-        folders = sorted(path for path in baselines_folder(store).glob("*") if path.is_dir())
+        folders = sorted(path for path in (store / BASELINES).glob("*") if path.is_dir())
         return [found for found in (cls(store, folder.name) for folder in folders) if found.exists()]
 
     def exists(self) -> bool:

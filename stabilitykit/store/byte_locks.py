@@ -40,8 +40,7 @@ class ByteLocks:
     """POSIX locks on the single bytes of one file, seen by every process on the host.
 
     The system drops all of a process's locks on a file when the process closes any handle of it. So there is one handle
-    a file and process, open as long as a byte is held. Within a process the locks do not exclude, so the held bytes are
-    remembered.
+    a file and process, open while a byte is held. Locks do not exclude within a process: held bytes are remembered.
     """
 
     _of_process: dict[tuple[Path, int], ByteLocks] = {}  # noqa: RUF012  # shared on purpose
@@ -60,10 +59,7 @@ class ByteLocks:
 
     @classmethod
     def at(cls, path: Path) -> ByteLocks:
-        """Return this process's one instance for a file, which is created if it does not exist.
-
-        Raises `StoreError` if the file system has no locks.
-        """
+        """Return this process's one instance for a file, created if missing; raise `StoreError` if it has no locks."""
         key = path.resolve(), os.getpid()  # a forked child inherits no locks, so it has instances of its own
         if key not in cls._of_process:
             try:
@@ -107,24 +103,18 @@ class ByteLocks:
             if self._held & {byte, _ALL}:
                 return True
             if _LAYOUT is None:
-                return self._is_busy(byte)
+                is_free = self.acquire(byte)
+                self.release(byte)
+                return not is_free
             self._open()
             try:
-                return self._is_locked_elsewhere(byte, *_LAYOUT)
+                layout, names = _LAYOUT
+                question = {"type": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": byte, "length": 1, "pid": 0}
+                asked = struct.pack(layout, *(question[name] for name in names))
+                answer = struct.unpack(layout, fcntl.fcntl(self._handle, fcntl.F_GETLK, asked))
+                return bool(answer[names.index("type")] != fcntl.F_UNLCK)
             finally:
                 self._close_if_idle()
-
-    def _is_busy(self, byte: int) -> bool:
-        if not self.acquire(byte):
-            return True
-        self.release(byte)
-        return False
-
-    def _is_locked_elsewhere(self, byte: int, layout: str, names: tuple[str, ...]) -> bool:
-        question = {"type": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": byte, "length": 1, "pid": 0}
-        asked = struct.pack(layout, *(question[name] for name in names))
-        answer = dict(zip(names, struct.unpack(layout, fcntl.fcntl(self._handle, fcntl.F_GETLK, asked)), strict=True))
-        return bool(answer["type"] != fcntl.F_UNLCK)
 
     def _lock(self, name: int, start: int, length: int) -> bool:
         with self._mutex:

@@ -14,7 +14,7 @@ from ..protocol import NoiseProtocol, Perturbation
 from .atomic_files import read_json
 from .baseline_files import BaselineFiles
 from .claims import Claims, Running
-from .layout import FORMAT, FORMAT_FILE, KEY, SESSION_ID, STORE, about_file, experiments_folder, sessions_folder
+from .layout import ABOUT, EXPERIMENTS, FORMAT, FORMAT_FILE, KEY, SESSION_ID, SESSIONS, STORE
 from .ownership import format_of
 from .run_files import RunFiles
 from .shared_epochs import Prefixes
@@ -30,7 +30,7 @@ class Catalog:
         self.folder = folder
         if format_of(folder) is None:
             raise StoreError(
-                f"Expected a run store but {folder} has no {FORMAT_FILE} file. Name the {STORE} folder, or the one it "
+                f"Expected a run store but {folder} has no file {FORMAT_FILE}. Name the {STORE} folder, or the one it "
                 f"lies in, with --store."
             )
 
@@ -53,7 +53,7 @@ class Catalog:
 
     def entries(self) -> list[Entry]:
         """Return the experiments, the most recently used first."""
-        entries = [Entry(folder) for folder in _folders(experiments_folder(self.folder), KEY)]
+        entries = [Entry(folder) for folder in _folders(self.folder / EXPERIMENTS, KEY)]
         return sorted(entries, key=lambda entry: (-entry.used, entry.key))
 
     def find(self, prefix: str) -> Entry:
@@ -76,7 +76,7 @@ class Catalog:
 
     def sessions(self) -> list[Path]:
         """Return the folders of sessions that live, or were killed before they cleared up."""
-        return _folders(sessions_folder(self.folder), SESSION_ID)
+        return _folders(self.folder / SESSIONS, SESSION_ID)
 
     def half_pruned(self) -> list[Path]:
         """Return the experiments that a killed process had begun to remove."""
@@ -95,13 +95,12 @@ class Entry:
     @cached_property
     def about(self) -> dict[str, Any]:
         """The values that its key was made of."""
-        return read_json(about_file(self.folder)) or {}
+        return read_json(self.folder / ABOUT) or {}
 
     @property
     def about_is_torn(self) -> bool:
         """Whether experiment.json exists but cannot be parsed."""
-        path = about_file(self.folder)
-        return path.exists() and read_json(path) is None
+        return (self.folder / ABOUT).exists() and read_json(self.folder / ABOUT) is None
 
     @property
     def task(self) -> str:
@@ -150,8 +149,7 @@ class Entry:
     @cached_property
     def used(self) -> float:
         """When a session last asked for this experiment, in seconds since the epoch."""
-        about = about_file(self.folder)
-        return _mtime(about) if about.exists() else newest_in(self.folder)
+        return _mtime(self.folder / ABOUT) or newest_in(self.folder)
 
     @cached_property
     def created(self) -> float:

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 from .atomic_files import read_json, unwritable, write_json
 from .byte_locks import ByteLocks
-from .layout import claims_lock
+from .layout import CLAIMS_LOCK
 from .ownership import check_form, remove
 
 #: A process that died while training a run: pid, host, worker, session and reason.
@@ -60,18 +60,11 @@ class Running:
     @classmethod
     def read(cls, path: Path) -> Running | None:
         """Return the content of a claim file; None if it is torn, or of another version."""
-        left = read_json(path)
-        if left is None:
-            return None
+        left = read_json(path) or {}
         try:
-            return cls(
-                index=int(path.stem),
-                worker=str(left["worker"]),
-                pid=int(left["pid"]),
-                host=str(left["host"]),
-                started=float(left["started"]),
-                attempt=_attempt(left["deaths"], left["session"]),
-            )
+            worker, pid, host = str(left["worker"]), int(left["pid"]), str(left["host"])
+            attempt = _attempt(left["deaths"], left["session"])
+            return cls(int(path.stem), worker, pid, host, float(left["started"]), attempt)
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
 
@@ -85,7 +78,7 @@ class Claims:
     @cached_property
     def locks(self) -> ByteLocks:
         """The locks on the runs, one byte a run. Raises FileNotFoundError if the experiment is not there."""
-        return ByteLocks.at(claims_lock(self.experiment))
+        return ByteLocks.at(self.experiment / CLAIMS_LOCK)
 
     def make_place(self) -> None:
         """Create the experiment's folder with the file of locks in it."""
@@ -93,7 +86,7 @@ class Claims:
         for tries_left in reversed(range(_TRIES)):
             try:
                 self.experiment.mkdir(parents=True, exist_ok=True)
-                self.locks = ByteLocks.at(claims_lock(self.experiment))
+                self.locks = ByteLocks.at(self.experiment / CLAIMS_LOCK)
                 return
             except FileNotFoundError:
                 if not tries_left:
@@ -109,10 +102,6 @@ class Claims:
             return False
         except OSError as error:
             raise unwritable(self.experiment, error) from error
-
-    def unlock(self, index: int) -> None:
-        """Unlock a run and leave its claim file, which tells the next process of the deaths so far."""
-        self.locks.release(index)
 
     def is_held(self, index: int) -> bool:
         """Whether a living process, this one among them, holds the claim on a run."""
@@ -132,15 +121,8 @@ class Claims:
 
     def take(self, index: int, deaths: Sequence[Death]) -> Claim:
         """Write down that this process trains a run, after ``deaths``; only with the run locked."""
-        claim = {
-            "session": self.session,
-            "worker": self.worker,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "started": time.time(),
-            "deaths": list(deaths),
-        }
-        write_json(self._file(index), claim, durable=False)
+        owner = {"session": self.session, "worker": self.worker, "pid": os.getpid(), "host": socket.gethostname()}
+        write_json(self._file(index), owner | {"started": time.time(), "deaths": list(deaths)}, durable=False)
         return Claim(index, _attempt(deaths, self.session))
 
     def release(self, index: int) -> None:
@@ -149,15 +131,12 @@ class Claims:
         self.locks.release(index)
 
     def note_death(self, index: int, reason: str, pid: int | None = None) -> Claim:
-        """Add the death of a process that trained a run for this one; return the claim on the next attempt."""
-        death = {
-            "pid": pid,
-            "host": socket.gethostname(),
-            "worker": self.worker,
-            "session": self.session,
-            "reason": reason,
-        }
-        return self.take(index, [*self.recorded_deaths(index), death])
+        """Add the death of a process that trained a run for this one; return the claim on the next attempt.
+
+        This process keeps the claim. An attempt greater than `MOST_DEATHS` is not to be made: the run has crashed.
+        """
+        died = {"pid": pid, "host": socket.gethostname(), "worker": self.worker, "session": self.session}
+        return self.take(index, [*self.recorded_deaths(index), died | {"reason": reason}])
 
     def may_be_tried(self, deaths: Sequence[Death]) -> bool:
         """Whether a run may be trained again after ``deaths``."""

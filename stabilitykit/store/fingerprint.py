@@ -43,18 +43,15 @@ class CannotFingerprint(Exception):
 
 
 def fingerprint(value: object, rootdir: Path, also: Iterable[Path] = ()) -> str:
-    """Return a hash of ``value`` and of the own source files (below ``rootdir``) that it can reach.
-
-    ``also`` names further files that count, such as the conftests of a test.
-    """
+    """Return a hash of ``value``, of the own files (below ``rootdir``) that it can reach, and of the files ``also``."""
     rootdir = rootdir.resolve()
     walk = _Walk(rootdir)
-    also = [path.resolve() for path in also]
     try:
         content = walk.digest(value, type(value).__name__)
     except RecursionError:
         raise CannotFingerprint(f"{type(value).__name__} is nested too deeply to read") from None
-    return hashlib.sha256(content + source_digest({*walk.files, *also}, rootdir).encode()).hexdigest()
+    files = {*walk.files, *(path.resolve() for path in also)}
+    return hashlib.sha256(content + source_digest(files, rootdir).encode()).hexdigest()
 
 
 def tensor_digest(tensor: torch.Tensor) -> bytes:
@@ -86,24 +83,17 @@ class _Walk:
             return _combine("circle", [str(len(self._open) - self._open[key]).encode()])
         self._open[key] = len(self._open)
         try:
-            result = self._digest_object(value, where)
+            read = next((read for kind, read in _READERS if isinstance(value, kind)), _Walk._instance)
+            result = read(self, value, where)
         finally:
             del self._open[key]
         self._done[key] = (result, value)
         return result
 
-    def _digest_object(self, value: object, where: str) -> bytes:
-        for kind, read in _READERS:
-            if isinstance(value, kind):
-                return read(self, value, where)
-        return self._instance(value, where)
-
     def all(self, tag: str, values: Iterable[object], where: str) -> bytes:
-        """Return the hash of several values in order."""
         return _combine(tag, [self.digest(value, f"{where}[{i}]") for i, value in enumerate(values)])
 
     def mapping(self, tag: str, items: Iterable[tuple[object, object]], where: str) -> bytes:
-        """Return the hash of pairs in order."""
         parts: list[bytes] = []
         for key, value in items:
             parts += [self.digest(key, where), self.digest(value, f"{where}.{key}")]
@@ -112,14 +102,8 @@ class _Walk:
     def function(self, value: types.FunctionType, where: str) -> bytes:
         """Return the hash of code, defaults and closure; for the user's own functions also of the globals it names."""
         code = value.__code__
-        parts: list[tuple[str, object]] = [
-            ("__module__", value.__module__),
-            ("__qualname__", value.__qualname__),
-            ("__defaults__", value.__defaults__),
-            ("__kwdefaults__", value.__kwdefaults__),
-            ("__dict__", value.__dict__),
-            ("__code__", self._code(code, where)),
-        ]
+        names = ("__module__", "__qualname__", "__defaults__", "__kwdefaults__", "__dict__")
+        parts = [*((name, getattr(value, name)) for name in names), ("__code__", self._code(code, where))]
         parts += zip(code.co_freevars, map(_cell, value.__closure__ or ()), strict=True)
         if self._note_file(code.co_filename) or code.co_filename.startswith("<"):
             parts += self._named(_names(code), value.__globals__)
@@ -138,10 +122,7 @@ class _Walk:
         return found
 
     def _code(self, code: types.CodeType, where: str) -> bytes:
-        constants = [
-            self._code(constant, where) if isinstance(constant, types.CodeType) else constant
-            for constant in code.co_consts
-        ]
+        constants = [self._code(c, where) if isinstance(c, types.CodeType) else c for c in code.co_consts]
         return self.all("code", [code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars], where)
 
     def class_(self, value: type, where: str) -> bytes:
@@ -160,10 +141,7 @@ class _Walk:
         except Exception as error:  # noqa: BLE001  # each extension type refuses in its own way
             raise CannotFingerprint(f"{where} is a {type(value).__qualname__}: {error}") from None
         parts = [self.digest(type(value), where)]
-        parts += [
-            self.mapping("state", part.items(), where) if type(part) is dict else self.digest(part, where)
-            for part in state
-        ]
+        parts += [self.mapping("state", p.items(), where) if type(p) is dict else self.digest(p, where) for p in state]
         return _combine("instance", parts)
 
     def _note_file(self, file: str | None) -> bool:
@@ -248,11 +226,8 @@ def _cell(cell: types.CellType) -> object:
 
 
 def _names(code: types.CodeType) -> set[str]:
-    names = set(code.co_names)
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            names |= _names(constant)
-    return names
+    nested = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return set(code.co_names).union(*map(_names, nested))
 
 
 def _version_of(module: str | None) -> str:

@@ -36,59 +36,14 @@ FORMAT = "2"
 
 SESSION_ID, KEY = "[0-9a-f]{16}", "[0-9a-f]{32}"
 
-#: Name of the file by which a folder is known to be a store.
-FORMAT_FILE = "FORMAT"
+#: Names in a store's folder: the file by which it is known to be a store, and the folders in it.
+FORMAT_FILE, EXPERIMENTS, SESSIONS, BASELINES = "FORMAT", f"v{FORMAT}", "sessions", "baselines"
 
-#: Name of the file that says what an experiment's key was made of.
-ABOUT = "experiment.json"
+#: Names in an experiment's folder: what its key was made of, and the file whose bytes are locked for runs in training.
+ABOUT, CLAIMS_LOCK = "experiment.json", "claims.lock"
 
-_CLAIMS, _LIVING, _OWNERS = "claims.lock", "living.lock", "owners.lock"
-_SESSIONS, _PRIVATE, _TASKS, _BASELINES = "sessions", "private", "tasks", "baselines"
-
-
-def format_file(store: Path) -> Path:
-    """Return the file that makes a folder a store."""
-    return store / FORMAT_FILE
-
-
-def experiments_folder(store: Path) -> Path:
-    """Return the folder of all experiments that outlive their sessions."""
-    return store / f"v{FORMAT}"
-
-
-def experiment_folder(store: Path, key: str) -> Path:
-    """Return the folder of one experiment."""
-    return experiments_folder(store) / key
-
-
-def about_file(experiment: Path) -> Path:
-    """Return the file that says what an experiment's key was made of."""
-    return experiment / ABOUT
-
-
-def claims_lock(experiment: Path) -> Path:
-    """Return the file whose bytes are locked for the runs that are being trained."""
-    return experiment / _CLAIMS
-
-
-def sessions_folder(store: Path) -> Path:
-    """Return the folder of all sessions that live, or were killed."""
-    return store / _SESSIONS
-
-
-def session_folder(store: Path, session: str) -> Path:
-    """Return the folder of one session's own files."""
-    return sessions_folder(store) / session
-
-
-def living_lock(session: Path) -> Path:
-    """Return the file that is locked while a process of the session lives."""
-    return session / _LIVING
-
-
-def owners_lock(session: Path) -> Path:
-    """Return the file whose bytes are locked for the tests that run now."""
-    return session / _OWNERS
+#: Names in a session's folder, which the head of this module describes.
+LIVING_LOCK, OWNERS_LOCK, PRIVATE, TASKS = "living.lock", "owners.lock", "private", "tasks"
 
 
 def file_of_test(
@@ -98,24 +53,9 @@ def file_of_test(
     return session / (f"{test}.{what}" if call is None else f"{test}.{call}.{what}")
 
 
-def private_folder(session: Path, key: str) -> Path:
-    """Return the folder of an experiment that ends with its session."""
-    return session / _PRIVATE / key
-
-
-def tasks_folder(session: Path) -> Path:
-    """Return the folder for the output of child processes that train no run."""
-    return session / _TASKS
-
-
 def task_log(tasks: Path, number: int) -> Path:
     """Return the file for the output of children of this process; ``number`` tells its tasks apart."""
     return tasks / f"{os.getpid()}-{number:x}.log"
-
-
-def baselines_folder(store: Path) -> Path:
-    """Return the folder of all baselines."""
-    return store / _BASELINES
 
 
 @dataclass(frozen=True)
@@ -155,8 +95,8 @@ _ARRAYS = {rf"{_INDEX}(\.[0-9a-f]{{12}})?\.(npy|safetensors|npz)": FILE}  # form
 
 _EXPERIMENT = Folder(
     {
-        _any_of(ABOUT, _CLAIMS, "control.json"): FILE,
-        rf"{re.escape(_CLAIMS)}\.leases": _LEASES,
+        _any_of(ABOUT, CLAIMS_LOCK, "control.json"): FILE,
+        rf"{re.escape(CLAIMS_LOCK)}\.leases": _LEASES,
         "runs": Folder({rf"{_INDEX}\.json": FILE, **_ARRAYS}),
         "old": Folder({rf"{_INDEX}\.\d+\.json": FILE, **_ARRAYS}),
         "claims": Folder({rf"{_INDEX}\.json": FILE}),
@@ -164,18 +104,18 @@ _EXPERIMENT = Folder(
         "prefix": Folder({rf"({_INDEX}|proven)\.json": FILE, rf"{_INDEX}(\.[0-9a-f]{{12}})?\.safetensors": FILE}),
         "logs": Folder({rf"{_INDEX}\.log": FILE}),
     },
-    markers=(_CLAIMS, ABOUT),
+    markers=(CLAIMS_LOCK, ABOUT),
 )
 
 _SESSION = Folder(
     {
-        _any_of(_LIVING, _OWNERS): FILE,
-        rf"({_any_of(_LIVING, _OWNERS)})\.leases": _LEASES,
+        _any_of(LIVING_LOCK, OWNERS_LOCK): FILE,
+        rf"({_any_of(LIVING_LOCK, OWNERS_LOCK)})\.leases": _LEASES,
         r"\d+\.(begun|done|studies|disputed)|\d+\.\d+\.settled": FILE,
-        _PRIVATE: Folder({KEY: _EXPERIMENT}),
-        _TASKS: Folder({r"\d+-[0-9a-f]+\.(task|pt|log)": FILE}),  # .task and .pt: of earlier versions
+        PRIVATE: Folder({KEY: _EXPERIMENT}),
+        TASKS: Folder({r"\d+-[0-9a-f]+\.(task|pt|log)": FILE}),  # .task and .pt: of earlier versions
     },
-    markers=(_LIVING, _OWNERS),
+    markers=(LIVING_LOCK, OWNERS_LOCK),
 )
 
 #: Every path that stabilitykit writes below a store.
@@ -183,8 +123,8 @@ LAYOUT = Folder(
     {
         _any_of(FORMAT_FILE, ".gitignore"): FILE,
         r"v\d+": Folder({KEY: _EXPERIMENT, rf"\.pruned-{KEY}-[0-9a-f]{{8}}": _EXPERIMENT}),
-        _SESSIONS: Folder({SESSION_ID: _SESSION}),
-        _BASELINES: Folder(
+        SESSIONS: Folder({SESSION_ID: _SESSION}),
+        BASELINES: Folder(
             {r"\w[\w.-]*": Folder({r"[0-9a-f]{24}\.\d+\.json": FILE, r"[0-9a-f]{24}\.\d+(\.[0-9a-f]{12})?\.npy": FILE})}
         ),
     }

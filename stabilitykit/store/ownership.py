@@ -23,10 +23,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import StoreError
-from .layout import DRAFT, FORMAT_FILE, LAYOUT, Entry, File, Folder, format_file
+from .layout import DRAFT, FORMAT_FILE, LAYOUT, Entry, File, Folder
 
 #: Errors of opening a path that does not exist, or is a link or a socket.
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EMLINK, errno.ENXIO}
+
+_UNMARKED = "has none of the files by which stabilitykit knows a folder of its own"
 
 
 class NotOurs(StoreError):
@@ -47,7 +49,7 @@ def remove(path: Path) -> int:
     """
     with _Place(path) as place:
         entry = place.prove()
-        return 0 if entry is None else place.delete(entry)
+        return 0 if entry is None else _delete(place.folder, place.name, entry, place.path)
 
 
 def move(path: Path, to: Path) -> None:
@@ -95,10 +97,8 @@ def format_of(folder: Path) -> int | None:
 
 def _format_says(folder: Path) -> str | None:
     """Return how the file ``FORMAT`` begins; None if it does not exist or is no regular file."""
-    try:
-        handle = os.open(
-            format_file(folder), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-        )  # non-blocking: a pipe of that name is not waited for
+    try:  # non-blocking: a pipe of that name is not waited for
+        handle = os.open(folder / FORMAT_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
         if error.errno in _NO_FILE:
             return None
@@ -120,7 +120,7 @@ def check_may_be_store(folder: Path) -> None:
     says = _format_says(folder)
     if says is not None:
         raise StoreError(
-            f"Expected {format_file(folder)} to name the format of a run store but it says {says!r}. Is this a folder "
+            f"Expected {folder / FORMAT_FILE} to name the format of a run store but it says {says!r}. Is this a folder "
             f"of stabilitykit? Move it away to start a new store."
         )
     shown = ", ".join(map(repr, strange[:3])) + (", ..." if len(strange) > 3 else "")
@@ -132,10 +132,8 @@ def check_may_be_store(folder: Path) -> None:
 
 
 def _is_of_a_new_store(name: str) -> bool:
-    draft = DRAFT.fullmatch(name)
-    return name == "lost+found" or (
-        draft is not None and draft[1] == FORMAT_FILE
-    )  # a folder of ext4; a store that another process is making
+    draft = DRAFT.fullmatch(name)  # of a store that another process is making
+    return name == "lost+found" or (draft is not None and draft[1] == FORMAT_FILE)  # the former is a folder of ext4
 
 
 class _Place:
@@ -186,7 +184,7 @@ class _Place:
         """Return what the path is, once shown to be removable: every folder has its marker, and none is mounted."""
         entry = self.entry()
         if entry is not None and self._unmarked is not None:
-            raise _without_marker(self._unmarked)
+            raise NotOurs(self._unmarked, _UNMARKED)
         if isinstance(entry, Folder):
             mounted = [mount for mount in self._mounts if mount == self.path or self.path in mount.parents]
             if mounted:
@@ -194,14 +192,6 @@ class _Place:
             with _opened(self.name, self.folder) as inside:
                 _check_below(inside, entry, self.path)
         return entry
-
-    def delete(self, entry: Entry) -> int:
-        """Delete a proven entry, and return the bytes that this freed."""
-        if isinstance(entry, File):
-            size = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False).st_size
-            os.unlink(self.name, dir_fd=self.folder)
-            return size
-        return _delete_below(self.folder, self.name, entry, self.path)
 
     def _enter(self, path: Path) -> None:
         rule = self._rule.find(path.name)
@@ -220,7 +210,7 @@ class _Place:
 def _check_below(folder: int, rule: Folder, path: Path) -> None:
     """Raise `NotOurs` for a folder without its marker, and for anything below it that this package did not write."""
     if not _is_marked(folder, rule):
-        raise _without_marker(path)
+        raise NotOurs(path, _UNMARKED)
     for found in list(os.scandir(folder)):
         below, entry = path / found.name, rule.find(found.name)
         if entry is None:
@@ -231,20 +221,19 @@ def _check_below(folder: int, rule: Folder, path: Path) -> None:
                 _check_below(inner, entry, below)
 
 
-def _delete_below(parent: int, name: str, rule: Folder, path: Path) -> int:
-    """Delete a folder that `_check_below` has passed; its marker last, so that half a folder is still known as ours."""
+def _delete(parent: int, name: str, entry: Entry | None, path: Path) -> int:
+    """Delete what `_Place.prove` has passed, a marker last: half a folder is still known as ours; return its bytes."""
+    if entry is None:
+        raise NotOurs(path, "has just appeared, with a name that stabilitykit does not write there")
     freed = 0
+    if isinstance(entry, File):
+        with contextlib.suppress(FileNotFoundError):
+            freed = os.stat(name, dir_fd=parent, follow_symlinks=False).st_size
+            os.unlink(name, dir_fd=parent)
+        return freed
     with _opened(name, parent) as folder:
-        for below in sorted(os.listdir(folder), key=lambda name: name in rule.markers):  # noqa: PTH208  # of a handle
-            entry = rule.find(below)
-            if isinstance(entry, Folder):
-                freed += _delete_below(folder, below, entry, path / below)
-            elif entry is None:
-                raise NotOurs(path / below, "has just appeared, with a name that stabilitykit does not write there")
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    freed += os.stat(below, dir_fd=folder, follow_symlinks=False).st_size
-                    os.unlink(below, dir_fd=folder)
+        for below in sorted(os.listdir(folder), key=lambda name: name in entry.markers):  # noqa: PTH208  # of a handle
+            freed += _delete(folder, below, entry.find(below), path / below)
     os.rmdir(name, dir_fd=parent)
     return freed
 
@@ -259,22 +248,14 @@ def _opened(name: str, parent: int) -> Iterator[int]:
 
 
 def _is_marked(folder: int, rule: Folder) -> bool:
-    if not rule.markers:
-        return True
-    for marker in rule.markers:
-        with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISREG(os.stat(marker, dir_fd=folder, follow_symlinks=False).st_mode):
-                return True
-    return False
+    found = [entry for entry in os.scandir(folder) if entry.name in rule.markers] if rule.markers else []
+    return not rule.markers or any(entry.is_file(follow_symlinks=False) for entry in found)
 
 
 def _check_kind(found: os.stat_result, entry: Entry, path: Path) -> None:
-    if stat.S_ISLNK(found.st_mode):
-        raise NotOurs(path, "is a symbolic link")
-    if isinstance(entry, Folder) and not stat.S_ISDIR(found.st_mode):
-        raise NotOurs(path, "is no folder")
-    if isinstance(entry, File) and not stat.S_ISREG(found.st_mode):
-        raise NotOurs(path, "is no regular file")
+    is_right, wanted = (stat.S_ISDIR, "folder") if isinstance(entry, Folder) else (stat.S_ISREG, "regular file")
+    if not is_right(found.st_mode):
+        raise NotOurs(path, "is a symbolic link" if stat.S_ISLNK(found.st_mode) else f"is no {wanted}")
 
 
 def _mounts_below(store: Path) -> list[Path]:
@@ -290,7 +271,3 @@ def _mounts_below(store: Path) -> list[Path]:
 
 #: A space, tab, newline or backslash in a path of /proc/self/mountinfo (proc(5)).
 _ESCAPED = re.compile(r"\\([0-7]{3})")
-
-
-def _without_marker(path: Path) -> NotOurs:
-    return NotOurs(path, "has none of the files by which stabilitykit knows a folder of its own")

@@ -48,10 +48,7 @@ def _flatten_tensor(tensor: Tensor, tensors: dict[str, Tensor]) -> dict[str, Any
 
 
 def unflatten(plain: Any, tensors: dict[str, Tensor], device: torch.device | str = "cpu") -> Any:
-    """Return the value that `flatten` was given, with tensors in memory of their own.
-
-    Tensors that were not on the CPU go to ``device``.
-    """
+    """Return what `flatten` was given, with tensors in new memory: on ``device``, if they were not on the CPU."""
     if isinstance(plain, list):
         return [unflatten(item, tensors, device) for item in plain]
     if not isinstance(plain, dict):

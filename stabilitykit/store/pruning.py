@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, cast
 
 from .byte_locks import ByteLocks
 from .catalog import SHORT, Catalog, Entry, newest_in, size_of, trained_at
-from .layout import living_lock
+from .layout import LIVING_LOCK
 from .ownership import NotOurs, check_removable, drafts_below, move, remove
 
 #: Seconds for which leftovers may still belong to a slow process: one that has made its lock, or has not yet.
@@ -28,22 +26,8 @@ class Removal:
     kept: str = ""  #: why it was kept; empty if it was not
 
 
-_Args = ParamSpec("_Args")
-
-
-def _one_by_one(removing: Callable[_Args, Removal]) -> Callable[_Args, Removal]:
-    """Keep what the system refuses to remove, such as files of another user, and go on with the rest."""
-
-    @functools.wraps(removing)
-    def tried(*args: _Args.args, **named: _Args.kwargs) -> Removal:
-        try:
-            return removing(*args, **named)
-        except (NotOurs, OSError) as error:
-            entry = args[1]
-            what = entry if isinstance(entry, str) else _named(cast(Entry, entry))
-            return Removal(what, 0, error.why if isinstance(error, NotOurs) else str(error))
-
-    return tried
+class _InUse(Exception):
+    """A process trains or uses what was to be removed."""
 
 
 class Pruning:
@@ -55,56 +39,58 @@ class Pruning:
 
     def experiments(self, entries: Iterable[Entry]) -> list[Removal]:
         """Remove whole experiments that no session asked for since the age given."""
-        return [self._experiment(entry) for entry in entries if entry.used <= self._before]
+        return [self._try(_named(entry), self._experiment, entry) for entry in entries if entry.used <= self._before]
 
     def failed_runs(self, entries: Iterable[Entry]) -> list[Removal]:
         """Remove runs that failed, crashed, took too long, or cannot be read."""
         return [
-            self._run(entry, index)
+            self._try(f"run {index} ({status}) of {_named(entry)}", self._run, entry, index)
             for entry in entries
             for index, header in entry.runs.items()
-            if header is None or (header["record"]["status"] != "ok" and trained_at(header) <= self._before)
+            for status in ["unreadable" if header is None else header["record"]["status"]]
+            if header is None or (status != "ok" and trained_at(header) <= self._before)
         ]
 
     def old(self, entries: Iterable[Entry]) -> list[Removal]:
         """Remove the files that experiments moved to ``old/``: damaged ones, and failures that were retried."""
-        folders = [(entry, entry.files.old) for entry in entries if entry.files.old.is_dir()]
-        return [
-            self._remove(f"old/ of {_named(entry)}", folder)
-            for entry, folder in folders
-            if newest_in(folder) <= self._before
-        ]
+        found = [e for e in entries if e.files.old.is_dir() and newest_in(e.files.old) <= self._before]
+        return [self._try(f"old/ of {_named(entry)}", self._remove, entry.files.old) for entry in found]
 
     def other_formats(self) -> list[Removal]:
         """Remove the runs that earlier versions wrote and this one does not read."""
-        return [
-            self._unless_locked(f"{folder.name}/, of an earlier format", folder)
-            for folder in self.catalog.other_formats()
-            if newest_in(folder) <= self._before
-        ]
+        found = [folder for folder in self.catalog.other_formats() if newest_in(folder) <= self._before]
+        return [self._try(f"{old.name}/, of an earlier format", self._remove_unlocked, old) for old in found]
 
     def leftovers(self) -> list[Removal]:
         """Remove the leftovers of killed processes: sessions, half-written files, half-removed experiments."""
         yesterday = time.time() - _DAY
         removed = [
-            self._unless_locked(f"the leftovers of session {folder.name}", folder)
+            self._try(f"the leftovers of session {folder.name}", self._remove_unlocked, folder)
             for folder in self.catalog.sessions()
             if max(newest_in(folder), folder.stat().st_mtime)
-            < (time.time() - _MINUTE if living_lock(folder).exists() else yesterday)
+            < (time.time() - _MINUTE if (folder / LIVING_LOCK).exists() else yesterday)
         ]
         half = [path for path in drafts_below(self.catalog.folder) if path.lstat().st_mtime < yesterday]
         half += self.catalog.half_pruned()
-        return removed + [self._remove(f"half of {path.name}", path) for path in half]
+        return removed + [self._try(f"half of {path.name}", self._remove, path) for path in half]
 
-    @_one_by_one
-    def _experiment(self, entry: Entry) -> Removal:
-        named, size = _named(entry), entry.bytes
-        kept = _not_ours(entry.folder)  # before locking, which would create a marker file
-        if kept or self.rehearsal:
-            return Removal(named, size, kept=kept or _trainers(entry))
+    def _try(self, what: str, removing: Callable[..., int], *args: object) -> Removal:
+        """Keep what is in use, and what the system refuses to remove, such as files of another user."""
+        try:
+            return Removal(what, removing(*args))
+        except (_InUse, NotOurs, OSError) as error:
+            return Removal(what, 0, error.why if isinstance(error, NotOurs) else str(error))
+
+    def _experiment(self, entry: Entry) -> int:
+        check_removable(entry.folder)  # before locking, which would create a marker file
+        size = entry.bytes
+        if self.rehearsal:
+            if trainers := _trainers(entry):
+                raise _InUse(trainers)
+            return size
         locks = entry.claims.locks
         if not _acquire_all(locks):
-            return Removal(named, size, kept=_trainers(entry) or "it is in use")
+            raise _InUse(_trainers(entry) or "it is in use")
         try:
             # In one step for all processes: one that asks for a claim now creates the experiment anew.
             away = entry.folder.with_name(f".pruned-{entry.key}-{os.urandom(4).hex()}")
@@ -112,53 +98,43 @@ class Pruning:
         finally:
             locks.release_all()
         remove(away)
-        return Removal(named, size)
+        return size
 
-    @_one_by_one
-    def _run(self, entry: Entry, index: int) -> Removal:
-        header = entry.runs[index]
-        status = "unreadable" if header is None else header["record"]["status"]
-        what = f"run {index} ({status}) of {_named(entry)}"
-        kept = _not_ours(entry.files.place(index))
-        if kept:
-            return Removal(what, 0, kept)
+    def _run(self, entry: Entry, index: int) -> int:
+        check_removable(entry.files.place(index))
         locks = entry.claims.locks
         if locks.is_held(index) if self.rehearsal else not locks.acquire(index):
-            return Removal(what, 0, "it is being trained")
+            raise _InUse("it is being trained")
         if self.rehearsal:
-            return Removal(what, entry.files.size(index))
+            return entry.files.size(index)
         try:
-            if entry.files.header(index) != header:
-                return Removal(what, 0, "it has just been trained")
-            return Removal(what, entry.files.remove(index))
+            if entry.files.header(index) != entry.runs[index]:
+                raise _InUse("it has just been trained")
+            return entry.files.remove(index)
         finally:
             locks.release(index)
 
-    @_one_by_one
-    def _unless_locked(self, what: str, folder: Path) -> Removal:
+    def _remove_unlocked(self, folder: Path) -> int:
         """Remove a folder unless a process holds a lock in it."""
-        kept = _not_ours(folder)
-        if kept:
-            return Removal(what, 0, kept)
+        check_removable(folder)
         held: list[ByteLocks] = []
         try:
             for path in folder.rglob("*.lock"):
                 locks = ByteLocks.at(path)
                 if not _acquire_all(locks):
-                    return Removal(what, 0, f"{path.relative_to(self.catalog.folder)} is held")
+                    raise _InUse(f"{path.relative_to(self.catalog.folder)} is held")
                 held.append(locks)
-            return self._remove(what, folder)
+            return self._remove(folder)
         finally:
             for locks in held:
                 locks.release_all()
 
-    @_one_by_one
-    def _remove(self, what: str, path: Path) -> Removal:
+    def _remove(self, path: Path) -> int:
         size = size_of(path)
-        kept = _not_ours(path)
-        if not kept and not self.rehearsal:
+        check_removable(path)
+        if not self.rehearsal:
             remove(path)
-        return Removal(what, size, kept)
+        return size
 
 
 def _named(entry: Entry) -> str:
@@ -168,15 +144,6 @@ def _named(entry: Entry) -> str:
 def _trainers(entry: Entry) -> str:
     running = entry.running().values()
     return ", ".join(f"run {run.index} is being trained by {run.worker} (pid {run.pid})" for run in running)
-
-
-def _not_ours(path: Path) -> str:
-    """Return why a path may not be removed; empty if it may."""
-    try:
-        check_removable(path)
-    except NotOurs as error:
-        return error.why
-    return ""
 
 
 def _acquire_all(locks: ByteLocks) -> bool:

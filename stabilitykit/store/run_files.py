@@ -18,7 +18,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -46,7 +46,6 @@ class StoredWeights(Mapping[str, "Tensor"]):
         self.path = path
 
     def __getitem__(self, name: str) -> Tensor:
-        """Read one tensor."""
         with self._open() as file:
             if name not in file.keys():  # noqa: SIM118  # a file has keys and no `in`
                 raise KeyError(name)
@@ -54,18 +53,11 @@ class StoredWeights(Mapping[str, "Tensor"]):
             return tensor
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
         with self._open() as file:
             return iter(list(file.keys()))
 
     def __len__(self) -> int:
-        """Count the tensors."""
         return sum(1 for _ in self)
-
-    def read(self) -> dict[str, Tensor]:
-        """Read all of them at once, as a state dict."""
-        with self._open() as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # as above
 
     def _open(self) -> Any:
         from safetensors import SafetensorError, safe_open
@@ -139,25 +131,29 @@ class RunFiles:
         record: Mapping[str, Any],
         array: np.ndarray[Any, Any] | None,
         weights: Mapping[str, Tensor] | None = None,
+        *,
+        replace: bool = False,
     ) -> dict[str, Any] | None:
         """Write a run and return its header; None if another result came first.
 
-        An earlier result is only replaced by `replace`, or after `retire`.
+        An earlier result stays, unless ``replace`` says that a session trains all runs anew, or `retire` came before.
         """
-        return self._write(index, record, array, weights, replace=False)
-
-    def replace(
-        self,
-        index: int,
-        record: Mapping[str, Any],
-        array: np.ndarray[Any, Any] | None,
-        weights: Mapping[str, Tensor] | None = None,
-    ) -> dict[str, Any]:
-        """Write a run in the place of the present one, for a session that trains all runs anew."""
-        header = self._write(index, record, array, weights, replace=True)
-        assert header is not None
-        self._sealed.remove_arrays(_stem(index), but=_array_files(header))
-        return header
+        header = {
+            "format": FORMAT,
+            "arrays": None if array is None else self._write_logits(index, array),
+            **({} if weights is None else {"weights": self._write_weights(index, weights)}),
+            "record": dict(record),
+        }
+        is_written = False
+        try:
+            is_written = self._sealed.seal(_stem(index), header, first=not replace)
+        finally:
+            if not is_written:  # its arrays go, unless the present header names the same
+                for name in _array_files(header) - _array_files(self.header(index)):
+                    remove(self.folder / name)
+        if replace:
+            self._sealed.remove_arrays(_stem(index), but=_array_files(header))
+        return header if is_written else None
 
     def retire(self, index: int) -> None:
         """Move a run's files to ``old/``; nothing is deleted, so that a fault can be examined."""
@@ -186,35 +182,6 @@ class RunFiles:
     def place(self, index: int) -> Path:
         """Return where a run's header is."""
         return self._sealed.place(_stem(index))
-
-    def _write(
-        self,
-        index: int,
-        record: Mapping[str, Any],
-        array: np.ndarray[Any, Any] | None,
-        weights: Mapping[str, Tensor] | None,
-        *,
-        replace: bool,
-    ) -> dict[str, Any] | None:
-        header = {
-            "format": FORMAT,
-            "arrays": None if array is None else self._write_logits(index, array),
-            **({} if weights is None else {"weights": self._write_weights(index, weights)}),
-            "record": dict(record),
-        }
-        try:
-            if self._sealed.seal(_stem(index), header, first=not replace):
-                return header
-        except BaseException:
-            self._forget(index, header)
-            raise
-        self._forget(index, header)
-        return None
-
-    def _forget(self, index: int, loser: Mapping[str, Any]) -> None:
-        """Remove the arrays of a header that was not written, unless the present header names the same."""
-        for name in _array_files(loser) - _array_files(self.header(index)):
-            remove(self.folder / name)
 
     def _write_logits(self, index: int, array: np.ndarray[Any, Any]) -> dict[str, Any]:
         if array.dtype.str not in _DTYPES:
@@ -274,35 +241,30 @@ def _what_is_wrong(header: Mapping[str, Any], index: int) -> str:
     weights = header.get("weights")
     if (arrays is None and weights is None) != (record["status"] != "ok"):
         return f"a run of status {record['status']!r} has {'no' if arrays is None else 'an'} array"
-    problem = "" if arrays is None else _what_is_wrong_with_arrays(arrays, index)
-    return problem or ("" if weights is None else _what_is_wrong_with_weights(weights, index))
+    problem = "" if arrays is None else _what_is_wrong_with_array(arrays, index)
+    return problem or ("" if weights is None else _what_is_wrong_with_file(weights, index, "weights", ".safetensors"))
 
 
-def _what_is_wrong_with_arrays(arrays: object, index: int) -> str:
-    if not isinstance(arrays, dict) or arrays.keys() != {"file", "sha256", "dtype", "shape"}:
-        return "the header does not describe its array"
-    if not _is_named_for(arrays, index, ".npy"):
-        return f"the header names {arrays['file']!r}, which is not this run's array"
-    if arrays["dtype"] not in _DTYPES:
-        return f"the array has the dtype {arrays['dtype']!r}, which no training leaves behind"
-    shape = arrays["shape"]
+def _what_is_wrong_with_array(array: Mapping[str, Any], index: int) -> str:
+    problem = _what_is_wrong_with_file(array, index, "array", ".npy", also={"dtype", "shape"})
+    if problem:
+        return problem
+    if array["dtype"] not in _DTYPES:
+        return f"the array has the dtype {array['dtype']!r}, which no training leaves behind"
+    shape = array["shape"]
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         return f"the array has the impossible shape {shape!r}"
     return ""
 
 
-def _what_is_wrong_with_weights(weights: object, index: int) -> str:
-    if not isinstance(weights, dict) or weights.keys() != {"file", "sha256"}:
-        return "the header does not describe its weights"
-    if not _is_named_for(weights, index, ".safetensors"):
-        return f"the header names {weights['file']!r}, which are not this run's weights"
-    return ""
-
-
-def _is_named_for(file: Mapping[str, Any], index: int, suffix: str) -> bool:
-    """Whether the name of an array follows from its digest, so that a header never leads to another file."""
+def _what_is_wrong_with_file(file: object, index: int, what: str, suffix: str, also: Collection[str] = ()) -> str:
+    if not isinstance(file, dict) or file.keys() != {"file", "sha256", *also}:
+        return f"the header does not describe its {what}"
+    # The name follows from the digest, so that a header never leads to another file.
     digest = re.fullmatch("[0-9a-f]{64}", str(file["sha256"]))
-    return digest is not None and file["file"] == array_name(_stem(index), suffix, digest[0])
+    if digest is None or file["file"] != array_name(_stem(index), suffix, digest[0]):
+        return f"the header names {file['file']!r}, which {'is' if what == 'array' else 'are'} not this run's {what}"
+    return ""
 
 
 def _array_files(header: Mapping[str, Any] | None) -> set[str]:

@@ -13,24 +13,15 @@ import secrets
 import socket
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from ..errors import StoreError
 from .atomic_files import Draft, read_json, unwritable, write_json, write_once
 from .byte_locks import ByteLocks
-from .claims import Claim, Claims, Death, Running, obituary
-from .layout import (
-    FORMAT,
-    FORMAT_FILE,
-    about_file,
-    experiment_folder,
-    format_file,
-    living_lock,
-    private_folder,
-    session_folder,
-)
+from .claims import Claim, Claims, Death, obituary
+from .layout import ABOUT, EXPERIMENTS, FORMAT, FORMAT_FILE, LIVING_LOCK, PRIVATE, SESSIONS
 from .ownership import check_form, check_may_be_store, format_of, remove
 from .record import RunRecord
 from .run_files import RunFiles
@@ -41,15 +32,12 @@ CacheMode: TypeAlias = Literal["auto", "refresh", "off"]
 
 
 def make_store(folder: Path) -> None:
-    """Make a folder a run store, unless it is one.
-
-    Raises `StoreError` if the folder holds other files, or cannot be created.
-    """
+    """Make a folder a run store, unless it is one. Raises `StoreError` if it has other files, or cannot be written."""
     try:
         check_may_be_store(folder)
         if format_of(folder) is None:
             folder.mkdir(parents=True, exist_ok=True)
-            write_once(format_file(folder), FORMAT)  # first: another process knows the folder by it
+            write_once(folder / FORMAT_FILE, FORMAT)  # first: another process knows the folder by it
             write_once(folder / ".gitignore", "*\n")
     except OSError as error:
         raise unwritable(f"the run store {folder}", error) from error
@@ -61,18 +49,17 @@ class RunStore:
     def __init__(
         self, folder: Path, session: str | None = None, cache: CacheMode = "auto", worker: str = "main"
     ) -> None:
-        """Make the folder a store, and a place in it for ``session``: 16 hex digits, drawn if None.
-
-        Raises `StoreError` if the folder holds other files, or cannot be written.
-        """
+        """Make the folder a store, as `make_store` does, with a place for ``session``: 16 hex digits, drawn if None."""
         self.folder, self.cache, self.worker = folder, cache, worker
         self.session = session or secrets.token_hex(8)
-        self.session_folder = session_folder(folder, self.session)
+        self.session_folder = folder / SESSIONS / self.session
         try:
             make_store(folder)
             check_form(self.session_folder)
             self.session_folder.mkdir(parents=True, exist_ok=True)
-            self._live()
+            living = ByteLocks.at(self.session_folder / LIVING_LOCK)
+            if living.acquire(os.getpid()):  # while this store is used: a folder that no process locks can be cleared
+                weakref.finalize(self, living.release, os.getpid())
             found = format_of(folder)
         except OSError as error:
             raise unwritable(f"the run store {folder}", error) from error
@@ -84,8 +71,8 @@ class RunStore:
 
     def experiment(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Experiment:
         """Return the place of one experiment; a private one ends with the session."""
-        kept = experiment_folder(self.folder, key)
-        folder = self._private(key) if private or self.cache == "off" else kept
+        kept = self.folder / EXPERIMENTS / key
+        folder = self.session_folder / PRIVATE / key if private or self.cache == "off" else kept
         return Experiment(folder, self.session, about, reuse=self.cache != "refresh", worker=self.worker, kept=kept)
 
     def prefixes(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Prefixes:
@@ -93,19 +80,11 @@ class RunStore:
 
         The place ends with the session if it is private, or if the session reuses nothing.
         """
-        folder = self._private(key) if private or self.cache != "auto" else experiment_folder(self.folder, key)
+        is_kept = not private and self.cache == "auto"
+        folder = (self.folder / EXPERIMENTS if is_kept else self.session_folder / PRIVATE) / key
         with contextlib.suppress(FileNotFoundError):
-            os.utime(about_file(folder))  # as for an experiment that is asked for
+            os.utime(folder / ABOUT)  # as for an experiment that is asked for
         return Prefixes(folder, about)
-
-    def _private(self, key: str) -> Path:
-        return private_folder(self.session_folder, key)
-
-    def _live(self) -> None:
-        """Lock the session's folder while this store is used: a folder that no process locks can be cleared away."""
-        living = ByteLocks.at(living_lock(self.session_folder))
-        if living.acquire(os.getpid()):
-            weakref.finalize(self, living.release, os.getpid())
 
     def end_session(self) -> None:
         """Remove the files that only this session needed."""
@@ -130,20 +109,16 @@ class Experiment:
         self._kept = kept or folder  #: the folder in which other sessions keep these runs
         self._about = about
         self._files = RunFiles(folder)
-        self._claims = Claims(folder, session, worker)
+        self.claims = Claims(folder, session, worker)
         self._seen: dict[int, dict[str, Any]] = {}  #: headers whose files were read and hashed by this process
         try:
-            self._open()
+            for part in (folder, *(folder / name for name in ("runs", "old", "gates", "logs"))):
+                check_form(part)
+            self.claims.make_place()
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(folder / ABOUT)  # `stability-cache prune` removes what was not used lately
         except OSError as error:
             raise unwritable(folder, error) from error
-
-    def _open(self) -> None:
-        """Create what locks need, and mark the experiment as used."""
-        for part in (self.folder, *(self.folder / name for name in ("runs", "old", "gates", "logs"))):
-            check_form(part)
-        self._claims.make_place()
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(about_file(self.folder))  # `stability-cache prune` removes what was not used lately
 
     def is_finished(self, index: int) -> bool:
         """Whether run ``index`` has a complete and acceptable result."""
@@ -151,31 +126,17 @@ class Experiment:
 
     def is_free(self, index: int) -> bool:
         """Whether run ``index`` is neither finished nor being trained."""
-        return not self.is_finished(index) and not self._claims.is_held(index)
-
-    def running(self) -> dict[int, Running]:
-        """Return the runs that living processes train now, this process among them."""
-        return self._claims.running()
+        return not self.is_finished(index) and not self.claims.is_held(index)
 
     def status(self, index: int) -> str | None:
         """Return the status of a finished run; None if it is not finished."""
         header = self._header(index)
         return None if header is None else header["record"]["status"]
 
-    def statuses(self) -> dict[int, str]:
-        """Return the status of every finished run."""
-        found = {index: self.status(index) for index in self._files.indices()}
-        return {index: status for index, status in found.items() if status is not None}
-
-    def trainer_of(self, index: int) -> str | None:
-        """Return the name of the worker that trained a finished run; None if it is not finished."""
-        header = self._header(index)
-        return None if header is None else str(header["record"]["trained_by"].get("worker", "main"))
-
-    def seconds(self, index: int) -> float | None:
-        """Return how long a finished run took; None if it is not finished."""
-        header = self._header(index)
-        return None if header is None else float(header["record"]["seconds"])
+    def finished(self) -> dict[int, Mapping[str, Any]]:
+        """Return the record of every finished run, as `RunRecord.to_json` writes it: without the arrays."""
+        headers = {index: self._header(index) for index in self._files.indices()}
+        return {index: header["record"] for index, header in headers.items() if header is not None}
 
     def log_file(self, index: int) -> Path:
         """Return the file for the output of a child process that trains run ``index``."""
@@ -195,26 +156,26 @@ class Experiment:
     def claim(self, index: int) -> Claim | None:
         """Take the right to train run ``index``; None if it is finished, or another process trains it."""
         if self.is_finished(index):
-            if self._claims.is_left(index) and self._claims.acquire(index):  # killed after it published
-                self._claims.release(index)
+            if self.claims.is_left(index) and self.claims.acquire(index):  # killed after it published
+                self.claims.release(index)
             return None
-        if not self._claims.acquire(index):
+        if not self.claims.acquire(index):
             return None
         try:
             self._make_folders()
             return self._claim(index)
         except BaseException:
-            self._claims.unlock(index)  # the claim file stays: it names the process that died
+            self.claims.locks.release(index)  # the claim file stays: it names the process that died
             raise
 
     def _claim(self, index: int) -> Claim | None:
-        deaths = self._claims.deaths(index)
+        deaths = self.claims.deaths(index)
         if not self.is_finished(index):  # as it may be since the lock was asked for
             self._make_way(index)
-            if self._claims.may_be_tried(deaths):
-                return self._claims.take(index, deaths)
-            self._publish_crash(Claim(index, attempt=len(deaths)), deaths)
-        self._claims.release(index)
+            if self.claims.may_be_tried(deaths):
+                return self.claims.take(index, deaths)
+            self.publish_crash(Claim(index, attempt=len(deaths)), {}, deaths)
+        self.claims.release(index)
         return None
 
     def _make_way(self, index: int) -> None:
@@ -228,55 +189,28 @@ class Experiment:
         except OSError as error:
             raise unwritable(self._files.place(index), error) from error
 
-    def note_death(self, claim: Claim, reason: str, pid: int | None = None) -> Claim:
-        """Record that a child process died while training this run; return the claim on the next attempt.
-
-        This process keeps the claim. If the attempt is greater than `MOST_DEATHS`, the run is not to be tried again:
-        `publish_crash` says so.
-        """
-        return self._claims.note_death(claim.index, reason, pid)
-
-    def publish_crash(
-        self, claim: Claim, *, seeds: Mapping[str, int | None] | None = None, seconds: float = 0.0
-    ) -> None:
+    def publish_crash(self, claim: Claim, seeds: Mapping[str, int | None], deaths: Sequence[Death]) -> None:
         """Publish a run as crashed, with the reason of each death."""
-        self._publish_crash(claim, self._claims.recorded_deaths(claim.index), seeds, seconds)
+        error = obituary(deaths)
+        self.publish(claim, RunRecord(claim.index, seeds, status="crashed", seconds=0.0, error=error))
 
     def publish(self, claim: Claim, record: RunRecord) -> None:
         """Publish the result of a run, which never changes after; the claim stays until released."""
-        trained_by = {
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            **record.trained_by,  # of the child process that trained it
-            "session": self.session,
-            "worker": self.worker,
-            "attempt": claim.attempt,
-            "time": time.time(),
-        }
-        values = record.to_json() | {"trained_by": trained_by}
+        process = {"pid": os.getpid(), "host": socket.gethostname(), **record.trained_by}  # those of a child process
+        ours = {"session": self.session, "worker": self.worker, "attempt": claim.attempt, "time": time.time()}
+        values = record.to_json() | {"trained_by": process | ours}
         array = None if record.logits is None else record.logits.numpy()
-        write = self._files.write
-        if self._files.header(claim.index) is not None:
-            if self._header(claim.index) is not None:
-                return  # a published result never changes
-            write = self._files.replace  # a good result of an earlier session, which this one was told to train anew
-        header = write(claim.index, values, array, record.weights)
+        is_there = self._files.header(claim.index) is not None
+        if is_there and self._header(claim.index) is not None:
+            return  # a published result never changes
+        # A result that is there nevertheless is of an earlier session, and this one was told to train the run anew.
+        header = self._files.write(claim.index, values, array, record.weights, replace=is_there)
         if header is not None:
             self._seen[claim.index] = header
 
     def release(self, claim: Claim) -> None:
         """Give a claim back, after the result is published or the training is interrupted."""
-        self._claims.release(claim.index)
-
-    @contextlib.contextmanager
-    def claimed(self, index: int) -> Iterator[Claim | None]:
-        """Hold the claim on run ``index`` for a block; None if another process holds it, or the run is finished."""
-        claim = self.claim(index)
-        try:
-            yield claim
-        finally:
-            if claim is not None:
-                self.release(claim)
+        self.claims.release(claim.index)
 
     def read_control(self) -> Mapping[str, Any] | None:
         """Return the control that was stored for this experiment, if it may be reused."""
@@ -309,16 +243,15 @@ class Experiment:
     def _header(self, index: int) -> Mapping[str, Any] | None:
         if index not in self._seen:
             header = self._files.header(index)
-            if header is None or not self._is_acceptable(header) or self._files.array_problem(header):
+            if header is None:
+                return None
+            # A failure is a result only for the session that saw it; the next session tries again.
+            is_ours = header["record"]["trained_by"].get("session") == self.session
+            is_reused = self.reuse and header["record"]["status"] == "ok"
+            if not (is_ours or is_reused) or self._files.array_problem(header):
                 return None
             self._seen[index] = header
         return self._seen[index]
-
-    def _is_acceptable(self, header: Mapping[str, Any]) -> bool:
-        # A failure is a result only for the session that saw it; the next session tries again.
-        record = header["record"]
-        ours = record["trained_by"].get("session") == self.session
-        return ours or (self.reuse and record["status"] == "ok")
 
     def _make_folders(self) -> None:
         """Create the folders of a run; the caller holds a lock, so that no process prunes the experiment."""
@@ -328,17 +261,7 @@ class Experiment:
         except OSError as error:
             raise unwritable(self.folder / part, error) from error
         if self._about:
-            about = about_file(self.folder)
+            about = self.folder / ABOUT
             if read_json(about) is None:  # not there, or damaged
                 remove(about)
                 write_once(about, json.dumps(self._about, indent=1, default=str))
-
-    def _publish_crash(
-        self,
-        claim: Claim,
-        deaths: Sequence[Death],
-        seeds: Mapping[str, int | None] | None = None,
-        seconds: float = 0.0,
-    ) -> None:
-        record = RunRecord(claim.index, seeds or {}, status="crashed", seconds=seconds, error=obituary(deaths))
-        self.publish(claim, record)

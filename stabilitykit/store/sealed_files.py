@@ -99,8 +99,5 @@ def npy(array: np.ndarray[Any, Any]) -> Iterator[bytes]:
 
 def sha256(path: Path) -> str:
     """Return the digest of a file, read in chunks."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .atomic_files import read_json, unwritable, write_json, write_once
 from .claims import Claims
-from .layout import about_file
+from .layout import ABOUT
 from .sealed_files import SealedFiles, array_name
 
 if TYPE_CHECKING:
@@ -47,10 +47,14 @@ class Prefixes:
 
     def latest(self, epoch: int, device: torch.device | str = "cpu") -> tuple[int, dict[str, Any] | None]:
         """Return the epoch and the value of the latest good state up to ``epoch``; 0 and None without one."""
-        for found in reversed(self.epochs()):
-            state = self._read(found, device) if found <= epoch else None
-            if state is not None:
-                return found, state
+        for found in reversed([stored for stored in self.epochs() if stored <= epoch]):
+            header, problem, content = self._read_files(found)
+            if not problem:
+                from safetensors.torch import load
+
+                from .plain_values import unflatten
+
+                return found, unflatten(header["state"], load(content), device)
         return 0, None
 
     def keep(self, epoch: int, state: Mapping[str, Any]) -> None:
@@ -71,7 +75,9 @@ class Prefixes:
             if not locks.acquire(_WRITING):  # another process writes or prunes: not storing costs time, no more
                 return
             try:
-                self._write(epoch, plain, save(tensors))
+                write_once(self.experiment / ABOUT, json.dumps(self._about, indent=1, default=str))
+                named = self._sealed.write_array(_stem(epoch), ".safetensors", [save(tensors)], _hashed(plain))
+                self._sealed.seal(_stem(epoch), {"format": _FORMAT, "sha256": named["sha256"], "state": plain})
             finally:
                 locks.release(_WRITING)
         except FileNotFoundError:  # the experiment was pruned meanwhile
@@ -96,23 +102,6 @@ class Prefixes:
     def place(self, epoch: int) -> Path:
         """Return the path of a state's header."""
         return self._sealed.place(_stem(epoch))
-
-    def _read(self, epoch: int, device: torch.device | str) -> dict[str, Any] | None:
-        header, problem, content = self._read_files(epoch)
-        if problem:
-            return None
-        from safetensors.torch import load
-
-        from .plain_values import unflatten
-
-        state: dict[str, Any] = unflatten(header["state"], load(content), device)
-        return state
-
-    def _write(self, epoch: int, plain: Any, content: bytes) -> None:
-        about = about_file(self.experiment)
-        write_once(about, json.dumps(self._about, indent=1, default=str))
-        named = self._sealed.write_array(_stem(epoch), ".safetensors", [content], hashed=_hashed(plain))
-        self._sealed.seal(_stem(epoch), {"format": _FORMAT, "sha256": named["sha256"], "state": plain})
 
     def _read_files(self, epoch: int) -> tuple[dict[str, Any], str, bytes]:
         """Return a header, what is wrong with it or its tensors, and the bytes of the tensors."""

@@ -35,7 +35,10 @@ def source_closure(roots: Iterable[Path], rootdir: Path) -> frozenset[Path]:
         if path in found or not path.is_file():
             continue
         found.add(path)
-        neighbours = [*_imported_files(path, rootdir), *conftests_of(path, rootdir)]
+        stat = path.stat()
+        neighbours = conftests_of(path, rootdir)
+        for level, name in _imports(path, stat.st_mtime_ns, stat.st_size):
+            neighbours += _files_of(name, _search_path(path, level, rootdir))
         waiting.extend(near for near in neighbours if is_own(near, rootdir))
     return frozenset(found)
 
@@ -53,12 +56,6 @@ def conftests_of(path: Path, rootdir: Path) -> list[Path]:
     """Return the conftest files that pytest would load for ``path``; they may patch anything."""
     folders = [folder for folder in path.parents if folder == rootdir or rootdir in folder.parents]
     return [folder / "conftest.py" for folder in folders if (folder / "conftest.py").is_file()]
-
-
-def _imported_files(path: Path, rootdir: Path) -> Iterator[Path]:
-    stat = path.stat()
-    for level, name in _imports(path, stat.st_mtime_ns, stat.st_size):
-        yield from _files_of(name, _search_path(path, level, rootdir))
 
 
 @functools.lru_cache(maxsize=4096)

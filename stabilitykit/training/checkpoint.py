@@ -14,10 +14,7 @@ from ..store.plain_values import CannotKeep
 
 
 def state_of(model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """Return the state of a model and its optimizer; the tensors are not copied.
-
-    Raises `CannotKeep` for a module with an extra state (``get_extra_state``).
-    """
+    """Return the state of a model and its optimizer, not copied. Raises `CannotKeep` if a module has an extra state."""
     for name, module in model.named_modules():
         if type(module).get_extra_state is not nn.Module.get_extra_state:
             raise CannotKeep(f"{name or 'the model'} has an extra state")
@@ -45,8 +42,7 @@ def fits(model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> bool:
 def take_state(model: nn.Module, optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Put a model and its optimizer into ``state``, which `fits`, bit for bit.
 
-    load_state_dict would not do: it leaves out buffers that are not persistent, and converts an optimizer's tensors to
-    the type of their parameter.
+    load_state_dict would not do: it leaves out buffers that are not persistent, and changes types in an optimizer.
     """
     with torch.no_grad():
         for name, tensor in _tensors(model):

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
-
-import torch
 
 from ..errors import IsolationError, ProtocolError, StoreError, UsageError
 from ..protocol import NoiseProtocol
 from .run import TRACED_EPOCHS, Run, combined_digest
-from .streams import GeneratorStates, seed_generators
+from .streams import Stream
 from .trainer import UNSEEDED, Trainer
 
 #: "auto" trains the first epochs that vary twice, or one full run twice if the loop cannot be stopped, and proves
 #: nothing for a black box; "full" trains one full run twice in any case.
 ControlMode: TypeAlias = Literal["auto", "full"]
-
 
 #: The usual causes of two trainings that differ, and how to mend them.
 _LEAK = (
@@ -65,7 +60,7 @@ def prove_isolation(trainer: Trainer, protocol: NoiseProtocol, mode: ControlMode
         # Once a task the first is trained from the start: a training from a stored state must have its bits.
         proves = trainer.prefixes is not None and not trainer.prefixes.is_proven
         first = trainer.rehearse(plan, epochs, from_start=proves)
-        with _scrambled_generators(trainer.device):
+        with Stream(secrets.randbits(32), trainer.device):
             second = trainer.rehearse(plan, epochs)
     except (UsageError, StoreError):
         raise
@@ -84,21 +79,9 @@ def prove_isolation(trainer: Trainer, protocol: NoiseProtocol, mode: ControlMode
     return Control(True, scope, tuple(map(combined_digest, comparable)))
 
 
-@contextlib.contextmanager
-def _scrambled_generators(device: torch.device) -> Iterator[None]:
-    before = GeneratorStates.now(device)
-    seed_generators(secrets.randbits(32), device)
-    try:
-        yield
-    finally:
-        before.put_back(device)
-
-
 def _compare(first: Run, second: Run) -> None:
     for epoch, (one, other) in enumerate(zip(first.trace, second.trace, strict=True), first.plan.first_varied_epoch):
-        differing = [name for name in one if one[name] != other.get(name)] or [
-            name for name in other if name not in one
-        ]
+        differing = [name for name in one | other if one.get(name) != other.get(name)]
         if differing:
             in_logits = differing == ["logits"]
             place = "in the test logits" if in_logits else f"in {differing[0]!r} after epoch {epoch} (from 0)"

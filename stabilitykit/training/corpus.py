@@ -43,8 +43,7 @@ class Corpus:
         """Read texts in the Penn Treebank's format: words with spaces between them, a sentence a line.
 
         Each line that has words gets an ``<eos>`` at its end. Without ``vocabulary``, it is the words of ``train`` in
-        the order of first use. Raises `TaskError` for an empty text, and for a word outside a vocabulary without
-        ``<unk>``.
+        the order of first use. Raises `TaskError` for an empty text, and for a word that ``<unk>`` cannot stand for.
         """
         for name, text in zip(_SPLITS, (train, valid, test), strict=True):
             if not isinstance(text, str):
@@ -100,7 +99,8 @@ def python_topics(least: int = 2) -> Corpus:
 
     paragraphs = (part for _, text in sorted(topics.topics.items()) for part in re.split(r"\n\s*\n", text))
     written = (sentence for part in paragraphs for sentence in re.split(r"(?<=[.:;?!])\s", part))
-    said = (" ".join(map(_plain, re.findall(r"[a-z_]+(?:'[a-z]+)?|\d+", one.lower()))) for one in written)
+    words = (re.findall(r"[a-z_]+(?:'[a-z]+)?|\d+", one.lower()) for one in written)
+    said = (" ".join("N" if word.isdigit() else word for word in of_one) for of_one in words)
     # Each sentence once: topics share whole sections, and no test sentence may be in the training text.
     sentences = [one for one in dict.fromkeys(said) if one.count(" ") >= 3]
     train = [one for i, one in enumerate(sentences) if i % 8 < 6]
@@ -114,10 +114,6 @@ def python_topics(least: int = 2) -> Corpus:
     return Corpus.of_texts(
         train=text(train), valid=text(sentences[6::8]), test=text(sentences[7::8]), vocabulary=[*known, UNKNOWN, END]
     )
-
-
-def _plain(word: str) -> str:
-    return "N" if word.isdigit() else word
 
 
 def _tokens(text: str) -> list[str]:

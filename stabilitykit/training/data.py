@@ -144,8 +144,7 @@ _converted = WeakIdKeyDictionary()  # a WeakKeyDictionary would compare tensors
 def examples_of(data: Data, layout: Layout, num_workers: int = 0) -> Examples:
     """Return ``data`` ready to be drawn from; tensors are converted once, for all passes of all runs.
 
-    A change in place is noticed if torch counts a new version; tensors that torch did not allocate are converted each
-    time.
+    A change in place is noticed by torch's count of versions. Memory that is not torch's own is converted each time.
     """
     if not isinstance(data, tuple):
         return DatasetExamples(data, layout, num_workers)

@@ -16,12 +16,7 @@ from torch.optim import Optimizer
 from ..errors import ProtocolError, TaskError
 from ..estimates.language_measures import LanguageMeasures
 from ..estimates.measures import Measures, Metric
-from ..estimates.metrics import (
-    Overlaps,
-    TokenScores,
-    sampled_places,
-    token_scores,
-)
+from ..estimates.metrics import Overlaps, TokenScores, sampled_places, token_scores
 from ..protocol import NoiseProtocol, Source
 from ..public import public
 from ..store.record import RunRecord
@@ -136,7 +131,6 @@ class LanguageRecipe(Task):
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
 
     def identity(self) -> dict[str, object]:
-        """Return the training text and the epochs."""
         text = content_digest((self.corpus.train, self.corpus.vocabulary))
         return {**super().identity(), "train": text, "epochs": self.epochs}
 
@@ -176,7 +170,6 @@ class LanguageRecipe(Task):
             )
 
     def fit(self, run: Run) -> None:
-        """Train one model; the run keeps its weights."""
         model = run.perturb(new_model(self.model, run).to(run.device))
         optimizer = new_optimizer(self.optimizer, model)
         text = _side_by_side(self.corpus.train, self.batch_size).to(run.device)
@@ -200,7 +193,8 @@ class LanguageRecipe(Task):
         while start < steps:
             stop = min(start + self._length(), steps)
             optimizer.zero_grad()
-            logits, hidden = _read(model, text[start:stop], _detached(hidden))
+            detached = torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, hidden)
+            logits, hidden = _read(model, text[start:stop], detached)
             loss = functional.cross_entropy(logits.flatten(0, 1), text[start + 1 : stop + 1].flatten())
             loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature has no types
             if self.clip is not None:
@@ -320,11 +314,6 @@ def _side_by_side(tokens: Tensor, pieces: int) -> Tensor:
     """
     length = len(tokens) // pieces
     return tokens[: length * pieces].view(pieces, length).T.contiguous()
-
-
-def _detached(hidden: Hidden) -> Hidden:
-    """Detach the state of a model from the graph that computed it."""
-    return torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, hidden)
 
 
 @contextlib.contextmanager

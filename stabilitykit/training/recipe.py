@@ -118,12 +118,9 @@ class Recipe(Task):
 
     def content(self) -> object:
         """Return every field by name; a Dataset with some of its items."""
-        fields = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
-        # Neither changes the bits of a run.
-        for name in ("_prepared", "num_workers", "name"):
-            del fields[name]
-        fields["items"] = [sample_of(data) for data in (self.train, self.test) if not isinstance(data, tuple)]
-        return fields
+        left_out = ("_prepared", "num_workers", "name")  # none changes the bits of a run
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
+        return fields | {"items": [sample_of(data) for data in (self.train, self.test) if not isinstance(data, tuple)]}
 
     def identity(self) -> dict[str, object]:
         """Return the data (some items of a Dataset) and the epochs."""
@@ -135,8 +132,7 @@ class Recipe(Task):
         """Build the model once, move the weight, and score one small batch."""
         super().check(protocol, device)
         check_onset(protocol.onset, self.epochs)
-        plan = protocol.plans()[0]
-        run = Run(plan, device)
+        run = Run(protocol.plans()[0], device)
         with Stream(run.acting.stochastic, device):
             model = self._build(run)
             new_optimizer(self.optimizer, run.perturb(model))

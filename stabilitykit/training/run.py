@@ -279,11 +279,8 @@ def _check_state(state: object) -> None:
 
 def state_digest(model: nn.Module) -> StateDigest:
     """Return the hash of each tensor in the model's state dict, by name."""
-    return {
-        name: tensor_digest(value).hex()
-        for name, value in model.state_dict(keep_vars=True).items()
-        if isinstance(value, Tensor)
-    }
+    state = model.state_dict(keep_vars=True)
+    return {name: tensor_digest(value).hex() for name, value in state.items() if isinstance(value, Tensor)}
 
 
 def combined_digest(digest: StateDigest) -> str:

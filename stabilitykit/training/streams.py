@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,12 +21,8 @@ class GeneratorStates(NamedTuple):
     @classmethod
     def now(cls, device: torch.device) -> GeneratorStates:
         """Read the states of this process; CUDA's only if ``device`` is a GPU, since reading it starts CUDA."""
-        return cls(
-            random.getstate(),
-            np.random.get_state(legacy=True),
-            torch.get_rng_state(),
-            torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        )
+        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return cls(random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state(), cuda)
 
     def to_plain(self) -> dict[str, Any]:
         """Return the states as tuples, numbers and tensors."""
@@ -105,9 +100,7 @@ class Stream:
                 self._inner.put_back(self.device)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if self._depth == 0 and self._outer is not None:
             self._inner = GeneratorStates.now(self.device)

@@ -35,12 +35,9 @@ class Task(ABC):
     """One thing that can be trained R times and scored on one fixed test set."""
 
     name: str
-    #: Whether sources can be varied one by one; a black box has one seed for all.
-    isolates: bool = True
-    #: Whether a run keeps its final weights.
-    keep_weights: bool = False
-    #: Notes for the reader of its studies, beside the numbers.
-    remarks: tuple[str, ...] = ()
+    isolates: bool = True  #: whether sources can be varied one by one; a black box has one seed for all
+    keep_weights: bool = False  #: whether a run keeps its final weights
+    remarks: tuple[str, ...] = ()  #: notes for the reader of its studies, beside the numbers
     #: Whether a run leaves its outputs. A task with too many keeps weights, from which `measures` predicts anew.
     leaves_outputs: bool = True
 
@@ -110,7 +107,6 @@ class LoopTask(Task):
 
     @property
     def labels(self) -> Tensor:
-        """The labels that were given beside the function."""
         return self.targets
 
     def content(self) -> object:
@@ -118,7 +114,6 @@ class LoopTask(Task):
         return type(self).__name__, self.function, self.targets
 
     def fit(self, run: Run) -> Any:
-        """Call the function."""
         return self.function(run)
 
 
@@ -145,7 +140,6 @@ class BlackBoxTask(LoopTask):
             )
 
     def fit(self, run: Run) -> Any:
-        """Call the function with the run's seed."""
         return self.function(run.plan.init)
 
 

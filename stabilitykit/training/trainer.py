@@ -58,9 +58,7 @@ class Trainer:
         try:
             with self.under(run):
                 outcome |= self._results(run)
-        except (UsageError, StoreError):
-            raise
-        except (KeyboardInterrupt, RunTimeout):
+        except (UsageError, StoreError, KeyboardInterrupt, RunTimeout):
             raise
         except BaseException as error:  # noqa: BLE001  # a train function may raise anything, pytest.skip() as well
             outcome = {"status": "failed", "error": traceback_of(error)}
@@ -203,12 +201,11 @@ def _weights(run: Run) -> dict[str, Tensor]:
 
 
 def _fingerprint(run: Run, outcome: Mapping[str, Any]) -> str:
-    logits = outcome.get("logits")
     if outcome["status"] != "ok":
         return ""
     if run.model is not None:
         return run.final_digest()
-    return "" if logits is None else hashlib.sha256(tensor_digest(logits)).hexdigest()
+    return hashlib.sha256(tensor_digest(outcome["logits"])).hexdigest() if "logits" in outcome else ""
 
 
 def traceback_of(error: BaseException) -> str:

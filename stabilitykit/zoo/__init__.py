@@ -15,23 +15,7 @@ from .shufflenet import shufflenet50
 from .vgg import vgg11
 
 __all__ = [
-    "QRNN",
-    "aswa",
-    "augment_weights",
-    "average_weights",
-    "cifar10",
-    "cifar10_shallow",
-    "clip_gradients",
-    "hidden_convolution",
-    "hidden_layer",
-    "linear",
-    "mnist",
-    "mnist_cnn",
-    "penn_treebank",
-    "resnet6",
-    "resnet10",
-    "resnet14",
-    "resnet18",
-    "shufflenet50",
-    "vgg11",
-]
+    "QRNN", "aswa", "augment_weights", "average_weights", "cifar10", "cifar10_shallow", "clip_gradients",
+    "hidden_convolution", "hidden_layer", "linear", "mnist", "mnist_cnn", "penn_treebank", "resnet6", "resnet10",
+    "resnet14", "resnet18", "shufflenet50", "vgg11",
+]  # fmt: skip

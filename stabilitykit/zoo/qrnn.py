@@ -22,8 +22,7 @@ class QRNN(nn.Module):
     """Embedding, quasi-recurrent layers, and a decoder with the weights of the embedding.
 
     Tokens ``[T, B]`` and the state after the text before in; logits ``[T, B, vocabulary]`` and the new state out. The
-    defaults are the paper's sizes, and the dropouts of the AWD family's quasi-recurrent
-    configuration.
+    defaults are the paper's sizes, and the dropouts of the AWD family's quasi-recurrent configuration.
 
     >>> model = QRNN(vocabulary=10, embedding=4, hidden=6)
     >>> logits, hidden = model(torch.tensor([[1, 2], [3, 4], [5, 6]]))
@@ -47,11 +46,7 @@ class QRNN(nn.Module):
         dropout_weights: float = 0.1,  #: share of the weights of every layer
     ) -> None:
         super().__init__()
-        sizes = [
-            embedding,
-            *[hidden] * (layers - 1),
-            embedding,
-        ]  # the embedding decodes as well
+        sizes = [embedding, *[hidden] * (layers - 1), embedding]  # the embedding decodes as well
         self.dropout_words = dropout_words
         self.dropouts = [dropout_input, *[dropout_hidden] * (layers - 1), dropout_output]
         self.embedding = nn.Parameter(torch.empty(vocabulary, embedding).uniform_(-0.1, 0.1))

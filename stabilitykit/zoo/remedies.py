@@ -76,7 +76,6 @@ class NoisyWeights(nn.Module):
         self.model, self.sd = model, sd
 
     def forward(self, *inputs: Tensor) -> Any:
-        """Call the model."""
         if not self.training:
             return self.model(*inputs)
         moved = {name: w + self.sd * torch.randn_like(w) for name, w in self.model.named_parameters()}
@@ -94,7 +93,6 @@ class AveragedWeights(nn.Module):
         self.average = AveragedModel(model, avg_fn=mean, use_buffers=True).requires_grad_(False)
 
     def forward(self, *inputs: Tensor) -> Any:
-        """Call the model in training, its average in evaluation."""
         return (self.model if self.training else self.average)(*inputs)
 
 

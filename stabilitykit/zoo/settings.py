@@ -46,16 +46,9 @@ def cifar10(
         "augment": RandomCropFlip(padding=4),
         "memory_format": torch.channels_last,
     }
-    return Recipe(
-        model=model,
-        train=train,
-        test=test,
-        epochs=epochs,
-        batch_size=batch_size,
-        optimizer=functools.partial(_sgd, lr=lr, momentum=momentum, weight_decay=weight_decay),
-        schedule=warmup_cosine(warmup_epochs),
-        **(defaults | options),
-    )
+    optimizer = functools.partial(_sgd, lr=lr, momentum=momentum, weight_decay=weight_decay)
+    schedule = warmup_cosine(warmup_epochs)
+    return Recipe(model, train, test, epochs, batch_size, optimizer, schedule, **(defaults | options))
 
 
 def cifar10_shallow(
@@ -84,10 +77,8 @@ def mnist(
 
     ``settings`` are further arguments of `cifar10`.
     """
-    options = {"augment": None} | settings
-    return cifar10(
-        model, train, test, epochs=epochs, lr=lr, batch_size=batch_size, warmup_epochs=warmup_epochs, **options
-    )
+    own = {"augment": None, "lr": lr, "batch_size": batch_size, "warmup_epochs": warmup_epochs}
+    return cifar10(model, train, test, epochs=epochs, **(own | settings))
 
 
 def penn_treebank(

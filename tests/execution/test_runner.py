@@ -20,6 +20,7 @@ from stabilitykit.execution.stop import Stop
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.record import RunRecord
 from stabilitykit.store.run_store import RunStore
+from tests.store.small_records import claimed
 from tests.store_names import key_of, session_id
 
 PLANS = NoiseProtocol("init", runs=6).plans()
@@ -197,7 +198,7 @@ def test_an_interrupted_run_is_free_again_and_those_before_it_are_kept(make, err
 
 def test_a_crashed_run_has_the_seeds_of_its_plan(make):
     runner, _ = make(runs=3)
-    with runner.wanted.experiment.claimed(1) as claim:
+    with claimed(runner.wanted.experiment, 1) as claim:
         runner.wanted.experiment.publish(claim, RunRecord(1, {}, "crashed", 0.0, error="2 processes died"))
     assert runner.gather()[1].seeds == PLANS[1].seeds
 

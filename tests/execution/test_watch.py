@@ -21,6 +21,7 @@ from stabilitykit.testing import FakeTask
 from stabilitykit.verdicts.budgets import Budget
 from stabilitykit.verdicts.judgement import Outcome
 from tests.conftest import study_of
+from tests.store.small_records import claimed
 from tests.store_names import key_of, session_id
 
 TASK = FakeTask(examples=200)
@@ -175,7 +176,7 @@ def test_the_order_in_which_runs_end_does_not_matter(tmp_path, ask, order):
     random.Random(order).shuffle(indices)
     seen = []
     for index in indices:
-        with experiment.claimed(index) as claim:
+        with claimed(experiment, index) as claim:
             experiment.publish(claim, study.records[index])
         prefix = next(i for i in itertools.count() if not (i < 12 and experiment.is_finished(i)))
         watch.settled()
@@ -235,7 +236,7 @@ def test_too_few_runs_are_refused_before_anything_trains(make_session):
 def test_an_undefined_correlation_fails(tmp_path):
     experiment = RunStore(tmp_path / "store", session_id("s")).experiment(key_of("key"), {})
     for index in range(3):
-        with experiment.claimed(index) as claim:
+        with claimed(experiment, index) as claim:
             experiment.publish(claim, RunRecord(index, {}, "ok", 0.0, logits=torch.zeros(4, 2), fingerprint=str(index)))
     labels = torch.arange(4) % 2
     watch = Watch(experiment, Budget(correlation=0.5), 20, lambda runs: Measures([r.logits for r in runs], labels))

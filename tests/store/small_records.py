@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 
 from stabilitykit.store.record import RunRecord
@@ -19,8 +21,19 @@ def record(index=0, **values):
     return RunRecord(index=index, **values)
 
 
+@contextlib.contextmanager
+def claimed(experiment, index):
+    """Hold the claim on a run for a block; None if another process holds it, or the run is finished."""
+    claim = experiment.claim(index)
+    try:
+        yield claim
+    finally:
+        if claim is not None:
+            experiment.release(claim)
+
+
 def publish(experiment, *records):
     for made in records:
-        with experiment.claimed(made.index) as claim:
+        with claimed(experiment, made.index) as claim:
             assert claim is not None
             experiment.publish(claim, made)

@@ -13,7 +13,7 @@ import pytest
 from stabilitykit.errors import StoreError
 from stabilitykit.store.claims import MOST_DEATHS
 from stabilitykit.store.run_store import FORMAT
-from tests.store.small_records import KEY, publish, record
+from tests.store.small_records import KEY, claimed, publish, record
 from tests.store_names import session_id
 
 HOLD = """
@@ -92,12 +92,12 @@ class TestClaims:
     def test_a_child_that_dies_twice_makes_a_crash_that_says_why(self, open_store):
         experiment = open_store(worker="gw1")
         claim = experiment.claim(0)
-        claim = experiment.note_death(claim, "exit code -9 (SIGKILL)", pid=4711)
+        claim = experiment.claims.note_death(0, "exit code -9 (SIGKILL)", pid=4711)
         assert (claim.index, claim.attempt) == (0, 2)
         assert not open_store().is_free(0)
-        claim = experiment.note_death(claim, "exit code 3")
+        claim = experiment.claims.note_death(0, "exit code 3")
         assert claim.attempt == 3 > MOST_DEATHS
-        experiment.publish_crash(claim, seeds={"init": 3}, seconds=2.5)
+        experiment.publish_crash(claim, {"init": 3}, experiment.claims.recorded_deaths(0))
         experiment.release(claim)
         crashed = open_store().load(0)
         host = socket.gethostname()
@@ -105,11 +105,11 @@ class TestClaims:
             f"2 processes died while training this run: process 4711 on {host} (worker gw1), exit code -9 "
             f"(SIGKILL); a process on {host} (worker gw1), exit code 3"
         )
-        assert (crashed.status, crashed.seeds, crashed.seconds) == ("crashed", {"init": 3}, 2.5)
+        assert (crashed.status, crashed.seeds) == ("crashed", {"init": 3})
 
     def test_a_child_that_dies_once_is_forgotten_when_its_claim_is_given_back(self, open_store):
         experiment = open_store()
-        claim = experiment.note_death(experiment.claim(0), "exit code 3")
+        claim = experiment.claims.note_death(experiment.claim(0).index, "exit code 3")
         experiment.release(claim)
         assert experiment.claim(0).attempt == 1
 
@@ -119,9 +119,9 @@ class TestClaims:
         experiment = open_store()
         claim = experiment.claim(0)
         assert claim.attempt == 2
-        claim = experiment.note_death(claim, "exit code 3")
+        claim = experiment.claims.note_death(0, "exit code 3")
         assert claim.attempt == 3
-        experiment.publish_crash(claim)
+        experiment.publish_crash(claim, {}, experiment.claims.recorded_deaths(0))
         experiment.release(claim)
         assert f"process {child.pid} on " in experiment.load(0).error
         assert "left no exit status; a process on" in experiment.load(0).error
@@ -135,35 +135,36 @@ class TestClaims:
 
     def test_who_trains_what_is_known_to_all(self, open_store, claim_elsewhere):
         experiment = open_store(worker="gw1")
-        assert experiment.running() == {}
+        assert experiment.claims.running() == {}
         child, _ = claim_elsewhere("two")
         before = time.time()
         claim = experiment.claim(3)
-        running = experiment.running()
+        running = experiment.claims.running()
         assert list(running) == [0, 3]
         assert (running[0].worker, running[0].pid, running[0].host) == ("main", child.pid, socket.gethostname())
         assert (running[3].worker, running[3].pid, running[3].attempt) == ("gw1", os.getpid(), 1)
         assert before <= running[3].started <= time.time()
         kill(child)
-        assert list(open_store().running()) == [3]
-        experiment.note_death(claim, "exit code 3")
-        assert experiment.running()[3].attempt == 2
+        assert list(open_store().claims.running()) == [3]
+        experiment.claims.note_death(3, "exit code 3")
+        assert experiment.claims.running()[3].attempt == 2
         experiment.release(claim)
-        assert experiment.running() == {}
+        assert experiment.claims.running() == {}
 
     @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": "x"}'])
     def test_a_claim_that_nobody_can_read_is_nobody_s(self, open_store, tmp_path, content):
         experiment = open_store()
         claim = experiment.claim(0)
         (tmp_path / f"store/v{FORMAT}/{KEY}/claims/0000.json").write_text(content)
-        assert experiment.running() == {}
+        assert experiment.claims.running() == {}
         experiment.release(claim)
 
     def test_a_finished_run_names_its_trainer_and_its_seconds(self, open_store):
         experiment = open_store(worker="gw1")
-        assert (experiment.trainer_of(0), experiment.seconds(0)) == (None, None)
+        assert experiment.finished() == {}
         publish(experiment, record(seconds=1.5))
-        assert (open_store("two").trainer_of(0), open_store("two").seconds(0)) == ("gw1", 1.5)
+        finished = open_store("two").finished()[0]
+        assert (finished["trained_by"]["worker"], finished["seconds"]) == ("gw1", 1.5)
 
     def test_a_child_s_word_on_where_it_trained_goes_before_its_parent_s(self, open_store):
         publish(open_store(worker="gw1"), record(trained_by={"pid": 4711, "session": "x", "isolation": "process"}))
@@ -179,7 +180,7 @@ class TestClaims:
         kill(child)
         claim = open_store().claim(0)
         assert claim.attempt == 1
-        claim = open_store().note_death(claim, "exit code 3")
+        claim = open_store().claims.note_death(0, "exit code 3")
         assert claim.attempt == 2
         open_store().release(claim)
 
@@ -209,7 +210,7 @@ class TestClaims:
         experiment = open_store()
 
         def interrupted():
-            with experiment.claimed(0):
+            with claimed(experiment, 0):
                 raise error
 
         for _ in range(3):
@@ -222,24 +223,24 @@ class TestClaims:
     def test_there_is_no_claim_on_a_finished_run(self, open_store):
         experiment = open_store()
         publish(experiment, record())
-        with experiment.claimed(0) as claim:
+        with claimed(experiment, 0) as claim:
             assert claim is None
         assert not experiment.is_free(0)
 
     def test_a_run_that_is_finished_while_its_lock_is_taken_is_not_trained_again(self, open_store, monkeypatch):
         experiment, other = open_store(), open_store()
-        acquire = experiment._claims.locks.acquire
+        acquire = experiment.claims.locks.acquire
 
         def late(index):
-            with other.claimed(index) as claim:
+            with claimed(other, index) as claim:
                 other.publish(claim, record(index))
-            monkeypatch.setattr(experiment._claims.locks, "acquire", acquire)
+            monkeypatch.setattr(experiment.claims.locks, "acquire", acquire)
             return acquire(index)
 
-        monkeypatch.setattr(experiment._claims.locks, "acquire", late)
+        monkeypatch.setattr(experiment.claims.locks, "acquire", late)
         monkeypatch.setattr(
-            other._claims, "locks", type("Free", (), {"acquire": lambda *_: True, "release": lambda *_: None})()
+            other.claims, "locks", type("Free", (), {"acquire": lambda *_: True, "release": lambda *_: None})()
         )
         assert experiment.claim(0) is None
         monkeypatch.undo()
-        assert not experiment._claims.locks.is_held(0)
+        assert not experiment.claims.locks.is_held(0)

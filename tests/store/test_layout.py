@@ -15,7 +15,7 @@ from tests.store_names import key_of, session_id
 
 PACKAGE = Path(layout.__file__).parents[1]
 SOURCES = {str(path.relative_to(PACKAGE)): path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
-SHARED = {layout.STORE, layout.FORMAT_FILE, layout.ABOUT, "claims.lock", "living.lock", "owners.lock"}
+SHARED = {layout.STORE, layout.FORMAT_FILE, layout.ABOUT, layout.CLAIMS_LOCK, layout.LIVING_LOCK, layout.OWNERS_LOCK}
 
 
 def joined_names(source: str) -> Iterator[tuple[int, str]]:
@@ -73,15 +73,15 @@ def test_a_spelt_path_is_found(line: str, found: list[str]) -> None:
 @pytest.mark.parametrize("is_private", [False, True])
 def test_every_place_is_one_that_may_be_removed(is_private: bool) -> None:
     store, key = Path("store"), key_of("a")
-    session = layout.session_folder(store, session_id("one"))
-    folder = layout.private_folder(session, key) if is_private else layout.experiment_folder(store, key)
+    session = store / layout.SESSIONS / session_id("one")
+    folder = session / layout.PRIVATE / key if is_private else store / layout.EXPERIMENTS / key
     places = [
-        layout.format_file(store),
-        layout.about_file(folder),
-        layout.claims_lock(folder),
-        layout.living_lock(session),
-        layout.owners_lock(session),
-        layout.task_log(layout.tasks_folder(session), 255),
+        store / layout.FORMAT_FILE,
+        folder / layout.ABOUT,
+        folder / layout.CLAIMS_LOCK,
+        session / layout.LIVING_LOCK,
+        session / layout.OWNERS_LOCK,
+        layout.task_log(session / layout.TASKS, 255),
         layout.file_of_test(session, 3, "begun"),
         layout.file_of_test(session, 3, "settled", call=0),
     ]

@@ -19,6 +19,7 @@ from stabilitykit.store.ownership import NotOurs, check_form, move, remove
 from stabilitykit.store.pruning import Pruning, Removal
 from stabilitykit.store.record import RunRecord
 from stabilitykit.store.run_store import Experiment, RunStore
+from tests.store.small_records import claimed
 from tests.store_names import key_of, session_id
 
 KEY, DEAD = key_of("key"), session_id("dead")
@@ -32,7 +33,7 @@ def store(tmp_path: Path) -> RunStore:
     experiment = store.experiment(KEY, {"task": "digits"})
     for index, status in enumerate(("ok", "failed", "failed")):
         logits = torch.zeros(4, 2) if status == "ok" else None
-        with experiment.claimed(index) as claim:
+        with claimed(experiment, index) as claim:
             experiment.publish(claim, RunRecord(index, {"init": index}, status, 1.0, logits))
     experiment._files.retire(2)
     dead = store.folder / "sessions" / DEAD

@@ -11,6 +11,7 @@ import pytest
 from stabilitykit.execution.notice_board import Board
 from stabilitykit.store.run_files import FORMAT
 from stabilitykit.store.run_store import RunStore
+from tests.store.small_records import claimed
 from tests.store.two_experiments import ABOUT, DEAD, KEY, experiment_folder, keys, make_old, record
 from tests.store_names import session_id
 
@@ -102,7 +103,7 @@ class TestPruneWhileSomebodyTrains:
     def test_who_had_it_open_goes_on_as_with_a_new_one(self, carry_out, stored):
         experiment = stored.experiment("ab34ef" + "0" * 26, {"task": "mlp", **ABOUT})
         carry_out("prune", "--all")
-        with experiment.claimed(4) as claim:
+        with claimed(experiment, 4) as claim:
             assert "Kept ab34ef000000 mlp [init]: run 4 is being trained by gw1" in carry_out("prune", "--all")[1]
             experiment.publish(claim, record(4))
         assert RunStore(stored.folder, session_id("two")).experiment("ab34ef" + "0" * 26, {}).is_finished(4)

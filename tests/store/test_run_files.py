@@ -17,7 +17,7 @@ import torch
 from stabilitykit.errors import StoreError
 from stabilitykit.store import run_files
 from stabilitykit.store.run_store import FORMAT
-from tests.store.small_records import KEY, LOGITS, publish, record
+from tests.store.small_records import KEY, LOGITS, claimed, publish, record
 
 
 class TestWholeOrMissing:
@@ -162,7 +162,7 @@ class TestWholeOrMissing:
         experiment = open_store("two")
         assert not experiment.is_finished(0)
         assert files[0].read_text() == "torn"  # who only looks changes nothing
-        with experiment.claimed(0):
+        with claimed(experiment, 0):
             pass
         assert not files[0].exists()
         old = files[0].parent.parent / "old"
@@ -274,7 +274,7 @@ class TestArrays:
 class TestFirstWriterWins:
     def test_a_result_that_was_seen_never_changes(self, open_store):
         experiment, other = open_store(), open_store()
-        with experiment.claimed(0) as claim:
+        with claimed(experiment, 0) as claim:
             experiment.publish(claim, record(logits=LOGITS))
             other.publish(claim, record(logits=LOGITS + 1))  # its lock was taken from it, and it does not know
         for reader in (experiment, other, open_store("two")):

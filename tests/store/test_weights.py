@@ -36,7 +36,7 @@ def test_the_weights_are_those_that_the_fingerprint_is_of(ask, keeping):
 def test_a_model_with_the_weights_gives_the_logits(ask, keeping):
     record = ask(keeping, "init", runs=2).records[1]
     model = keeping.model()
-    model.load_state_dict(record.weights.read())
+    model.load_state_dict(dict(record.weights))
     with torch.no_grad():
         assert torch.equal(model.eval()(keeping.test[0]), record.logits)
 
@@ -100,7 +100,7 @@ def test_weights_that_were_pruned_while_they_are_used_are_an_error_that_says_so(
     for path in tmp_path.rglob("*.safetensors"):
         path.unlink()
     with pytest.raises(StoreError, match="was the store pruned"):
-        weights.read()
+        dict(weights)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import torch
 
 from stabilitykit.store.record import RunRecord
 from stabilitykit.store.run_files import FORMAT
+from tests.store.small_records import claimed
 from tests.store_names import key_of, session_id
 
 DAY = 86_400
@@ -25,7 +26,7 @@ def record(index, status="ok", **values):
 def fill(store, key, task, records):
     experiment = store.experiment(key, {"task": task, **ABOUT})
     for made in records:
-        with experiment.claimed(made.index) as claim:
+        with claimed(experiment, made.index) as claim:
             experiment.publish(claim, made)
 
 

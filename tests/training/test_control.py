@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from stabilitykit.errors import IsolationError, TaskError
 from stabilitykit.execution.session import measure
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.training.control import Control, _scrambled_generators, prove_isolation
+from stabilitykit.training.control import Control, prove_isolation
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.streams import seed_generators
 from stabilitykit.training.task import as_task
@@ -252,17 +252,23 @@ def test_a_late_leak_is_only_seen_by_a_full_control(prove):
         prove(as_task(train, Y), mode="full")
 
 
-def test_the_repeat_is_trained_over_other_global_generators_which_are_put_back():
+def test_the_repeat_is_trained_over_other_global_generators_which_are_put_back(prove, monkeypatch):
     def draw():
         return random.random(), float(np.random.rand()), float(torch.rand(()))
 
+    def drawing(*args, **options):
+        drawn.append(draw())
+        return rehearse(*args, **options)
+
     seed_generators(3, torch.device("cpu"))
-    drawn = {draw()}
+    expected = [draw(), draw(), draw()]
     seed_generators(3, torch.device("cpu"))
+    drawn, rehearse = [], Trainer.rehearse
+    monkeypatch.setattr(Trainer, "rehearse", drawing)
     for _ in range(2):
-        with _scrambled_generators(torch.device("cpu")):
-            assert draw() not in drawn
-    assert draw() in drawn
+        assert prove(recipe_of()).proven
+    assert [drawn[0], drawn[2], draw()] == expected
+    assert len({*expected, drawn[1], drawn[3]}) == 5
 
 
 # Black boxes
