@@ -17,15 +17,12 @@ class Pivot(Protocol):
 
     def low(self, error: float) -> float:
         """Return the lower bound, which is above the truth in a share ``error`` of studies."""
-        ...
 
     def high(self, error: float) -> float:
         """Return the upper bound, which is below the truth in a share ``error`` of studies."""
-        ...
 
     def after(self, runs: int) -> Pivot:
         """Return the distribution of the same value over ``runs``."""
-        ...
 
 
 @public
@@ -51,10 +48,9 @@ class Estimate:
 
     def __post_init__(self) -> None:
         """Turn NumPy's scalars into plain floats, which JSON and ``repr`` show as numbers."""
-        for name in ("value", "low", "high", "confidence"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-        if self.sd_of_sd is not None:
-            object.__setattr__(self, "sd_of_sd", float(self.sd_of_sd))
+        for name in ("value", "low", "high", "confidence", "sd_of_sd"):
+            if (number := getattr(self, name)) is not None:
+                object.__setattr__(self, name, float(number))
         if not (self.is_undefined or (self.low <= self.value <= self.high and math.isfinite(self.value))):
             raise ValueError(
                 f"Expected a finite value between low and high but got {self.low}, {self.value}, {self.high}."
@@ -84,6 +80,10 @@ class Estimate:
             return self
         low, high = self.pivot.low(lower), self.pivot.high(upper)
         return replace(self, low=low, high=high, confidence=1 - lower - upper)
+
+    def after(self, runs: int) -> Estimate:
+        """Return the same value over ``runs``; the bounds stay until `at` makes others. None without an interval."""
+        return replace(self, runs=runs, pivot=self.pivot and self.pivot.after(runs))
 
     def to_json(self) -> dict[str, float | None]:
         """Give the object of the report: value, low, high, and sd_of_sd for an SD.

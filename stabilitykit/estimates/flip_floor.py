@@ -27,22 +27,19 @@ def floor_estimate(churn: npt.ArrayLike, examples: int) -> Estimate:
 
 
 @dataclass(frozen=True)
-class FloorOfChurn:
+class FloorOfChurn(Pivot):
     """The distribution behind the interval of a flip floor: the root of the churn's."""
 
     churn: Pivot
     examples: int  #: N
 
     def low(self, error: float) -> float:
-        """Return the lower bound, which is above the truth in a share ``error`` of studies."""
         return _root(self.churn.low(error), self.examples)
 
     def high(self, error: float) -> float:
-        """Return the upper bound, which is below the truth in a share ``error`` of studies."""
         return _root(self.churn.high(error), self.examples)
 
     def after(self, runs: int) -> FloorOfChurn:
-        """Return the distribution of the same floor over ``runs``."""
         return replace(self, churn=self.churn.after(runs))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import TaskError
 from ..estimates.distributions import Floats, t_quantile
-from ..estimates.estimate import IDENTICAL_RUNS, Estimate
+from ..estimates.estimate import IDENTICAL_RUNS, Estimate, Pivot
 from ..estimates.measure_kinds import kind_of
 from ..estimates.measures import Measures
 from ..estimates.ratios import Ratio, spread_of
@@ -107,13 +107,11 @@ class Reduction:
         """Return the fewest runs of both studies that would decide it; None if decided, or 1000 runs would not do."""
         if self.decide(at_least) is not Outcome.UNDECIDED:
             return None
-        pivot, value = self.estimate.pivot, self.estimate.value
-        if pivot is None:
+        if self.estimate.pivot is None:
             return max(3, self.estimate.runs + 1)
 
         def settles(runs: int) -> bool:
-            then = Estimate(value, value, value, runs, self.estimate.method, pivot=pivot.after(runs))
-            return _decide(then.at(_LEVEL, _LEVEL), at_least) is not Outcome.UNDECIDED
+            return _decide(self.estimate.after(runs).at(_LEVEL, _LEVEL), at_least) is not Outcome.UNDECIDED
 
         return fewest(settles, self.estimate.runs + 1)
 
@@ -156,26 +154,23 @@ class ReductionJudgement:
 
 
 @dataclass(frozen=True)
-class Drop:
+class Drop(Pivot):
     """The distribution behind the interval of a drop, which is 100 (1 - ratio) percent."""
 
     ratio: Ratio
 
     def low(self, error: float) -> float:
-        """Return the lower bound, which is above the truth in a share ``error`` of studies."""
         return 100 * (1 - self.ratio.high(error))
 
     def high(self, error: float) -> float:
-        """Return the upper bound, which is below the truth in a share ``error`` of studies."""
         return 100 * (1 - self.ratio.low(error))
 
     def after(self, runs: int) -> Drop:
-        """Return the distribution of the same drop over ``runs`` of both studies."""
         return Drop(self.ratio.after(runs))
 
 
 @dataclass(frozen=True)
-class MeanDrop:
+class MeanDrop(Pivot):
     """The distribution behind the interval of a mean of drops: the logarithm of the mean ratio is Student's t.
 
     No drop can exceed 100 %, and a ratio of SDs is skewed: on its own scale the upper tail errs too often.
@@ -186,15 +181,12 @@ class MeanDrop:
     runs: int  #: of the study that has fewer
 
     def low(self, error: float) -> float:
-        """Return the lower bound, which is above the truth in a share ``error`` of studies."""
         return 100 * (1 - self.ratio * self._factor(error))
 
     def high(self, error: float) -> float:
-        """Return the upper bound, which is below the truth in a share ``error`` of studies."""
         return 100 * (1 - self.ratio / self._factor(error))
 
     def after(self, runs: int) -> MeanDrop:
-        """Return the distribution of the same mean over ``runs`` of both studies."""
         return replace(self, error=self.error * math.sqrt(self.runs / runs), runs=runs)
 
     def _factor(self, error: float) -> float:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..estimates.estimate import Estimate, Pivot
+from ..estimates.estimate import Estimate
 from ..estimates.measure_kinds import MeasureKind, kind_of
 from ..estimates.search import fewest
 from .judgement import Outcome, advice
@@ -130,10 +130,7 @@ class LimitJudgement:
 
     def would_be_settled(self, runs: int, alpha: float, beta: float) -> bool:
         """Whether bounds of these error rates around the same value, over ``runs``, would decide it."""
-        if self.measured.pivot is None:
-            return False
-        after = _after(self.measured, self.measured.pivot, runs)
-        return self.of.decide(after, alpha, beta) is not Outcome.UNDECIDED
+        return self.of.decide(self.measured.after(runs), alpha, beta) is not Outcome.UNDECIDED
 
     @property
     def reason(self) -> str:
@@ -211,11 +208,6 @@ def _json(judgement: LimitJudgement | FailedRuns, limit: float, ratio: float | N
         "outcome": judgement.outcome.value,
         "reason": judgement.reason,
     }
-
-
-def _after(estimate: Estimate, pivot: Pivot, runs: int) -> Estimate:
-    value = estimate.value
-    return Estimate(value, value, value, runs, estimate.method, pivot=pivot.after(runs))
 
 
 def _all_equal(runs: int) -> str:
