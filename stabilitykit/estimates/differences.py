@@ -68,11 +68,7 @@ class Difference:
 
 
 def mean_difference(
-    baseline: npt.ArrayLike,
-    candidate: npt.ArrayLike,
-    *,
-    paired: bool = False,
-    alpha: float = 0.05,
+    baseline: npt.ArrayLike, candidate: npt.ArrayLike, *, paired: bool = False, alpha: float = 0.05
 ) -> Difference:
     """Return the difference of two means over runs: Welch's t, or Student's of the differences where runs are paired.
 

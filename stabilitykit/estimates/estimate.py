@@ -82,7 +82,7 @@ class Estimate:
         return replace(self, low=low, high=high, confidence=1 - lower - upper)
 
     def after(self, runs: int) -> Estimate:
-        """Return the same value over ``runs``; the bounds stay until `at` makes others. None without an interval."""
+        """Return the same value over ``runs``; the bounds stay until `at` makes others."""
         return replace(self, runs=runs, pivot=self.pivot and self.pivot.after(runs))
 
     def to_json(self) -> dict[str, float | None]:

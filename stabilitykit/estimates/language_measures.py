@@ -10,12 +10,7 @@ from torch import Tensor
 
 from .estimate import Estimate
 from .measures import Measures
-from .metrics import (
-    Runs,
-    TokenScores,
-    percent_right,
-    perplexity_ensemble_delta,
-)
+from .metrics import Runs, TokenScores, percent_right, perplexity_ensemble_delta
 
 
 class LanguageMeasures(Measures):

@@ -28,7 +28,7 @@ from ..estimates.metrics import IGNORED_LABEL, disagreement, percent_right, rmse
 from ..estimates.scores import TaskKind, score_kind
 from ..public import public
 from ..render.comparison_words import comparison_table, conclusion
-from ..verdicts.judgement import Outcome
+from ..verdicts.judgement import Judgement, Outcome
 from .study import Study, check_is_study
 
 #: Classes are kept in the fewest bytes that hold them.
@@ -328,11 +328,12 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class NoWorse:
+class NoWorse(Judgement):
     """Whether a candidate is no worse than its baseline: in its mean, in its spread, and in how far two runs differ."""
 
     comparison: Comparison
     name: ClassVar[str] = "baseline"
+    runs_to_settle: ClassVar[None] = None  #: a candidate that is not shown to be worse passes: nothing is left open
     is_relative: ClassVar[bool] = True
 
     @property
@@ -355,11 +356,6 @@ class NoWorse:
     def reason(self) -> str:
         """What got worse, or the answers in plain words."""
         return f"{', and '.join(self.found)}, beyond error" if self.found else self.comparison.conclusion
-
-    @property
-    def runs_to_settle(self) -> None:
-        """None: a candidate that is not shown to be worse passes, and nothing is left open."""
-        return None
 
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as JSON's types."""

@@ -17,7 +17,7 @@ from ..estimates.measure_kinds import kind_of
 from ..estimates.ratios import Ratio, spread_of
 from ..estimates.search import fewest
 from ..public import public
-from ..verdicts.judgement import WORST_FIRST, Outcome, advice, worst
+from ..verdicts.judgement import WORST_FIRST, Judgement, Outcome, advice, worst
 from .study import Study, listed
 
 
@@ -124,7 +124,7 @@ class MeasureLikeness:
 
 @public
 @dataclass(frozen=True)
-class Likeness:
+class Likeness(Judgement):
     """Whether several studies vary alike: no two differ by more than a factor in any of the measures.
 
     Two error rates, as everywhere: FAIL is said of studies that are alike in a share ``alpha`` at most, which the
@@ -180,7 +180,6 @@ class Likeness:
         return f"within a factor of {self.within:g} of {', '.join(self.measures[0].studies)}: {found}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return what was asked and found, as JSON's types."""
         return {
             "kind": "likeness",
             "outcome": self.outcome.value,

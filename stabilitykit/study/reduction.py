@@ -17,7 +17,7 @@ from ..estimates.measures import Measures
 from ..estimates.ratios import Ratio, spread_of
 from ..estimates.search import fewest
 from ..public import public
-from ..verdicts.judgement import Outcome, advice
+from ..verdicts.judgement import Judgement, Outcome, advice
 
 #: Error rate of each bound, and of either verdict.
 _LEVEL = 0.05
@@ -117,7 +117,7 @@ class Reduction:
 
 
 @dataclass(frozen=True)
-class ReductionJudgement:
+class ReductionJudgement(Judgement):
     """Whether a study varies less than a baseline by as much as a test asks for."""
 
     found: Reduction
@@ -133,16 +133,13 @@ class ReductionJudgement:
 
     @property
     def reason(self) -> str:
-        """One sentence with the numbers, and what to do next."""
         return self.found.reason(self.at_least)
 
     @property
     def runs_to_settle(self) -> int | None:
-        """The fewest runs of both studies that would decide it."""
         return self.found.runs_to_settle(self.at_least)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what was asked and found, as JSON's types."""
         return {
             "kind": self.name,
             "outcome": self.outcome.value,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,7 +9,7 @@ from typing import Any, ClassVar
 from ..estimates.estimate import Estimate
 from ..estimates.measure_kinds import MeasureKind, kind_of
 from ..estimates.search import fewest
-from .judgement import Outcome, advice
+from .judgement import Judgement, Outcome, advice
 
 
 @dataclass(frozen=True)
@@ -90,14 +89,11 @@ class LimitJudgement:
         """Name of the measure."""
         return self.of.metric
 
-    @property
-    def metric(self) -> str:
-        """Name of the measure."""
-        return self.of.metric
+    metric = name
 
     @property
     def limit(self) -> float:
-        """In the unit of the estimate."""
+        """The limit, in the unit of the estimate."""
         return self.of.value
 
     @property
@@ -125,8 +121,7 @@ class LimitJudgement:
             return None
         if estimate.pivot is None:
             return 3 if math.isinf(estimate.low) else None  # one pair shows no spread between pairs
-        settles = functools.partial(self.would_be_settled, alpha=self.alpha, beta=self.beta)
-        return fewest(settles, estimate.runs + 1)
+        return fewest(lambda runs: self.would_be_settled(runs, self.alpha, self.beta), estimate.runs + 1)
 
     def would_be_settled(self, runs: int, alpha: float, beta: float) -> bool:
         """Whether bounds of these error rates around the same value, over ``runs``, would decide it."""
@@ -146,10 +141,8 @@ class LimitJudgement:
         if self.outcome is Outcome.PASS:
             return f"{measured} is shown to be {excluded} (budget {budget}, ratio {self.of.ratio:g})."
         if self.outcome is Outcome.UNDECIDED:
-            return (
-                f"{measured} is neither shown to be beyond the budget of {budget} nor to be {excluded}; "
-                f"{self.advice or self._advice()}."
-            )
+            more = self.advice or advice(self.runs_to_settle, "at least" if math.isinf(self.measured.low) else "about")
+            return f"{measured} is neither shown to be beyond the budget of {budget} nor to be {excluded}; {more}."
         if self.of.excluded == self.limit:
             return f"{measured} is beyond the budget of {budget}, which allows no difference at all."
         return f"{measured} is beyond the budget of {budget}, and so is its whole interval."
@@ -158,12 +151,9 @@ class LimitJudgement:
         """Return what was asked and found, as JSON's types."""
         return _json(self, self.limit, self.ratio)
 
-    def _advice(self) -> str:
-        return advice(self.runs_to_settle, "at least" if math.isinf(self.measured.low) else "about")
-
 
 @dataclass(frozen=True)
-class FailedRuns:
+class FailedRuns(Judgement):
     """The judgement on the number of failed runs, which the intervals of the other runs cannot show.
 
     >>> print(FailedRuns(failed=0, runs=20, limit=0).reason)
@@ -195,7 +185,6 @@ class FailedRuns:
         return f"{counted}, within the {self.limit} that may: P(a run fails) <= {share:.1%} at 95 % confidence."
 
     def to_json(self) -> dict[str, Any]:
-        """Return what was asked and found, as JSON's types."""
         return _json(self, self.limit, None)
 
 

@@ -21,23 +21,9 @@ from .ensembles import (
 from .pairwise import disagreement, pearson, spearman
 from .representation import cka
 from .runs import Runs
-from .scores import (
-    IGNORED_LABEL,
-    Score,
-    accuracy,
-    cross_entropy,
-    flatten_examples,
-    percent_right,
-    predictions,
-    rmse,
-)
+from .scores import IGNORED_LABEL, Score, accuracy, cross_entropy, flatten_examples, percent_right, predictions, rmse
 from .streaming import TokenScores, sampled_places, token_scores
-from .variance import (
-    churn,
-    correctness,
-    excess_of,
-    floor_of_churn,
-)
+from .variance import churn, correctness, excess_of, floor_of_churn
 
 __all__ = [
     "IGNORED_LABEL",
