@@ -7,12 +7,13 @@ which question, and the error rates that were measured for each, is docs/compari
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from .distributions import Floats, f_cdf, f_quantile, f_tail, noncentral_t_cdf, normal_quantile, t_cdf, t_quantile
+from .estimate import finite
 from .intervals import error_floor, exact_sd, is_constant, means_with_others
 from .ratios import fieller, welch
 from .search import MOST_RUNS, fewest
@@ -58,13 +59,8 @@ class Difference:
 
     def to_json(self) -> dict[str, float | int | str | None]:
         """Return every number by name; null stands for what is undefined or infinite."""
-        numbers = {name: getattr(self, name) for name in ("value", "low", "high", "p_more", "p_less")}
-        finite = {name: float(number) if math.isfinite(number) else None for name, number in numbers.items()}
-        return finite | {
-            "method": self.method,
-            "runs_needed": self.runs_needed,
-            "examples_needed": self.examples_needed,
-        }
+        numbers = {name: finite(float(getattr(self, name))) for name in ("value", "low", "high", "p_more", "p_less")}
+        return numbers | {name: getattr(self, name) for name in ("method", "runs_needed", "examples_needed")}
 
 
 def mean_difference(
@@ -110,14 +106,10 @@ def distribution_difference(
         return difference
     # The variance at which a difference of this size is shown.
     wanted = (value / (normal_quantile(alpha) + normal_quantile(1 - _POWER))) ** 2
-    runs = more = None
-    if wanted > of_examples:
-        runs = math.ceil(_variance_a_run(x, y, paired) / (wanted - of_examples))
-    else:
-        more = math.ceil(of_examples * count / wanted)
-    return _judged_by_t(
-        value, math.sqrt(total), df, alpha, difference.method, runs if runs and runs <= MOST_RUNS else None, more
-    )
+    if wanted <= of_examples:
+        return replace(difference, examples_needed=math.ceil(of_examples * count / wanted))
+    runs = math.ceil(_variance_a_run(x, y, paired) / (wanted - of_examples))
+    return replace(difference, runs_needed=runs if 0 < runs <= MOST_RUNS else None)
 
 
 def test_set_variance(baseline: Floats, candidate: Floats, *, paired: bool) -> float:
@@ -215,20 +207,15 @@ def undefined(why: str, alpha: float, none: float = 0.0) -> Difference:
     return Difference(nan, nan, nan, nan, nan, alpha, f"undefined: {why}", none)
 
 
-def _judged_by_t(
-    value: float, error: float, df: float, alpha: float, method: str, runs: int | None, examples: int | None = None
-) -> Difference:
+def _judged_by_t(value: float, error: float, df: float, alpha: float, method: str, runs: int | None) -> Difference:
     if math.isnan(value):
         return undefined("a score is not finite", alpha)
     if error == 0:  # nothing varies, so the value is exact
         return Difference(value, value, value, float(value <= 0), float(value >= 0), alpha, EQUAL)
     margin = -t_quantile(alpha, df) * error
-    p_less = t_cdf(value / error, df)
-    p_more = t_cdf(-value / error, df)
-    if min(p_more, p_less) < alpha:
-        runs = examples = None
-    bounds = value - margin, value + margin
-    return Difference(value, *bounds, p_more, p_less, alpha, method, runs_needed=runs, examples_needed=examples)
+    p_more, p_less = t_cdf(-value / error, df), t_cdf(value / error, df)
+    needed = None if min(p_more, p_less) < alpha else runs
+    return Difference(value, value - margin, value + margin, p_more, p_less, alpha, method, runs_needed=needed)
 
 
 def _mean_error(x: Floats, y: Floats, paired: bool) -> tuple[float, float, float, str]:

@@ -12,6 +12,11 @@ from ..public import public
 IDENTICAL_RUNS = "identical runs"
 
 
+def finite(number: float) -> float | None:
+    """Return None, which is JSON's null, for an undefined or infinite number: JSON has neither."""
+    return number if math.isfinite(number) else None
+
+
 class Pivot(Protocol):
     """The distribution behind an interval, which gives bounds of any error rate, for any number of runs."""
 
@@ -86,14 +91,9 @@ class Estimate:
         return replace(self, runs=runs, pivot=self.pivot and self.pivot.after(runs))
 
     def to_json(self) -> dict[str, float | None]:
-        """Give the object of the report: value, low, high, and sd_of_sd for an SD.
-
-        None (JSON's null) stands for a bound that does not exist and for an undefined value: JSON has no NaN.
-        """
-        numbers = {"value": self.value, "low": self.low, "high": self.high}
-        if self.sd_of_sd is not None:
-            numbers["sd_of_sd"] = self.sd_of_sd
-        return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+        """Give the object of the report: value, low, high, each `finite`, and sd_of_sd for an SD."""
+        numbers = {"value": finite(self.value), "low": finite(self.low), "high": finite(self.high)}
+        return numbers if self.sd_of_sd is None else numbers | {"sd_of_sd": finite(self.sd_of_sd)}
 
     def __format__(self, spec: str) -> str:
         """Format value and bounds by ``spec``; without one, by as many digits as the interval is worth."""
@@ -103,7 +103,6 @@ class Estimate:
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
     def __str__(self) -> str:
-        """Write value and bounds as ``0.22 [0.17, 0.33]``."""
         return format(self)
 
     def _spec(self) -> str:

@@ -20,6 +20,7 @@ from .metrics import (
     accuracy,
     accuracy_ensemble_delta,
     churn,
+    class_type,
     correctness,
     cross_entropy,
     cross_entropy_ensemble_delta,
@@ -71,6 +72,7 @@ class Measures(Mapping[str, Estimate]):
         self._classes = not labels.is_floating_point()
         self._known: dict[str, Estimate] = {}
         self._per_run: dict[str, Tensor] = {}
+        self._of_pairs: dict[str, Tensor] = {}
         self._compute = self._computations()
 
     @classmethod
@@ -90,11 +92,9 @@ class Measures(Mapping[str, Estimate]):
         return name in self._compute
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
         return iter(self._compute)
 
     def __len__(self) -> int:
-        """Count the names."""
         return len(self._compute)
 
     def compute(self, names: Iterable[str]) -> None:
@@ -143,9 +143,7 @@ class Measures(Mapping[str, Estimate]):
     @cached_property
     def predicted(self) -> Tensor:
         """Classes ``[R, N]``, which several measures need, in as few bytes as they fit into."""
-        types = (torch.uint8, torch.int16, torch.int32, torch.int64)
-        classes = self._outputs[0].shape[-1]
-        return predictions(self._outputs, dtype=next(kind for kind in types if classes <= torch.iinfo(kind).max))
+        return predictions(self._outputs, dtype=class_type(self._outputs[0].shape[-1]))
 
     def _computations(self) -> dict[str, Callable[[], Estimate]]:
         compute: dict[str, Callable[[], Estimate]] = {}
@@ -173,10 +171,6 @@ class Measures(Mapping[str, Estimate]):
             return pairwise_estimate(pairs)
         percent_of = self.examples if kind.counts_examples else None
         return pairwise_estimate(pairs, percent_of=percent_of, least=kind.least, most=kind.most)
-
-    @cached_property
-    def _of_pairs(self) -> dict[str, Tensor]:
-        return {}
 
     def _score_pairs(self, name: str) -> Tensor:
         if name == "disagreement":

@@ -22,20 +22,15 @@ from ..estimates.differences import (
     spread_ratio,
 )
 from ..estimates.distributions import Floats
+from ..estimates.estimate import finite
 from ..estimates.intervals import exact_sd, means_with_others
 from ..estimates.measure_kinds import main_score
-from ..estimates.metrics import IGNORED_LABEL, disagreement, percent_right, rmse, spearman
+from ..estimates.metrics import IGNORED_LABEL, class_type, disagreement, percent_right, rmse, spearman
 from ..estimates.scores import TaskKind, score_kind
 from ..public import public
 from ..render.comparison_words import comparison_table, conclusion
 from ..verdicts.judgement import Judgement, Outcome
 from .study import Study, check_is_study
-
-#: Classes are kept in the fewest bytes that hold them.
-_TYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
-
-#: The differences of a comparison, by name.
-_QUESTIONS = ("mean", "mean_on_distribution", "spread", "disagreement")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,9 +52,7 @@ class Sample:
         if not outputs:  # only weights are kept: the study has predicted from them
             outputs = list(study.measures.predicted)
         elif not study.labels.is_floating_point():
-            classes = outputs[0].shape[-1]
-            kind = next(kind for kind in _TYPES if classes - 1 <= torch.iinfo(kind).max)
-            outputs = [run.argmax(dim=-1).to(kind) for run in outputs]
+            outputs = [run.argmax(dim=-1).to(class_type(run.shape[-1])) for run in outputs]
         seeds = tuple(record.seeds for record in study.trained)
         return cls(study.task, study.protocol.name, seeds, torch.stack(outputs), study.labels)
 
@@ -138,27 +131,21 @@ class Sample:
         return self.labels[self._mask]
 
 
-def unlike_labels(baseline: Tensor, candidate: Tensor) -> list[str]:
-    """Return why models that were scored by these labels cannot be compared; nothing where they can."""
-    kinds = ["regression targets" if labels.is_floating_point() else "classes" for labels in (baseline, candidate)]
-    if kinds[0] != kinds[1]:
-        return [f"the baseline's labels are {kinds[0]}, the candidate's {kinds[1]}"]
-    if baseline.shape != candidate.shape:
-        return [f"the baseline has labels of shape {list(baseline.shape)}, the candidate {list(candidate.shape)}"]
-    if not torch.equal(baseline, candidate):
-        differing = int((baseline != candidate).sum())
-        return [f"{differing} of {baseline.numel()} test labels differ"]
-    return []
-
-
 def check_alike(baseline: Tensor, candidate: Tensor) -> None:
     """Raise `TaskError` unless models that were scored by these labels can be compared."""
-    reasons = unlike_labels(baseline, candidate)
-    if reasons:
-        raise TaskError(
-            f"Expected two models of one test set but {'; '.join(reasons)}. A difference would then be one of the test "
-            f"sets. Score both on the same examples in the same order."
-        )
+    kinds = ["regression targets" if labels.is_floating_point() else "classes" for labels in (baseline, candidate)]
+    if kinds[0] != kinds[1]:
+        why = f"the baseline's labels are {kinds[0]}, the candidate's {kinds[1]}"
+    elif baseline.shape != candidate.shape:
+        why = f"the baseline has labels of shape {list(baseline.shape)}, the candidate {list(candidate.shape)}"
+    elif not torch.equal(baseline, candidate):
+        why = f"{int((baseline != candidate).sum())} of {baseline.numel()} test labels differ"
+    else:
+        return
+    raise TaskError(
+        f"Expected two models of one test set but {why}. A difference would then be one of the test sets. Score both "
+        f"on the same examples in the same order."
+    )
 
 
 @dataclass(frozen=True)
@@ -182,7 +169,7 @@ class Side:
 
     def to_json(self) -> dict[str, Any]:
         """Return every field by name."""
-        return {name: _finite(value) for name, value in vars(self).items()}
+        return {name: finite(value) if isinstance(value, float) else value for name, value in vars(self).items()}
 
 
 @public
@@ -305,15 +292,13 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return every number and answer by name, in JSON's types."""
+        questions = ("mean", "mean_on_distribution", "spread", "disagreement")
         answers = [name for name in vars(type(self)) if name.startswith("is_")]
         numbers = {
             "baseline": self.baseline.to_json(),
             "candidate": self.candidate.to_json(),
-            "metric": self.metric,
-            "paired": self.paired,
-            "identical": self.identical,
-            "alpha": self.alpha,
-            **{name: getattr(self, name).to_json() for name in _QUESTIONS},
+            **{name: getattr(self, name) for name in ("metric", "paired", "identical", "alpha")},
+            **{name: getattr(self, name).to_json() for name in questions},
             "churn": self.churn,
             **{name: getattr(self, name) for name in answers},
             "got_worse": list(NoWorse(self).found),
@@ -374,7 +359,3 @@ def _churn(baseline: Sample, candidate: Sample, paired: bool) -> float:
     shares = [np.count_nonzero(y != run, axis=1) for run in x]
     chosen = [np.delete(of_run, i) if paired else of_run for i, of_run in enumerate(shares)]
     return float(100 * np.concatenate(chosen).mean() / x.shape[1])
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

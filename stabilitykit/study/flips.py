@@ -50,10 +50,6 @@ class FlippedClass:
     disagreement: float  #: percent of the pairs of runs that disagree on an example, on average
     confused_with: int | None  #: the other class that runs which differ answer most often; None if they never differ
 
-    def to_json(self) -> dict[str, Any]:
-        """Return every field, by name."""
-        return dict(vars(self))
-
 
 class Flips:
     """Which test examples, and which classes, two runs disagree on; `print` it.
@@ -115,26 +111,18 @@ class Flips:
         labels, place, counts = np.unique(self._labels, return_inverse=True, return_counts=True)
         flips = np.bincount(place, weights=self._flips, minlength=len(labels))  # whole numbers, far below 2^53
         order = np.argsort(-flips / counts, kind="stable")[:top]
+        rows = zip(*(column[order].tolist() for column in (labels, counts, flips)), strict=True)
         return [
-            FlippedClass(
-                int(labels[i]),
-                int(counts[i]),
-                self._percent(int(flips[i]), int(counts[i])),
-                self._confused.get(int(labels[i])),
-            )
-            for i in order.tolist()
+            FlippedClass(label, count, self._percent(int(flips), count), self._confused.get(label))
+            for label, count, flips in rows
         ]
 
     def to_json(self) -> dict[str, Any]:
         """Return the object of the report: the first 20 examples, and all classes or, beyond 100, the first 20."""
-        classes = self.classes()
-        return {
-            "disagreement": self.disagreement,
-            "examples_that_flip": self.flipping,
-            "half_from_percent": self.half,
-            "examples": [example.to_json() for example in self.examples()],
-            "classes": [one.to_json() for one in classes[: None if len(classes) <= _ALL_CLASSES else _TOP]],
-        }
+        found, examples = self.classes(), [example.to_json() for example in self.examples()]
+        classes = [dict(vars(one)) for one in found[: None if len(found) <= _ALL_CLASSES else _TOP]]
+        shares = {"disagreement": self.disagreement, "examples_that_flip": self.flipping, "half_from_percent": self.half}
+        return {**shares, "examples": examples, "classes": classes}
 
     def lines(self, top: int = 5) -> list[str]:
         """Return the text, with ``top`` examples and as many classes."""
@@ -160,7 +148,6 @@ class Flips:
         ]
 
     def __str__(self) -> str:
-        """Write `lines`."""
         return "\n".join(self.lines())
 
     def __repr__(self) -> str:
@@ -202,10 +189,8 @@ class Flips:
         label, answer = np.divmod(keys, classes)
         others = np.flatnonzero(label != answer)
         best = others[np.lexsort((answer[others], -counts[others]))]
-        found: dict[int, int] = {}
-        for name, other in zip(label[best].tolist(), answer[best].tolist(), strict=True):
-            found.setdefault(name, other)
-        return found
+        # The first of each label, which the last in reversed order is.
+        return dict(zip(label[best][::-1].tolist(), answer[best][::-1].tolist(), strict=True))
 
     def _sorted_blocks(self, some: Integers | None = None) -> Iterator[tuple[int, Integers]]:
         """Yield the answers of all runs, sorted within each example, for a block of examples at a time."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
 from ..errors import BudgetError, TaskError, number_of
-from ..estimates.estimate import Estimate
+from ..estimates.estimate import Estimate, finite
 from ..estimates.intervals import ChiSquare
 from ..estimates.measure_kinds import kind_of
 from ..estimates.ratios import Ratio, spread_of
@@ -64,19 +63,20 @@ class MeasureLikeness:
         more = 1 + min(ratio.runs for ratio in self.ratios.values())
         if any(not ratio.has_interval for ratio in self.ratios.values()):
             return max(more, 3)
-        return fewest(self._would_be_settled, more)
+        ratios = self.ratios.values()
+        return fewest(lambda runs: self._decide(of.after(runs) for of in ratios) is not Outcome.UNDECIDED, more)
 
     @property
     def reason(self) -> str:
         """One sentence with the two studies that decide, their ratio and its interval, and what to do next."""
         above, below = self.largest
-        ratio, outcome = self.ratios[self.largest], self.outcome
+        ratio, outcome, name = self.ratios[self.largest], self.outcome, kind_of(self.metric).spread_name
         if ratio.is_undefined:
-            return f"{self._name} of {above} or {below} is undefined, and what cannot be measured cannot pass."
+            return f"{name} of {above} or {below} is undefined, and what cannot be measured cannot pass."
         if outcome is Outcome.PASS and ratio.value == 1 and ratio.is_exact:
-            return f"{self._name} is exactly 0 in each study."
+            return f"{name} is exactly 0 in each study."
         interval = f"[{ratio.low(self.alpha):.3g}, {ratio.high(self.beta):.3g}]"
-        compared = f"{self._name} of {above} is {ratio.value:.3g} {interval} times that of {below}"
+        compared = f"{name} of {above} is {ratio.value:.3g} {interval} times that of {below}"
         if outcome is Outcome.PASS:
             return f"{compared}, the largest ratio of {len(self.ratios)}: all are shown to be within {self.within:g}."
         if outcome is Outcome.FAIL:
@@ -98,18 +98,9 @@ class MeasureLikeness:
     def to_json(self) -> dict[str, Any]:
         """Return the ratio that decides, as JSON's types; a bound that is infinite or undefined is None."""
         ratio = self.ratios[self.largest]
-        numbers = {"value": ratio.value, "low": ratio.low(self.alpha), "high": ratio.high(self.beta)}
-        return {
-            "metric": self.metric,
-            "between": list(self.largest),
-            **{name: number if math.isfinite(number) else None for name, number in numbers.items()},
-            "outcome": self.outcome.value,
-            "reason": self.reason,
-        }
-
-    @property
-    def _name(self) -> str:
-        return kind_of(self.metric).spread_name
+        bounds = {"low": finite(ratio.low(self.alpha)), "high": finite(ratio.high(self.beta))}
+        found = {"value": finite(ratio.value), **bounds, "outcome": self.outcome.value, "reason": self.reason}
+        return {"metric": self.metric, "between": list(self.largest), **found}
 
     def _decide(self, ratios: Iterable[Ratio]) -> Outcome:
         ratios = list(ratios)
@@ -117,9 +108,6 @@ class MeasureLikeness:
             return Outcome.FAIL
         is_shown = all(ratio.high(self.beta) <= self.within for ratio in ratios)
         return Outcome.PASS if is_shown else Outcome.UNDECIDED
-
-    def _would_be_settled(self, runs: int) -> bool:
-        return self._decide(ratio.after(runs) for ratio in self.ratios.values()) is not Outcome.UNDECIDED
 
 
 @public
@@ -180,18 +168,17 @@ class Likeness(Judgement):
         return f"within a factor of {self.within:g} of {', '.join(self.measures[0].studies)}: {found}"
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": "likeness",
-            "outcome": self.outcome.value,
-            "within": self.within,
-            "studies": list(self.measures[0].studies),
-            "measures": [of.to_json() for of in self.measures],
-        }
+        asked = {"within": self.within, "studies": list(self.measures[0].studies)}
+        compared = [of.to_json() for of in self.measures]
+        return {"kind": self.name, "outcome": self.outcome.value, **asked, "measures": compared}
 
     def __str__(self) -> str:
         """Write a paragraph a measure, the worst first: the ratio that decides, then the spread of each study."""
-        worst_first = sorted(self.measures, key=lambda of: WORST_FIRST.index(of.outcome))
-        return "\n".join([*(line for of in worst_first for line in _lines(of)), self.error_rates])
+        lines = []
+        for of in sorted(self.measures, key=lambda of: WORST_FIRST.index(of.outcome)):
+            spreads = "; ".join(f"{name} {spread}" for name, spread in zip(of.studies, of.spreads, strict=True))
+            lines += [f"{of.outcome.name:<10} {of.reason}", " " * 11 + spreads]
+        return "\n".join([*lines, self.error_rates])
 
 
 @public
@@ -231,15 +218,9 @@ def alike(
     names = _names(studies)
     pairs = len(studies) * (len(studies) - 1)  # both ways round
     each = alpha / (pairs * len(metrics))
-    return Likeness(
-        tuple(
-            MeasureLikeness(metric, tuple(_spread(study, metric) for study in studies), names, within, each, beta)
-            for metric in metrics
-        ),
-        within,
-        alpha,
-        beta,
-    )
+    spreads = {metric: tuple(_spread(study, metric) for study in studies) for metric in metrics}
+    compared = (MeasureLikeness(metric, of, names, within, each, beta) for metric, of in spreads.items())
+    return Likeness(tuple(compared), within, alpha, beta)
 
 
 def check_asked(
@@ -289,14 +270,6 @@ def _names(studies: Sequence[Study]) -> tuple[str, ...]:
         names = tasks
     else:
         names = [f"{task} [{source}]" for task, source in zip(tasks, sources, strict=True)]
-    counts, seen = Counter(names), Counter[str]()
-    for index, name in enumerate(names):
-        seen[name] += 1
-        if counts[name] > 1:
-            names[index] = f"{name} ({seen[name]})"
-    return tuple(names)
-
-
-def _lines(of: MeasureLikeness) -> Iterator[str]:
-    yield f"{of.outcome.name:<10} {of.reason}"
-    yield " " * 11 + "; ".join(f"{name} {spread}" for name, spread in zip(of.studies, of.spreads, strict=True))
+    return tuple(
+        f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)
+    )

@@ -99,7 +99,6 @@ class Reduction:
         return {"mean": self.estimate.to_json(), "parts": {name: part.to_json() for name, part in self.parts.items()}}
 
     def __str__(self) -> str:
-        """Write the mean with its parts."""
         parts = ", ".join(f"{name} {part:.0f}" for name, part in self.parts.items())
         return f"{self.estimate:.0f} % less variability ({parts})"
 
@@ -140,14 +139,8 @@ class ReductionJudgement(Judgement):
         return self.found.runs_to_settle(self.at_least)
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "kind": self.name,
-            "outcome": self.outcome.value,
-            "baseline": self.baseline,
-            "at_least": self.at_least,
-            **self.found.to_json(),
-            "reason": self.reason,
-        }
+        asked = {"outcome": self.outcome.value, "baseline": self.baseline, "at_least": self.at_least}
+        return {"kind": self.name, **asked, **self.found.to_json(), "reason": self.reason}
 
 
 @dataclass(frozen=True)
@@ -240,13 +233,9 @@ def log_ratio_error(
     with np.errstate(divide="ignore", invalid="ignore"):
         without_above = np.mean([spread / base for spread, base in zip(above_without, below, strict=True)], axis=0)
         without_below = np.mean([spread / base for spread, base in zip(above, below_without, strict=True)], axis=0)
-        of_each = [_jackknife_variance(np.log(ratios)) for ratios in (without_above, without_below)]
-    return math.sqrt(sum(of_each))
-
-
-def _jackknife_variance(values: Floats) -> float:
-    runs = len(values)
-    return (runs - 1) / runs * float(np.square(values - values.mean()).sum())
+        logarithms = np.log(without_above), np.log(without_below)
+        squares = ((len(logs) - 1) / len(logs) * float(np.square(logs - logs.mean()).sum()) for logs in logarithms)
+        return math.sqrt(sum(squares))
 
 
 def _without_each_run(measures: Measures, name: str) -> Floats:

@@ -62,7 +62,8 @@ class VarianceComponents:
         if component not in ("rows", "columns", "rest", "within"):
             raise ProtocolError(f"Expected rows, columns, rest or within but got {component!r}.")
         variance: Estimate = getattr(self, component)
-        return _root(variance)
+        value, low, high = (math.sqrt(number) for number in (variance.value, variance.low, variance.high))
+        return replace(variance, value=value, low=low, high=high)
 
     def to_json(self) -> dict[str, Any]:
         """Return every field by name, and the roots of the components; null stands for what is undefined or inf."""
@@ -197,8 +198,3 @@ def _constants(studies: Sequence[Study]) -> tuple[Mapping[str, int], ...]:
 
 def _named(constant: Mapping[str, int]) -> str:
     return ", ".join(f"{source}={value}" for source, value in constant.items())
-
-
-def _root(variance: Estimate) -> Estimate:
-    value, low, high = (math.sqrt(number) for number in (variance.value, variance.low, variance.high))
-    return replace(variance, value=value, low=low, high=high)

@@ -28,7 +28,6 @@ class Limit:
     ratio: float = math.nan  #: 2 for SDs and 1.25 for means over pairs, if not given
 
     def __post_init__(self) -> None:
-        """Fill in the default ratio."""
         if math.isnan(self.ratio):
             object.__setattr__(self, "ratio", self.kind.ratio)
 
@@ -97,11 +96,6 @@ class LimitJudgement:
         return self.of.value
 
     @property
-    def ratio(self) -> float:
-        """Ratio of the spread that a PASS excludes to the limit."""
-        return self.of.ratio
-
-    @property
     def runs(self) -> int:
         """Number of runs behind the estimate."""
         return self.measured.runs
@@ -137,7 +131,10 @@ class LimitJudgement:
         if estimate.is_undefined:
             return f"{self.metric} is undefined ({estimate.method}), and what cannot be measured cannot pass."
         if self.outcome is Outcome.PASS and estimate.is_exact:
-            return f"{self.metric} is exactly {estimate.value:g}{unit}: {_all_equal(estimate.runs)}."
+            # R - 1 runs equal the first. Would a share p of runs differ, this had probability (1 - p)^(R - 1).
+            share = f"P(a run differs) <= {1 - 0.05 ** (1 / (self.runs - 1)):.1%} at 95 % confidence"
+            exactly = f"{self.metric} is exactly {estimate.value:g}{unit}"
+            return f"{exactly}: all {self.runs} runs are equal in it, so {share}."
         if self.outcome is Outcome.PASS:
             return f"{measured} is shown to be {excluded} (budget {budget}, ratio {self.of.ratio:g})."
         if self.outcome is Outcome.UNDECIDED:
@@ -149,7 +146,7 @@ class LimitJudgement:
 
     def to_json(self) -> dict[str, Any]:
         """Return what was asked and found, as JSON's types."""
-        return _json(self, self.limit, self.ratio)
+        return _json(self, self.limit, self.of.ratio)
 
 
 @dataclass(frozen=True)
@@ -189,17 +186,5 @@ class FailedRuns(Judgement):
 
 
 def _json(judgement: LimitJudgement | FailedRuns, limit: float, ratio: float | None) -> dict[str, Any]:
-    return {
-        "metric": judgement.name,
-        "limit": limit,
-        "ratio": ratio,
-        "runs": judgement.runs,
-        "outcome": judgement.outcome.value,
-        "reason": judgement.reason,
-    }
-
-
-def _all_equal(runs: int) -> str:
-    # R - 1 runs equal the first. Would a share p of runs differ, this had probability (1 - p)^(R - 1).
-    share = 1 - 0.05 ** (1 / (runs - 1))
-    return f"all {runs} runs are equal in it, so P(a run differs) <= {share:.1%} at 95 % confidence"
+    asked = {"metric": judgement.name, "limit": limit, "ratio": ratio, "runs": judgement.runs}
+    return {**asked, "outcome": judgement.outcome.value, "reason": judgement.reason}

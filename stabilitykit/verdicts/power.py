@@ -146,13 +146,8 @@ def _prospect(truth: float, fails: npt.NDArray[np.bool_], passes: npt.NDArray[np
     is_decided = ends.any(axis=1)
     last = np.where(is_decided, ends.argmax(axis=1), len(looks) - 1)
     has_failed = np.take_along_axis(fails, last[:, None], axis=1)[:, 0]  # FAIL goes before PASS
-    return Prospect(
-        truth=truth,
-        passes=float((is_decided & ~has_failed).mean()),
-        fails=float(has_failed.mean()),
-        undecided=float(1 - is_decided.mean()),
-        runs=float(looks[last].mean()),
-    )
+    shares = (is_decided & ~has_failed).mean(), has_failed.mean(), 1 - is_decided.mean(), looks[last].mean()
+    return Prospect(truth, *map(float, shares))
 
 
 def _relative_bounds(
@@ -171,11 +166,8 @@ def _relative_bounds(
         _mean_and_error(random.standard_normal((min(block, REPLICATES - done), int(looks[-1]))), looks)
         for done in range(0, REPLICATES, block)
     ]
-    mean, error = (
-        1 + cv * np.concatenate([part[0] for part in parts]),
-        cv * np.concatenate([part[1] for part in parts]),
-    )
-    return mean + t_quantile(fail_levels, df) * error, mean - t_quantile(pass_levels, df) * error
+    mean, error = (cv * np.concatenate(part) for part in zip(*parts, strict=True))
+    return 1 + mean + t_quantile(fail_levels, df) * error, 1 + mean - t_quantile(pass_levels, df) * error
 
 
 def _mean_and_error(draws: Floats, looks: Floats) -> tuple[Floats, Floats]:

@@ -21,7 +21,6 @@ class Unreachable:
     needed: int | None  #: N of a test set on which flips alone would keep the budget; None for a budget of 0
 
     def __str__(self) -> str:
-        """Write the objection in a sentence."""
         larger = "no larger test set" if self.needed is None else f"N >= {self.needed}"
         return (
             f"the budget of {self.budget:g} points is unreachable on {self.examples} examples unless errors are "

@@ -62,7 +62,7 @@ def spearman(outputs: Runs) -> Tensor:
         del ranks  # before the next are made
     variances = gram.diagonal()
     # The root of a product and not the product of roots: where ranks are equal it is the variance itself, to the bit.
-    return _correlation(gram, torch.outer(variances, variances).sqrt(), outputs).to(outputs[0].device)
+    return correlation(gram, torch.outer(variances, variances).sqrt(), first_copies(outputs)).to(outputs[0].device)
 
 
 def pearson(outputs: Runs) -> Tensor:
@@ -86,7 +86,7 @@ def pearson(outputs: Runs) -> Tensor:
         centred = block.flatten(1).double().sub_(first[:, None]).sub_(mean[:, None])
         gram.addmm_(centred, centred.T)
     norms = gram.diagonal().sqrt()
-    return _correlation(gram, torch.outer(norms, norms), outputs)
+    return correlation(gram, torch.outer(norms, norms), first_copies(outputs))
 
 
 def _compact(classes: Tensor) -> Array:
@@ -113,9 +113,9 @@ def _products(some: list[Tensor], others: list[Tensor]) -> Tensor:
     return total
 
 
-def _correlation(gram: Tensor, scale: Tensor, outputs: Runs) -> Tensor:
+def correlation(gram: Tensor, scale: Tensor, same: list[int]) -> Tensor:
+    """Divide inner products of models by ``scale``, both ``[R, R]``; ``same`` is the first run with each run's bits."""
     upper = (gram / scale).clamp(-1.0, 1.0).triu(diagonal=1)
     matrix = upper + upper.T + torch.diag(scale.diagonal() / scale.diagonal())  # 1, and NaN for a constant row
     # A matrix product rounds differently from block to block; models with the same bits must correlate by exactly 1.
-    same = first_copies(outputs)
     return matrix[same][:, same]

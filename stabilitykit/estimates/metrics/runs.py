@@ -15,6 +15,12 @@ Runs: TypeAlias = Tensor | Sequence[Tensor]
 Array: TypeAlias = npt.NDArray[Any]
 
 
+def class_type(classes: int) -> torch.dtype:
+    """Return the integers of the fewest bytes that hold the numbers of so many ``classes``."""
+    types = (torch.uint8, torch.int16, torch.int32, torch.int64)
+    return next(kind for kind in types if classes - 1 <= torch.iinfo(kind).max)
+
+
 class KeptExamples(Sequence[Tensor]):
     """The examples of R runs that a mask keeps: a run, or a block of examples, is copied when it is asked for.
 
@@ -39,7 +45,6 @@ class KeptExamples(Sequence[Tensor]):
         return self._runs[index].index_select(0, self._kept)
 
     def __len__(self) -> int:
-        """Count the runs."""
         return len(self._runs)
 
     def block(self, start: int, stop: int) -> Tensor:

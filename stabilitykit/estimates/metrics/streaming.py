@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ...errors import TaskError
+from .runs import class_type
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ def token_scores(chunks: Iterable[Tensor], targets: Tensor, places: Tensor) -> T
         if stop > len(targets):
             raise TaskError(f"Expected logits of {len(targets)} tokens, as there are targets, but got more.")
         if start == 0:
-            predicted = torch.empty(len(targets), dtype=_integers(classes))
+            predicted = torch.empty(len(targets), dtype=class_type(classes))
             sample = torch.empty(len(places), dtype=chunk.dtype)
         exact = chunk.double()
         of_right = exact.gather(-1, targets[start:stop, None].to(chunk.device)).squeeze(-1)
@@ -86,7 +87,3 @@ def sampled_places(numbers: int, size: int, seed: int = 0) -> Tensor:
     ends = torch.arange(size + 1) * numbers // size
     share = torch.rand(size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     return ends[:-1] + (share * ends.diff()).long()
-
-
-def _integers(classes: int) -> torch.dtype:
-    return next(kind for kind in (torch.uint8, torch.int16, torch.int32) if classes - 1 <= torch.iinfo(kind).max)
