@@ -1,8 +1,7 @@
 """Variance components of a two-way table without replication, and ratios of spreads in its columns.
 
 ``[R, K]`` in: a score of R runs (rows) under K constants (columns), y = mean + row + column + rest, each of the last
-three normal with a variance of its own. Bounds are one-sided 5 % bounds each. Why these intervals, and the error rates
-that were measured for them, is docs/analyses.md.
+three normal with a variance of its own. Bounds are one-sided, of 5 % each: see docs/analyses.md.
 """
 
 from __future__ import annotations

@@ -91,13 +91,13 @@ def distribution_difference(
     """Return the difference of two means on any test set from the distribution of this one.
 
     Scores ``[R]`` in, and what each example adds to them, ``[R, N]``, whose mean over examples the score is, or
-    changes by. To the variance over runs comes that of the N examples (`test_set_variance`). The statistic goes by
+    changes by. To the variance over runs comes that of the N examples (`variance_of_test_set`). The statistic goes by
     Student's t with Satterthwaite's degrees of freedom: they are many where the examples make the most of the variance,
     and with three runs that do, a normal quantile would err in 9 % of comparisons.
     """
     x, y = np.asarray(baseline, np.float64), np.asarray(candidate, np.float64)
     value, variance, df, method = _mean_error(x, y, paired)
-    of_examples = test_set_variance(*examples, paired=paired)
+    of_examples = variance_of_test_set(*examples, paired=paired)
     total, count = variance + of_examples, examples[0].shape[1]
     if total > 0:
         df = total**2 / (variance**2 / df + of_examples**2 / max(count - 1, 1))
@@ -112,7 +112,7 @@ def distribution_difference(
     return replace(difference, runs_needed=runs if 0 < runs <= MOST_RUNS else None)
 
 
-def test_set_variance(baseline: Floats, candidate: Floats, *, paired: bool) -> float:
+def variance_of_test_set(baseline: Floats, candidate: Floats, *, paired: bool) -> float:
     """Return the variance of a difference of scores that comes from which N examples the test set has.
 
     What each example adds to each run's score, ``[R, N]``, in. The variance over examples of the difference of mean
@@ -127,10 +127,6 @@ def test_set_variance(baseline: Floats, candidate: Floats, *, paired: bool) -> f
     else:
         noise = sum(float(part.var(axis=0, ddof=1).mean()) / len(part) for part in (baseline, candidate))
     return max(0.0, float(of_example.var(ddof=1)) - noise) / count
-
-
-# pytest would collect it as a test wherever a test module imports it.
-test_set_variance.__test__ = False  # type: ignore[attr-defined]  # pytest's
 
 
 def spread_ratio(

@@ -1,8 +1,7 @@
 """Distributions by readable names: of numbers a number, of arrays an array.
 
 They are functions of `scipy.special` and not methods of `scipy.stats`, whose import costs a second in every session.
-An upper quantile is the value that is exceeded with probability ``share``: near 0 it is more exact than the quantile
-of ``1 - share``.
+An upper quantile is exceeded with probability ``share``: near 0 it is more exact than the quantile of ``1 - share``.
 """
 
 from __future__ import annotations

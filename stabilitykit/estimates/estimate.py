@@ -35,8 +35,7 @@ class Pivot(Protocol):
 class Estimate:
     """A statistic of R runs, with a bound on either side.
 
-    Each bound has an error rate of its own: ``low`` is above the truth in 5 % of studies, ``high`` is below it in 5 %.
-    Together they are a 90 % interval.
+    ``low`` is above the truth in 5 % of studies, ``high`` is below it in 5 %: together they are a 90 % interval.
 
     >>> print(Estimate(0.2213, 0.1672, 0.3341, runs=12, method="chi-square"))
     0.22 [0.17, 0.33]

@@ -79,8 +79,7 @@ def pairwise_estimate(
     (docs/statistics.md). Two runs are one pair, which shows no spread between pairs: the bounds are then -inf and inf.
 
     ``percent_of`` is N where an entry is a percentage of N test examples, as disagreement is: the standard error then
-    has a floor, since few runs can tie by chance in a measure that counts examples. Bounds are cut at ``least`` and
-    ``most``, where the measure ends.
+    has a floor, since few runs can tie in it by chance. Bounds are cut at ``least`` and ``most``, where it ends.
 
     >>> print(pairwise_estimate([[0, 10, 12, 9], [10, 0, 11, 10], [12, 11, 0, 13], [9, 10, 13, 0]]))
     10.8 [8.0, 13.6]

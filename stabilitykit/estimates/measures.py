@@ -62,9 +62,8 @@ class Measures(Mapping[str, Estimate]):
         scores = _built_in_scores(classes)
         if classes:
             scores["accuracy"] = lambda outputs, labels: percent_right(self.predicted, labels)
-        self._begin(
-            outputs, labels, scores | {name: _each_run(name, metric) for name, metric in (metrics or {}).items()}
-        )
+        own = {name: _each_run(name, metric) for name, metric in (metrics or {}).items()}
+        self._begin(outputs, labels, scores | own)
 
     def _begin(self, outputs: Runs, labels: Tensor, scores: dict[str, Score]) -> None:
         """Take the labels ``[N]`` of the examples that count, and the task's scores by name, the main score first."""
@@ -210,12 +209,11 @@ def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:
     # Names of either kind of task: reports tell the two apart by them.
     taken = {name for kind in (torch.zeros(1), torch.zeros(1, dtype=torch.long)) for name in Measures.names(kind)}
     for name, metric in metrics.items():
+        measures = {name, sd_name(name), delta_name(name)}
+        why = f"would measure {', '.join(sorted(measures & taken))} a second time" if measures & taken else ""
         if not isinstance(name, str) or not name.isidentifier():
             why = "is no identifier, so no budget could name it"
-            raise TaskError(f"Expected each key of metrics= to name a new metric but got {name!r}, which {why}.")
-        measures = {name, sd_name(name), delta_name(name)}
-        if measures & taken:
-            why = f"would measure {', '.join(sorted(measures & taken))} a second time"
+        if why:
             raise TaskError(f"Expected each key of metrics= to name a new metric but got {name!r}, which {why}.")
         taken |= measures
         if not callable(metric):

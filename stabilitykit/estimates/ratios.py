@@ -1,7 +1,6 @@
 """Ratios of two spreads (two SDs, or two means over pairs of runs), with a bound on either side.
 
-Each bound has an error rate of its own. Which ratio is judged how, and the error rates that were measured, is
-docs/comparing.md.
+Each bound has an error rate of its own. Which ratio is judged how, with which error rates, is docs/comparing.md.
 """
 
 from __future__ import annotations
@@ -108,8 +107,7 @@ def welch(of_x: float, of_y: float, runs_x: int, runs_y: int) -> tuple[float, fl
 def fieller(below: float, above: float, below_error: float, above_error: float) -> tuple[float, float]:
     """Return the least and greatest r >= 0 for which (above - r below)^2 <= above_error^2 + (r below_error)^2.
 
-    All four are 0 or more. No difference of squares is taken, so that the ends are right to the last digits also where
-    ``below`` is hardly more than its error.
+    All four are 0 or more. No difference of squares is taken: it loses digits where ``below`` is close to its error.
 
     >>> fieller(2.0, 4.0, 0.0, 1.0)
     (1.5, 2.5)

@@ -68,7 +68,8 @@ class Sample:
     @cached_property
     def scores(self) -> Floats:
         """Accuracy of each run in percent, or its RMSE, ``[R]``."""
-        found = percent_right(self.kept, self._kept_labels) if self.is_classification else rmse(self.kept, self.labels)
+        labels = self.labels[self._mask] if self.is_classification else self.labels
+        found = percent_right(self.kept, labels) if self.is_classification else rmse(self.kept, labels)
         scores: Floats = found.double().numpy()
         return scores
 
@@ -88,7 +89,7 @@ class Sample:
         """SD of the rounding of a score that comes in steps; 0 for a score without steps, and for equal runs."""
         if not self.is_classification or self.is_constant:
             return 0.0
-        return 100 / len(self._kept_labels) / math.sqrt(12)
+        return 100 / int(self._mask.sum()) / math.sqrt(12)
 
     def of_examples(self) -> Floats:
         """Contribution of each example to each run's score, ``[R, N]``: the score is its mean, or changes by it.
@@ -125,10 +126,6 @@ class Sample:
     @property
     def _mask(self) -> Tensor:
         return self.labels != IGNORED_LABEL
-
-    @property
-    def _kept_labels(self) -> Tensor:
-        return self.labels[self._mask]
 
 
 def check_alike(baseline: Tensor, candidate: Tensor) -> None:
@@ -240,22 +237,22 @@ class Comparison:
     @property
     def is_better(self) -> bool:
         """Whether the candidate's mean is shown to be better on this test set: more accuracy, or less RMSE."""
-        return self._better(self.mean)
+        return self._shows(self.mean, better=True)
 
     @property
     def is_worse(self) -> bool:
         """Whether the candidate's mean is shown to be worse on this test set."""
-        return self._worse(self.mean)
+        return self._shows(self.mean, better=False)
 
     @property
     def is_better_on_distribution(self) -> bool:
         """Whether it is shown to be better on other test sets from the distribution of this one, too."""
-        return self._better(self.mean_on_distribution)
+        return self._shows(self.mean_on_distribution, better=True)
 
     @property
     def is_worse_on_distribution(self) -> bool:
         """Whether it is shown to be worse on other test sets from the distribution of this one, too."""
-        return self._worse(self.mean_on_distribution)
+        return self._shows(self.mean_on_distribution, better=False)
 
     @property
     def is_spread_larger(self) -> bool:
@@ -305,11 +302,8 @@ class Comparison:
         }
         return numbers | {"conclusion": conclusion(numbers)}
 
-    def _better(self, difference: Difference) -> bool:
-        return difference.is_more if score_kind(self.metric).more_is_better else difference.is_less
-
-    def _worse(self, difference: Difference) -> bool:
-        return difference.is_less if score_kind(self.metric).more_is_better else difference.is_more
+    def _shows(self, difference: Difference, *, better: bool) -> bool:
+        return difference.is_more if better is score_kind(self.metric).more_is_better else difference.is_less
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,7 @@ def condition_number_of(
 ) -> ConditionNumber:
     """Return the bound that the score's ``values`` show, one value a record.
 
-    Raises `ProtocolError` where more than one weight's step tells the runs apart, and `StabilityError` where all start
-    from the same weights.
+    Raises `ProtocolError` where more than a weight's step tells runs apart, `StabilityError` where none start apart.
     """
     _check_only_a_step(records, protocol)
     found: list[tuple[float, float, float, tuple[int, int]]] = []

@@ -54,8 +54,7 @@ class FlippedClass:
 class Flips:
     """Which test examples, and which classes, two runs disagree on; `print` it.
 
-    Predicted classes ``[R, M]`` of the examples that count, and labels ``[N, ...]`` of which some may be -100, as
-    `Measures.predicted` and a study's ``labels`` are.
+    Classes ``[R, M]`` of the examples that count, as `Measures.predicted`, and labels ``[N, ...]``, some maybe -100.
 
     >>> import torch
     >>> predicted = torch.tensor([[0, 1, 1, 2], [0, 1, 2, 2], [0, 1, 2, 0]])
@@ -82,6 +81,7 @@ class Flips:
         self._labels: Integers = flat[self._kept].astype(np.int64)
         self.runs: int = self._predicted.shape[0]  #: R
         self.count: int = self._predicted.shape[1]  #: M
+        self._pairs: int = self.runs * (self.runs - 1) // 2
 
     @property
     def disagreement(self) -> float:
@@ -121,8 +121,8 @@ class Flips:
         """Return the object of the report: the first 20 examples, and all classes or, beyond 100, the first 20."""
         found, examples = self.classes(), [example.to_json() for example in self.examples()]
         classes = [dict(vars(one)) for one in found[: None if len(found) <= _ALL_CLASSES else _TOP]]
-        shares = {"disagreement": self.disagreement, "examples_that_flip": self.flipping, "half_from_percent": self.half}
-        return {**shares, "examples": examples, "classes": classes}
+        shares = {"disagreement": self.disagreement, "examples_that_flip": self.flipping}
+        return {**shares, "half_from_percent": self.half, "examples": examples, "classes": classes}
 
     def lines(self, top: int = 5) -> list[str]:
         """Return the text, with ``top`` examples and as many classes."""
@@ -206,10 +206,6 @@ class Flips:
         place = tuple(int(n) for n in np.unravel_index(self._kept[i], self._shape))
         index = place if len(place) > 1 else place[0]
         return FlippedExample(index, int(self._labels[i]), dict(counts), self._percent(int(self._flips[i]), 1))
-
-    @property
-    def _pairs(self) -> int:
-        return self.runs * (self.runs - 1) // 2
 
     def _percent(self, flips: int, examples: int) -> float:
         return 100.0 * flips / (self._pairs * examples)

@@ -99,17 +99,11 @@ def growth_of(records: Sequence[RunRecord], score: str, task: str, varies: str) 
         )
     scores = torch.tensor([[point[score] for point in record.curve] for record in records], dtype=torch.float64)
     lows, highs = central_range(scores)
-    epochs = tuple(
-        EpochSpread(
-            epoch,
-            float(of_runs.mean()),
-            sd_estimate(of_runs.numpy(), robust=score_kind(score).has_heavy_tails, resamples=0),
-            float(low),
-            float(high),
-        )
-        for epoch, (of_runs, low, high) in enumerate(zip(scores.T, lows, highs, strict=True), start=1)
-    )
-    return Growth(task, varies, score, len(records), epochs)
+    robust, epochs = score_kind(score).has_heavy_tails, []
+    for epoch, (of_runs, low, high) in enumerate(zip(scores.T, lows, highs, strict=True), start=1):
+        sd = sd_estimate(of_runs.numpy(), robust=robust, resamples=0)
+        epochs.append(EpochSpread(epoch, float(of_runs.mean()), sd, float(low), float(high)))
+    return Growth(task, varies, score, len(records), tuple(epochs))
 
 
 def _thinned(epochs: Sequence[EpochSpread]) -> list[EpochSpread]:

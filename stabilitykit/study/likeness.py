@@ -216,8 +216,7 @@ def alike(
         if not metrics:
             raise TaskError("Expected studies with a measure of variability in common, but they have none.")
     names = _names(studies)
-    pairs = len(studies) * (len(studies) - 1)  # both ways round
-    each = alpha / (pairs * len(metrics))
+    each = alpha / (len(studies) * (len(studies) - 1) * len(metrics))  # pairs count both ways round
     spreads = {metric: tuple(_spread(study, metric) for study in studies) for metric in metrics}
     compared = (MeasureLikeness(metric, of, names, within, each, beta) for metric, of in spreads.items())
     return Likeness(tuple(compared), within, alpha, beta)
@@ -252,8 +251,7 @@ def check_asked(
 def _spread(study: Study, metric: str) -> Estimate:
     estimate, kind = study[metric], kind_of(metric)
     if kind.is_sd and kind.counts_examples and estimate.is_exact and study.disagreement.value > 0:
-        # Accuracy comes in steps of one example: runs that differ can tie in it by chance, which shows no SD of 0. The
-        # SD is that of rounding to a step.
+        # Accuracy comes in steps of one example: runs that differ can tie by chance. The SD is that of the rounding.
         sd, runs = 100 / study.measures.examples / math.sqrt(12), estimate.runs
         pivot = ChiSquare(sd, runs - 1, runs)
         return Estimate(sd, pivot.low(0.05), pivot.high(0.05), runs, "half a test example at most", pivot=pivot)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -72,9 +72,7 @@ class Reduction:
 
     def decide(self, at_least: float) -> Outcome:
         """Return PASS where the mean drop is shown to be ``at_least`` percent, FAIL where less; each errs in 5 %."""
-        if self.estimate.is_undefined:
-            return Outcome.FAIL
-        return _decide(self.estimate.at(_LEVEL, _LEVEL), at_least)
+        return Outcome.FAIL if self.estimate.is_undefined else _decide(self.estimate, at_least)
 
     def reason(self, at_least: float) -> str:
         """Give the outcome in one sentence, with the numbers and what to do next."""
@@ -106,13 +104,10 @@ class Reduction:
         """Return the fewest runs of both studies that would decide it; None if decided, or 1000 runs would not do."""
         if self.decide(at_least) is not Outcome.UNDECIDED:
             return None
-        if self.estimate.pivot is None:
-            return max(3, self.estimate.runs + 1)
-
-        def settles(runs: int) -> bool:
-            return _decide(self.estimate.after(runs).at(_LEVEL, _LEVEL), at_least) is not Outcome.UNDECIDED
-
-        return fewest(settles, self.estimate.runs + 1)
+        estimate, more = self.estimate, self.estimate.runs + 1
+        if estimate.pivot is None:
+            return max(3, more)
+        return fewest(lambda runs: _decide(estimate.after(runs), at_least) is not Outcome.UNDECIDED, more)
 
 
 @dataclass(frozen=True)
@@ -183,7 +178,8 @@ class MeanDrop(Pivot):
         return math.exp(min(700.0, -t_quantile(error, self.runs - 1) * self.error))  # exp(710) overflows
 
 
-def _decide(drop: Estimate, at_least: float) -> Outcome:
+def _decide(estimate: Estimate, at_least: float) -> Outcome:
+    drop = estimate.at(_LEVEL, _LEVEL)
     if drop.low >= at_least:
         return Outcome.PASS
     return Outcome.FAIL if drop.high < at_least else Outcome.UNDECIDED
@@ -209,12 +205,9 @@ def _mean_drop(measures: Measures, baseline: Measures, ratios: Mapping[str, Rati
     value = 100 * (1 - ratio)
     if ratio == 0:
         return Estimate(value, value, value, runs, IDENTICAL_RUNS)
-    error = log_ratio_error(
-        [_without_each_run(measures, name) for name in ratios],
-        [_without_each_run(baseline, name) for name in ratios],
-        [r.above.value for r in ratios.values()],
-        [r.below.value for r in ratios.values()],
-    )
+    without = [[_without_each_run(of, name) for name in ratios] for of in (measures, baseline)]
+    above, below = zip(*((of.above.value, of.below.value) for of in ratios.values()), strict=True)
+    error = log_ratio_error(without[0], without[1], above, below)
     if not math.isfinite(error):
         return Estimate(value, -math.inf, math.inf, runs, "without one run nothing varies, no interval")
     pivot = MeanDrop(ratio, error, runs)
@@ -222,7 +215,7 @@ def _mean_drop(measures: Measures, baseline: Measures, ratios: Mapping[str, Rati
 
 
 def log_ratio_error(
-    above_without: list[Floats], below_without: list[Floats], above: list[float], below: list[float]
+    above_without: list[Floats], below_without: list[Floats], above: Sequence[float], below: Sequence[float]
 ) -> float:
     """Return the standard error of the logarithm of a mean of ratios, by a jackknife over two samples of runs.
 

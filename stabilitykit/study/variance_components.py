@@ -68,10 +68,9 @@ class VarianceComponents:
     def to_json(self) -> dict[str, Any]:
         """Return every field by name, and the roots of the components; null stands for what is undefined or inf."""
         names = ("rows", "columns", "rest", "within")
+        asked = {"task": self.task, "varies": self.varies, "constants": [*map(dict, self.constants)]}
         return {
-            "task": self.task,
-            "varies": self.varies,
-            "constants": [dict(constant) for constant in self.constants],
+            **asked,
             "score": self.score,
             "runs": self.runs,
             "variances": {name: getattr(self, name).to_json() for name in names},
@@ -108,7 +107,7 @@ def variance_components(studies: Iterable[Study], score: str) -> VarianceCompone
     """Split the variance of a score over studies that differ only in the constants of held sources.
 
     Raises `ProtocolError` unless run i of all studies has the same seed of what varies, and `TaskError` unless all are
-    of one task that has such a score.
+    of one task that has the score.
     """
     studies = listed(studies)
     if len(studies) < 2:
@@ -142,10 +141,10 @@ def _check_one_task(studies: Sequence[Study]) -> None:
     first = studies[0]
     for study in studies[1:]:
         if study.task != first.task or not torch.equal(study.labels, first.labels):
+            unlike = ", with other labels" if study.task == first.task else ""
             raise TaskError(
-                f"Expected studies of one task but got {first.task} and {study.task}"
-                f"{', with other labels' if study.task == first.task else ''}: the task would be taken for the "
-                f"constant."
+                f"Expected studies of one task but got {first.task} and {study.task}{unlike}: the task would be taken "
+                f"for the constant."
             )
         if _content(study) != _content(first):
             raise TaskError(

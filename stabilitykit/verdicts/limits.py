@@ -16,8 +16,7 @@ from .judgement import Judgement, Outcome, advice
 class Limit:
     """The most spread of one measure that is accepted, or the least likeness.
 
-    FAIL says that the spread is above ``value``, PASS that it is below ``ratio`` times that; each is wrong as often as
-    the bound that it rests on.
+    FAIL says that the spread is above ``value``, PASS that it is below ``ratio`` times that; each errs as its bound.
 
     >>> Limit("accuracy_sd", 0.30).excluded, round(Limit("correlation", 0.90).excluded, 3)
     (0.6, 0.875)

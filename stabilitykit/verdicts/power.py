@@ -28,7 +28,7 @@ REPLICATES = 20_000
 _MOST_RUNS, _MOST_SEQUENTIAL = 10_000, 500
 
 #: Cells of the levels that a search goes by: on its way, and at its end.
-_COARSE, _FINE = 80, 300
+COARSE, _FINE = 80, 300
 
 #: Runs of one block of simulated studies: it bounds their memory to some 30 MB, whatever R is.
 _BLOCK = 500_000
@@ -103,7 +103,7 @@ def most_runs_needed(ratio: float, alpha: float = 0.05, beta: float = 0.05, cv: 
     fixed = runs_needed(ratio, alpha, beta, cv)
     if fixed is None or fixed > _MOST_SEQUENTIAL // 2:
         return None
-    found = _search(lambda runs: resolves(runs, _COARSE), max(fixed, FIRST_LOOK), 2 * fixed + FIRST_LOOK)
+    found = _search(lambda runs: resolves(runs, COARSE), max(fixed, FIRST_LOOK), 2 * fixed + FIRST_LOOK)
     while resolves(found - 1) and found > max(fixed, FIRST_LOOK):  # the coarse grid is off by one, or two
         found -= 1
     while not resolves(found):

@@ -80,8 +80,7 @@ def packed_gram(x: Tensor) -> Tensor:
     U-centred: with a zero diagonal, each row and column then has sum 0. The inner product of two such matrices is
     HSIC_1 times n (n - 3), so that all pairs of models take one matrix product. It is symmetric: half of it will do.
 
-    Source: Székely & Rizzo, Annals of Statistics 2014, definition 2 and proposition 1, of distances; any symmetric
-    matrix serves.
+    Source: Székely & Rizzo, Annals of Statistics 2014, definition 2 and proposition 1; any symmetric matrix serves.
     """
     count = len(x)
     gram = _gram(x).fill_diagonal_(0)

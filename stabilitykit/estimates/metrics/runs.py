@@ -52,11 +52,6 @@ class KeptExamples(Sequence[Tensor]):
         some = self._kept[start:stop]
         return torch.stack([run.index_select(0, some) for run in self._runs])
 
-    @property
-    def examples(self) -> int:
-        """Count the kept examples of a run."""
-        return len(self._kept)
-
 
 def blocks(runs: Runs, size: int) -> Iterator[Tensor]:
     """Gather ``size`` examples of every run at a time: ``[R, size, ...]``, and the last ones as they come.
@@ -65,7 +60,7 @@ def blocks(runs: Runs, size: int) -> Iterator[Tensor]:
     [[[1, 2], [4, 5]], [[3], [6]]]
     """
     if isinstance(runs, KeptExamples):
-        yield from (runs.block(start, start + size) for start in range(0, runs.examples, size))
+        yield from (runs.block(start, start + size) for start in range(0, len(runs._kept), size))
     else:  # copied where they are one tensor too: then both have the same strides, and give the same bits
         singly = list(runs)
         yield from (
