@@ -189,7 +189,7 @@ class Flips:
         label, answer = np.divmod(keys, classes)
         others = np.flatnonzero(label != answer)
         best = others[np.lexsort((answer[others], -counts[others]))]
-        # The first of each label, which the last in reversed order is.
+        # Reversed, so that the first of each label stays.
         return dict(zip(label[best][::-1].tolist(), answer[best][::-1].tolist(), strict=True))
 
     def _sorted_blocks(self, some: Integers | None = None) -> Iterator[tuple[int, Integers]]:

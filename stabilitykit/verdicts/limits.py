@@ -131,9 +131,9 @@ class LimitJudgement:
             return f"{self.metric} is undefined ({estimate.method}), and what cannot be measured cannot pass."
         if self.outcome is Outcome.PASS and estimate.is_exact:
             # R - 1 runs equal the first. Would a share p of runs differ, this had probability (1 - p)^(R - 1).
-            share = f"P(a run differs) <= {1 - 0.05 ** (1 / (self.runs - 1)):.1%} at 95 % confidence"
+            differs = f"P(a run differs) <= {1 - 0.05 ** (1 / (self.runs - 1)):.1%} at 95 % confidence"
             exactly = f"{self.metric} is exactly {estimate.value:g}{unit}"
-            return f"{exactly}: all {self.runs} runs are equal in it, so {share}."
+            return f"{exactly}: all {self.runs} runs are equal in it, so {differs}."
         if self.outcome is Outcome.PASS:
             return f"{measured} is shown to be {excluded} (budget {budget}, ratio {self.of.ratio:g})."
         if self.outcome is Outcome.UNDECIDED:

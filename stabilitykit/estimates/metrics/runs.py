@@ -16,7 +16,7 @@ Array: TypeAlias = npt.NDArray[Any]
 
 
 def class_type(classes: int) -> torch.dtype:
-    """Return the integers of the fewest bytes that hold the numbers of so many ``classes``."""
+    """Return the integers of the fewest bytes that number ``classes`` classes."""
     types = (torch.uint8, torch.int16, torch.int32, torch.int64)
     return next(kind for kind in types if classes - 1 <= torch.iinfo(kind).max)
 
