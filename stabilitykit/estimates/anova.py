@@ -1,8 +1,7 @@
 """Variance components of a two-way table without replication, and ratios of spreads in its columns.
 
 ``[R, K]`` in: a score of R runs (rows) under K constants (columns), y = mean + row + column + rest, each of the last
-three normal with a variance of its own. Bounds are one-sided 5 % bounds each. Why these intervals, and the error rates
-that were measured for them, is docs/analyses.md.
+three normal with a variance of its own. Bounds are one-sided, of 5 % each: see docs/analyses.md.
 """
 
 from __future__ import annotations
@@ -83,8 +82,8 @@ def difference_estimate(more: MeanSquare, less: MeanSquare, times: int, runs: in
     if more.value == less.value == 0:
         return Estimate(0, 0, 0, runs, IDENTICAL_RUNS)
     difference = more.value - less.value
-    low = difference - math.sqrt(_lower_square(more, less))
-    high = difference + math.sqrt(_upper_square(more, less))
+    low = difference - math.sqrt(_square(more, less, 1 - _LEVEL, _LEVEL))
+    high = difference + math.sqrt(_square(more, less, _LEVEL, 1 - _LEVEL))
     value, low, high = (max(0.0, number) / times for number in (difference, low, high))
     return Estimate(value, min(low, value), max(high, value), runs, "modified large sample")
 
@@ -149,20 +148,12 @@ def _unexplained(one: Floats, other: Floats) -> float:
     return min(1.0, float((one - other).var(ddof=1) * (one + other).var(ddof=1)) / 4)
 
 
-def _lower_square(more: MeanSquare, less: MeanSquare) -> float:
-    f = f_quantile(1 - _LEVEL, more.df, less.df)
-    g = 1 - 1 / _chi2(more.df, 1 - _LEVEL)
-    h = 1 / _chi2(less.df, _LEVEL) - 1
+def _square(more: MeanSquare, less: MeanSquare, share: float, other: float) -> float:
+    """The square of a bound's distance, at the quantiles ``share`` of `more` and ``other`` of `less`."""
+    f = f_quantile(share, more.df, less.df)
+    g, h = 1 - 1 / _chi2(more.df, share), 1 - 1 / _chi2(less.df, other)
     both = ((f - 1) ** 2 - (g * f) ** 2 - h**2) / f
     return max(0.0, (g * more.value) ** 2 + (h * less.value) ** 2 + both * more.value * less.value)
-
-
-def _upper_square(more: MeanSquare, less: MeanSquare) -> float:
-    f = f_quantile(_LEVEL, more.df, less.df)
-    h = 1 / _chi2(more.df, _LEVEL) - 1
-    g = 1 - 1 / _chi2(less.df, 1 - _LEVEL)
-    both = ((1 - f) ** 2 - (h * f) ** 2 - g**2) / f
-    return max(0.0, (h * more.value) ** 2 + (g * less.value) ** 2 + both * more.value * less.value)
 
 
 def _chi2(df: int, share: float) -> float:

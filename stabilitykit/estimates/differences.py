@@ -7,12 +7,13 @@ which question, and the error rates that were measured for each, is docs/compari
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from .distributions import Floats, f_cdf, f_quantile, f_tail, noncentral_t_cdf, normal_quantile, t_cdf, t_quantile
+from .estimate import finite
 from .intervals import error_floor, exact_sd, is_constant, means_with_others
 from .ratios import fieller, welch
 from .search import MOST_RUNS, fewest
@@ -58,21 +59,12 @@ class Difference:
 
     def to_json(self) -> dict[str, float | int | str | None]:
         """Return every number by name; null stands for what is undefined or infinite."""
-        numbers = {name: getattr(self, name) for name in ("value", "low", "high", "p_more", "p_less")}
-        finite = {name: float(number) if math.isfinite(number) else None for name, number in numbers.items()}
-        return finite | {
-            "method": self.method,
-            "runs_needed": self.runs_needed,
-            "examples_needed": self.examples_needed,
-        }
+        numbers = {name: finite(float(getattr(self, name))) for name in ("value", "low", "high", "p_more", "p_less")}
+        return numbers | {name: getattr(self, name) for name in ("method", "runs_needed", "examples_needed")}
 
 
 def mean_difference(
-    baseline: npt.ArrayLike,
-    candidate: npt.ArrayLike,
-    *,
-    paired: bool = False,
-    alpha: float = 0.05,
+    baseline: npt.ArrayLike, candidate: npt.ArrayLike, *, paired: bool = False, alpha: float = 0.05
 ) -> Difference:
     """Return the difference of two means over runs: Welch's t, or Student's of the differences where runs are paired.
 
@@ -99,13 +91,13 @@ def distribution_difference(
     """Return the difference of two means on any test set from the distribution of this one.
 
     Scores ``[R]`` in, and what each example adds to them, ``[R, N]``, whose mean over examples the score is, or
-    changes by. To the variance over runs comes that of the N examples (`test_set_variance`). The statistic goes by
+    changes by. To the variance over runs comes that of the N examples (`variance_of_test_set`). The statistic goes by
     Student's t with Satterthwaite's degrees of freedom: they are many where the examples make the most of the variance,
     and with three runs that do, a normal quantile would err in 9 % of comparisons.
     """
     x, y = np.asarray(baseline, np.float64), np.asarray(candidate, np.float64)
     value, variance, df, method = _mean_error(x, y, paired)
-    of_examples = test_set_variance(*examples, paired=paired)
+    of_examples = variance_of_test_set(*examples, paired=paired)
     total, count = variance + of_examples, examples[0].shape[1]
     if total > 0:
         df = total**2 / (variance**2 / df + of_examples**2 / max(count - 1, 1))
@@ -114,17 +106,13 @@ def distribution_difference(
         return difference
     # The variance at which a difference of this size is shown.
     wanted = (value / (normal_quantile(alpha) + normal_quantile(1 - _POWER))) ** 2
-    runs = more = None
-    if wanted > of_examples:
-        runs = math.ceil(_variance_a_run(x, y, paired) / (wanted - of_examples))
-    else:
-        more = math.ceil(of_examples * count / wanted)
-    return _judged_by_t(
-        value, math.sqrt(total), df, alpha, difference.method, runs if runs and runs <= MOST_RUNS else None, more
-    )
+    if wanted <= of_examples:
+        return replace(difference, examples_needed=math.ceil(of_examples * count / wanted))
+    runs = math.ceil(_variance_a_run(x, y, paired) / (wanted - of_examples))
+    return replace(difference, runs_needed=runs if 0 < runs <= MOST_RUNS else None)
 
 
-def test_set_variance(baseline: Floats, candidate: Floats, *, paired: bool) -> float:
+def variance_of_test_set(baseline: Floats, candidate: Floats, *, paired: bool) -> float:
     """Return the variance of a difference of scores that comes from which N examples the test set has.
 
     What each example adds to each run's score, ``[R, N]``, in. The variance over examples of the difference of mean
@@ -139,10 +127,6 @@ def test_set_variance(baseline: Floats, candidate: Floats, *, paired: bool) -> f
     else:
         noise = sum(float(part.var(axis=0, ddof=1).mean()) / len(part) for part in (baseline, candidate))
     return max(0.0, float(of_example.var(ddof=1)) - noise) / count
-
-
-# pytest would collect it as a test wherever a test module imports it.
-test_set_variance.__test__ = False  # type: ignore[attr-defined]  # pytest's
 
 
 def spread_ratio(
@@ -219,20 +203,15 @@ def undefined(why: str, alpha: float, none: float = 0.0) -> Difference:
     return Difference(nan, nan, nan, nan, nan, alpha, f"undefined: {why}", none)
 
 
-def _judged_by_t(
-    value: float, error: float, df: float, alpha: float, method: str, runs: int | None, examples: int | None = None
-) -> Difference:
+def _judged_by_t(value: float, error: float, df: float, alpha: float, method: str, runs: int | None) -> Difference:
     if math.isnan(value):
         return undefined("a score is not finite", alpha)
     if error == 0:  # nothing varies, so the value is exact
         return Difference(value, value, value, float(value <= 0), float(value >= 0), alpha, EQUAL)
     margin = -t_quantile(alpha, df) * error
-    p_less = t_cdf(value / error, df)
-    p_more = t_cdf(-value / error, df)
-    if min(p_more, p_less) < alpha:
-        runs = examples = None
-    bounds = value - margin, value + margin
-    return Difference(value, *bounds, p_more, p_less, alpha, method, runs_needed=runs, examples_needed=examples)
+    p_more, p_less = t_cdf(-value / error, df), t_cdf(value / error, df)
+    needed = None if min(p_more, p_less) < alpha else runs
+    return Difference(value, value - margin, value + margin, p_more, p_less, alpha, method, runs_needed=needed)
 
 
 def _mean_error(x: Floats, y: Floats, paired: bool) -> tuple[float, float, float, str]:

@@ -1,20 +1,22 @@
 """Distributions by readable names: of numbers a number, of arrays an array.
 
 They are functions of `scipy.special` and not methods of `scipy.stats`, whose import costs a second in every session.
-An upper quantile is the value that is exceeded with probability ``share``: near 0 it is more exact than the quantile
-of ``1 - share``.
+An upper quantile is exceeded with probability ``share``: near 0 it is more exact than the quantile of ``1 - share``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias, overload
+from typing import Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
 Floats: TypeAlias = npt.NDArray[np.float64]
+
+#: A number or an array, as the argument of this type is.
+Numbers = TypeVar("Numbers", float, Floats)
 
 
 def normal_quantile(share: float) -> float:
@@ -31,21 +33,13 @@ def t_cdf(x: float, df: float) -> float:
     return float(special.stdtr(df, x))
 
 
-@overload
-def t_quantile(share: float, df: float) -> float: ...
-
-
-@overload
-def t_quantile(share: float | Floats | Sequence[float], df: Floats) -> Floats: ...
-
-
-def t_quantile(share: Any, df: Any) -> Any:
+def t_quantile(share: float | Floats | Sequence[float], df: Numbers) -> Numbers:
     """Return the quantile of Student's t.
 
     >>> round(t_quantile(0.05, df=9), 3)
     -1.833
     """
-    return _plain(special.stdtrit(df, share))
+    return _alike(df, special.stdtrit(df, share))
 
 
 def noncentral_t_cdf(x: float, df: float, centre: float) -> float:
@@ -53,17 +47,9 @@ def noncentral_t_cdf(x: float, df: float, centre: float) -> float:
     return float(special.nctdtr(df, centre, x))
 
 
-@overload
-def chi2_cdf(x: float, df: float) -> float: ...
-
-
-@overload
-def chi2_cdf(x: Floats, df: float) -> Floats: ...
-
-
-def chi2_cdf(x: Any, df: Any) -> Any:
+def chi2_cdf(x: Numbers, df: float) -> Numbers:
     """Return the probability that a chi-square is at most ``x``."""
-    return _plain(special.chdtr(df, x))
+    return _alike(x, special.chdtr(df, x))
 
 
 def chi2_tail(x: float, df: float) -> float:
@@ -71,21 +57,13 @@ def chi2_tail(x: float, df: float) -> float:
     return float(special.chdtrc(df, x))
 
 
-@overload
-def chi2_upper_quantile(share: float, df: float) -> float: ...
-
-
-@overload
-def chi2_upper_quantile(share: float | Floats | Sequence[float], df: Floats) -> Floats: ...
-
-
-def chi2_upper_quantile(share: Any, df: Any) -> Any:
+def chi2_upper_quantile(share: float | Floats | Sequence[float], df: Numbers) -> Numbers:
     """Return what a chi-square exceeds with probability ``share``.
 
     >>> round(chi2_upper_quantile(0.05, df=9), 2)
     16.92
     """
-    return _plain(special.chdtri(df, share))
+    return _alike(df, special.chdtri(df, share))
 
 
 def chi2_cdf_integral(x: Floats, df: float) -> Floats:
@@ -121,5 +99,5 @@ def beta_quantile(share: float, a: float, b: float) -> float:
     return float(special.betaincinv(a, b, share))
 
 
-def _plain(value: Any) -> Any:
-    return float(value) if np.ndim(value) == 0 else value
+def _alike(_: Numbers, value: Any) -> Numbers:
+    return cast(Numbers, float(value) if np.ndim(value) == 0 else value)

@@ -12,20 +12,22 @@ from ..public import public
 IDENTICAL_RUNS = "identical runs"
 
 
+def finite(number: float) -> float | None:
+    """Return None, which is JSON's null, for an undefined or infinite number: JSON has neither."""
+    return number if math.isfinite(number) else None
+
+
 class Pivot(Protocol):
     """The distribution behind an interval, which gives bounds of any error rate, for any number of runs."""
 
     def low(self, error: float) -> float:
         """Return the lower bound, which is above the truth in a share ``error`` of studies."""
-        ...
 
     def high(self, error: float) -> float:
         """Return the upper bound, which is below the truth in a share ``error`` of studies."""
-        ...
 
     def after(self, runs: int) -> Pivot:
         """Return the distribution of the same value over ``runs``."""
-        ...
 
 
 @public
@@ -33,8 +35,7 @@ class Pivot(Protocol):
 class Estimate:
     """A statistic of R runs, with a bound on either side.
 
-    Each bound has an error rate of its own: ``low`` is above the truth in 5 % of studies, ``high`` is below it in 5 %.
-    Together they are a 90 % interval.
+    ``low`` is above the truth in 5 % of studies, ``high`` is below it in 5 %: together they are a 90 % interval.
 
     >>> print(Estimate(0.2213, 0.1672, 0.3341, runs=12, method="chi-square"))
     0.22 [0.17, 0.33]
@@ -51,10 +52,9 @@ class Estimate:
 
     def __post_init__(self) -> None:
         """Turn NumPy's scalars into plain floats, which JSON and ``repr`` show as numbers."""
-        for name in ("value", "low", "high", "confidence"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-        if self.sd_of_sd is not None:
-            object.__setattr__(self, "sd_of_sd", float(self.sd_of_sd))
+        for name in ("value", "low", "high", "confidence", "sd_of_sd"):
+            if (number := getattr(self, name)) is not None:
+                object.__setattr__(self, name, float(number))
         if not (self.is_undefined or (self.low <= self.value <= self.high and math.isfinite(self.value))):
             raise ValueError(
                 f"Expected a finite value between low and high but got {self.low}, {self.value}, {self.high}."
@@ -85,15 +85,14 @@ class Estimate:
         low, high = self.pivot.low(lower), self.pivot.high(upper)
         return replace(self, low=low, high=high, confidence=1 - lower - upper)
 
-    def to_json(self) -> dict[str, float | None]:
-        """Give the object of the report: value, low, high, and sd_of_sd for an SD.
+    def after(self, runs: int) -> Estimate:
+        """Return the same value over ``runs``; the bounds stay until `at` makes others."""
+        return replace(self, runs=runs, pivot=self.pivot and self.pivot.after(runs))
 
-        None (JSON's null) stands for a bound that does not exist and for an undefined value: JSON has no NaN.
-        """
-        numbers = {"value": self.value, "low": self.low, "high": self.high}
-        if self.sd_of_sd is not None:
-            numbers["sd_of_sd"] = self.sd_of_sd
-        return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+    def to_json(self) -> dict[str, float | None]:
+        """Give the object of the report: value, low, high, each `finite`, and sd_of_sd for an SD."""
+        numbers = {"value": finite(self.value), "low": finite(self.low), "high": finite(self.high)}
+        return numbers if self.sd_of_sd is None else numbers | {"sd_of_sd": finite(self.sd_of_sd)}
 
     def __format__(self, spec: str) -> str:
         """Format value and bounds by ``spec``; without one, by as many digits as the interval is worth."""
@@ -103,7 +102,6 @@ class Estimate:
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
     def __str__(self) -> str:
-        """Write value and bounds as ``0.22 [0.17, 0.33]``."""
         return format(self)
 
     def _spec(self) -> str:

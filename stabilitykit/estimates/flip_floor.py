@@ -15,8 +15,8 @@ from .metrics import excess_of, floor_of_churn
 def floor_estimate(churn: npt.ArrayLike, examples: int) -> Estimate:
     """Estimate the SD of accuracy that N test examples have when they flip independently, in percentage points.
 
-    `churn` ``[R, R]`` in percent in. The floor's square is the mean churn over pairs, divided by 2N; its bounds come
-    from the bounds of that mean, and exist from three runs on.
+    `churn` ``[R, R]`` in percent in. The floor's square is the mean churn over pairs, divided by 2N; its bounds are
+    those of that mean, from three runs on.
 
     >>> print(floor_estimate([[0, 10, 12, 9], [10, 0, 11, 10], [12, 11, 0, 13], [9, 10, 13, 0]], examples=500))
     1.04 [0.90, 1.17]
@@ -27,22 +27,19 @@ def floor_estimate(churn: npt.ArrayLike, examples: int) -> Estimate:
 
 
 @dataclass(frozen=True)
-class FloorOfChurn:
+class FloorOfChurn(Pivot):
     """The distribution behind the interval of a flip floor: the root of the churn's."""
 
     churn: Pivot
     examples: int  #: N
 
     def low(self, error: float) -> float:
-        """Return the lower bound, which is above the truth in a share ``error`` of studies."""
         return _root(self.churn.low(error), self.examples)
 
     def high(self, error: float) -> float:
-        """Return the upper bound, which is below the truth in a share ``error`` of studies."""
         return _root(self.churn.high(error), self.examples)
 
     def after(self, runs: int) -> FloorOfChurn:
-        """Return the distribution of the same floor over ``runs``."""
         return replace(self, churn=self.churn.after(runs))
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..errors import ProtocolError
 from .distributions import Floats, chi2_upper_quantile, t_quantile
-from .estimate import IDENTICAL_RUNS, Estimate
+from .estimate import IDENTICAL_RUNS, Estimate, Pivot
 
 #: Error rate of each bound of an estimate, before a gate asks for another.
 _LEVEL = 0.05
@@ -79,8 +79,7 @@ def pairwise_estimate(
     (docs/statistics.md). Two runs are one pair, which shows no spread between pairs: the bounds are then -inf and inf.
 
     ``percent_of`` is N where an entry is a percentage of N test examples, as disagreement is: the standard error then
-    has a floor, since few runs can tie by chance in a measure that counts examples. Bounds are cut at ``least`` and
-    ``most``, where the measure ends.
+    has a floor, since few runs can tie in it by chance. Bounds are cut at ``least`` and ``most``, where it ends.
 
     >>> print(pairwise_estimate([[0, 10, 12, 9], [10, 0, 11, 10], [12, 11, 0, 13], [9, 10, 13, 0]]))
     10.8 [8.0, 13.6]
@@ -102,7 +101,7 @@ def pairwise_estimate(
 
 
 @dataclass(frozen=True)
-class ChiSquare:
+class ChiSquare(Pivot):
     """The distribution behind the interval of an SD of normal scores: df SD² / truth² is chi-square.
 
     It is skewed, so bounds of a rate near one half could lie on the wrong side of the SD; they then are the SD.
@@ -117,11 +116,9 @@ class ChiSquare:
     runs: int
 
     def low(self, error: float) -> float:
-        """Return the lower bound, which is above the truth in a share ``error`` of studies."""
         return min(self.sd, self.sd * math.sqrt(self.df / chi2_upper_quantile(error, self.df)))
 
     def high(self, error: float) -> float:
-        """Return the upper bound, which is below the truth in a share ``error`` of studies."""
         return max(self.sd, self.sd * math.sqrt(self.df / chi2_upper_quantile(1 - error, self.df)))
 
     def after(self, runs: int) -> ChiSquare:
@@ -130,7 +127,7 @@ class ChiSquare:
 
 
 @dataclass(frozen=True)
-class StudentT:
+class StudentT(Pivot):
     """The distribution behind the interval of a mean with an estimated standard error, cut where the measure ends."""
 
     mean: float
@@ -140,11 +137,9 @@ class StudentT:
     most: float = math.inf
 
     def low(self, error: float) -> float:
-        """Return the lower bound, which is above the truth in a share ``error`` of studies."""
         return max(self.mean - self._margin(error), self.least)
 
     def high(self, error: float) -> float:
-        """Return the upper bound, which is below the truth in a share ``error`` of studies."""
         return min(self.mean + self._margin(error), self.most)
 
     def after(self, runs: int) -> StudentT:

@@ -9,13 +9,8 @@ import torch
 from torch import Tensor
 
 from .estimate import Estimate
-from .measures import Measures
-from .metrics import (
-    Runs,
-    TokenScores,
-    percent_right,
-    perplexity_ensemble_delta,
-)
+from .measures import Measures, Score
+from .metrics import Runs, TokenScores, percent_right, perplexity_ensemble_delta
 
 
 class LanguageMeasures(Measures):
@@ -36,15 +31,12 @@ class LanguageMeasures(Measures):
     def __init__(self, labels: Tensor, scores: Callable[[], list[TokenScores]], overlaps: Callable[[], Tensor]) -> None:
         """Take targets ``[N]``, and functions for the R scores and for cross-entropy's ensemble delta ``[R, R]``."""
         self._get_scores, self._get_overlaps = scores, overlaps
-        self._begin(
-            [],
-            labels,
-            {
-                "perplexity": lambda outputs, labels: self._each("perplexity"),
-                "cross_entropy": lambda outputs, labels: self._each("cross_entropy"),
-                "accuracy": lambda outputs, labels: percent_right(self.predicted, labels),
-            },
-        )
+        by_name: dict[str, Score] = {
+            "perplexity": lambda outputs, labels: self._each("perplexity"),
+            "cross_entropy": lambda outputs, labels: self._each("cross_entropy"),
+            "accuracy": lambda outputs, labels: percent_right(self.predicted, labels),
+        }
+        self._begin([], labels, by_name)
 
     @cached_property
     def predicted(self) -> Tensor:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from .scores import ScoreKind, TaskKind, score_kind
 
@@ -26,13 +27,6 @@ class Form(Enum):
     DELTA = "mean over pairs of runs, of what averaging two gains"
     FLOOR = "part of an SD that the test examples give by flipping on their own"
     REST = "part of an SD that is left above its floor"
-
-
-#: The forms that say how far runs differ. A floor is part of a spread, and what is left above it is known too badly.
-_SPREADS = frozenset({Form.SD, Form.DISTANCE, Form.LIKENESS, Form.DELTA})
-
-#: What a PASS excludes, in limits: an SD is known less well than a mean over pairs.
-_RATIO_OF_SD, _RATIO_OF_PAIRS = 2.0, 1.25
 
 
 @dataclass(frozen=True)
@@ -70,8 +64,8 @@ class MeasureKind:
 
     @property
     def is_spread(self) -> bool:
-        """Whether it says how far runs differ."""
-        return self.form in _SPREADS
+        """Whether it says how far runs differ; neither of the two parts of a spread does, its floor and the rest."""
+        return self.form in (Form.SD, Form.DISTANCE, Form.LIKENESS, Form.DELTA)
 
     @property
     def is_diagnosis(self) -> bool:
@@ -80,8 +74,8 @@ class MeasureKind:
 
     @property
     def ratio(self) -> float:
-        """The usual ratio of the spread that a PASS excludes to the limit."""
-        return _RATIO_OF_SD if self.is_sd else _RATIO_OF_PAIRS
+        """The usual ratio of the spread that a PASS excludes to the limit; an SD is known less well than the others."""
+        return 2.0 if self.is_sd else 1.25
 
     @property
     def spread_name(self) -> str:
@@ -106,127 +100,71 @@ class MeasureKind:
         return 1 - spread if self.is_likeness else spread
 
 
+def sd_name(score: str) -> str:
+    """Return the name of a score's SD over runs."""
+    return f"{score}_sd"
+
+
+def _mean(score: str, title: str = "") -> MeasureKind:
+    return MeasureKind(score, Form.MEAN, score, title=title)
+
+
+def _sd(score: str, **words: Any) -> MeasureKind:
+    kind = score_kind(score)
+    # Half of the values at either end of the range have the largest SD.
+    return MeasureKind(sd_name(score), Form.SD, score, unit=kind.unit, most=kind.width / 2, **words)
+
+
+def _delta(name: str, score: str, **words: Any) -> MeasureKind:
+    kind = score_kind(score)
+    return MeasureKind(name, Form.DELTA, score, unit=kind.unit, most=kind.width, **words)
+
+
 _POINTS = "It is in percentage points, and the SD of numbers from 0 to 100 is 50 at most"
 _SHARE = "It is in percent of the test examples, from 0 to 100"
 _GAIN = "It is in percentage points of accuracy, and its size is limited, whichever its sign"
-_LIKENESS = "It is a correlation coefficient, without a unit, and the limit is the least that is accepted"
+_CORRELATION = "It is a correlation coefficient, without a unit, and the limit is the least that is accepted"
+_NATS, _NATS_GAIN = "It is in nats, and no SD is negative", "It is in nats, and its size is limited"
+_ENSEMBLE = "ens. delta"
 
-
-def _kinds(*kinds: MeasureKind) -> Mapping[str, MeasureKind]:
-    return {kind.name: kind for kind in kinds}
-
-
-#: The paper's measures, and what explains them.
-_KINDS = _kinds(
-    MeasureKind("accuracy", Form.MEAN, "accuracy", title="accuracy %"),
-    MeasureKind(
-        "accuracy_sd",
-        Form.SD,
-        "accuracy",
-        unit=" points",
-        most=50,
-        why=_POINTS,
-        title="acc. SD",
-        counts_examples=True,
-        is_of_flips=True,
-    ),
+# A row a measure; the formatter would give each word a line.
+# fmt: off
+_LIST = (
+    _mean("accuracy", "accuracy %"),
+    _sd("accuracy", why=_POINTS, title="acc. SD", counts_examples=True, is_of_flips=True),
     MeasureKind("flip_floor", Form.FLOOR, unit=" points", most=50, why=_POINTS, title="floor", is_of_flips=True),
     MeasureKind("training_sd", Form.REST),
-    MeasureKind(
-        "cross_entropy_sd",
-        Form.SD,
-        "cross_entropy",
-        unit=" nats",
-        why="It is in nats, and no SD is negative",
-        example="0.008",
-        title="CE SD",
-    ),
-    MeasureKind("rmse", Form.MEAN, "rmse", title="RMSE"),
-    MeasureKind("rmse_sd", Form.SD, "rmse", title="RMSE SD"),
-    MeasureKind("perplexity", Form.MEAN, "perplexity", title="PPL"),
-    MeasureKind("perplexity_sd", Form.SD, "perplexity", title="PPL SD"),
-    MeasureKind(
-        "disagreement",
-        Form.DISTANCE,
-        unit=" %",
-        most=100,
-        why=_SHARE,
-        example="11.0",
-        title="disagree %",
-        counts_examples=True,
-        is_of_flips=True,
-        assumed_cv=0.2,
-    ),
-    *(
-        MeasureKind(
-            name,
-            Form.LIKENESS,
-            least=-1,
-            most=1,
-            why=_LIKENESS,
-            example="0.87",
-            title="corr.",
-            decimals=3,
-            assumed_cv=0.25,
-        )
-        for name in ("correlation", "pearson")
-    ),
-    MeasureKind(
-        "ensemble_delta",
-        Form.DELTA,
-        "accuracy",
-        unit=" points",
-        most=100,
-        why=_GAIN,
-        example="2.0",
-        title="ens. delta",
-        counts_examples=True,
-    ),
-    MeasureKind(
-        "cross_entropy_ensemble_delta",
-        Form.DELTA,
-        "cross_entropy",
-        unit=" nats",
-        why="It is in nats, and its size is limited",
-        example="0.05",
-    ),
-    MeasureKind("rmse_ensemble_delta", Form.DELTA, "rmse", title="ens. delta"),
-    MeasureKind("perplexity_ensemble_delta", Form.DELTA, "perplexity", title="ens. delta"),
+    _sd("cross_entropy", why=_NATS, example="0.008", title="CE SD"),
+    _mean("rmse", "RMSE"),
+    _sd("rmse", title="RMSE SD"),
+    _mean("perplexity", "PPL"),
+    _sd("perplexity", title="PPL SD"),
+    MeasureKind("disagreement", Form.DISTANCE, unit=" %", most=100, why=_SHARE, example="11.0", title="disagree %",
+                counts_examples=True, is_of_flips=True, assumed_cv=0.2),
+    *(MeasureKind(name, Form.LIKENESS, least=-1, most=1, why=_CORRELATION, example="0.87", title="corr.", decimals=3,
+                  assumed_cv=0.25) for name in ("correlation", "pearson")),
+    _delta("ensemble_delta", "accuracy", why=_GAIN, example="2.0", title=_ENSEMBLE, counts_examples=True),
+    _delta("cross_entropy_ensemble_delta", "cross_entropy", why=_NATS_GAIN, example="0.05"),
+    _delta("rmse_ensemble_delta", "rmse", title=_ENSEMBLE),
+    _delta("perplexity_ensemble_delta", "perplexity", title=_ENSEMBLE),
 )
 
 #: The columns of the paper's tables: the main score first, then its SD; the main ensemble delta last.
 PAPER: Mapping[TaskKind, tuple[str, ...]] = {
-    TaskKind.CLASSES: (
-        "accuracy",
-        "accuracy_sd",
-        "flip_floor",
-        "cross_entropy_sd",
-        "disagreement",
-        "correlation",
-        "ensemble_delta",
-    ),
+    TaskKind.CLASSES: ("accuracy", "accuracy_sd", "flip_floor", "cross_entropy_sd", "disagreement", "correlation",
+                       "ensemble_delta"),
     TaskKind.REGRESSION: ("rmse", "rmse_sd", "correlation", "rmse_ensemble_delta"),
-    TaskKind.LANGUAGE: (
-        "perplexity",
-        "perplexity_sd",
-        "cross_entropy_sd",
-        "disagreement",
-        "correlation",
-        "perplexity_ensemble_delta",
-    ),
+    TaskKind.LANGUAGE: ("perplexity", "perplexity_sd", "cross_entropy_sd", "disagreement", "correlation",
+                        "perplexity_ensemble_delta"),
 }
 
 #: The measures that a calibration proposes limits for, in its order; the SDs of the user's own metrics come after.
-PROPOSED = (
-    "accuracy_sd",
-    "cross_entropy_sd",
-    "rmse_sd",
-    "disagreement",
-    "correlation",
-    "ensemble_delta",
-    "rmse_ensemble_delta",
-    "perplexity_sd",
-)
+PROPOSED = ("accuracy_sd", "cross_entropy_sd", "rmse_sd", "disagreement", "correlation", "ensemble_delta",
+            "rmse_ensemble_delta", "perplexity_sd")
+# fmt: on
+
+#: The paper's measures, and what explains them, by name.
+_KINDS = {kind.name: kind for kind in _LIST}
 
 #: The measures that no report shows unless a test asks for them.
 ON_REQUEST = frozenset({"pearson"})
@@ -248,25 +186,13 @@ def kind_of(name: str) -> MeasureKind:
     if name in _KINDS:
         return _KINDS[name]
     if name.endswith("ensemble_delta"):
-        score = score_kind(name.removesuffix("_ensemble_delta"))
-        return MeasureKind(name, Form.DELTA, score.name, unit=score.unit, most=score.width)
-    if name.endswith("_sd"):
-        score = score_kind(name.removesuffix("_sd"))
-        # Half of the values at either end of the range have the largest SD.
-        return MeasureKind(name, Form.SD, score.name, unit=score.unit, most=score.width / 2)
-    return MeasureKind(name, Form.MEAN, name)
-
-
-def sd_name(score: str) -> str:
-    """Return the name of a score's SD over runs."""
-    return f"{score}_sd"
+        return _delta(name, name.removesuffix("_ensemble_delta"))
+    return _sd(name.removesuffix("_sd")) if name.endswith("_sd") else _mean(name)
 
 
 def delta_name(score: str) -> str:
     """Return the name of a score's ensemble delta: the paper's, of accuracy, is plain ``ensemble_delta``."""
-    return next(
-        (kind.name for kind in _KINDS.values() if kind.is_delta and kind.score == score), f"{score}_ensemble_delta"
-    )
+    return "ensemble_delta" if score == "accuracy" else f"{score}_ensemble_delta"
 
 
 def task_kind(measures: Collection[str]) -> TaskKind:
@@ -274,8 +200,7 @@ def task_kind(measures: Collection[str]) -> TaskKind:
 
     A classification may have a perplexity too, as a metric of the user's own.
     """
-    has_main_delta = {task: columns[-1] in measures for task, columns in PAPER.items()}
-    return next((task for task, has in has_main_delta.items() if has), TaskKind.CLASSES)
+    return next((task for task, columns in PAPER.items() if columns[-1] in measures), TaskKind.CLASSES)
 
 
 def is_own_sd(name: str, measures: Collection[str]) -> bool:

@@ -20,6 +20,7 @@ from .metrics import (
     accuracy,
     accuracy_ensemble_delta,
     churn,
+    class_type,
     correctness,
     cross_entropy,
     cross_entropy_ensemble_delta,
@@ -61,9 +62,8 @@ class Measures(Mapping[str, Estimate]):
         scores = _built_in_scores(classes)
         if classes:
             scores["accuracy"] = lambda outputs, labels: percent_right(self.predicted, labels)
-        self._begin(
-            outputs, labels, scores | {name: _each_run(name, metric) for name, metric in (metrics or {}).items()}
-        )
+        own = {name: _each_run(name, metric) for name, metric in (metrics or {}).items()}
+        self._begin(outputs, labels, scores | own)
 
     def _begin(self, outputs: Runs, labels: Tensor, scores: dict[str, Score]) -> None:
         """Take the labels ``[N]`` of the examples that count, and the task's scores by name, the main score first."""
@@ -71,6 +71,7 @@ class Measures(Mapping[str, Estimate]):
         self._classes = not labels.is_floating_point()
         self._known: dict[str, Estimate] = {}
         self._per_run: dict[str, Tensor] = {}
+        self._of_pairs: dict[str, Tensor] = {}
         self._compute = self._computations()
 
     @classmethod
@@ -90,11 +91,9 @@ class Measures(Mapping[str, Estimate]):
         return name in self._compute
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over the names."""
         return iter(self._compute)
 
     def __len__(self) -> int:
-        """Count the names."""
         return len(self._compute)
 
     def compute(self, names: Iterable[str]) -> None:
@@ -143,9 +142,7 @@ class Measures(Mapping[str, Estimate]):
     @cached_property
     def predicted(self) -> Tensor:
         """Classes ``[R, N]``, which several measures need, in as few bytes as they fit into."""
-        types = (torch.uint8, torch.int16, torch.int32, torch.int64)
-        classes = self._outputs[0].shape[-1]
-        return predictions(self._outputs, dtype=next(kind for kind in types if classes <= torch.iinfo(kind).max))
+        return predictions(self._outputs, dtype=class_type(self._outputs[0].shape[-1]))
 
     def _computations(self) -> dict[str, Callable[[], Estimate]]:
         compute: dict[str, Callable[[], Estimate]] = {}
@@ -173,10 +170,6 @@ class Measures(Mapping[str, Estimate]):
             return pairwise_estimate(pairs)
         percent_of = self.examples if kind.counts_examples else None
         return pairwise_estimate(pairs, percent_of=percent_of, least=kind.least, most=kind.most)
-
-    @cached_property
-    def _of_pairs(self) -> dict[str, Tensor]:
-        return {}
 
     def _score_pairs(self, name: str) -> Tensor:
         if name == "disagreement":
@@ -216,12 +209,11 @@ def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:
     # Names of either kind of task: reports tell the two apart by them.
     taken = {name for kind in (torch.zeros(1), torch.zeros(1, dtype=torch.long)) for name in Measures.names(kind)}
     for name, metric in metrics.items():
+        measures = {name, sd_name(name), delta_name(name)}
+        why = f"would measure {', '.join(sorted(measures & taken))} a second time" if measures & taken else ""
         if not isinstance(name, str) or not name.isidentifier():
             why = "is no identifier, so no budget could name it"
-            raise TaskError(f"Expected each key of metrics= to name a new metric but got {name!r}, which {why}.")
-        measures = {name, sd_name(name), delta_name(name)}
-        if measures & taken:
-            why = f"would measure {', '.join(sorted(measures & taken))} a second time"
+        if why:
             raise TaskError(f"Expected each key of metrics= to name a new metric but got {name!r}, which {why}.")
         taken |= measures
         if not callable(metric):

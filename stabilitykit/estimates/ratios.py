@@ -1,7 +1,6 @@
 """Ratios of two spreads (two SDs, or two means over pairs of runs), with a bound on either side.
 
-Each bound has an error rate of its own. Which ratio is judged how, and the error rates that were measured, is
-docs/comparing.md.
+Each bound has an error rate of its own. Which ratio is judged how, with which error rates, is docs/comparing.md.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 
 from .distributions import f_quantile, t_quantile
-from .estimate import Estimate
+from .estimate import Estimate, Pivot
 from .intervals import ChiSquare, StudentT
 from .measure_kinds import kind_of
 
@@ -24,13 +23,11 @@ def spread_of(metric: str, estimate: Estimate) -> Estimate:
     kind = kind_of(metric)
     if kind.is_likeness:
         return _mirrored(estimate, 1.0)
-    if kind.is_delta and estimate.value < 0:
-        return _mirrored(estimate, 0.0)
-    return estimate
+    return _mirrored(estimate, 0.0) if kind.is_delta and estimate.value < 0 else estimate
 
 
 @dataclass(frozen=True)
-class Ratio:
+class Ratio(Pivot):
     """One spread by another, of two studies whose runs are independent.
 
     The bounds of two SDs are those of the F distribution, with the degrees of freedom that their own intervals have:
@@ -79,16 +76,14 @@ class Ratio:
         return min(self.above.runs, self.below.runs)
 
     def low(self, error: float) -> float:
-        """Return the lower bound, which is above the truth in a share ``error`` of pairs of studies."""
         return self._bounds(error)[0]
 
     def high(self, error: float) -> float:
-        """Return the upper bound, which is below the truth in a share ``error`` of pairs of studies."""
         return self._bounds(error)[1]
 
     def after(self, runs: int) -> Ratio:
         """Return the same ratio over ``runs`` of each study; a study that has more keeps them."""
-        return Ratio(_after(self.above, runs), _after(self.below, runs))
+        return Ratio(*(of if of.runs >= runs else of.after(runs) for of in (self.above, self.below)))
 
     def _bounds(self, error: float) -> tuple[float, float]:
         above, below = self.above.pivot, self.below.pivot
@@ -112,8 +107,7 @@ def welch(of_x: float, of_y: float, runs_x: int, runs_y: int) -> tuple[float, fl
 def fieller(below: float, above: float, below_error: float, above_error: float) -> tuple[float, float]:
     """Return the least and greatest r >= 0 for which (above - r below)^2 <= above_error^2 + (r below_error)^2.
 
-    All four are 0 or more. No difference of squares is taken, so that the ends are right to the last digits also where
-    ``below`` is hardly more than its error.
+    All four are 0 or more. No difference of squares is taken: it loses digits where ``below`` is close to its error.
 
     >>> fieller(2.0, 4.0, 0.0, 1.0)
     (1.5, 2.5)
@@ -152,9 +146,3 @@ def _mirrored(estimate: Estimate, at: float) -> Estimate:
         pivot = replace(pivot, mean=at - pivot.mean, least=at - pivot.most, most=at - pivot.least)
     value, low, high = at - estimate.value, at - estimate.high, at - estimate.low
     return replace(estimate, value=value, low=low, high=high, pivot=pivot)
-
-
-def _after(estimate: Estimate, runs: int) -> Estimate:
-    if estimate.pivot is None or estimate.runs >= runs:
-        return estimate
-    return replace(estimate, runs=runs, pivot=estimate.pivot.after(runs))

@@ -43,27 +43,18 @@ class ScoreKind:
     of_run: Metric | None = None  #: its formula, for a score of this module
 
 
-def _scores(*kinds: ScoreKind) -> dict[str, ScoreKind]:
-    return {kind.name: kind for kind in kinds}
-
-
-_CLASSES_AND_LANGUAGE = frozenset({TaskKind.CLASSES, TaskKind.LANGUAGE})
+_NOT_NUMBERS = frozenset({TaskKind.CLASSES, TaskKind.LANGUAGE})
 
 #: Every built-in score by name, in the order of reports.
-SCORES = _scores(
-    ScoreKind("perplexity", frozenset({TaskKind.LANGUAGE})),
-    ScoreKind(
-        "accuracy",
-        _CLASSES_AND_LANGUAGE,
-        noun="accuracy",
-        unit=" points",
-        width=100,
-        more_is_better=True,
-        has_heavy_tails=False,
-    ),
-    ScoreKind("cross_entropy", _CLASSES_AND_LANGUAGE, unit=" nats"),
-    ScoreKind("rmse", frozenset({TaskKind.REGRESSION}), noun="RMSE", has_heavy_tails=False),
-)
+SCORES = {
+    kind.name: kind
+    for kind in (
+        ScoreKind("perplexity", frozenset({TaskKind.LANGUAGE})),
+        ScoreKind("accuracy", _NOT_NUMBERS, "accuracy", " points", 100, more_is_better=True, has_heavy_tails=False),
+        ScoreKind("cross_entropy", _NOT_NUMBERS, unit=" nats"),
+        ScoreKind("rmse", frozenset({TaskKind.REGRESSION}), "RMSE", has_heavy_tails=False),
+    )
+}
 
 
 def score_kind(name: str) -> ScoreKind:

@@ -22,20 +22,15 @@ from ..estimates.differences import (
     spread_ratio,
 )
 from ..estimates.distributions import Floats
+from ..estimates.estimate import finite
 from ..estimates.intervals import exact_sd, means_with_others
 from ..estimates.measure_kinds import main_score
-from ..estimates.metrics import IGNORED_LABEL, disagreement, percent_right, rmse, spearman
+from ..estimates.metrics import IGNORED_LABEL, class_type, disagreement, percent_right, rmse, spearman
 from ..estimates.scores import TaskKind, score_kind
 from ..public import public
 from ..render.comparison_words import comparison_table, conclusion
-from ..verdicts.judgement import Outcome
+from ..verdicts.judgement import Judgement, Outcome
 from .study import Study, check_is_study
-
-#: Classes are kept in the fewest bytes that hold them.
-_TYPES = (torch.uint8, torch.int16, torch.int32, torch.int64)
-
-#: The differences of a comparison, by name.
-_QUESTIONS = ("mean", "mean_on_distribution", "spread", "disagreement")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -57,9 +52,7 @@ class Sample:
         if not outputs:  # only weights are kept: the study has predicted from them
             outputs = list(study.measures.predicted)
         elif not study.labels.is_floating_point():
-            classes = outputs[0].shape[-1]
-            kind = next(kind for kind in _TYPES if classes - 1 <= torch.iinfo(kind).max)
-            outputs = [run.argmax(dim=-1).to(kind) for run in outputs]
+            outputs = [run.argmax(dim=-1).to(class_type(run.shape[-1])) for run in outputs]
         seeds = tuple(record.seeds for record in study.trained)
         return cls(study.task, study.protocol.name, seeds, torch.stack(outputs), study.labels)
 
@@ -75,7 +68,8 @@ class Sample:
     @cached_property
     def scores(self) -> Floats:
         """Accuracy of each run in percent, or its RMSE, ``[R]``."""
-        found = percent_right(self.kept, self._kept_labels) if self.is_classification else rmse(self.kept, self.labels)
+        labels = self.labels[self._mask] if self.is_classification else self.labels
+        found = percent_right(self.kept, labels) if self.is_classification else rmse(self.kept, labels)
         scores: Floats = found.double().numpy()
         return scores
 
@@ -95,7 +89,7 @@ class Sample:
         """SD of the rounding of a score that comes in steps; 0 for a score without steps, and for equal runs."""
         if not self.is_classification or self.is_constant:
             return 0.0
-        return 100 / len(self._kept_labels) / math.sqrt(12)
+        return 100 / int(self._mask.sum()) / math.sqrt(12)
 
     def of_examples(self) -> Floats:
         """Contribution of each example to each run's score, ``[R, N]``: the score is its mean, or changes by it.
@@ -133,32 +127,22 @@ class Sample:
     def _mask(self) -> Tensor:
         return self.labels != IGNORED_LABEL
 
-    @property
-    def _kept_labels(self) -> Tensor:
-        return self.labels[self._mask]
-
-
-def unlike_labels(baseline: Tensor, candidate: Tensor) -> list[str]:
-    """Return why models that were scored by these labels cannot be compared; nothing where they can."""
-    kinds = ["regression targets" if labels.is_floating_point() else "classes" for labels in (baseline, candidate)]
-    if kinds[0] != kinds[1]:
-        return [f"the baseline's labels are {kinds[0]}, the candidate's {kinds[1]}"]
-    if baseline.shape != candidate.shape:
-        return [f"the baseline has labels of shape {list(baseline.shape)}, the candidate {list(candidate.shape)}"]
-    if not torch.equal(baseline, candidate):
-        differing = int((baseline != candidate).sum())
-        return [f"{differing} of {baseline.numel()} test labels differ"]
-    return []
-
 
 def check_alike(baseline: Tensor, candidate: Tensor) -> None:
     """Raise `TaskError` unless models that were scored by these labels can be compared."""
-    reasons = unlike_labels(baseline, candidate)
-    if reasons:
-        raise TaskError(
-            f"Expected two models of one test set but {'; '.join(reasons)}. A difference would then be one of the test "
-            f"sets. Score both on the same examples in the same order."
-        )
+    kinds = ["regression targets" if labels.is_floating_point() else "classes" for labels in (baseline, candidate)]
+    if kinds[0] != kinds[1]:
+        why = f"the baseline's labels are {kinds[0]}, the candidate's {kinds[1]}"
+    elif baseline.shape != candidate.shape:
+        why = f"the baseline has labels of shape {list(baseline.shape)}, the candidate {list(candidate.shape)}"
+    elif not torch.equal(baseline, candidate):
+        why = f"{int((baseline != candidate).sum())} of {baseline.numel()} test labels differ"
+    else:
+        return
+    raise TaskError(
+        f"Expected two models of one test set but {why}. A difference would then be one of the test sets. Score both "
+        f"on the same examples in the same order."
+    )
 
 
 @dataclass(frozen=True)
@@ -182,7 +166,7 @@ class Side:
 
     def to_json(self) -> dict[str, Any]:
         """Return every field by name."""
-        return {name: _finite(value) for name, value in vars(self).items()}
+        return {name: finite(value) if isinstance(value, float) else value for name, value in vars(self).items()}
 
 
 @public
@@ -253,22 +237,22 @@ class Comparison:
     @property
     def is_better(self) -> bool:
         """Whether the candidate's mean is shown to be better on this test set: more accuracy, or less RMSE."""
-        return self._better(self.mean)
+        return self._shows(self.mean, better=True)
 
     @property
     def is_worse(self) -> bool:
         """Whether the candidate's mean is shown to be worse on this test set."""
-        return self._worse(self.mean)
+        return self._shows(self.mean, better=False)
 
     @property
     def is_better_on_distribution(self) -> bool:
         """Whether it is shown to be better on other test sets from the distribution of this one, too."""
-        return self._better(self.mean_on_distribution)
+        return self._shows(self.mean_on_distribution, better=True)
 
     @property
     def is_worse_on_distribution(self) -> bool:
         """Whether it is shown to be worse on other test sets from the distribution of this one, too."""
-        return self._worse(self.mean_on_distribution)
+        return self._shows(self.mean_on_distribution, better=False)
 
     @property
     def is_spread_larger(self) -> bool:
@@ -305,34 +289,30 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """Return every number and answer by name, in JSON's types."""
+        questions = ("mean", "mean_on_distribution", "spread", "disagreement")
         answers = [name for name in vars(type(self)) if name.startswith("is_")]
         numbers = {
             "baseline": self.baseline.to_json(),
             "candidate": self.candidate.to_json(),
-            "metric": self.metric,
-            "paired": self.paired,
-            "identical": self.identical,
-            "alpha": self.alpha,
-            **{name: getattr(self, name).to_json() for name in _QUESTIONS},
+            **{name: getattr(self, name) for name in ("metric", "paired", "identical", "alpha")},
+            **{name: getattr(self, name).to_json() for name in questions},
             "churn": self.churn,
             **{name: getattr(self, name) for name in answers},
             "got_worse": list(NoWorse(self).found),
         }
         return numbers | {"conclusion": conclusion(numbers)}
 
-    def _better(self, difference: Difference) -> bool:
-        return difference.is_more if score_kind(self.metric).more_is_better else difference.is_less
-
-    def _worse(self, difference: Difference) -> bool:
-        return difference.is_less if score_kind(self.metric).more_is_better else difference.is_more
+    def _shows(self, difference: Difference, *, better: bool) -> bool:
+        return difference.is_more if better is score_kind(self.metric).more_is_better else difference.is_less
 
 
 @dataclass(frozen=True)
-class NoWorse:
+class NoWorse(Judgement):
     """Whether a candidate is no worse than its baseline: in its mean, in its spread, and in how far two runs differ."""
 
     comparison: Comparison
     name: ClassVar[str] = "baseline"
+    runs_to_settle: ClassVar[None] = None  #: a candidate that is not shown to be worse passes: nothing is left open
     is_relative: ClassVar[bool] = True
 
     @property
@@ -356,11 +336,6 @@ class NoWorse:
         """What got worse, or the answers in plain words."""
         return f"{', and '.join(self.found)}, beyond error" if self.found else self.comparison.conclusion
 
-    @property
-    def runs_to_settle(self) -> None:
-        """None: a candidate that is not shown to be worse passes, and nothing is left open."""
-        return None
-
     def to_json(self) -> dict[str, Any]:
         """Return the comparison as JSON's types."""
         return {"kind": self.name, "outcome": self.outcome.value, "reason": self.reason, **self.comparison.to_json()}
@@ -378,7 +353,3 @@ def _churn(baseline: Sample, candidate: Sample, paired: bool) -> float:
     shares = [np.count_nonzero(y != run, axis=1) for run in x]
     chosen = [np.delete(of_run, i) if paired else of_run for i, of_run in enumerate(shares)]
     return float(100 * np.concatenate(chosen).mean() / x.shape[1])
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

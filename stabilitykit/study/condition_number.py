@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ProtocolError, StabilityError
+from ..estimates.estimate import finite
 from ..estimates.scores import score_kind
 from ..protocol import NoiseProtocol
 from ..public import public
@@ -37,12 +38,10 @@ class ConditionNumber:
 
     def to_json(self) -> dict[str, Any]:
         """Return every field by name; null stands for inf."""
-        bounds = {name: getattr(self, name) for name in ("at_least", "median")}
-        finite = {name: number if math.isfinite(number) else None for name, number in bounds.items()}
-        return {**vars(self), **finite, "between": list(self.between)}
+        bounds = {"at_least": finite(self.at_least), "median": finite(self.median), "between": list(self.between)}
+        return {**vars(self), **bounds}
 
     def __str__(self) -> str:
-        """Write the bound, the two runs that show it, and the median over pairs."""
         change = f"{self.change:.2g}{score_kind(self.score).unit}"
         note = f"; {self.note}" if self.note else ""
         return (
@@ -57,8 +56,7 @@ def condition_number_of(
 ) -> ConditionNumber:
     """Return the bound that the score's ``values`` show, one value a record.
 
-    Raises `ProtocolError` where more than one weight's step tells the runs apart, and `StabilityError` where all start
-    from the same weights.
+    Raises `ProtocolError` where more than a weight's step tells runs apart, `StabilityError` where none start apart.
     """
     _check_only_a_step(records, protocol)
     found: list[tuple[float, float, float, tuple[int, int]]] = []

@@ -50,16 +50,11 @@ class FlippedClass:
     disagreement: float  #: percent of the pairs of runs that disagree on an example, on average
     confused_with: int | None  #: the other class that runs which differ answer most often; None if they never differ
 
-    def to_json(self) -> dict[str, Any]:
-        """Return every field, by name."""
-        return dict(vars(self))
-
 
 class Flips:
     """Which test examples, and which classes, two runs disagree on; `print` it.
 
-    Predicted classes ``[R, M]`` of the examples that count, and labels ``[N, ...]`` of which some may be -100, as
-    `Measures.predicted` and a study's ``labels`` are.
+    Classes ``[R, M]`` of the examples that count, as `Measures.predicted`, and labels ``[N, ...]``, some maybe -100.
 
     >>> import torch
     >>> predicted = torch.tensor([[0, 1, 1, 2], [0, 1, 2, 2], [0, 1, 2, 0]])
@@ -86,6 +81,7 @@ class Flips:
         self._labels: Integers = flat[self._kept].astype(np.int64)
         self.runs: int = self._predicted.shape[0]  #: R
         self.count: int = self._predicted.shape[1]  #: M
+        self._pairs: int = self.runs * (self.runs - 1) // 2
 
     @property
     def disagreement(self) -> float:
@@ -115,26 +111,18 @@ class Flips:
         labels, place, counts = np.unique(self._labels, return_inverse=True, return_counts=True)
         flips = np.bincount(place, weights=self._flips, minlength=len(labels))  # whole numbers, far below 2^53
         order = np.argsort(-flips / counts, kind="stable")[:top]
+        rows = zip(*(column[order].tolist() for column in (labels, counts, flips)), strict=True)
         return [
-            FlippedClass(
-                int(labels[i]),
-                int(counts[i]),
-                self._percent(int(flips[i]), int(counts[i])),
-                self._confused.get(int(labels[i])),
-            )
-            for i in order.tolist()
+            FlippedClass(label, count, self._percent(int(flips), count), self._confused.get(label))
+            for label, count, flips in rows
         ]
 
     def to_json(self) -> dict[str, Any]:
         """Return the object of the report: the first 20 examples, and all classes or, beyond 100, the first 20."""
-        classes = self.classes()
-        return {
-            "disagreement": self.disagreement,
-            "examples_that_flip": self.flipping,
-            "half_from_percent": self.half,
-            "examples": [example.to_json() for example in self.examples()],
-            "classes": [one.to_json() for one in classes[: None if len(classes) <= _ALL_CLASSES else _TOP]],
-        }
+        found, examples = self.classes(), [example.to_json() for example in self.examples()]
+        classes = [dict(vars(one)) for one in found[: None if len(found) <= _ALL_CLASSES else _TOP]]
+        shares = {"disagreement": self.disagreement, "examples_that_flip": self.flipping}
+        return {**shares, "half_from_percent": self.half, "examples": examples, "classes": classes}
 
     def lines(self, top: int = 5) -> list[str]:
         """Return the text, with ``top`` examples and as many classes."""
@@ -160,7 +148,6 @@ class Flips:
         ]
 
     def __str__(self) -> str:
-        """Write `lines`."""
         return "\n".join(self.lines())
 
     def __repr__(self) -> str:
@@ -202,10 +189,8 @@ class Flips:
         label, answer = np.divmod(keys, classes)
         others = np.flatnonzero(label != answer)
         best = others[np.lexsort((answer[others], -counts[others]))]
-        found: dict[int, int] = {}
-        for name, other in zip(label[best].tolist(), answer[best].tolist(), strict=True):
-            found.setdefault(name, other)
-        return found
+        # Reversed, so that the first of each label stays.
+        return dict(zip(label[best][::-1].tolist(), answer[best][::-1].tolist(), strict=True))
 
     def _sorted_blocks(self, some: Integers | None = None) -> Iterator[tuple[int, Integers]]:
         """Yield the answers of all runs, sorted within each example, for a block of examples at a time."""
@@ -221,10 +206,6 @@ class Flips:
         place = tuple(int(n) for n in np.unravel_index(self._kept[i], self._shape))
         index = place if len(place) > 1 else place[0]
         return FlippedExample(index, int(self._labels[i]), dict(counts), self._percent(int(self._flips[i]), 1))
-
-    @property
-    def _pairs(self) -> int:
-        return self.runs * (self.runs - 1) // 2
 
     def _percent(self, flips: int, examples: int) -> float:
         return 100.0 * flips / (self._pairs * examples)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import TaskError
-from ..estimates.estimate import Estimate
+from ..estimates.estimate import Estimate, finite
 from ..estimates.intervals import sd_estimate
 from ..estimates.metrics import central_range, runs_to_reach_inside, share_inside
 from ..estimates.scores import score_kind
@@ -34,9 +33,8 @@ class EpochSpread:
 
     def to_json(self) -> dict[str, Any]:
         """Return every field by name; null stands for what is undefined."""
-        numbers = {name: getattr(self, name) for name in ("mean", "low", "high")}
-        finite = {name: number if math.isfinite(number) else None for name, number in numbers.items()}
-        return {"epoch": self.epoch, "sd": self.sd.to_json(), **finite}
+        numbers = {name: finite(getattr(self, name)) for name in ("mean", "low", "high")}
+        return {"epoch": self.epoch, "sd": self.sd.to_json(), **numbers}
 
 
 @public
@@ -61,17 +59,11 @@ class Growth:
 
     def to_json(self) -> dict[str, Any]:
         """Return every field by name, and the share of further runs that a range over R runs holds."""
-        return {
-            "task": self.task,
-            "varies": self.varies,
-            "score": self.score,
-            "runs": self.runs,
-            "range_holds": share_inside(self.runs),
-            "epochs": [spread.to_json() for spread in self.epochs],
-        }
+        asked = {"task": self.task, "varies": self.varies, "score": self.score, "runs": self.runs}
+        epochs = [spread.to_json() for spread in self.epochs]
+        return {**asked, "range_holds": share_inside(self.runs), "epochs": epochs}
 
     def __str__(self) -> str:
-        """Write the table."""
         title = f"{self.score} of {self.task} [{self.varies}], {self.runs} runs, peak SD after epoch {self.peak.epoch}"
         rows = [("epoch", "mean", "SD", "95 % range, less the mean")]
         rows += [_row(spread) for spread in _thinned(self.epochs)]
@@ -107,17 +99,11 @@ def growth_of(records: Sequence[RunRecord], score: str, task: str, varies: str) 
         )
     scores = torch.tensor([[point[score] for point in record.curve] for record in records], dtype=torch.float64)
     lows, highs = central_range(scores)
-    epochs = tuple(
-        EpochSpread(
-            epoch,
-            float(of_runs.mean()),
-            sd_estimate(of_runs.numpy(), robust=score_kind(score).has_heavy_tails, resamples=0),
-            float(low),
-            float(high),
-        )
-        for epoch, (of_runs, low, high) in enumerate(zip(scores.T, lows, highs, strict=True), start=1)
-    )
-    return Growth(task, varies, score, len(records), epochs)
+    robust, epochs = score_kind(score).has_heavy_tails, []
+    for epoch, (of_runs, low, high) in enumerate(zip(scores.T, lows, highs, strict=True), start=1):
+        sd = sd_estimate(of_runs.numpy(), robust=robust, resamples=0)
+        epochs.append(EpochSpread(epoch, float(of_runs.mean()), sd, float(low), float(high)))
+    return Growth(task, varies, score, len(records), tuple(epochs))
 
 
 def _thinned(epochs: Sequence[EpochSpread]) -> list[EpochSpread]:

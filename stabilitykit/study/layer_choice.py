@@ -33,8 +33,7 @@ def choose_layers(model: nn.Module, inputs: Tensor, names: Iterable[str] | None 
     pooling, and the logits, in the order in which they run: at most eight, evenly spaced. ``"output"`` names the output
     of the whole model.
 
-    Raises `TaskError` for a name that no module has, and for a module that is not called exactly once in a forward or
-    gives no activations of the batch.
+    Raises `TaskError` for a name that no module has, or whose module is not called just once or gives no activations.
 
     >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     >>> choose_layers(net, torch.zeros(3, 1, 6, 6))

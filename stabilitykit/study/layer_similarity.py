@@ -77,16 +77,10 @@ class Similarity:
     def to_json(self) -> dict[str, Any]:
         """Return the object of the report: the estimate of each layer, with R and the number of examples."""
         layers = {layer: self[layer].to_json() for layer in self.layers}
-        return {
-            "measure": "cka",
-            "runs": self.runs,
-            "examples": self.examples,
-            "batch_size": self.batch_size,
-            "layers": layers,
-        }
+        sizes = {"runs": self.runs, "examples": self.examples, "batch_size": self.batch_size}
+        return {"measure": "cka", **sizes, "layers": layers}
 
     def __str__(self) -> str:
-        """Write `lines`."""
         return "\n".join(self.lines())
 
     def __repr__(self) -> str:

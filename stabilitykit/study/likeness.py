@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
 from ..errors import BudgetError, TaskError, number_of
-from ..estimates.estimate import Estimate
+from ..estimates.estimate import Estimate, finite
 from ..estimates.intervals import ChiSquare
 from ..estimates.measure_kinds import kind_of
 from ..estimates.ratios import Ratio, spread_of
 from ..estimates.search import fewest
 from ..public import public
-from ..verdicts.judgement import WORST_FIRST, Outcome, advice, worst
+from ..verdicts.judgement import WORST_FIRST, Judgement, Outcome, advice, worst
 from .study import Study, listed
 
 
@@ -64,19 +63,20 @@ class MeasureLikeness:
         more = 1 + min(ratio.runs for ratio in self.ratios.values())
         if any(not ratio.has_interval for ratio in self.ratios.values()):
             return max(more, 3)
-        return fewest(self._would_be_settled, more)
+        ratios = self.ratios.values()
+        return fewest(lambda runs: self._decide(of.after(runs) for of in ratios) is not Outcome.UNDECIDED, more)
 
     @property
     def reason(self) -> str:
         """One sentence with the two studies that decide, their ratio and its interval, and what to do next."""
         above, below = self.largest
-        ratio, outcome = self.ratios[self.largest], self.outcome
+        ratio, outcome, name = self.ratios[self.largest], self.outcome, kind_of(self.metric).spread_name
         if ratio.is_undefined:
-            return f"{self._name} of {above} or {below} is undefined, and what cannot be measured cannot pass."
+            return f"{name} of {above} or {below} is undefined, and what cannot be measured cannot pass."
         if outcome is Outcome.PASS and ratio.value == 1 and ratio.is_exact:
-            return f"{self._name} is exactly 0 in each study."
+            return f"{name} is exactly 0 in each study."
         interval = f"[{ratio.low(self.alpha):.3g}, {ratio.high(self.beta):.3g}]"
-        compared = f"{self._name} of {above} is {ratio.value:.3g} {interval} times that of {below}"
+        compared = f"{name} of {above} is {ratio.value:.3g} {interval} times that of {below}"
         if outcome is Outcome.PASS:
             return f"{compared}, the largest ratio of {len(self.ratios)}: all are shown to be within {self.within:g}."
         if outcome is Outcome.FAIL:
@@ -98,18 +98,9 @@ class MeasureLikeness:
     def to_json(self) -> dict[str, Any]:
         """Return the ratio that decides, as JSON's types; a bound that is infinite or undefined is None."""
         ratio = self.ratios[self.largest]
-        numbers = {"value": ratio.value, "low": ratio.low(self.alpha), "high": ratio.high(self.beta)}
-        return {
-            "metric": self.metric,
-            "between": list(self.largest),
-            **{name: number if math.isfinite(number) else None for name, number in numbers.items()},
-            "outcome": self.outcome.value,
-            "reason": self.reason,
-        }
-
-    @property
-    def _name(self) -> str:
-        return kind_of(self.metric).spread_name
+        bounds = {"low": finite(ratio.low(self.alpha)), "high": finite(ratio.high(self.beta))}
+        found = {"value": finite(ratio.value), **bounds, "outcome": self.outcome.value, "reason": self.reason}
+        return {"metric": self.metric, "between": list(self.largest), **found}
 
     def _decide(self, ratios: Iterable[Ratio]) -> Outcome:
         ratios = list(ratios)
@@ -118,13 +109,10 @@ class MeasureLikeness:
         is_shown = all(ratio.high(self.beta) <= self.within for ratio in ratios)
         return Outcome.PASS if is_shown else Outcome.UNDECIDED
 
-    def _would_be_settled(self, runs: int) -> bool:
-        return self._decide(ratio.after(runs) for ratio in self.ratios.values()) is not Outcome.UNDECIDED
-
 
 @public
 @dataclass(frozen=True)
-class Likeness:
+class Likeness(Judgement):
     """Whether several studies vary alike: no two differ by more than a factor in any of the measures.
 
     Two error rates, as everywhere: FAIL is said of studies that are alike in a share ``alpha`` at most, which the
@@ -180,19 +168,17 @@ class Likeness:
         return f"within a factor of {self.within:g} of {', '.join(self.measures[0].studies)}: {found}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return what was asked and found, as JSON's types."""
-        return {
-            "kind": "likeness",
-            "outcome": self.outcome.value,
-            "within": self.within,
-            "studies": list(self.measures[0].studies),
-            "measures": [of.to_json() for of in self.measures],
-        }
+        asked = {"within": self.within, "studies": list(self.measures[0].studies)}
+        compared = [of.to_json() for of in self.measures]
+        return {"kind": self.name, "outcome": self.outcome.value, **asked, "measures": compared}
 
     def __str__(self) -> str:
         """Write a paragraph a measure, the worst first: the ratio that decides, then the spread of each study."""
-        worst_first = sorted(self.measures, key=lambda of: WORST_FIRST.index(of.outcome))
-        return "\n".join([*(line for of in worst_first for line in _lines(of)), self.error_rates])
+        lines = []
+        for of in sorted(self.measures, key=lambda of: WORST_FIRST.index(of.outcome)):
+            spreads = "; ".join(f"{name} {spread}" for name, spread in zip(of.studies, of.spreads, strict=True))
+            lines += [f"{of.outcome.name:<10} {of.reason}", " " * 11 + spreads]
+        return "\n".join([*lines, self.error_rates])
 
 
 @public
@@ -230,17 +216,10 @@ def alike(
         if not metrics:
             raise TaskError("Expected studies with a measure of variability in common, but they have none.")
     names = _names(studies)
-    pairs = len(studies) * (len(studies) - 1)  # both ways round
-    each = alpha / (pairs * len(metrics))
-    return Likeness(
-        tuple(
-            MeasureLikeness(metric, tuple(_spread(study, metric) for study in studies), names, within, each, beta)
-            for metric in metrics
-        ),
-        within,
-        alpha,
-        beta,
-    )
+    each = alpha / (len(studies) * (len(studies) - 1) * len(metrics))  # pairs count both ways round
+    spreads = {metric: tuple(_spread(study, metric) for study in studies) for metric in metrics}
+    compared = (MeasureLikeness(metric, of, names, within, each, beta) for metric, of in spreads.items())
+    return Likeness(tuple(compared), within, alpha, beta)
 
 
 def check_asked(
@@ -272,8 +251,7 @@ def check_asked(
 def _spread(study: Study, metric: str) -> Estimate:
     estimate, kind = study[metric], kind_of(metric)
     if kind.is_sd and kind.counts_examples and estimate.is_exact and study.disagreement.value > 0:
-        # Accuracy comes in steps of one example: runs that differ can tie in it by chance, which shows no SD of 0. The
-        # SD is that of rounding to a step.
+        # Accuracy comes in steps of one example: runs that differ can tie by chance. The SD is that of the rounding.
         sd, runs = 100 / study.measures.examples / math.sqrt(12), estimate.runs
         pivot = ChiSquare(sd, runs - 1, runs)
         return Estimate(sd, pivot.low(0.05), pivot.high(0.05), runs, "half a test example at most", pivot=pivot)
@@ -290,14 +268,6 @@ def _names(studies: Sequence[Study]) -> tuple[str, ...]:
         names = tasks
     else:
         names = [f"{task} [{source}]" for task, source in zip(tasks, sources, strict=True)]
-    counts, seen = Counter(names), Counter[str]()
-    for index, name in enumerate(names):
-        seen[name] += 1
-        if counts[name] > 1:
-            names[index] = f"{name} ({seen[name]})"
-    return tuple(names)
-
-
-def _lines(of: MeasureLikeness) -> Iterator[str]:
-    yield f"{of.outcome.name:<10} {of.reason}"
-    yield " " * 11 + "; ".join(f"{name} {spread}" for name, spread in zip(of.studies, of.spreads, strict=True))
+    return tuple(
+        f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)
+    )

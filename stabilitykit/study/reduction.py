@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -11,13 +11,13 @@ import numpy as np
 
 from ..errors import TaskError
 from ..estimates.distributions import Floats, t_quantile
-from ..estimates.estimate import IDENTICAL_RUNS, Estimate
+from ..estimates.estimate import IDENTICAL_RUNS, Estimate, Pivot
 from ..estimates.measure_kinds import kind_of
 from ..estimates.measures import Measures
 from ..estimates.ratios import Ratio, spread_of
 from ..estimates.search import fewest
 from ..public import public
-from ..verdicts.judgement import Outcome, advice
+from ..verdicts.judgement import Judgement, Outcome, advice
 
 #: Error rate of each bound, and of either verdict.
 _LEVEL = 0.05
@@ -72,9 +72,7 @@ class Reduction:
 
     def decide(self, at_least: float) -> Outcome:
         """Return PASS where the mean drop is shown to be ``at_least`` percent, FAIL where less; each errs in 5 %."""
-        if self.estimate.is_undefined:
-            return Outcome.FAIL
-        return _decide(self.estimate.at(_LEVEL, _LEVEL), at_least)
+        return Outcome.FAIL if self.estimate.is_undefined else _decide(self.estimate, at_least)
 
     def reason(self, at_least: float) -> str:
         """Give the outcome in one sentence, with the numbers and what to do next."""
@@ -99,7 +97,6 @@ class Reduction:
         return {"mean": self.estimate.to_json(), "parts": {name: part.to_json() for name, part in self.parts.items()}}
 
     def __str__(self) -> str:
-        """Write the mean with its parts."""
         parts = ", ".join(f"{name} {part:.0f}" for name, part in self.parts.items())
         return f"{self.estimate:.0f} % less variability ({parts})"
 
@@ -107,19 +104,14 @@ class Reduction:
         """Return the fewest runs of both studies that would decide it; None if decided, or 1000 runs would not do."""
         if self.decide(at_least) is not Outcome.UNDECIDED:
             return None
-        pivot, value = self.estimate.pivot, self.estimate.value
-        if pivot is None:
-            return max(3, self.estimate.runs + 1)
-
-        def settles(runs: int) -> bool:
-            then = Estimate(value, value, value, runs, self.estimate.method, pivot=pivot.after(runs))
-            return _decide(then.at(_LEVEL, _LEVEL), at_least) is not Outcome.UNDECIDED
-
-        return fewest(settles, self.estimate.runs + 1)
+        estimate, more = self.estimate, self.estimate.runs + 1
+        if estimate.pivot is None:
+            return max(3, more)
+        return fewest(lambda runs: _decide(estimate.after(runs), at_least) is not Outcome.UNDECIDED, more)
 
 
 @dataclass(frozen=True)
-class ReductionJudgement:
+class ReductionJudgement(Judgement):
     """Whether a study varies less than a baseline by as much as a test asks for."""
 
     found: Reduction
@@ -135,47 +127,35 @@ class ReductionJudgement:
 
     @property
     def reason(self) -> str:
-        """One sentence with the numbers, and what to do next."""
         return self.found.reason(self.at_least)
 
     @property
     def runs_to_settle(self) -> int | None:
-        """The fewest runs of both studies that would decide it."""
         return self.found.runs_to_settle(self.at_least)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what was asked and found, as JSON's types."""
-        return {
-            "kind": self.name,
-            "outcome": self.outcome.value,
-            "baseline": self.baseline,
-            "at_least": self.at_least,
-            **self.found.to_json(),
-            "reason": self.reason,
-        }
+        asked = {"outcome": self.outcome.value, "baseline": self.baseline, "at_least": self.at_least}
+        return {"kind": self.name, **asked, **self.found.to_json(), "reason": self.reason}
 
 
 @dataclass(frozen=True)
-class Drop:
+class Drop(Pivot):
     """The distribution behind the interval of a drop, which is 100 (1 - ratio) percent."""
 
     ratio: Ratio
 
     def low(self, error: float) -> float:
-        """Return the lower bound, which is above the truth in a share ``error`` of studies."""
         return 100 * (1 - self.ratio.high(error))
 
     def high(self, error: float) -> float:
-        """Return the upper bound, which is below the truth in a share ``error`` of studies."""
         return 100 * (1 - self.ratio.low(error))
 
     def after(self, runs: int) -> Drop:
-        """Return the distribution of the same drop over ``runs`` of both studies."""
         return Drop(self.ratio.after(runs))
 
 
 @dataclass(frozen=True)
-class MeanDrop:
+class MeanDrop(Pivot):
     """The distribution behind the interval of a mean of drops: the logarithm of the mean ratio is Student's t.
 
     No drop can exceed 100 %, and a ratio of SDs is skewed: on its own scale the upper tail errs too often.
@@ -186,22 +166,20 @@ class MeanDrop:
     runs: int  #: of the study that has fewer
 
     def low(self, error: float) -> float:
-        """Return the lower bound, which is above the truth in a share ``error`` of studies."""
         return 100 * (1 - self.ratio * self._factor(error))
 
     def high(self, error: float) -> float:
-        """Return the upper bound, which is below the truth in a share ``error`` of studies."""
         return 100 * (1 - self.ratio / self._factor(error))
 
     def after(self, runs: int) -> MeanDrop:
-        """Return the distribution of the same mean over ``runs`` of both studies."""
         return replace(self, error=self.error * math.sqrt(self.runs / runs), runs=runs)
 
     def _factor(self, error: float) -> float:
         return math.exp(min(700.0, -t_quantile(error, self.runs - 1) * self.error))  # exp(710) overflows
 
 
-def _decide(drop: Estimate, at_least: float) -> Outcome:
+def _decide(estimate: Estimate, at_least: float) -> Outcome:
+    drop = estimate.at(_LEVEL, _LEVEL)
     if drop.low >= at_least:
         return Outcome.PASS
     return Outcome.FAIL if drop.high < at_least else Outcome.UNDECIDED
@@ -227,12 +205,9 @@ def _mean_drop(measures: Measures, baseline: Measures, ratios: Mapping[str, Rati
     value = 100 * (1 - ratio)
     if ratio == 0:
         return Estimate(value, value, value, runs, IDENTICAL_RUNS)
-    error = log_ratio_error(
-        [_without_each_run(measures, name) for name in ratios],
-        [_without_each_run(baseline, name) for name in ratios],
-        [r.above.value for r in ratios.values()],
-        [r.below.value for r in ratios.values()],
-    )
+    without = [[_without_each_run(of, name) for name in ratios] for of in (measures, baseline)]
+    above, below = zip(*((of.above.value, of.below.value) for of in ratios.values()), strict=True)
+    error = log_ratio_error(without[0], without[1], above, below)
     if not math.isfinite(error):
         return Estimate(value, -math.inf, math.inf, runs, "without one run nothing varies, no interval")
     pivot = MeanDrop(ratio, error, runs)
@@ -240,7 +215,7 @@ def _mean_drop(measures: Measures, baseline: Measures, ratios: Mapping[str, Rati
 
 
 def log_ratio_error(
-    above_without: list[Floats], below_without: list[Floats], above: list[float], below: list[float]
+    above_without: list[Floats], below_without: list[Floats], above: Sequence[float], below: Sequence[float]
 ) -> float:
     """Return the standard error of the logarithm of a mean of ratios, by a jackknife over two samples of runs.
 
@@ -251,13 +226,9 @@ def log_ratio_error(
     with np.errstate(divide="ignore", invalid="ignore"):
         without_above = np.mean([spread / base for spread, base in zip(above_without, below, strict=True)], axis=0)
         without_below = np.mean([spread / base for spread, base in zip(above, below_without, strict=True)], axis=0)
-        of_each = [_jackknife_variance(np.log(ratios)) for ratios in (without_above, without_below)]
-    return math.sqrt(sum(of_each))
-
-
-def _jackknife_variance(values: Floats) -> float:
-    runs = len(values)
-    return (runs - 1) / runs * float(np.square(values - values.mean()).sum())
+        logarithms = np.log(without_above), np.log(without_below)
+        squares = ((len(logs) - 1) / len(logs) * float(np.square(logs - logs.mean()).sum()) for logs in logarithms)
+        return math.sqrt(sum(squares))
 
 
 def _without_each_run(measures: Measures, name: str) -> Floats:

@@ -62,15 +62,15 @@ class VarianceComponents:
         if component not in ("rows", "columns", "rest", "within"):
             raise ProtocolError(f"Expected rows, columns, rest or within but got {component!r}.")
         variance: Estimate = getattr(self, component)
-        return _root(variance)
+        value, low, high = (math.sqrt(number) for number in (variance.value, variance.low, variance.high))
+        return replace(variance, value=value, low=low, high=high)
 
     def to_json(self) -> dict[str, Any]:
         """Return every field by name, and the roots of the components; null stands for what is undefined or inf."""
         names = ("rows", "columns", "rest", "within")
+        asked = {"task": self.task, "varies": self.varies, "constants": [*map(dict, self.constants)]}
         return {
-            "task": self.task,
-            "varies": self.varies,
-            "constants": [dict(constant) for constant in self.constants],
+            **asked,
             "score": self.score,
             "runs": self.runs,
             "variances": {name: getattr(self, name).to_json() for name in names},
@@ -107,7 +107,7 @@ def variance_components(studies: Iterable[Study], score: str) -> VarianceCompone
     """Split the variance of a score over studies that differ only in the constants of held sources.
 
     Raises `ProtocolError` unless run i of all studies has the same seed of what varies, and `TaskError` unless all are
-    of one task that has such a score.
+    of one task that has the score.
     """
     studies = listed(studies)
     if len(studies) < 2:
@@ -141,10 +141,10 @@ def _check_one_task(studies: Sequence[Study]) -> None:
     first = studies[0]
     for study in studies[1:]:
         if study.task != first.task or not torch.equal(study.labels, first.labels):
+            unlike = ", with other labels" if study.task == first.task else ""
             raise TaskError(
-                f"Expected studies of one task but got {first.task} and {study.task}"
-                f"{', with other labels' if study.task == first.task else ''}: the task would be taken for the "
-                f"constant."
+                f"Expected studies of one task but got {first.task} and {study.task}{unlike}: the task would be taken "
+                f"for the constant."
             )
         if _content(study) != _content(first):
             raise TaskError(
@@ -197,8 +197,3 @@ def _constants(studies: Sequence[Study]) -> tuple[Mapping[str, int], ...]:
 
 def _named(constant: Mapping[str, int]) -> str:
     return ", ".join(f"{source}={value}" for source, value in constant.items())
-
-
-def _root(variance: Estimate) -> Estimate:
-    value, low, high = (math.sqrt(number) for number in (variance.value, variance.low, variance.high))
-    return replace(variance, value=value, low=low, high=high)

@@ -90,7 +90,6 @@ class Budget:
         max_failed_runs: int = 0,
         **custom: float | None,
     ) -> None:
-        """Take the limits that are not None."""
         limits = {
             "accuracy_sd": accuracy_sd,
             "cross_entropy_sd": cross_entropy_sd,
@@ -167,7 +166,6 @@ class Budget:
         return next(limit for limit in self._limits if limit.metric == metric).judge(estimate, alpha, beta)
 
     def __repr__(self) -> str:
-        """Write the budget as it was made."""
         given: dict[str, object] = dict(self.limits)
         given |= {name: value for name in ("alpha", "beta") if (value := getattr(self, name)) != 0.05}
         usual = {limit.metric: Limit(limit.metric, limit.value).ratio for limit in self._limits}

@@ -17,49 +17,25 @@ _ROUNDING = 1e-6
 #: An SD that no finer test set could show is two test examples (docs/statistics.md).
 _EXAMPLES = 2
 
-#: P(FAIL) of an unchanged model in the sequential gate (20 runs at most; a ratio of 2 for SDs, 1.25 for pairs),
-#: by the runs of the calibration: with the upper bound as its budget, and with the measured value itself. From
+#: Runs of the simulated calibrations.
+_RUNS = (3, 4, 5, 6, 8, 10, 15, 20, 30, 50, 100)
+
+#: P(FAIL) of an unchanged model in the sequential gate (20 runs at most; a ratio of 2 for SDs, 1.25 for pairs), by the
+#: runs of the calibration: with the upper bound as its budget, and with the measured value itself. From
 #: benchmarks/calibration.py. Pairs at a relative error of 0.4 a run, the most that was seen: with less it is rarer.
-_ALARMS: Mapping[str, Mapping[int, tuple[float, float]]] = {
-    "chi-square": {
-        3: (0.028, 0.418),
-        4: (0.023, 0.351),
-        5: (0.019, 0.305),
-        6: (0.016, 0.274),
-        8: (0.013, 0.226),
-        10: (0.011, 0.192),
-        15: (0.009, 0.145),
-        20: (0.008, 0.119),
-        30: (0.007, 0.090),
-        50: (0.007, 0.067),
-        100: (0.009, 0.050),
-    },
-    "chi-square, kurtosis df": {
-        3: (0.028, 0.415),
-        4: (0.012, 0.348),
-        5: (0.012, 0.301),
-        6: (0.011, 0.271),
-        8: (0.009, 0.222),
-        10: (0.008, 0.187),
-        15: (0.007, 0.140),
-        20: (0.006, 0.114),
-        30: (0.005, 0.086),
-        50: (0.005, 0.062),
-        100: (0.007, 0.046),
-    },
-    "jackknife over runs": {
-        3: (0.013, 0.256),
-        4: (0.012, 0.220),
-        5: (0.011, 0.201),
-        6: (0.009, 0.186),
-        8: (0.009, 0.151),
-        10: (0.008, 0.135),
-        15: (0.010, 0.107),
-        20: (0.010, 0.091),
-        30: (0.011, 0.077),
-        50: (0.013, 0.064),
-        100: (0.015, 0.051),
-    },
+_ALARMS = {
+    "chi-square": (
+        (0.028, 0.023, 0.019, 0.016, 0.013, 0.011, 0.009, 0.008, 0.007, 0.007, 0.009),
+        (0.418, 0.351, 0.305, 0.274, 0.226, 0.192, 0.145, 0.119, 0.090, 0.067, 0.050),
+    ),
+    "chi-square, kurtosis df": (
+        (0.028, 0.012, 0.012, 0.011, 0.009, 0.008, 0.007, 0.006, 0.005, 0.005, 0.007),
+        (0.415, 0.348, 0.301, 0.271, 0.222, 0.187, 0.140, 0.114, 0.086, 0.062, 0.046),
+    ),
+    "jackknife over runs": (
+        (0.013, 0.012, 0.011, 0.009, 0.009, 0.008, 0.010, 0.010, 0.011, 0.013, 0.015),
+        (0.256, 0.220, 0.201, 0.186, 0.151, 0.135, 0.107, 0.091, 0.077, 0.064, 0.051),
+    ),
 }
 
 
@@ -81,9 +57,8 @@ class Proposal:
         >>> Proposal("accuracy_sd", 0.61, "0.37 [0.27, 0.61]", 10, alarm=0.011, alarm_at_value=0.192).comment()
         'points; measured 0.37 [0.27, 0.61] in 10 runs; fails 1.1 % of unchanged models (19.2 % at the value itself)'
         """
-        unit = kind_of(self.metric).unit.strip()
-        parts = [f"measured {self.measured} in {self.runs} runs", self.meaning, self.alarms()]
-        return "; ".join(part for part in (unit, *parts) if part)
+        measured = f"measured {self.measured} in {self.runs} runs"
+        return "; ".join(filter(None, (kind_of(self.metric).unit.strip(), measured, self.meaning, self.alarms())))
 
     def alarms(self) -> str:
         """Say how often an unchanged model would fail; empty where the runs cannot tell."""
@@ -142,12 +117,14 @@ def propose(measures: Mapping[str, Estimate], examples: int) -> tuple[Proposal, 
     >>> [(proposal.metric, proposal.limit, proposal.alarm) for proposal in propose({"accuracy_sd": sd}, examples=2000)]
     [('accuracy_sd', 0.609, 0.011)]
     """
-    proposals = {
-        name: _proposal(name, measures[name], _finest(name, measures, examples))
-        for name in calibrated(measures)
-        if not measures[name].is_undefined
-    }
-    return _consistent(proposals)
+    names = [name for name in calibrated(measures) if not measures[name].is_undefined]
+    proposals = {name: _proposal(name, measures[name], _finest(name, measures, examples)) for name in names}
+    # A budget refuses a limit that disagreement keeps from ever being used up.
+    most = most_beside_disagreement(proposals[DISAGREEMENT].limit) if DISAGREEMENT in proposals else {}
+    for name in most.keys() & proposals.keys():
+        limit = min(proposals[name].limit, _to_three_digits(most[name], ROUND_FLOOR))
+        proposals[name] = replace(proposals[name], limit=limit)
+    return tuple(proposals.values())
 
 
 def false_alarm(method: str, runs: int) -> tuple[float, float] | None:
@@ -158,13 +135,12 @@ def false_alarm(method: str, runs: int) -> tuple[float, float] | None:
     >>> false_alarm("chi-square", 10)
     (0.011, 0.192)
     """
-    rates = _ALARMS.get(method)
-    if rates is None:
+    if method not in _ALARMS:
         return None
-    after = next((known for known in rates if known >= runs), max(rates))
-    before = max((known for known in rates if known <= runs), default=after)
-    share = (math.log(runs / before) / math.log(after / before)) if before < after else 0.0
-    bound, value = ((1 - share) * b + share * a for b, a in zip(rates[before], rates[after], strict=True))
+
+    import numpy as np
+
+    bound, value = (float(np.interp(math.log(runs), np.log(_RUNS), rates)) for rates in _ALARMS[method])
     return round(bound, 4), round(value, 4)
 
 
@@ -181,7 +157,7 @@ def environment_line(environment: Mapping[str, object]) -> str:
 
 def _proposal(name: str, estimate: Estimate, finest: float) -> Proposal:
     kind, bound = kind_of(name), _bound(name, estimate)
-    limit = _up(max(bound, finest))
+    limit = _to_three_digits(max(bound, finest), ROUND_CEILING)
     limit = max(float(1 - Decimal(repr(limit))), kind.least) if kind.is_likeness else min(limit, kind.most)
     alarm, at_value = (not estimate.is_exact and false_alarm(estimate.method, estimate.runs)) or (None, None)
     meaning = _meaning(name, estimate, is_finest=bound < finest)
@@ -214,29 +190,11 @@ def _meaning(name: str, estimate: Estimate, *, is_finest: bool) -> str:
     return f"the limit is {least}, the least to be told" if is_finest else ""
 
 
-def _consistent(proposals: Mapping[str, Proposal]) -> tuple[Proposal, ...]:
-    """Lower a limit that disagreement keeps from ever being used up: a budget refuses such a pair."""
-    proposals = dict(proposals)
-    if DISAGREEMENT in proposals:
-        most = most_beside_disagreement(proposals[DISAGREEMENT].limit)
-        for name in most.keys() & proposals.keys():
-            proposals[name] = replace(proposals[name], limit=min(proposals[name].limit, _down(most[name])))
-    return tuple(proposals.values())
-
-
-def _up(number: float) -> float:
-    """Round up to three digits.
-
-    >>> _up(0.37012), _up(0.371), _up(12.31), _up(0.0)
-    (0.371, 0.371, 12.4, 0.0)
-    """
-    return _to_three_digits(number, ROUND_CEILING)
-
-
-def _down(number: float) -> float:
-    return _to_three_digits(number, ROUND_FLOOR)
-
-
 def _to_three_digits(number: float, rounding: str) -> float:
+    """Round up or down.
+
+    >>> [_to_three_digits(number, ROUND_CEILING) for number in (0.37012, 0.371, 12.31, 0.0)]
+    [0.371, 0.371, 12.4, 0.0]
+    """
     exact = Decimal(repr(number))
     return float(exact.quantize(Decimal(1).scaleb(exact.adjusted() - 2), rounding)) if exact else 0.0

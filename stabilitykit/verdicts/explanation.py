@@ -13,11 +13,10 @@ from .unreachable import unreachable
 
 def explanation(verdict: Verdict, measures: Measures) -> tuple[str, ...]:
     """Return a paragraph each on a limit of the accuracy SD that is not kept; none for other measures, and for PASS."""
-    limits = [judgement for judgement in verdict.judgements if isinstance(judgement, LimitJudgement)]
-    for judgement in limits:
-        if judgement.name == FLOORED and judgement.outcome is not Outcome.PASS:
-            spread, floor, examples = measures[FLOORED], measures[FLOOR], measures.examples
-            never = unreachable(judgement.limit, floor, examples)
-            why = f"why: {where_from(spread, floor, examples)}"
+    for one in verdict.judgements:
+        if isinstance(one, LimitJudgement) and one.name == FLOORED and one.outcome is not Outcome.PASS:
+            floor, examples = measures[FLOOR], measures.examples
+            never = unreachable(one.limit, floor, examples)
+            why = f"why: {where_from(measures[FLOORED], floor, examples)}"
             return (why, str(never)) if never else (why,)
     return ()

@@ -11,10 +11,8 @@ from ..estimates.search import MOST_RUNS, fewest
 from .budgets import Budget, Verdict
 from .judgement import Outcome, advice
 from .limits import LimitJudgement
+from .power import COARSE
 from .sequential_levels import FIRST_LOOK, crossing, levels, looks
-
-#: Cells of the levels that advice goes by.
-_COARSE = 80
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class Gate:
             return replace(judgement, advice="the check ended before it was settled, with what failed")
 
         def settles(runs: int) -> bool:
-            (last,) = _schedule(self.budget, looks(runs), cells=_COARSE)[-1:]
+            (last,) = _schedule(self.budget, looks(runs), cells=COARSE)[-1:]
             return judgement.would_be_settled(runs, last.alpha, last.beta)
 
         later = [runs for runs in looks(MOST_RUNS) if runs > self.runs]

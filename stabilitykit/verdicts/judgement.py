@@ -30,31 +30,25 @@ class Judgement(Protocol):
     @property
     def name(self) -> str:
         """Name of the measure that was judged, or of the question, as in "failed_runs"."""
-        ...
 
     @property
     def outcome(self) -> Outcome:
         """PASS, FAIL or UNDECIDED."""
-        ...
 
     @property
     def reason(self) -> str:
         """One sentence with the numbers, and what to do next."""
-        ...
 
     @property
     def runs_to_settle(self) -> int | None:
         """The fewest runs that would decide an UNDECIDED one; None if it is decided, or 1000 runs would not do."""
-        ...
 
     @property
     def is_relative(self) -> bool:
         """Whether it holds a study against others; reports list those apart."""
-        ...
 
     def to_json(self) -> dict[str, Any]:
         """Return what was asked and found, as JSON's types."""
-        ...
 
 
 def worst(outcomes: Iterable[Outcome]) -> Outcome:

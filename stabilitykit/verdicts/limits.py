@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..estimates.estimate import Estimate, Pivot
+from ..estimates.estimate import Estimate
 from ..estimates.measure_kinds import MeasureKind, kind_of
 from ..estimates.search import fewest
-from .judgement import Outcome, advice
+from .judgement import Judgement, Outcome, advice
 
 
 @dataclass(frozen=True)
 class Limit:
     """The most spread of one measure that is accepted, or the least likeness.
 
-    FAIL says that the spread is above ``value``, PASS that it is below ``ratio`` times that; each is wrong as often as
-    the bound that it rests on.
+    FAIL says that the spread is above ``value``, PASS that it is below ``ratio`` times that; each errs as its bound.
 
     >>> Limit("accuracy_sd", 0.30).excluded, round(Limit("correlation", 0.90).excluded, 3)
     (0.6, 0.875)
@@ -29,7 +27,6 @@ class Limit:
     ratio: float = math.nan  #: 2 for SDs and 1.25 for means over pairs, if not given
 
     def __post_init__(self) -> None:
-        """Fill in the default ratio."""
         if math.isnan(self.ratio):
             object.__setattr__(self, "ratio", self.kind.ratio)
 
@@ -90,20 +87,12 @@ class LimitJudgement:
         """Name of the measure."""
         return self.of.metric
 
-    @property
-    def metric(self) -> str:
-        """Name of the measure."""
-        return self.of.metric
+    metric = name
 
     @property
     def limit(self) -> float:
-        """In the unit of the estimate."""
+        """The limit, in the unit of the estimate."""
         return self.of.value
-
-    @property
-    def ratio(self) -> float:
-        """Ratio of the spread that a PASS excludes to the limit."""
-        return self.of.ratio
 
     @property
     def runs(self) -> int:
@@ -125,15 +114,11 @@ class LimitJudgement:
             return None
         if estimate.pivot is None:
             return 3 if math.isinf(estimate.low) else None  # one pair shows no spread between pairs
-        settles = functools.partial(self.would_be_settled, alpha=self.alpha, beta=self.beta)
-        return fewest(settles, estimate.runs + 1)
+        return fewest(lambda runs: self.would_be_settled(runs, self.alpha, self.beta), estimate.runs + 1)
 
     def would_be_settled(self, runs: int, alpha: float, beta: float) -> bool:
         """Whether bounds of these error rates around the same value, over ``runs``, would decide it."""
-        if self.measured.pivot is None:
-            return False
-        after = _after(self.measured, self.measured.pivot, runs)
-        return self.of.decide(after, alpha, beta) is not Outcome.UNDECIDED
+        return self.of.decide(self.measured.after(runs), alpha, beta) is not Outcome.UNDECIDED
 
     @property
     def reason(self) -> str:
@@ -145,28 +130,26 @@ class LimitJudgement:
         if estimate.is_undefined:
             return f"{self.metric} is undefined ({estimate.method}), and what cannot be measured cannot pass."
         if self.outcome is Outcome.PASS and estimate.is_exact:
-            return f"{self.metric} is exactly {estimate.value:g}{unit}: {_all_equal(estimate.runs)}."
+            # R - 1 runs equal the first. Would a share p of runs differ, this had probability (1 - p)^(R - 1).
+            differs = f"P(a run differs) <= {1 - 0.05 ** (1 / (self.runs - 1)):.1%} at 95 % confidence"
+            exactly = f"{self.metric} is exactly {estimate.value:g}{unit}"
+            return f"{exactly}: all {self.runs} runs are equal in it, so {differs}."
         if self.outcome is Outcome.PASS:
             return f"{measured} is shown to be {excluded} (budget {budget}, ratio {self.of.ratio:g})."
         if self.outcome is Outcome.UNDECIDED:
-            return (
-                f"{measured} is neither shown to be beyond the budget of {budget} nor to be {excluded}; "
-                f"{self.advice or self._advice()}."
-            )
+            more = self.advice or advice(self.runs_to_settle, "at least" if math.isinf(self.measured.low) else "about")
+            return f"{measured} is neither shown to be beyond the budget of {budget} nor to be {excluded}; {more}."
         if self.of.excluded == self.limit:
             return f"{measured} is beyond the budget of {budget}, which allows no difference at all."
         return f"{measured} is beyond the budget of {budget}, and so is its whole interval."
 
     def to_json(self) -> dict[str, Any]:
         """Return what was asked and found, as JSON's types."""
-        return _json(self, self.limit, self.ratio)
-
-    def _advice(self) -> str:
-        return advice(self.runs_to_settle, "at least" if math.isinf(self.measured.low) else "about")
+        return _json(self, self.limit, self.of.ratio)
 
 
 @dataclass(frozen=True)
-class FailedRuns:
+class FailedRuns(Judgement):
     """The judgement on the number of failed runs, which the intervals of the other runs cannot show.
 
     >>> print(FailedRuns(failed=0, runs=20, limit=0).reason)
@@ -198,27 +181,9 @@ class FailedRuns:
         return f"{counted}, within the {self.limit} that may: P(a run fails) <= {share:.1%} at 95 % confidence."
 
     def to_json(self) -> dict[str, Any]:
-        """Return what was asked and found, as JSON's types."""
         return _json(self, self.limit, None)
 
 
 def _json(judgement: LimitJudgement | FailedRuns, limit: float, ratio: float | None) -> dict[str, Any]:
-    return {
-        "metric": judgement.name,
-        "limit": limit,
-        "ratio": ratio,
-        "runs": judgement.runs,
-        "outcome": judgement.outcome.value,
-        "reason": judgement.reason,
-    }
-
-
-def _after(estimate: Estimate, pivot: Pivot, runs: int) -> Estimate:
-    value = estimate.value
-    return Estimate(value, value, value, runs, estimate.method, pivot=pivot.after(runs))
-
-
-def _all_equal(runs: int) -> str:
-    # R - 1 runs equal the first. Would a share p of runs differ, this had probability (1 - p)^(R - 1).
-    share = 1 - 0.05 ** (1 / (runs - 1))
-    return f"all {runs} runs are equal in it, so P(a run differs) <= {share:.1%} at 95 % confidence"
+    asked = {"metric": judgement.name, "limit": limit, "ratio": ratio, "runs": judgement.runs}
+    return {**asked, "outcome": judgement.outcome.value, "reason": judgement.reason}

@@ -28,7 +28,7 @@ REPLICATES = 20_000
 _MOST_RUNS, _MOST_SEQUENTIAL = 10_000, 500
 
 #: Cells of the levels that a search goes by: on its way, and at its end.
-_COARSE, _FINE = 80, 300
+COARSE, _FINE = 80, 300
 
 #: Runs of one block of simulated studies: it bounds their memory to some 30 MB, whatever R is.
 _BLOCK = 500_000
@@ -103,7 +103,7 @@ def most_runs_needed(ratio: float, alpha: float = 0.05, beta: float = 0.05, cv: 
     fixed = runs_needed(ratio, alpha, beta, cv)
     if fixed is None or fixed > _MOST_SEQUENTIAL // 2:
         return None
-    found = _search(lambda runs: resolves(runs, _COARSE), max(fixed, FIRST_LOOK), 2 * fixed + FIRST_LOOK)
+    found = _search(lambda runs: resolves(runs, COARSE), max(fixed, FIRST_LOOK), 2 * fixed + FIRST_LOOK)
     while resolves(found - 1) and found > max(fixed, FIRST_LOOK):  # the coarse grid is off by one, or two
         found -= 1
     while not resolves(found):
@@ -146,13 +146,8 @@ def _prospect(truth: float, fails: npt.NDArray[np.bool_], passes: npt.NDArray[np
     is_decided = ends.any(axis=1)
     last = np.where(is_decided, ends.argmax(axis=1), len(looks) - 1)
     has_failed = np.take_along_axis(fails, last[:, None], axis=1)[:, 0]  # FAIL goes before PASS
-    return Prospect(
-        truth=truth,
-        passes=float((is_decided & ~has_failed).mean()),
-        fails=float(has_failed.mean()),
-        undecided=float(1 - is_decided.mean()),
-        runs=float(looks[last].mean()),
-    )
+    shares = (is_decided & ~has_failed).mean(), has_failed.mean(), 1 - is_decided.mean(), looks[last].mean()
+    return Prospect(truth, *map(float, shares))
 
 
 def _relative_bounds(
@@ -171,11 +166,8 @@ def _relative_bounds(
         _mean_and_error(random.standard_normal((min(block, REPLICATES - done), int(looks[-1]))), looks)
         for done in range(0, REPLICATES, block)
     ]
-    mean, error = (
-        1 + cv * np.concatenate([part[0] for part in parts]),
-        cv * np.concatenate([part[1] for part in parts]),
-    )
-    return mean + t_quantile(fail_levels, df) * error, mean - t_quantile(pass_levels, df) * error
+    mean, error = (cv * np.concatenate(part) for part in zip(*parts, strict=True))
+    return 1 + mean + t_quantile(fail_levels, df) * error, 1 + mean - t_quantile(pass_levels, df) * error
 
 
 def _mean_and_error(draws: Floats, looks: Floats) -> tuple[Floats, Floats]:

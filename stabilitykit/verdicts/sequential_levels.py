@@ -112,9 +112,8 @@ class _SumOfSquares:
 
     def drop_below(self, bound: float) -> None:
         """Leave out the studies whose sum is below ``bound``: their bound has erred."""
-        edges = (
-            bound + (self._top - bound) * np.linspace(0, 1, self._cells + 1) ** 2
-        )  # finer where the next bound will be
+        # Finer where the next bound will be.
+        edges = bound + (self._top - bound) * np.linspace(0, 1, self._cells + 1) ** 2
         self._mass, self._edges = np.diff(self.below(edges)), edges
 
     @property

@@ -21,7 +21,6 @@ class Unreachable:
     needed: int | None  #: N of a test set on which flips alone would keep the budget; None for a budget of 0
 
     def __str__(self) -> str:
-        """Write the objection in a sentence."""
         larger = "no larger test set" if self.needed is None else f"N >= {self.needed}"
         return (
             f"the budget of {self.budget:g} points is unreachable on {self.examples} examples unless errors are "
@@ -33,8 +32,7 @@ class Unreachable:
 def unreachable(budget: float, floor: Estimate, examples: int) -> Unreachable | None:
     """Return the objection if the flip floor, with its error, shows that no training can keep an accuracy SD's budget.
 
-    Budget and floor in percentage points, N test examples. None where it may come down to it, and where two runs show
-    no bound.
+    Budget and floor in percentage points, N test examples. None where it may come down to it, and for two runs.
 
     >>> floor = Estimate(0.20, 0.19, 0.21, runs=10, method="jackknife over runs")
     >>> unreachable(0.10, floor, examples=1000).needed  # the floor falls with the root of N

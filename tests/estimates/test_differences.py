@@ -14,7 +14,7 @@ from stabilitykit.estimates.differences import (
     no_ratio,
     pairwise_difference,
     spread_ratio,
-    test_set_variance,
+    variance_of_test_set,
 )
 
 REPLICATES = 3000
@@ -125,7 +125,7 @@ class TestDistribution:
             if paired:
                 luck[1] = luck[0]
             x, y = (luck < chances).astype(float)
-            found.append(300 * test_set_variance(x, y, paired=paired))
+            found.append(300 * variance_of_test_set(x, y, paired=paired))
             truth.append((chances[1] - chances[0]).var())
         assert np.mean(found) == pytest.approx(np.mean(truth), rel=0.02)
         p, q, runs = x.mean(0), y.mean(0), 5
@@ -145,7 +145,7 @@ class TestDistribution:
         assert many.runs_needed > 3
 
     def test_one_example_has_no_variance(self):
-        assert test_set_variance(np.ones((3, 1)), np.zeros((3, 1)), paired=False) == 0
+        assert variance_of_test_set(np.ones((3, 1)), np.zeros((3, 1)), paired=False) == 0
 
 
 class TestSpread:

@@ -17,18 +17,15 @@ def central_range(scores: Tensor, share: float = 0.95) -> tuple[Tensor, Tensor]:
     (2.0, 4.0)
     """
     outside = (1 - share) / 2
-    scores = scores.double()
-    ordered = scores.sort(dim=0).values
-    low, high = _at(ordered, outside), _at(ordered, 1 - outside)
-    undefined = ~scores.isfinite().all(dim=0)
-    return low.masked_fill(undefined, torch.nan), high.masked_fill(undefined, torch.nan)
+    ordered, undefined = scores.double().sort(dim=0).values, ~scores.isfinite().all(dim=0)
+    low, high = (_at(ordered, place).masked_fill(undefined, torch.nan) for place in (outside, 1 - outside))
+    return low, high
 
 
 def share_inside(runs: int, share: float = 0.95) -> float:
     """Return the share of further runs that `central_range` of R runs holds on average.
 
-    It is less than ``share``, since few runs have not seen the tails. Exact for scores that are uniform, and close for
-    normal ones.
+    Less than ``share``, since few runs have not seen the tails. Exact for uniform scores, and close for normal ones.
 
     >>> round(share_inside(10), 3), round(share_inside(100), 3)
     (0.777, 0.931)

@@ -105,8 +105,7 @@ def _right_together(logits: Array, labels: Array) -> Array:
 def _leads(logits: Array, labels: Array) -> Array:
     """How far each class leads the label, rounded to float32 ``[C, R, N]``, and -inf for the label itself.
 
-    Rounding keeps the order of numbers and is symmetric about 0. So the sum of two rounded leads never has the wrong
-    sign: it has the right one, or it is 0.
+    Rounding keeps the order of numbers and is symmetric about 0: two rounded leads have a sum of the right sign, or 0.
     """
     runs, examples, classes = logits.shape
     leads = np.empty((classes, runs, examples), np.float32)
@@ -180,8 +179,7 @@ class Overlaps:
 def perplexity_ensemble_delta(cross_entropy: Tensor, delta: Tensor) -> Tensor:
     """Perplexity of the mean logits of two models less the mean of their perplexities, for every pair.
 
-    Cross-entropies ``[R]`` and their `cross_entropy_ensemble_delta` ``[R, R]``, both in nats, in; float64 ``[R, R]``
-    out, never above 0.
+    Cross-entropies ``[R]`` and their `cross_entropy_ensemble_delta`, in nats, in; float64 ``[R, R]``, 0 at most, out.
 
     >>> perplexity_ensemble_delta(torch.tensor([4.0, 4.0]).double(), torch.tensor([[0.0, -0.1], [-0.1, 0.0]]).double())
     tensor([[ 0.0000, -5.1957],

@@ -19,8 +19,7 @@ _RANKS_BYTES = 16 * 2**20
 def disagreement(predictions: Runs) -> Tensor:
     """Percentage of examples on which two models predict different classes.
 
-    Integer classes ``[R, N]`` in, or R times ``[N]``; float64 ``[R, R]`` in percent out, between 0 and 100; the
-    diagonal is 0.
+    Integer classes ``[R, N]`` in, or R times ``[N]``; float64 ``[R, R]`` from 0 to 100 percent out; the diagonal is 0.
 
     >>> disagreement(torch.tensor([[0, 1, 1, 2], [0, 1, 2, 2]]))
     tensor([[ 0., 25.],
@@ -39,15 +38,13 @@ def spearman(outputs: Runs) -> Tensor:
     """Spearman's rank correlation of the outputs of two models; equal outputs share their mean rank.
 
     Outputs ``[R, M]`` in, or R tensors of any one shape: all numbers of a model count. Float64 ``[R, R]`` out, between
-    -1 and 1; the diagonal is 1. A constant model has no correlation: its entries are NaN, and so are those of a model
-    with a NaN.
+    -1 and 1; the diagonal is 1. A model that is constant or has a NaN has no correlation: its entries are NaN.
 
     >>> spearman(torch.tensor([[1.0, 2.0, 3.0, 4.0], [10.0, 30.0, 20.0, 40.0]]))
     tensor([[1.0000, 0.8000],
             [0.8000, 1.0000]], dtype=torch.float64)
 
-    Source: Summers & Dinneen, ICML 2021, section 3.1 ("correlation of predictions, calculated across examples and
-    classes").
+    Source: Summers & Dinneen, ICML 2021, section 3.1 ("calculated across examples and classes").
     """
     runs = len(outputs)
     gram = torch.zeros(runs, runs, dtype=torch.float64)
@@ -62,7 +59,7 @@ def spearman(outputs: Runs) -> Tensor:
         del ranks  # before the next are made
     variances = gram.diagonal()
     # The root of a product and not the product of roots: where ranks are equal it is the variance itself, to the bit.
-    return _correlation(gram, torch.outer(variances, variances).sqrt(), outputs).to(outputs[0].device)
+    return correlation(gram, torch.outer(variances, variances).sqrt(), first_copies(outputs)).to(outputs[0].device)
 
 
 def pearson(outputs: Runs) -> Tensor:
@@ -86,7 +83,7 @@ def pearson(outputs: Runs) -> Tensor:
         centred = block.flatten(1).double().sub_(first[:, None]).sub_(mean[:, None])
         gram.addmm_(centred, centred.T)
     norms = gram.diagonal().sqrt()
-    return _correlation(gram, torch.outer(norms, norms), outputs)
+    return correlation(gram, torch.outer(norms, norms), first_copies(outputs))
 
 
 def _compact(classes: Tensor) -> Array:
@@ -113,9 +110,9 @@ def _products(some: list[Tensor], others: list[Tensor]) -> Tensor:
     return total
 
 
-def _correlation(gram: Tensor, scale: Tensor, outputs: Runs) -> Tensor:
+def correlation(gram: Tensor, scale: Tensor, same: list[int]) -> Tensor:
+    """Divide inner products of models by ``scale``, both ``[R, R]``; ``same`` is the first run with each run's bits."""
     upper = (gram / scale).clamp(-1.0, 1.0).triu(diagonal=1)
     matrix = upper + upper.T + torch.diag(scale.diagonal() / scale.diagonal())  # 1, and NaN for a constant row
     # A matrix product rounds differently from block to block; models with the same bits must correlate by exactly 1.
-    same = first_copies(outputs)
     return matrix[same][:, same]

@@ -14,7 +14,6 @@ from .runs import Array, Runs, as_array
 #: More outputs than this have ranks beyond 32 bits, and places that do not fit into the lower half of an int64.
 _MOST_IN_32_BITS = 2**31 - 1
 
-
 #: Threads beyond this would rank faster, and take more memory for it than the outputs of a small study.
 _MOST_THREADS = 4
 
@@ -75,8 +74,11 @@ class Ranker:
         if np.isnan(values.max()):
             out[:] = 0
             return
-        by_bits = self._small and values.dtype == np.float32
-        order, ascending = self._sort_bits(values) if by_bits else _argsort(values)
+        if self._small and values.dtype == np.float32:
+            order, ascending = self._sort_bits(values)
+        else:
+            order = np.argsort(values)
+            ascending = values[order]
         np.equal(ascending[1:], ascending[:-1], out=self._level[1:-1])
         np.copyto(self._ranks, self._untied)
         self._share_ranks()
@@ -104,8 +106,3 @@ class Ranker:
         ascending = np.right_shift(self._both, 32, out=self._ranks, casting="same_kind")
         self._both &= 0xFFFFFFFF
         return self._both, ascending
-
-
-def _argsort(values: Array) -> tuple[Array, Array]:
-    order = np.argsort(values)
-    return order, values[order]

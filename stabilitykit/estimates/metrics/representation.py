@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .pairwise import correlation
 from .runs import Runs, first_copies
 
 #: Examples that HSIC_1 needs: its denominator is n (n - 3).
@@ -44,10 +45,7 @@ class CkaSum:
         """Return CKA of all pairs, float64 ``[R, R]``: HSIC_1(i, j) / sqrt(HSIC_1(i, i) HSIC_1(j, j))."""
         own = self._hsic.diagonal()
         # A sum over batches of inner products is one itself, so no pair can exceed 1 but by rounding.
-        upper = (self._hsic / torch.outer(own.sqrt(), own.sqrt())).clamp(-1.0, 1.0).triu(diagonal=1)
-        matrix = upper + upper.T + torch.diag(own / own)  # 1, and NaN for a constant model
-        # A matrix product rounds differently from block to block; models with the same bits must score exactly 1.
-        return matrix[self._first][:, self._first]
+        return correlation(self._hsic, torch.outer(own.sqrt(), own.sqrt()), self._first)
 
 
 def cka(runs: Runs, batch_size: int = 100) -> Tensor:
@@ -82,8 +80,7 @@ def packed_gram(x: Tensor) -> Tensor:
     U-centred: with a zero diagonal, each row and column then has sum 0. The inner product of two such matrices is
     HSIC_1 times n (n - 3), so that all pairs of models take one matrix product. It is symmetric: half of it will do.
 
-    Source: Székely & Rizzo, Annals of Statistics 2014, definition 2 and proposition 1, of distances; any symmetric
-    matrix serves.
+    Source: Székely & Rizzo, Annals of Statistics 2014, definition 2 and proposition 1; any symmetric matrix serves.
     """
     count = len(x)
     gram = _gram(x).fill_diagonal_(0)

@@ -15,6 +15,12 @@ Runs: TypeAlias = Tensor | Sequence[Tensor]
 Array: TypeAlias = npt.NDArray[Any]
 
 
+def class_type(classes: int) -> torch.dtype:
+    """Return the integers of the fewest bytes that number ``classes`` classes."""
+    types = (torch.uint8, torch.int16, torch.int32, torch.int64)
+    return next(kind for kind in types if classes - 1 <= torch.iinfo(kind).max)
+
+
 class KeptExamples(Sequence[Tensor]):
     """The examples of R runs that a mask keeps: a run, or a block of examples, is copied when it is asked for.
 
@@ -39,18 +45,12 @@ class KeptExamples(Sequence[Tensor]):
         return self._runs[index].index_select(0, self._kept)
 
     def __len__(self) -> int:
-        """Count the runs."""
         return len(self._runs)
 
     def block(self, start: int, stop: int) -> Tensor:
         """Return the kept examples from ``start`` to ``stop`` of every run, ``[R, stop - start, C]``."""
         some = self._kept[start:stop]
         return torch.stack([run.index_select(0, some) for run in self._runs])
-
-    @property
-    def examples(self) -> int:
-        """Count the kept examples of a run."""
-        return len(self._kept)
 
 
 def blocks(runs: Runs, size: int) -> Iterator[Tensor]:
@@ -60,7 +60,7 @@ def blocks(runs: Runs, size: int) -> Iterator[Tensor]:
     [[[1, 2], [4, 5]], [[3], [6]]]
     """
     if isinstance(runs, KeptExamples):
-        yield from (runs.block(start, start + size) for start in range(0, runs.examples, size))
+        yield from (runs.block(start, start + size) for start in range(0, len(runs._kept), size))
     else:  # copied where they are one tensor too: then both have the same strides, and give the same bits
         singly = list(runs)
         yield from (

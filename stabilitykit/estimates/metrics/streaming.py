@@ -1,7 +1,6 @@
 """What is kept of a model whose outputs are too many to keep: they come chunk by chunk, and go.
 
-Of R models on N tokens with C words to choose from, all logits are R x N x C numbers; what is kept here is R x N of
-them, and a sample.
+R models on N tokens with C words to choose from give R x N x C logits; R x N of them are kept here, and a sample.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import TaskError
+from .runs import class_type
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,16 +37,14 @@ class TokenScores:
 def token_scores(chunks: Iterable[Tensor], targets: Tensor, places: Tensor) -> TokenScores:
     """Score one model's logits, chunk by chunk ``[n, C]``, against tokens ``[N]``.
 
-    ``places`` are those of the logits that are kept, in order, as `sampled_places` draws them. In float64, as the
-    metrics of whole logits are.
+    ``places`` are those of the logits to keep, in order, as from `sampled_places`. In float64, like all metrics.
 
     >>> logits = torch.tensor([[0.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
     >>> scores = token_scores([logits[:2], logits[2:]], targets=torch.tensor([0, 1, 0]), places=torch.tensor([3, 4]))
     >>> scores.predicted.tolist(), scores.sample.tolist()
     ([0, 1, 0], [2.0, 3.0])
     """
-    # What is kept has its memory from the start: small pieces of it between chunks that come and go would leave the
-    # allocator holes that the next chunk does not fit into.
+    # What is kept has its memory from the start: pieces of it between chunks would leave holes too small for the next.
     log_probabilities = torch.empty(len(targets), dtype=torch.float64)
     predicted, sample = torch.empty(0, dtype=torch.uint8), torch.empty(0)
     start = 0
@@ -55,7 +53,7 @@ def token_scores(chunks: Iterable[Tensor], targets: Tensor, places: Tensor) -> T
         if stop > len(targets):
             raise TaskError(f"Expected logits of {len(targets)} tokens, as there are targets, but got more.")
         if start == 0:
-            predicted = torch.empty(len(targets), dtype=_integers(classes))
+            predicted = torch.empty(len(targets), dtype=class_type(classes))
             sample = torch.empty(len(places), dtype=chunk.dtype)
         exact = chunk.double()
         of_right = exact.gather(-1, targets[start:stop, None].to(chunk.device)).squeeze(-1)
@@ -86,7 +84,3 @@ def sampled_places(numbers: int, size: int, seed: int = 0) -> Tensor:
     ends = torch.arange(size + 1) * numbers // size
     share = torch.rand(size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     return ends[:-1] + (share * ends.diff()).long()
-
-
-def _integers(classes: int) -> torch.dtype:
-    return next(kind for kind in (torch.uint8, torch.int16, torch.int32) if classes - 1 <= torch.iinfo(kind).max)
