@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -35,6 +36,8 @@ _POLL = 0.1
 #: How often a test whose worker crashed is given to another worker. A run that always crashes fails its study after two
 #: crashes; crashes outside of runs fail the test after these.
 _MOST_CRASHES = 3
+#: Stands in for the hooks that receive a helper's warnings: the owner of the test reports them.
+_NO_HOOKS = SimpleNamespace(pytest_warning_recorded=SimpleNamespace(call_historic=lambda **warning: None))
 
 
 class SessionPlugin(Protocol):
@@ -51,11 +54,9 @@ class SessionPlugin(Protocol):
 
     def asks(self, item: pytest.Item) -> bool:
         """Whether a test asks for the fixture ``stability``."""
-        ...
 
     def number_of(self, item: pytest.Item) -> int:
         """Return the test's position in the collection."""
-        ...
 
 
 class XdistBridge:
@@ -128,9 +129,7 @@ class XdistBridge:
         self._owed[crashitem] = copy.copy(report)
         report.outcome = "rerun"  # type: ignore[assignment]  # as pytest-rerunfailures has it
 
-    def pytest_report_teststatus(
-        self, report: pytest.TestReport
-    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, tuple[str, Any]] | None:
         """Show a test that is run again after a crash."""
         return ("rerun", "R", ("RERUN", {"yellow": True})) if _is_rerun(report) else None
 
@@ -159,11 +158,8 @@ class XdistBridge:
         # This is the receiver's thread; the controller's main thread prints, from its own queue of events.
         dsession = self.config.pluginmanager.get_plugin("dsession")
         if dsession is not None:
-            dsession.worker_stability_progress = self._show
+            dsession.worker_stability_progress = self.plugin.tell
             dsession.queue.put(("stability_progress", {"progress": progress}))
-
-    def _show(self, progress: dict[str, Any]) -> None:
-        self.plugin.tell(progress)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -243,7 +239,7 @@ class XdistBridge:
     def _enter(self, item: pytest.Item) -> bool:
         """Run a test as its helper, without a report; return whether it came as far as training."""
         self._came_to_training = False
-        with catch_warnings_for_item(self.config, _NoHooks(), when="runtest", item=item):
+        with catch_warnings_for_item(self.config, _NO_HOOKS, when="runtest", item=item):
             runtestprotocol(item, log=False, nextitem=None)
         return self._came_to_training
 
@@ -251,13 +247,6 @@ class XdistBridge:
 def _is_rerun(report: pytest.TestReport) -> bool:
     outcome: str = report.outcome
     return outcome == "rerun"
-
-
-class _NoHooks:
-    """Stands in for the hooks that receive warnings: the owner of the test reports them."""
-
-    class pytest_warning_recorded:  # noqa: N801  # the hook's name
-        call_historic = staticmethod(lambda **warning: None)
 
 
 class Slots:
