@@ -38,10 +38,9 @@ flip on their own already spread the accuracy more.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command; ``plan`` replaces this process by pytest."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser()
     if given[:1] == ["plan"] and not {"-h", "--help"} & set(given):
         os.execv(sys.executable, [sys.executable, "-m", "pytest", "--stability-plan", *given[1:]])
-    parser.parse_args(given or ["--help"])
+    _parser().parse_args(given or ["--help"])
     return 0
 
 
