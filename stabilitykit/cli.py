@@ -169,14 +169,12 @@ def _verify(catalog: Catalog, asked: argparse.Namespace) -> int:
         for index in entry.files.indices():
             runs += 1
             # Read twice: a session may have replaced the run between the reading of header and array.
-            problem = entry.files.problem(index) and entry.files.problem(index)
-            if problem:
+            if problem := entry.files.problem(index) and entry.files.problem(index):
                 bad += 1
                 moved = f" {_move_away(entry, index)}" if asked.remove else ""
                 print(f"{entry.key[:SHORT]}:{index} is bad: {problem}.{moved}")
         for epoch in entry.prefixes.epochs():
-            problem = entry.prefixes.problem(epoch) and entry.prefixes.problem(epoch)
-            if problem:
+            if problem := entry.prefixes.problem(epoch) and entry.prefixes.problem(epoch):
                 torn += 1
                 state = f"{entry.key[:SHORT]}: the state before epoch {epoch}"
                 print(f"{state} is bad: {problem}. The next session that needs it trains it again.")

@@ -179,7 +179,7 @@ def write(path: Path, calibrations: Iterable[Calibration], *, update: bool, date
         check = calibration.test, calibration.study
         try:
             if calibration.refused:
-                raise _Refused(calibration.refused)
+                raise BudgetError(calibration.refused)
             if check not in texts:
                 order.insert(_index(order, check, positions), check)
                 texts[check] = _new(calibration, date)
@@ -189,8 +189,8 @@ def write(path: Path, calibrations: Iterable[Calibration], *, update: bool, date
                 updated += 1
             else:
                 again = command(calibration.test, update=True)
-                raise _Refused(f"it has an entry in {NAME}, which is reviewed. To measure it again: {again}")
-        except _Refused as error:
+                raise BudgetError(f"it has an entry in {NAME}, which is reviewed. To measure it again: {again}")
+        except BudgetError as error:
             refused[calibration.name] = str(error)
     if new or updated:
         _put(path, "\n".join(part.strip("\n") + "\n" for part in [head, *(texts[check] for check in order)]))
@@ -211,10 +211,6 @@ def command(test: str, *, update: bool = False) -> str:
     return f"pytest --stability-calibrate {'--stability-update ' * update}{shlex.quote(test)}"
 
 
-class _Refused(Exception):
-    """The reason why an entry stays as it is."""
-
-
 def _new(calibration: Calibration, date: date) -> str:
     """Return the text of the entry of a calibration."""
     import tomlkit
@@ -227,7 +223,6 @@ def _new(calibration: Calibration, date: date) -> str:
 def _renewed(text: str, calibration: Calibration, date: date) -> str:
     """Return the text of an entry with new values in the lines that it has, and else as it was."""
     import tomlkit
-    from tomlkit.items import InlineTable
 
     document = tomlkit.parse(text)
     entry: Any = document["study"][0]
@@ -238,11 +233,11 @@ def _renewed(text: str, calibration: Calibration, date: date) -> str:
     for metric in wanted:
         if metric not in proposals:
             why = "has no value in these runs" if metric in calibration.undefined else "is not proposed"
-            raise _Refused(f"{metric} {why}, so its limit cannot be renewed; delete or change it yourself")
+            raise BudgetError(f"{metric} {why}, so its limit cannot be renewed; delete or change it yourself")
     entry.update({name: value for name, value in _about(calibration, date).items() if name in entry})
     for metric in wanted:
         limit = tomlkit.item(proposals[metric].limit)
-        if not isinstance(entry["budgets"], InlineTable):  # which has no room for comments
+        if not isinstance(entry["budgets"], tomlkit.items.InlineTable):  # which has no room for comments
             limit.comment(proposals[metric].comment())
         entry["budgets"][metric] = limit
     return tomlkit.dumps(document)
@@ -278,12 +273,10 @@ def _split(text: str) -> list[str]:
 def _tables(text: str) -> list[dict[str, Any]]:
     """Parse the file, and check everything but its entries."""
     import tomlkit
-    from tomlkit.exceptions import TOMLKitError
-    from tomlkit.items import AoT
 
     try:
         document = tomlkit.parse(text)
-    except TOMLKitError as error:
+    except tomlkit.exceptions.TOMLKitError as error:
         raise BudgetError(
             f"Expected {NAME} to be TOML but got: {str(error).rstrip('.')}. Mend it, or take it from the last commit."
         ) from None
@@ -296,7 +289,7 @@ def _tables(text: str) -> list[dict[str, Any]]:
         if key not in ("format", "study"):
             raise BudgetError(f"Expected {NAME} to have format and [[study]] but got {key!r}. Move it, or delete it.")
     studies = document.get("study", tomlkit.aot())
-    if not isinstance(studies, AoT) or len(studies) != len(_HEADER.findall(text)):
+    if not isinstance(studies, tomlkit.items.AoT) or len(studies) != len(_HEADER.findall(text)):
         raise BudgetError(f"Expected each entry of {NAME} to begin with a line [[study]], but one does not.")
     tables: list[dict[str, Any]] = studies.unwrap()
     return tables

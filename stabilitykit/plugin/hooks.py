@@ -6,6 +6,7 @@ Every session of every user loads this module, so whatever needs torch is import
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import time
@@ -73,7 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
         with _errors_of_usage():
             _check_store(config, plugin.store)
             if plugin.has_budgets:
-                plugin.budgets().check_tests_exist(config.rootpath)
+                plugin.budgets.check_tests_exist(config.rootpath)
             if values.save or values.compare:
                 check_baselines(plugin.store, save=values.save, compare=values.compare, update=values.update)
     if config.pluginmanager.hasplugin("xdist"):
@@ -126,10 +127,7 @@ _PLUGIN = pytest.StashKey["StabilityPlugin"]()
 
 
 class StabilityPlugin:
-    """One session's stability tests.
-
-    It has no properties: pytest before 8.3 reads every attribute of a plugin that is registered, in search of fixtures.
-    """
+    """One session's stability tests."""
 
     def __init__(self, config: pytest.Config, values: StabilityConfig) -> None:
         self.config = config
@@ -149,22 +147,19 @@ class StabilityPlugin:
         self.xdist: XdistBridge | None = None
         self.findings = Findings()
         self.has_budgets = (config.rootpath / BUDGETS).exists()  #: where it is False, nothing is imported for them
-        self._budgets: BudgetFile | None = None
         self._wrong_budgets: list[str] = []
         self._tests: dict[str, TestContext] = {}
         self._numbers: dict[str, int] = {}
         self._current: pytest.Item | None = None
         self._fixture: Stability | None = None
-        self._has_set_cublas = False
         self._left = ""  #: why the session's own folder was not removed
 
+    @functools.cached_property
     def budgets(self) -> BudgetFile:
-        """Return the reviewed budgets, read when they are first needed."""
-        if self._budgets is None:
-            from .budget_file import BudgetFile
+        """The reviewed budgets, read when they are first needed."""
+        from .budget_file import BudgetFile
 
-            self._budgets = BudgetFile.read(self.config.rootpath / BUDGETS)
-        return self._budgets
+        return BudgetFile.read(self.config.rootpath / BUDGETS)
 
     def fixture(self) -> Stability:
         """Return this session's one `Stability`, made when the first test asks for it."""
@@ -177,8 +172,8 @@ class StabilityPlugin:
             ends = self._undecided, self._incomplete, self._plan_ends
             hooks = Hooks(self._current_test, self._progress, *ends, self._is_helping)
             store = RunStore(self.store, self.session_id, self.values.cache, self.worker)
-            board = self.xdist.board() if self.xdist and self.is_worker else None
-            session = self.config.rootpath, store, hooks, self.slot, self.stop, board, self.budgets()
+            board = self.xdist.board if self.xdist and self.is_worker else None
+            session = self.config.rootpath, store, hooks, self.slot, self.stop, board, self.budgets
             self._fixture = Stability(self.values, *session)
         return self._fixture
 
@@ -191,13 +186,9 @@ class StabilityPlugin:
 
     def pytest_report_header(self) -> str:
         """Name the settings that every number depends on."""
-        values = self.values
-        more = "" if values.isolation == "none" else f", isolation {values.isolation}"
-        more += "" if values.workers == 1 else f", workers {values.workers}"
-        return (
-            f"stability: runs {values.runs}, seed {values.seed}, device {values.device}, threads {values.threads}, "
-            f"cache {values.cache}{more}"
-        )
+        shown = ["runs", "seed", "device", "threads", "cache"]
+        shown += ["isolation"] * (self.values.isolation != "none") + ["workers"] * (self.values.workers > 1)
+        return f"stability: {', '.join(f'{name} {getattr(self.values, name)}' for name in shown)}"
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(
@@ -209,7 +200,7 @@ class StabilityPlugin:
         errors = [error for item in items for error in _marker_errors(item)]
         tests = (pytest.Module, pytest.Class)  # all of a file's, not its doctests
         if self.has_budgets and report.passed and type(collector) in tests:
-            unknown = self.budgets().unknown_below(collector.nodeid, [child.nodeid for child in report.result])
+            unknown = self.budgets.unknown_below(collector.nodeid, [child.nodeid for child in report.result])
             self._wrong_budgets += unknown
             errors += unknown
         if errors:
@@ -227,13 +218,9 @@ class StabilityPlugin:
         """Number the tests: the same numbers in every worker. Make CUDA deterministic before anything starts it."""
         self._numbers = {item.nodeid: number for number, item in enumerate(session.items)}
         if self.values.device != "cpu" and any(map(self.asks, session.items)) and _CUBLAS not in os.environ:
-            os.environ[_CUBLAS] = ":4096:8"
-            self._has_set_cublas = True
-
-    def pytest_unconfigure(self) -> None:
-        """Put the environment back."""
-        if self._has_set_cublas:
-            os.environ.pop(_CUBLAS, None)
+            environment = pytest.MonkeyPatch()
+            environment.setenv(_CUBLAS, ":4096:8")
+            self.config.add_cleanup(environment.undo)
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         """Take a time limit that pytest-timeout has for all tests off those that train; a marker of their own stays.
@@ -347,8 +334,7 @@ class StabilityPlugin:
 
     def _check_baselines(self, item: pytest.Item) -> None:
         __tracebackhide__ = True
-        complaint = self._fixture.baselines.complaint(_name_of(item)) if self._fixture else ""
-        if complaint:
+        if self._fixture and (complaint := self._fixture.baselines.complaint(_name_of(item))):
             raise BaselineExceededError(complaint)
 
     def asks(self, item: pytest.Item) -> bool:
@@ -367,8 +353,7 @@ class StabilityPlugin:
             from ..store.source_files import conftests_of
             from .fixture import TestContext
 
-            conftests = conftests_of(item.path, self.config.rootpath)
-            number = self._numbers.get(item.nodeid, 0)
+            number, conftests = self._numbers.get(item.nodeid, 0), conftests_of(item.path, self.config.rootpath)
             self._tests[item.nodeid] = TestContext(_name_of(item), number, _marker_of(item), tuple(conftests))
         return self._tests[item.nodeid]
 

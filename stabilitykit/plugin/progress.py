@@ -83,15 +83,13 @@ def _progress_line(progress: dict[str, Any]) -> str:
     parts = [f"{progress['finished']}/{progress['total']} runs{' at most' * may_stop}"]
     parts += [f"{len(progress['running'])} running"] if progress["running"] else []
     parts += [f"{progress['failed']} failed"] if progress["failed"] else []
-    left = _duration(progress["seconds_left"] or 0)
-    parts += [f"{'at most ' * may_stop}{left} left"] if progress["seconds_left"] else []
-    more = [", ".join(f"{worker} {runs}" for worker, runs in sorted(progress["by_worker"].items()))]
-    more = more if len(progress["by_worker"]) > 1 else []
-    more += [
-        f"run {run['index']} for {_duration(run['seconds'])} ({run['worker']}, pid {run['pid']})"
-        for run in progress["running"]
-        if run["seconds"] > _LONG_RUN
-    ]
+    if progress["seconds_left"]:
+        parts.append(f"{'at most ' * may_stop}{_duration(progress['seconds_left'])} left")
+    by_worker = sorted(progress["by_worker"].items())
+    more = [", ".join(f"{worker} {runs}" for worker, runs in by_worker)] * (len(by_worker) > 1)
+    for run in progress["running"]:
+        if run["seconds"] > _LONG_RUN:
+            more.append(f"run {run['index']} for {_duration(run['seconds'])} ({run['worker']}, pid {run['pid']})")
     name = progress["test"].partition("::")[2] or progress["test"]
     return "; ".join([f"stability: {name} ({progress['study']}) {', '.join(parts)}", *more])
 

@@ -10,9 +10,9 @@ import inspect
 import itertools
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from _pytest.config import get_config  # what pytest uses itself; there is no public way to ask
@@ -20,8 +20,6 @@ from _pytest.config.findpaths import determine_setup
 
 from ..errors import ConfigError
 from .options import OPTIONS
-
-_Item = TypeVar("_Item")
 
 
 def check_rootdir(config: pytest.Config) -> None:
@@ -36,8 +34,8 @@ def check_rootdir(config: pytest.Config) -> None:
     meant = _setup(config, _without(paths, [value for _, value in apart]))
     if _setup(config, paths) == meant:
         return
-    alone = [_without(paths, [other for _, other in _but(apart, place)]) for place in range(len(apart))]
-    wrong = next((place for place, left in enumerate(alone) if _setup(config, left) != meant), 0)
+    others = [[value for _, value in apart[:place] + apart[place + 1 :]] for place in range(len(apart))]
+    wrong = next((place for place, left in enumerate(others) if _setup(config, _without(paths, left)) != meant), 0)
     flag, value = apart[wrong]
     raise ConfigError(
         f"Expected {flag}={value} but got {flag} {value}: pytest looks for its rootdir before it knows the "
@@ -74,10 +72,6 @@ def _without(paths: Iterable[str], values: Iterable[str]) -> list[str]:
         if value in left:
             left.remove(value)
     return left
-
-
-def _but(items: Sequence[_Item], place: int) -> list[_Item]:
-    return [*items[:place], *items[place + 1 :]]
 
 
 def _setup(config: pytest.Config, paths: list[str]) -> tuple[Path, Path | None]:

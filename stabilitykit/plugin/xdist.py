@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -27,6 +28,8 @@ from .options import StabilityConfig
 
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
+
+    from ..execution.notice_board import Board
 
 
 #: Seconds for which a helper stays although no living worker owns a test: longer than a crashed worker's replacement
@@ -60,15 +63,11 @@ class SessionPlugin(Protocol):
 
 
 class XdistBridge:
-    """Both ends of a session: the controller's names it and receives progress, a worker's owns tests and helps.
-
-    The class has no properties, as `StabilityPlugin` has none: pytest may read every attribute of a registered plugin.
-    """
+    """Both ends of a session: the controller's names it and receives progress, a worker's owns tests and helps."""
 
     def __init__(self, config: pytest.Config, plugin: SessionPlugin) -> None:
         self.config, self.plugin = config, plugin
         self.is_helping = False  #: whether this worker's own tests are done
-        self._board: Any = None
         self._experiments: dict[str, Any] = {}
         self._came_to_training = False
         self._slots = Slots()
@@ -81,17 +80,16 @@ class XdistBridge:
             plugin.tell = channel.send  # plain numbers and text, which is what a channel takes
             channel.setcallback(plugin.stop.now)
 
-    def board(self) -> Any:
-        """Return the session's notice board, made when the first stability test needs it."""
-        if self._board is None:
-            from ..execution.notice_board import Board
-            from ..store.ownership import check_form
-            from ..store.run_store import make_store
+    @functools.cached_property
+    def board(self) -> Board:
+        """The session's notice board, made when the first stability test needs it."""
+        from ..execution.notice_board import Board
+        from ..store.ownership import check_form
+        from ..store.run_store import make_store
 
-            make_store(self.plugin.store)
-            check_form(self.plugin.folder)
-            self._board = Board(self.plugin.folder)
-        return self._board
+        make_store(self.plugin.store)
+        check_form(self.plugin.folder)
+        return Board(self.plugin.folder)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
@@ -131,13 +129,13 @@ class XdistBridge:
 
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, tuple[str, Any]] | None:
         """Show a test that is run again after a crash."""
-        return ("rerun", "R", ("RERUN", {"yellow": True})) if _is_rerun(report) else None
+        return ("rerun", "R", ("RERUN", {"yellow": True})) if str(report.outcome) == "rerun" else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """In the controller, note which tests have an outcome, and let ``-x`` and ``--maxfail`` end the training."""
         if self.plugin.is_worker:
             return
-        if not _is_rerun(report) and (report.when == "call" or not report.passed):
+        if str(report.outcome) != "rerun" and (report.when == "call" or not report.passed):
             self._owed.pop(report.nodeid, None)
         self._failures += report.failed
         most = self.config.getvalue("maxfail")
@@ -166,7 +164,7 @@ class XdistBridge:
         """In a worker, own the test while it runs."""
         if not self.plugin.is_worker or not self.plugin.asks(item) or not self._can_share():
             return (yield)
-        with self.board().owning(self.plugin.number_of(item)):
+        with self.board.owning(self.plugin.number_of(item)):
             return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -186,7 +184,7 @@ class XdistBridge:
         if self.plugin.values.plan:  # nothing trains
             return False
         try:
-            return self.board() is not None
+            return self.board is not None
         except (StoreError, MissingModuleError):
             return False
 
@@ -205,15 +203,15 @@ class XdistBridge:
         entered: set[int] = set()
         last_alive = time.monotonic()
         while not (session.shouldstop or session.shouldfail or self.plugin.stop.reason):
-            waiting = {number: item for number, item in tests.items() if not self.board().is_done(number)}
+            waiting = {number: item for number, item in tests.items() if not self.board.is_done(number)}
             if not waiting:
                 return
             enter = [number for number in waiting if number not in entered or self._has_free_run(number)]
             for number in enter:
                 entered.add(number)
-                if not self.board().is_done(number) and not self._enter(waiting[number]):
+                if not self.board.is_done(number) and not self._enter(waiting[number]):
                     del tests[number]  # the test fails or skips before it trains; its owner will report that
-            if enter or any(map(self.board().is_owned, waiting)):
+            if enter or any(map(self.board.is_owned, waiting)):
                 last_alive = time.monotonic()
             elif time.monotonic() - last_alive > _GRACE:
                 return
@@ -223,8 +221,8 @@ class XdistBridge:
     def _has_free_run(self, number: int) -> bool:
         return any(
             self._experiment(study.folder).is_free(index)
-            for study in self.board().announced(number)
-            if not self.board().is_settled(number, study.call)
+            for study in self.board.announced(number)
+            if not self.board.is_settled(number, study.call)
             for index in range(study.runs)
         )
 
@@ -242,11 +240,6 @@ class XdistBridge:
         with catch_warnings_for_item(self.config, _NO_HOOKS, when="runtest", item=item):
             runtestprotocol(item, log=False, nextitem=None)
         return self._came_to_training
-
-
-def _is_rerun(report: pytest.TestReport) -> bool:
-    outcome: str = report.outcome
-    return outcome == "rerun"
 
 
 class Slots:

@@ -45,17 +45,13 @@ def _cells(plan: Plan, limit: Mapping[str, Any]) -> list[str]:
     return [
         f"{limit['metric']} {'>=' if is_likeness else '<='} {limit['budget']:g}",
         f"{limit['ratio']:g} x",
-        _number(limit["fixed_runs"]),
-        _number(limit["most_runs"]),
+        str(limit["fixed_runs"] or "-"),
+        str(limit["most_runs"] or "-"),
         f"{runs}{', too few' if _open(limit) else ''}",
         " / ".join(f"{count:.1f}" if limit["sequential"] else f"{count}" for count in expected) or "-",
         " / ".join(power) if limit["prospects"] else "-",
         _minutes(plan, expected),
     ]
-
-
-def _number(runs: int | None) -> str:
-    return "-" if runs is None else str(runs)
 
 
 def _minutes(plan: Plan, runs: Iterable[float]) -> str:

@@ -57,13 +57,9 @@ def short_name(test: str) -> str:
 
 def _names(summaries: Sequence[Summary]) -> dict[tuple[str, str], str]:
     """Name the studies by test, and by task where a test has several, whose rows would look alike otherwise."""
-    keys = dict.fromkeys(map(_key, summaries))
+    keys = dict.fromkeys((summary["test"], summary["task"]) for summary in summaries)
     tests = [test for test, _ in keys]
     return {(test, task): short_name(test) + (f" ({task})" if tests.count(test) > 1 else "") for test, task in keys}
-
-
-def _key(summary: Summary) -> tuple[str, str]:
-    return summary["test"], summary["task"]
 
 
 def _table(task: TaskKind, shown: Sequence[Summary], names: Mapping[tuple[str, str], str]) -> list[str]:
@@ -71,17 +67,12 @@ def _table(task: TaskKind, shown: Sequence[Summary], names: Mapping[tuple[str, s
     summaries = [summary for summary in shown if summary["kind"] == task.value]
     if not summaries:
         return []
-    extra = _own(summaries)
+    own = (name for summary in summaries for name in summary["metrics"] if is_own_sd(name, summary["metrics"]))
+    extra = list(dict.fromkeys(own))  # SDs of users' own metrics, which the standard columns do not show
     keys = [*PAPER[task], *extra]
     titles = ["test", "varies", "runs", *(kind_of(name).title for name in PAPER[task]), *extra, "verdict"]
-    rows = [titles] + [[names[_key(summary)], *_row(keys, summary)] for summary in summaries]
+    rows = [titles] + [[names[summary["test"], summary["task"]], *_row(keys, summary)] for summary in summaries]
     return aligned(rows, f"<<{'>' * (len(titles) - 3)}<")
-
-
-def _own(summaries: Sequence[Summary]) -> list[str]:
-    """Names of the SDs of users' own metrics, which the standard columns do not show."""
-    own = (name for summary in summaries for name in summary["metrics"] if is_own_sd(name, summary["metrics"]))
-    return list(dict.fromkeys(own))
 
 
 def _row(keys: Sequence[str], summary: Summary) -> list[str]:
