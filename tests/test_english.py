@@ -14,9 +14,8 @@ from tests.test_rooms import modules, path_of, room_of
 
 #: Rooms and modules whose English is still to do.
 STILL = {
-    *("cli", "errors", "estimates", "execution", "protocol", "store", "training", "verdicts", "zoo"),
+    *("errors", "estimates", "execution", "protocol", "store", "training", "verdicts", "zoo"),
     *("study.likeness", "study.reduction", "study.comparison", "study.study", "study.asserts", "study.selftest"),
-    *("plugin.fixture", "plugin.hooks", "plugin.baselines"),
 }
 
 #: How a text opens that has its subject somewhere else.

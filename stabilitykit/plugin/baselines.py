@@ -70,7 +70,7 @@ class AwaitedStudy:
     commit: str | None
     kept: Kept | None  #: the study of the baseline
     files: BaselineFiles | None  #: where it is kept itself
-    remarks: tuple[str, ...]  #: that the baseline has no study of this test, where that is so
+    remarks: tuple[str, ...]  #: says that the baseline has no study of this test, where it has none
 
 
 class Baselines:
@@ -110,7 +110,7 @@ class Baselines:
 
     def receive(self, awaited: AwaitedStudy, study: Study) -> Comparison | None:
         """Keep a study, hold it against its baseline, and return the comparison, if there is one."""
-        if not study.is_whole:  # it fails its test anyhow
+        if not study.is_whole:  # such a study fails its test anyhow
             return None
         sample, comparison = Sample.of(study), None
         if awaited.kept is not None:
@@ -120,13 +120,11 @@ class Baselines:
             if judgement.outcome is Outcome.FAIL:
                 self._complaints.setdefault(place, _message(awaited.test, awaited.kept, judgement))
         if awaited.files is not None:
-            awaited.files.write(awaited.test, awaited.call, self._header(sample, awaited), sample.answers.numpy())
+            seeds = [dict(seeds) for seeds in sample.seeds]
+            about = {"about": awaited.about, "commit": awaited.commit, "session": self._session, "saved": time.time()}
+            header = {"task": sample.task, "question": sample.question, "runs": len(sample), "seeds": seeds, **about}
+            awaited.files.write(awaited.test, awaited.call, header, sample.answers.numpy())
         return comparison
-
-    def _header(self, sample: Sample, awaited: AwaitedStudy) -> dict[str, Any]:
-        seeds = [dict(seeds) for seeds in sample.seeds]
-        about = {"about": awaited.about, "commit": awaited.commit, "session": self._session, "saved": time.time()}
-        return {"task": sample.task, "question": sample.question, "runs": len(sample), "seeds": seeds, **about}
 
     def _check_free(self, files: BaselineFiles, test: str, call: int) -> None:
         """Refuse to overwrite a study that another session has kept since this one began."""

@@ -291,8 +291,7 @@ def _tables(text: str) -> list[dict[str, Any]]:
     studies = document.get("study", tomlkit.aot())
     if not isinstance(studies, tomlkit.items.AoT) or len(studies) != len(_HEADER.findall(text)):
         raise BudgetError(f"Expected each entry of {NAME} to begin with a line [[study]], but one does not.")
-    tables: list[dict[str, Any]] = studies.unwrap()
-    return tables
+    return list(studies.unwrap())
 
 
 def _entry(table: Mapping[str, Any], line: int) -> Entry:

@@ -54,7 +54,7 @@ class TestContext:
     went_no_further: str = ""  #: why a plan of it may not be all of it
     calls: int = 0  #: studies that it has asked for
     checks: int = 0  #: how many of them are judged while runs come in
-    entry: Entry | None = None  #: of the check that is asked now, where its budget is from the file
+    entry: Entry | None = None  #: the reviewed budget of the check that is asked now
 
     def found(self, runs_at_once: int) -> dict[str, list[dict[str, Any]]]:
         """Return its findings by kind, as JSON's types."""

@@ -136,6 +136,7 @@ class StabilityPlugin:
         self.is_worker = worker is not None
         self.worker: str = worker["workerid"] if worker else "main"
         self.slot: int = worker["stability_slot"] if worker else 0
+        self.runs_at_once: int = values.workers * (worker["workercount"] if worker else 1)
         self.session_id: str = worker["stability_session"] if worker else secrets.token_hex(8)
         self.store = Path(worker["stability_store"]) if worker else _store_of(config, values)
         self.folder = session_folder(self.store, self.session_id)  #: this session's own files
@@ -180,10 +181,6 @@ class StabilityPlugin:
     def _is_helping(self) -> bool:
         return self.xdist is not None and self.xdist.is_helping
 
-    def _runs_at_once(self) -> int:
-        workers: int = self.config.workerinput["workercount"] if self.is_worker else 1  # type: ignore[attr-defined]  # xdist's
-        return workers * self.values.workers
-
     def pytest_report_header(self) -> str:
         """Name the settings that every number depends on."""
         shown = ["runs", "seed", "device", "threads", "cache"]
@@ -225,7 +222,7 @@ class StabilityPlugin:
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         """Take a time limit that pytest-timeout has for all tests off those that train; a marker of their own stays.
 
-        It would end the whole study with its test; ``--stability-run-timeout`` ends the one run that hangs.
+        Such a limit would end a whole study; ``--stability-run-timeout`` ends the one run that hangs.
         """
         limits = self.config.pluginmanager.hasplugin("timeout")
         if limits and self.asks(item) and not item.get_closest_marker("timeout"):
@@ -254,7 +251,9 @@ class StabilityPlugin:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Send the test's studies along with its report: as text, which is all that crosses from a worker."""
         error = None if call.excinfo is None else call.excinfo.value
-        is_of_ours = item.nodeid in self._tests or isinstance(error, StabilityError)  # it may ask with a wrong Budget
+        is_of_ours = item.nodeid in self._tests or isinstance(
+            error, StabilityError
+        )  # a test may ask with a wrong Budget
         if error is not None and is_of_ours and not self.config.getoption("fulltrace", False):
             call.excinfo = pytest.ExceptionInfo.from_exception(_without_own_frames(error))
         report = yield
@@ -266,9 +265,9 @@ class StabilityPlugin:
             return report
         if test.forecasts:
             self._show_as_planned(item, call, report, test)
-        found = test.found(self._runs_at_once())
+        found = test.found(self.runs_at_once)
         report.stability_findings = pack(test.name, test.number, found)  # type: ignore[attr-defined]  # a report carries any attribute
-        # JUnit's reporter reads them from the teardown's report, which takes them from the item.
+        # JUnit's reporter reads properties from the teardown's report, which takes them from the item.
         others = [(name, value) for name, value in item.user_properties if not name.startswith("stability_")]
         item.user_properties = [*others, *_properties(found[STUDIES])]
         report.user_properties = list(item.user_properties)

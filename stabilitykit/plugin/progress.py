@@ -15,10 +15,7 @@ _LONG_RUN = 60.0
 
 
 class ProgressLines:
-    """Progress of studies: on a TTY written over the line of results, in a log a line for each tenth of the runs.
-
-    Two lines of a log are at least `_BETWEEN_LINES` seconds apart, and at most `_SILENCE` while runs train.
-    """
+    """Progress of studies: on a TTY written over the line of results, in a log a line for each tenth of the runs."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config

@@ -26,10 +26,12 @@ def check_rootdir(config: pytest.Config) -> None:
     """Raise `ConfigError` where pytest's rootdir or ini file would be others without the values of our options."""
     given = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *map(str, config.invocation_params.args)]
     words = list(_read_from_files(given))
-    apart = _values_apart(words)
+    flags = {option.flag for option in OPTIONS if not option.is_flag}
+    apart = [(word, value) for word, value in itertools.pairwise(words) if word in flags and not value.startswith("-")]
     if not any((config.invocation_params.dir / value).exists() for _, value in apart):
         return
-    paths = _paths_in(words)
+    early, unknown = get_config(words)._parser.parse_known_and_unknown_args(words)
+    paths = [*early.file_or_dir, *unknown]  # what pytest, before it knows plugins' options, takes for paths or flags
     # The user means the setup without these values; the message names the first value that alone leads elsewhere.
     meant = _setup(config, _without(paths, [value for _, value in apart]))
     if _setup(config, paths) == meant:
@@ -44,12 +46,6 @@ def check_rootdir(config: pytest.Config) -> None:
     )
 
 
-def _values_apart(words: list[str]) -> list[tuple[str, str]]:
-    """Return each of our options whose value is a word of its own, with that value."""
-    flags = {option.flag for option in OPTIONS if not option.is_flag}
-    return [(word, value) for word, value in itertools.pairwise(words) if word in flags and not value.startswith("-")]
-
-
 def _read_from_files(words: Iterable[str]) -> Iterator[str]:
     """Put the lines of a file in the place of its ``@name``, as pytest does."""
     for word in words:
@@ -57,12 +53,6 @@ def _read_from_files(words: Iterable[str]) -> Iterator[str]:
             yield from _read_from_files(Path(word[1:]).read_text().splitlines())
         else:
             yield word
-
-
-def _paths_in(words: list[str]) -> list[str]:
-    """Return the words that pytest, before it knows plugins' options, takes for paths of tests or unknown flags."""
-    early, unknown = get_config(words)._parser.parse_known_and_unknown_args(words)
-    return [*early.file_or_dir, *unknown]
 
 
 def _without(paths: Iterable[str], values: Iterable[str]) -> list[str]:

@@ -49,7 +49,7 @@ class SessionPlugin(Protocol):
     session_id: str
     is_worker: bool
     store: Path  #: folder of finished runs
-    folder: Path  #: of the session's own files, in the store
+    folder: Path  #: the session's own files, in the store
     started: float  #: when the session started, seconds since the epoch
     stop: Stop
     values: StabilityConfig
@@ -74,7 +74,7 @@ class XdistBridge:
         self._channels: list[Any] = []
         self._failures = 0
         self._crashes: Counter[str] = Counter()  #: crashes of workers, by test
-        self._owed: dict[str, pytest.TestReport] = {}  #: of tests whose worker crashed, and that have no outcome yet
+        self._owed: dict[str, pytest.TestReport] = {}  #: of each test whose worker crashed, and that has no outcome yet
         if plugin.is_worker:
             channel = config.workerinput["stability_channel"]  # type: ignore[attr-defined]  # xdist's
             plugin.tell = channel.send  # plain numbers and text, which is what a channel takes
