@@ -47,17 +47,10 @@ class Kept:
     header: dict[str, Any]
     answers: Tensor
 
-    @property
-    def described(self) -> str:
-        """Which runs these are, for a message."""
-        commit = f" on commit {self.header['commit']}" if self.header["commit"] else ""
-        day = time.strftime("%Y-%m-%d", time.gmtime(self.header["saved"]))
-        return f"{len(self.answers)} runs, kept{commit} on {day}"
-
     def sample(self, labels: Tensor) -> Sample:
         """Return its runs as a sample; their labels were found to equal ``labels``."""
-        header = self.header
-        return Sample(header["task"], header["question"], tuple(header["seeds"]), self.answers, labels, self.name)
+        task, question, seeds = (self.header[name] for name in ("task", "question", "seeds"))
+        return Sample(task, question, tuple(seeds), self.answers, labels, self.name)
 
 
 @dataclass(frozen=True)
@@ -184,10 +177,12 @@ def differences(baseline: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _message(test: str, kept: Kept, judgement: NoWorse) -> str:
+    commit = f" on commit {kept.header['commit']}" if kept.header["commit"] else ""
+    day, each = time.strftime("%Y-%m-%d", time.gmtime(kept.header["saved"])), 100 * judgement.comparison.alpha
     return (
-        f"Expected {test} to be no worse than the baseline {kept.name!r} ({kept.described}) but "
-        f"{judgement.reason}. Three questions are asked of each study, so alpha = {ALPHA} is shared: each answer and "
-        f"each bound below errs in {100 * judgement.comparison.alpha:.1f} %, and a model that is unchanged fails in "
+        f"Expected {test} to be no worse than the baseline {kept.name!r} ({len(kept.answers)} runs, kept{commit} on "
+        f"{day}) but {judgement.reason}. Three questions are asked of each study, so alpha = {ALPHA} is shared: each "
+        f"answer and each bound below errs in {each:.1f} %, and an unchanged model fails in "
         f"{100 * ALPHA:.0f} % at most. If the change is meant, keep it as the baseline: --stability-save {kept.name} "
         f"--stability-update.\n\n{judgement.comparison}"
     )
