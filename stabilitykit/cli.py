@@ -16,7 +16,7 @@ from .errors import StoreError
 from .render.columns import aligned
 from .store.catalog import SHORT, Catalog, Entry, size_of, trained_at
 from .store.layout import ABOUT, sessions_folder
-from .store.pruning import Pruning, Removal
+from .store.pruning import Pruning
 
 OK, BAD, USAGE = 0, 1, 2
 
@@ -215,10 +215,7 @@ def _prune(catalog: Catalog, asked: argparse.Namespace) -> None:
         removals += pruning.leftovers()
         if asked.old or asked.all:
             removals += pruning.other_formats()
-    _tell(removals, "Would remove" if asked.dry_run else "Removed")
-
-
-def _tell(removals: Sequence[Removal], done: str) -> None:
+    done = "Would remove" if asked.dry_run else "Removed"
     for one in removals:
         print(f"Kept {one.what}: {one.kept}." if one.kept else f"{done} {one.what}, {_sized(one.bytes)}.")
     freed = [removal.bytes for removal in removals if not removal.kept]

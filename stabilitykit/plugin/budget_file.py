@@ -98,9 +98,8 @@ class BudgetFile:
             return cls(path)
         except (OSError, UnicodeDecodeError) as error:
             raise BudgetError(f"Expected to read {path} but got: {error}.") from None
-        tables = _tables(text)
         lines = [text.count("\n", 0, header.start()) + 1 for header in _HEADER.finditer(text)]
-        return cls(path, [_entry(table, line) for table, line in zip(tables, lines, strict=True)])
+        return cls(path, [_entry(table, line) for table, line in zip(_tables(text), lines, strict=True)])
 
     def find(self, test: str, study: int) -> Entry | None:
         """Return the entry of a check, if it has one."""

@@ -6,7 +6,6 @@ Every session of every user loads this module, so whatever needs torch is import
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import secrets
 import time
@@ -74,7 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
         with _errors_of_usage():
             _check_store(config, plugin.store)
             if plugin.has_budgets:
-                plugin.budgets.check_tests_exist(config.rootpath)
+                plugin.budgets().check_tests_exist(config.rootpath)
             if values.save or values.compare:
                 check_baselines(plugin.store, save=values.save, compare=values.compare, update=values.update)
     if config.pluginmanager.hasplugin("xdist"):
@@ -127,7 +126,7 @@ _PLUGIN = pytest.StashKey["StabilityPlugin"]()
 
 
 class StabilityPlugin:
-    """One session's stability tests."""
+    """One session's stability tests; without properties, since another plugin may read every attribute."""
 
     def __init__(self, config: pytest.Config, values: StabilityConfig) -> None:
         self.config = config
@@ -148,6 +147,7 @@ class StabilityPlugin:
         self.xdist: XdistBridge | None = None
         self.findings = Findings()
         self.has_budgets = (config.rootpath / BUDGETS).exists()  #: where it is False, nothing is imported for them
+        self._budgets: BudgetFile | None = None
         self._wrong_budgets: list[str] = []
         self._tests: dict[str, TestContext] = {}
         self._numbers: dict[str, int] = {}
@@ -155,12 +155,13 @@ class StabilityPlugin:
         self._fixture: Stability | None = None
         self._left = ""  #: why the session's own folder was not removed
 
-    @functools.cached_property
     def budgets(self) -> BudgetFile:
-        """The reviewed budgets, read when they are first needed."""
-        from .budget_file import BudgetFile
+        """Return the reviewed budgets, read when they are first needed."""
+        if self._budgets is None:
+            from .budget_file import BudgetFile
 
-        return BudgetFile.read(self.config.rootpath / BUDGETS)
+            self._budgets = BudgetFile.read(self.config.rootpath / BUDGETS)
+        return self._budgets
 
     def fixture(self) -> Stability:
         """Return this session's one `Stability`, made when the first test asks for it."""
@@ -173,8 +174,8 @@ class StabilityPlugin:
             ends = self._undecided, self._incomplete, self._plan_ends
             hooks = Hooks(self._current_test, self._progress, *ends, self._is_helping)
             store = RunStore(self.store, self.session_id, self.values.cache, self.worker)
-            board = self.xdist.board if self.xdist and self.is_worker else None
-            session = self.config.rootpath, store, hooks, self.slot, self.stop, board, self.budgets
+            board = self.xdist.board() if self.xdist and self.is_worker else None
+            session = self.config.rootpath, store, hooks, self.slot, self.stop, board, self.budgets()
             self._fixture = Stability(self.values, *session)
         return self._fixture
 
@@ -197,7 +198,7 @@ class StabilityPlugin:
         errors = [error for item in items for error in _marker_errors(item)]
         tests = (pytest.Module, pytest.Class)  # all of a file's, not its doctests
         if self.has_budgets and report.passed and type(collector) in tests:
-            unknown = self.budgets.unknown_below(collector.nodeid, [child.nodeid for child in report.result])
+            unknown = self.budgets().unknown_below(collector.nodeid, [child.nodeid for child in report.result])
             self._wrong_budgets += unknown
             errors += unknown
         if errors:

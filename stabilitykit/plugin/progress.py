@@ -30,12 +30,13 @@ class ProgressLines:
         before = self._finished.get(study, 0)
         if reporter is None or finished < before or not (progress["new"] or progress["running"]):
             return  # another worker has told more already, or everything was in the store
+        silent = _BETWEEN_LINES if 10 * finished // total > 10 * before // total else _SILENCE
         capture = self._config.pluginmanager.get_plugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             if reporter.isatty:
                 self._finished[study] = finished
                 self._cover(reporter, _progress_line(progress))
-            elif self._is_time(progress["elapsed"], is_news=10 * finished // total > 10 * before // total):
+            elif progress["elapsed"] > silent < time.monotonic() - self._last:
                 self._finished[study], self._last = finished, time.monotonic()
                 if reporter._tw.width_of_current_line:
                     reporter.write("\n")
@@ -61,10 +62,6 @@ class ProgressLines:
             self._covered = reporter._tw._current_line
         width = reporter._tw.fullwidth - 1
         reporter.write_raw("\r" + line[:width].ljust(width), flush=True)
-
-    def _is_time(self, elapsed: float, *, is_news: bool) -> bool:
-        silent = _BETWEEN_LINES if is_news else _SILENCE
-        return elapsed > silent < time.monotonic() - self._last
 
 
 def _progress_line(progress: dict[str, Any]) -> str:

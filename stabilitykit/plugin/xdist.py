@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -63,11 +62,15 @@ class SessionPlugin(Protocol):
 
 
 class XdistBridge:
-    """Both ends of a session: the controller's names it and receives progress, a worker's owns tests and helps."""
+    """Both ends of a session: the controller's names it and receives progress, a worker's owns tests and helps.
+
+    The class has no properties, as `StabilityPlugin` has none.
+    """
 
     def __init__(self, config: pytest.Config, plugin: SessionPlugin) -> None:
         self.config, self.plugin = config, plugin
         self.is_helping = False  #: whether this worker's own tests are done
+        self._board: Board | None = None
         self._experiments: dict[str, Any] = {}
         self._came_to_training = False
         self._slots = Slots()
@@ -80,16 +83,17 @@ class XdistBridge:
             plugin.tell = channel.send  # plain numbers and text, which is what a channel takes
             channel.setcallback(plugin.stop.now)
 
-    @functools.cached_property
     def board(self) -> Board:
-        """The session's notice board, made when the first stability test needs it."""
-        from ..execution.notice_board import Board
-        from ..store.ownership import check_form
-        from ..store.run_store import make_store
+        """Return the session's notice board, made when the first stability test needs it."""
+        if self._board is None:
+            from ..execution.notice_board import Board
+            from ..store.ownership import check_form
+            from ..store.run_store import make_store
 
-        make_store(self.plugin.store)
-        check_form(self.plugin.folder)
-        return Board(self.plugin.folder)
+            make_store(self.plugin.store)
+            check_form(self.plugin.folder)
+            self._board = Board(self.plugin.folder)
+        return self._board
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: WorkerController) -> None:
@@ -164,7 +168,7 @@ class XdistBridge:
         """In a worker, own the test while it runs."""
         if not self.plugin.is_worker or not self.plugin.asks(item) or not self._can_share():
             return (yield)
-        with self.board.owning(self.plugin.number_of(item)):
+        with self.board().owning(self.plugin.number_of(item)):
             return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -184,7 +188,7 @@ class XdistBridge:
         if self.plugin.values.plan:  # nothing trains
             return False
         try:
-            return self.board is not None
+            return self.board() is not None
         except (StoreError, MissingModuleError):
             return False
 
@@ -203,15 +207,15 @@ class XdistBridge:
         entered: set[int] = set()
         last_alive = time.monotonic()
         while not (session.shouldstop or session.shouldfail or self.plugin.stop.reason):
-            waiting = {number: item for number, item in tests.items() if not self.board.is_done(number)}
+            waiting = {number: item for number, item in tests.items() if not self.board().is_done(number)}
             if not waiting:
                 return
             enter = [number for number in waiting if number not in entered or self._has_free_run(number)]
             for number in enter:
                 entered.add(number)
-                if not self.board.is_done(number) and not self._enter(waiting[number]):
+                if not self.board().is_done(number) and not self._enter(waiting[number]):
                     del tests[number]  # the test fails or skips before it trains; its owner will report that
-            if enter or any(map(self.board.is_owned, waiting)):
+            if enter or any(map(self.board().is_owned, waiting)):
                 last_alive = time.monotonic()
             elif time.monotonic() - last_alive > _GRACE:
                 return
@@ -221,8 +225,8 @@ class XdistBridge:
     def _has_free_run(self, number: int) -> bool:
         return any(
             self._experiment(study.folder).is_free(index)
-            for study in self.board.announced(number)
-            if not self.board.is_settled(number, study.call)
+            for study in self.board().announced(number)
+            if not self.board().is_settled(number, study.call)
             for index in range(study.runs)
         )
 
