@@ -38,14 +38,8 @@ flip on their own already spread the accuracy more.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command; ``plan`` replaces this process by pytest."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser = _parser()
     if given[:1] == ["plan"] and not {"-h", "--help"} & set(given):
         os.execv(sys.executable, [sys.executable, "-m", "pytest", "--stability-plan", *given[1:]])
-    parser.parse_args(given or ["--help"])
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="stabilitykit",
@@ -63,7 +57,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=layout,
     )
-    return parser
+    parser.parse_args(given or ["--help"])
+    return 0
 
 
 if __name__ == "__main__":

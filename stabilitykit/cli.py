@@ -16,7 +16,7 @@ from .errors import StoreError
 from .render.columns import aligned
 from .store.catalog import SHORT, Catalog, Entry, size_of, trained_at
 from .store.layout import ABOUT, SESSIONS
-from .store.pruning import Pruning, Removal
+from .store.pruning import Pruning
 
 OK, BAD, USAGE = 0, 1, 2
 
@@ -36,38 +36,32 @@ exit codes: 0 done, 1 verify found a bad run, 2 the command cannot be carried ou
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out one command and return its exit code."""
-    parser = _parser()
-    asked = parser.parse_args(arguments)
+    asked = _parser().parse_args(arguments)
     try:
         catalog = Catalog.above(Path.cwd()) if asked.store is None else Catalog.of(asked.store)
-        return int(asked.carry_out(catalog, asked))
-    except StoreError as error:
-        print(f"stability-cache: {error}", file=sys.stderr)
-        return USAGE
+        return int(asked.carry_out(catalog, asked) or OK)
     except BrokenPipeError:  # the reader of the pipe has closed it
         sys.stderr.close()
         return OK
-    except OSError as error:
+    except (OSError, StoreError) as error:
         print(f"stability-cache: {error}", file=sys.stderr)
         return USAGE
 
 
-def _list(catalog: Catalog, asked: argparse.Namespace) -> int:
+def _list(catalog: Catalog, asked: argparse.Namespace) -> None:
     entries = catalog.entries()
     if asked.json:
         print(json.dumps([_summary(entry) for entry in entries], indent=1))
-        return OK
-    if not entries:
-        print(f"No experiments in {catalog.folder}.")
-        _list_baselines(catalog)
-        return OK
+        return
     rows = [("KEY", "TASK", "VARIES", "RUNS", "SIZE", "AGE", "LAST USED")]
     for entry in entries:
         ages = (_ago(entry.created), _ago(entry.used))
         rows.append((entry.key[:SHORT], entry.task, entry.varies, _counted(entry), _sized(entry.bytes), *ages))
-    _print_table(rows)
+    if entries:
+        _print_table(rows)
+    else:
+        print(f"No experiments in {catalog.folder}.")
     _list_baselines(catalog)
-    return OK
 
 
 def _list_baselines(catalog: Catalog) -> None:
@@ -88,7 +82,7 @@ def _summary(entry: Entry) -> dict[str, Any]:
     return named | {"bytes": entry.bytes, "created": entry.created, "used": entry.used}
 
 
-def _size(catalog: Catalog, asked: argparse.Namespace) -> int:
+def _size(catalog: Catalog, asked: argparse.Namespace) -> None:
     entries = sorted(catalog.entries(), key=lambda entry: -entry.bytes)
     sizes = {
         "total": size_of(catalog.folder),
@@ -100,7 +94,7 @@ def _size(catalog: Catalog, asked: argparse.Namespace) -> int:
     }
     if asked.json:
         print(json.dumps(sizes | {"keys": {entry.key: entry.bytes for entry in entries}}, indent=1))
-        return OK
+        return
     rows = [("total", _sized(sizes["total"]), str(catalog.folder))]
     rows += [("experiments", _sized(sizes["experiments"]), f"{len(entries)}")]
     rows += [(f"  {entry.key[:SHORT]}", _sized(entry.bytes), f"{entry.name}, {_counted(entry)}") for entry in entries]
@@ -110,42 +104,35 @@ def _size(catalog: Catalog, asked: argparse.Namespace) -> int:
     rows += [("sessions", _sized(sizes["sessions"]), "of sessions that live, or were killed")]
     rows += [("other formats", _sized(sizes["other_formats"]), "of earlier versions")]
     _print_table(rows)
-    return OK
 
 
-def _show(catalog: Catalog, asked: argparse.Namespace) -> int:
+def _show(catalog: Catalog, asked: argparse.Namespace) -> None:
     key, _, run = asked.what.partition(":")
     entry = catalog.find(key)
     if run:
-        return _show_run(entry, run, asked.json)
+        _show_run(entry, run, asked.json)
+        return
     if asked.json:
-        print(json.dumps({"key": entry.key, "about": entry.about, "runs": _records(entry)}, indent=1))
-        return OK
-    print(f"{entry.key}  {entry.name}\n{entry.folder}\n")
-    print(f"{json.dumps(entry.about, indent=1)}\n")
+        records = {index: header and header["record"] for index, header in entry.runs.items()}
+        print(json.dumps({"key": entry.key, "about": entry.about, "runs": records}, indent=1))
+        return
+    print(f"{entry.key}  {entry.name}\n{entry.folder}\n\n{json.dumps(entry.about, indent=1)}\n")
     rows = [("RUN", "STATUS", "SECONDS", "TRAINED BY", "AGE")]
     running = entry.running()
     for index in sorted({*entry.runs, *running}):
-        header = entry.runs.get(index)
-        if header is not None:
+        if header := entry.runs.get(index):
             record = header["record"]
-            seconds, by = f"{record['seconds']:.1f}", record["trained_by"]
-            rows.append((str(index), record["status"], seconds, _trainer(by), _ago(trained_at(header))))
-        elif index in running:
-            now = running[index]
-            seconds, by = f"{time.time() - now.started:.0f}", f"{now.worker}, pid {now.pid}, {now.host}"
-            rows.append((str(index), "running", seconds, by, ""))
+            by, age = _trainer(record["trained_by"]), _ago(trained_at(header))
+            rows.append((str(index), record["status"], f"{record['seconds']:.1f}", by, age))
+        elif now := running.get(index):
+            by = f"{now.worker}, pid {now.pid}, {now.host}"
+            rows.append((str(index), "running", f"{time.time() - now.started:.0f}", by, ""))
         else:
             rows.append((str(index), "unreadable", "", entry.files.problem(index), ""))
     _print_table(rows)
-    return OK
 
 
-def _records(entry: Entry) -> dict[int, Any]:
-    return {index: header and header["record"] for index, header in entry.runs.items()}
-
-
-def _show_run(entry: Entry, run: str, as_json: bool) -> int:
+def _show_run(entry: Entry, run: str, as_json: bool) -> None:
     if not run.isdecimal() or int(run) not in entry.runs:
         known = ", ".join(map(str, entry.runs)) or "none"
         raise StoreError(f"Expected a run of {entry.key[:SHORT]} but got {run!r}. It has the runs: {known}.")
@@ -157,7 +144,7 @@ def _show_run(entry: Entry, run: str, as_json: bool) -> int:
         )
     if as_json:
         print(json.dumps(header, indent=1))
-        return OK
+        return
     record, arrays = header["record"], header["arrays"]
     print(f"{entry.key}:{run}  {entry.name}\n")
     rows = [("status", record["status"]), ("seconds", f"{record['seconds']:.3f}")]
@@ -170,7 +157,6 @@ def _show_run(entry: Entry, run: str, as_json: bool) -> int:
     _print_table(rows)
     if record["error"]:
         print(f"\n{record['error']}")
-    return OK
 
 
 def _verify(catalog: Catalog, asked: argparse.Namespace) -> int:
@@ -183,19 +169,15 @@ def _verify(catalog: Catalog, asked: argparse.Namespace) -> int:
         for index in entry.files.indices():
             runs += 1
             # Read twice: a session may have replaced the run between the reading of header and array.
-            problem = entry.files.problem(index) and entry.files.problem(index)
-            if problem:
+            if problem := entry.files.problem(index) and entry.files.problem(index):
                 bad += 1
                 moved = f" {_move_away(entry, index)}" if asked.remove else ""
                 print(f"{entry.key[:SHORT]}:{index} is bad: {problem}.{moved}")
         for epoch in entry.prefixes.epochs():
-            problem = entry.prefixes.problem(epoch) and entry.prefixes.problem(epoch)
-            if problem:
+            if problem := entry.prefixes.problem(epoch) and entry.prefixes.problem(epoch):
                 torn += 1
-                print(
-                    f"{entry.key[:SHORT]}: the state before epoch {epoch} is bad: {problem}. The next session that "
-                    f"needs it trains it again."
-                )
+                state = f"{entry.key[:SHORT]}: the state before epoch {epoch}"
+                print(f"{state} is bad: {problem}. The next session that needs it trains it again.")
     print(f"As written: {runs - bad} of {_plural(runs, 'run')} in {_plural(len(entries), 'experiment')}.")
     return BAD if bad or torn else OK
 
@@ -213,7 +195,7 @@ def _move_away(entry: Entry, index: int) -> str:
         locks.release(index)
 
 
-def _prune(catalog: Catalog, asked: argparse.Namespace) -> int:
+def _prune(catalog: Catalog, asked: argparse.Namespace) -> None:
     narrow = asked.key is not None or asked.older_than is not None
     if not (narrow or asked.failed or asked.old or asked.all):
         raise StoreError(
@@ -224,9 +206,7 @@ def _prune(catalog: Catalog, asked: argparse.Namespace) -> int:
         raise StoreError("Expected --all to stand alone, but it came with what selects less. Leave one of them out.")
     entries = catalog.entries() if asked.key is None else [catalog.find(asked.key)]
     pruning = Pruning(catalog, older_than=asked.older_than or 0.0, rehearsal=asked.dry_run)
-    removals: list[Removal] = []
-    if asked.failed:
-        removals += pruning.failed_runs(entries)
+    removals = pruning.failed_runs(entries) if asked.failed else []
     if asked.old:
         removals += pruning.old(entries)
     if not (asked.failed or asked.old):
@@ -235,19 +215,11 @@ def _prune(catalog: Catalog, asked: argparse.Namespace) -> int:
         removals += pruning.leftovers()
         if asked.old or asked.all:
             removals += pruning.other_formats()
-    _tell(removals, "Would remove" if asked.dry_run else "Removed")
-    return OK
-
-
-def _tell(removals: Sequence[Removal], done: str) -> None:
-    for removal in removals:
-        if removal.kept:
-            print(f"Kept {removal.what}: {removal.kept}.")
-        else:
-            print(f"{done} {removal.what}, {_sized(removal.bytes)}.")
-    removed = [removal for removal in removals if not removal.kept]
-    freed = sum(removal.bytes for removal in removed)
-    print(f"{done} {_plural(len(removed), 'thing')}, {_sized(freed)}." if removed else "Nothing to remove.")
+    done = "Would remove" if asked.dry_run else "Removed"
+    for one in removals:
+        print(f"Kept {one.what}: {one.kept}." if one.kept else f"{done} {one.what}, {_sized(one.bytes)}.")
+    freed = [removal.bytes for removal in removals if not removal.kept]
+    print(f"{done} {_plural(len(freed), 'thing')}, {_sized(sum(freed))}." if freed else "Nothing to remove.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -282,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: Any, name: str, carry_out: Callable[..., int], help: str) -> argparse.ArgumentParser:
+def _command(commands: Any, name: str, carry_out: Callable[..., int | None], help: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help.capitalize() + ".")
     parser.set_defaults(carry_out=carry_out)
     return parser
@@ -298,8 +270,7 @@ def _age(text: str) -> float:
 
 def _counted(entry: Entry) -> str:
     parts = [f"{count} {what}" for what, count in entry.count().items() if count]
-    epochs = entry.prefixes.epochs()
-    if epochs:
+    if epochs := entry.prefixes.epochs():
         parts.append(f"states before epoch{'s' * (len(epochs) > 1)} {', '.join(map(str, epochs))}")
     return ", ".join(parts) or "none"
 
@@ -320,13 +291,11 @@ def _plural(count: int, noun: str) -> str:
 
 
 def _sized(count: float) -> str:
-    if count < 1000:
-        return f"{count:.0f} B"
-    for unit in ("kB", "MB", "GB"):
-        count /= 1000
+    for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"
-    return f"{count / 1000:.3g} TB"
+        count /= 1000
+    return f"{count:.3g} TB"
 
 
 def _ago(then: float) -> str:

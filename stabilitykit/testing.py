@@ -21,12 +21,7 @@ from .training.task import Task, check_outputs
 
 
 def fake_study(
-    logits: Any,
-    labels: Any,
-    *,
-    vary: Vary = "all",
-    metrics: Mapping[str, Metric] | None = None,
-    task: str = "fake",
+    logits: Any, labels: Any, *, vary: Vary = "all", metrics: Mapping[str, Metric] | None = None, task: str = "fake"
 ) -> Study:
     """Return the study of R models that gave ``logits`` ``[R, N, ..., C]`` for the ``labels`` ``[N, ...]``.
 

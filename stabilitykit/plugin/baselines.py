@@ -43,21 +43,14 @@ _NAMES = {
 class Kept:
     """A study of a baseline."""
 
-    name: str  #: of the baseline
+    name: str  #: name of the baseline
     header: dict[str, Any]
     answers: Tensor
 
-    @property
-    def described(self) -> str:
-        """Which runs these are, for a message."""
-        commit = f" on commit {self.header['commit']}" if self.header["commit"] else ""
-        day = time.strftime("%Y-%m-%d", time.gmtime(self.header["saved"]))
-        return f"{len(self.answers)} runs, kept{commit} on {day}"
-
     def sample(self, labels: Tensor) -> Sample:
         """Return its runs as a sample; their labels were found to equal ``labels``."""
-        header = self.header
-        return Sample(header["task"], header["question"], tuple(header["seeds"]), self.answers, labels, self.name)
+        task, question, seeds = (self.header[name] for name in ("task", "question", "seeds"))
+        return Sample(task, question, tuple(seeds), self.answers, labels, self.name)
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ class AwaitedStudy:
     commit: str | None
     kept: Kept | None  #: the study of the baseline
     files: BaselineFiles | None  #: where it is kept itself
-    remarks: tuple[str, ...]  #: that the baseline has no study of this test, where that is so
+    remarks: tuple[str, ...]  #: says that the baseline has no study of this test, where it has none
 
 
 class Baselines:
@@ -84,8 +77,7 @@ class Baselines:
 
     def complaint(self, test: str) -> str:
         """Return what got worse in the studies of a test, now or in an earlier try; empty where nothing did."""
-        found = [message for (of, _), message in sorted(self._complaints.items()) if of == test]
-        return "\n\n".join(found)
+        return "\n\n".join(message for (of, _), message in sorted(self._complaints.items()) if of == test)
 
     def prepare(
         self, asked: Prepared, store: Path, test: str, call: int, *, is_helping: bool = False
@@ -100,43 +92,32 @@ class Baselines:
         if self._save is None and self._compare is None:
             return None
         about = what_must_match(asked.question.task, asked.question.protocol, asked.environment)
-        kept = None
-        if self._compare is not None:
-            kept = find(BaselineFiles(store, self._compare), test, call, about)
-        files = None
-        if self._save is not None:
-            files = BaselineFiles(store, self._save)
+        kept = None if self._compare is None else find(BaselineFiles(store, self._compare), test, call, about)
+        files = None if self._save is None else BaselineFiles(store, self._save)
+        if files is not None:
             self._check_free(files, test, call)
         if is_helping:
             return None
-        is_missing = self._compare is not None and kept is None
-        remarks = (f"no baseline of this test in {self._compare}",) if is_missing else ()
+        remarks = (f"no baseline of this test in {self._compare}",) if self._compare and kept is None else ()
         return AwaitedStudy(test, call, about, asked.environment.commit, kept, files, remarks)
 
     def receive(self, awaited: AwaitedStudy, study: Study) -> Comparison | None:
         """Keep a study, hold it against its baseline, and return the comparison, if there is one."""
-        if not study.is_whole:  # it fails its test anyhow
+        if not study.is_whole:  # such a study fails its test anyhow
             return None
         sample, comparison = Sample.of(study), None
         if awaited.kept is not None:
-            baseline = awaited.kept.sample(study.labels)
+            baseline, place = awaited.kept.sample(study.labels), (awaited.test, awaited.call)
             comparison = Comparison.of_samples(baseline, sample, alpha=ALPHA / _QUESTIONS)
-            self._judge(awaited.test, awaited.call, awaited.kept, comparison)
+            judgement = NoWorse(comparison)
+            if judgement.outcome is Outcome.FAIL:
+                self._complaints.setdefault(place, _message(awaited.test, awaited.kept, judgement))
         if awaited.files is not None:
-            awaited.files.write(awaited.test, awaited.call, self._header(sample, awaited), sample.answers.numpy())
+            seeds = [dict(seeds) for seeds in sample.seeds]
+            about = {"about": awaited.about, "commit": awaited.commit, "session": self._session, "saved": time.time()}
+            header = {"task": sample.task, "question": sample.question, "runs": len(sample), "seeds": seeds, **about}
+            awaited.files.write(awaited.test, awaited.call, header, sample.answers.numpy())
         return comparison
-
-    def _header(self, sample: Sample, awaited: AwaitedStudy) -> dict[str, Any]:
-        return {
-            "task": sample.task,
-            "question": sample.question,
-            "runs": len(sample),
-            "seeds": [dict(seeds) for seeds in sample.seeds],
-            "about": awaited.about,
-            "commit": awaited.commit,
-            "session": self._session,
-            "saved": time.time(),
-        }
 
     def _check_free(self, files: BaselineFiles, test: str, call: int) -> None:
         """Refuse to overwrite a study that another session has kept since this one began."""
@@ -147,11 +128,6 @@ class Baselines:
                 f"one began. Choose another name, or replace it with --stability-update."
             )
 
-    def _judge(self, test: str, call: int, kept: Kept, comparison: Comparison) -> None:
-        judgement = NoWorse(comparison)
-        if judgement.outcome is Outcome.FAIL:
-            self._complaints.setdefault((test, call), message_of(test, kept, judgement))
-
 
 def what_must_match(task: Task, protocol: NoiseProtocol, environment: Environment) -> dict[str, Any]:
     """Return the things that a study must share with its baseline, as JSON's types: not model, recipe, source or R."""
@@ -161,9 +137,7 @@ def what_must_match(task: Task, protocol: NoiseProtocol, environment: Environmen
         "vary": sorted(source.value for source in protocol.vary),
         "perturb": dataclasses.asdict(protocol.perturb) if protocol.perturb else None,
         "constants": {source.value: constant for source, constant in protocol.constants},
-        **(
-            {"onset": protocol.onset} if protocol.onset else {}
-        ),  # left out where 0: baselines of earlier versions do not have it
+        **({"onset": protocol.onset} if protocol.onset else {}),  # baselines of earlier versions do not have it
         "environment": environment.must_match,
     }
     plain: dict[str, Any] = json.loads(json.dumps(about, default=str))
@@ -198,16 +172,17 @@ def differences(baseline: dict[str, Any], now: dict[str, Any]) -> list[str]:
             hashed = name in ("labels", "test", "train") and None not in (there, here)
             reasons.append(f"the {called} differ" if hashed else f"{called}: {_said(there)} there, {_said(here)} here")
     there, here = baseline["environment"], now["environment"]
-    fields = [field for field in {**there, **here} if there.get(field) != here.get(field)]
+    fields = [field for field in there | here if there.get(field) != here.get(field)]
     return reasons + [f"{field}: {_said(there.get(field))} there, {_said(here.get(field))} here" for field in fields]
 
 
-def message_of(test: str, kept: Kept, judgement: NoWorse) -> str:
-    """Return the message of a study that got worse."""
+def _message(test: str, kept: Kept, judgement: NoWorse) -> str:
+    commit = f" on commit {kept.header['commit']}" if kept.header["commit"] else ""
+    day, each = time.strftime("%Y-%m-%d", time.gmtime(kept.header["saved"])), 100 * judgement.comparison.alpha
     return (
-        f"Expected {test} to be no worse than the baseline {kept.name!r} ({kept.described}) but "
-        f"{judgement.reason}. Three questions are asked of each study, so alpha = {ALPHA} is shared: each answer and "
-        f"each bound below errs in {100 * judgement.comparison.alpha:.1f} %, and a model that is unchanged fails in "
+        f"Expected {test} to be no worse than the baseline {kept.name!r} ({len(kept.answers)} runs, kept{commit} on "
+        f"{day}) but {judgement.reason}. Three questions are asked of each study, so alpha = {ALPHA} is shared: each "
+        f"answer and each bound below errs in {each:.1f} %, and an unchanged model fails in "
         f"{100 * ALPHA:.0f} % at most. If the change is meant, keep it as the baseline: --stability-save {kept.name} "
         f"--stability-update.\n\n{judgement.comparison}"
     )

@@ -1,29 +1,27 @@
 """The reviewed file of calibrated budgets, ``stability-budgets.toml``: a `check` without a budget reads its own here.
 
 A reviewer's comments and deletions stay: calibrating leaves an entry alone, and renewing one keeps its lines. So the
-file is edited as text, entry by entry, and each entry by tomlkit.
+file is edited as text, entry by entry, and each entry by tomlkit, whose 35 ms of import only users of such a file pay.
 """
 
 from __future__ import annotations
 
-import datetime
 import difflib
 import itertools
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import Any, TypeAlias
 
 from ..errors import BudgetError, StoreError
 from ..store.atomic_files import Draft
 from ..verdicts.budgets import Budget, check_is_budget
-from ..verdicts.calibration import Calibration, Proposal
+from ..verdicts.calibration import Calibration
 from .options import BUDGETS as NAME
-
-if TYPE_CHECKING:  # tomlkit costs 35 ms, which only users of such a file should pay
-    import tomlkit
 
 #: Format version of the file.
 FORMAT = 1
@@ -42,22 +40,12 @@ format = 1
 
 _HEADER = re.compile(r"^[ \t]*\[\[[ \t]*study[ \t]*\]\]", re.MULTILINE)
 
-#: Keys of an entry and the types of their values; a `Budget` takes those of `_OF_BUDGET` beside its limits.
-_KEYS: Mapping[str, tuple[type, ...]] = {
-    "test": (str,),
-    "study": (int,),
-    "task": (str,),
-    "varies": (str,),
-    "runs": (int,),
-    "date": (datetime.date,),
-    "environment": (str,),
-    "budgets": (dict,),
-    "alpha": (float,),
-    "beta": (float,),
-    "ratio": (float, int, dict),
-    "max_failed_runs": (int,),
-}
-_OF_BUDGET = ("alpha", "beta", "ratio", "max_failed_runs")
+_Types: TypeAlias = Mapping[str, type | UnionType]
+
+#: Keys of an entry and the types of their values: where its limits come from, and what a `Budget` takes beside them.
+_ORIGIN: _Types = {"test": str, "study": int, "task": str, "varies": str, "runs": int, "date": date, "environment": str}
+_SETTINGS: _Types = {"alpha": float, "beta": float, "ratio": float | int | dict, "max_failed_runs": int}
+_KEYS: _Types = {**_ORIGIN, "budgets": dict, **_SETTINGS}
 
 
 @dataclass(frozen=True)
@@ -110,9 +98,8 @@ class BudgetFile:
             return cls(path)
         except (OSError, UnicodeDecodeError) as error:
             raise BudgetError(f"Expected to read {path} but got: {error}.") from None
-        tables = _tables(text)
         lines = [text.count("\n", 0, header.start()) + 1 for header in _HEADER.finditer(text)]
-        return cls(path, [_entry(table, line) for table, line in zip(tables, lines, strict=True)])
+        return cls(path, [_entry(table, line) for table, line in zip(_tables(text), lines, strict=True)])
 
     def find(self, test: str, study: int) -> Entry | None:
         """Return the entry of a check, if it has one."""
@@ -151,15 +138,11 @@ class BudgetFile:
             if not (rootdir / file).exists():
                 raise BudgetError(_unknown(entry, f"{file} does not exist"))
 
-    def unknown_below(self, parent: str, children: Iterable[str]) -> list[str]:
+    def unknown_below(self, parent: str, children: Sequence[str]) -> list[str]:
         """Return a complaint for each entry of a test below ``parent``, a file or class, but not in ``children``."""
-        children = list(children)
         below = [entry for entry in self.entries if entry.test.startswith(f"{parent}::")]
-        return [
-            _unknown(entry, f"{parent} has no such test")
-            for entry in below
-            if not any(entry.test == child or entry.test.startswith(f"{child}::") for child in children)
-        ]
+        gone = [entry for entry in below if not any(f"{entry.test}::".startswith(f"{child}::") for child in children)]
+        return [_unknown(entry, f"{parent} has no such test") for entry in gone]
 
 
 @dataclass(frozen=True)
@@ -177,7 +160,7 @@ class Written:
         return done + [f"not written: {name}: {reason}" for name, reason in self.refused.items()]
 
 
-def write(path: Path, calibrations: Iterable[Calibration], *, update: bool, date: datetime.date) -> Written:
+def write(path: Path, calibrations: Iterable[Calibration], *, update: bool, date: date) -> Written:
     """Add entries to a file in the order of collection, and renew those that it has if ``update``.
 
     Renewing an entry changes only the limits that it has, so that a limit stays deleted once a reviewer deleted it; an
@@ -185,29 +168,31 @@ def write(path: Path, calibrations: Iterable[Calibration], *, update: bool, date
     """
     calibrations = sorted(calibrations, key=lambda c: (c.position, c.test, c.study))
     before = BudgetFile.read(path)
-    text = path.read_text(encoding="utf-8") if path.exists() else _HEAD
-    head, *blocks = _split(text)
-    kept = [_Block(entry.test, entry.study, block) for entry, block in zip(before.entries, blocks, strict=True)]
+    head, *found = _split(path.read_text(encoding="utf-8") if path.exists() else _HEAD)
+    texts = {(entry.test, entry.study): text for entry, text in zip(before.entries, found, strict=True)}
+    order = list(texts)
     positions = {calibration.test: calibration.position for calibration in calibrations}
     new = updated = 0
     refused: dict[str, str] = {}
     for calibration in calibrations:
-        there = next((block for block in kept if block.is_of(calibration)), None)
+        check = calibration.test, calibration.study
         try:
             if calibration.refused:
-                raise _Refused(calibration.refused)
-            if there is None:
-                kept.insert(_index(kept, calibration, positions), _Block.new(calibration, date))
+                raise BudgetError(calibration.refused)
+            if check not in texts:
+                order.insert(_index(order, check, positions), check)
+                texts[check] = _new(calibration, date)
                 new += 1
             elif update:
-                there.renew(calibration, date)
+                texts[check] = _renewed(texts[check], calibration, date)
                 updated += 1
             else:
-                raise _Refused(already_there(calibration.test))
-        except _Refused as error:
+                again = command(calibration.test, update=True)
+                raise BudgetError(f"it has an entry in {NAME}, which is reviewed. To measure it again: {again}")
+        except BudgetError as error:
             refused[calibration.name] = str(error)
     if new or updated:
-        _put(path, "\n".join(part.strip("\n") + "\n" for part in [head, *(block.text for block in kept)]))
+        _put(path, "\n".join(part.strip("\n") + "\n" for part in [head, *(texts[check] for check in order)]))
     return Written(new, updated, refused)
 
 
@@ -220,98 +205,55 @@ def _put(path: Path, text: str) -> None:
         raise BudgetError(f"Expected to write {path} but got: {error.__cause__}. Make the folder writable.") from None
 
 
-def already_there(test: str) -> str:
-    """Say why a check that has an entry is not calibrated."""
-    return f"it has an entry in {NAME}, which is reviewed. To measure it again: {command(test, update=True)}"
-
-
 def command(test: str, *, update: bool = False) -> str:
     """Return the command that calibrates a test."""
     return f"pytest --stability-calibrate {'--stability-update ' * update}{shlex.quote(test)}"
 
 
-class _Refused(Exception):
-    """The reason why an entry stays as it is."""
-
-
-class _Block:
-    """The text of one entry, with the comment above it."""
-
-    def __init__(self, test: str, study: int, text: str) -> None:
-        self.test, self.study, self.text = test, study, text
-
-    @classmethod
-    def new(cls, calibration: Calibration, date: datetime.date) -> _Block:
-        """Write the entry of a calibration."""
-        import tomlkit
-
-        document, entries, entry, budgets = tomlkit.document(), tomlkit.aot(), tomlkit.table(), tomlkit.table()
-        entry["test"] = calibration.test
-        if calibration.study > 1:
-            entry["study"] = calibration.study
-        entry.update(_about(calibration, date))
-        for proposal in calibration.proposals:
-            budgets[proposal.metric] = _line(proposal)
-        entry["budgets"] = budgets
-        entries.append(entry)
-        document["study"] = entries
-        return cls(calibration.test, calibration.study, tomlkit.dumps(document))
-
-    def is_of(self, calibration: Calibration) -> bool:
-        """Whether the entry is of the calibrated check."""
-        return (self.test, self.study) == (calibration.test, calibration.study)
-
-    def renew(self, calibration: Calibration, date: datetime.date) -> None:
-        """Put new values into the lines that the entry has."""
-        import tomlkit
-        from tomlkit.items import InlineTable
-
-        document = tomlkit.parse(self.text)
-        entry: Any = document["study"][0]
-        proposals = {proposal.metric: proposal for proposal in calibration.proposals}
-        if not entry.get("budgets"):
-            entry["budgets"] = tomlkit.table()
-            wanted = list(proposals)
-        else:
-            wanted = list(entry["budgets"])
-        for metric in wanted:
-            if metric not in proposals:
-                why = "has no value in these runs" if metric in calibration.undefined else "is not proposed"
-                raise _Refused(f"{metric} {why}, so its limit cannot be renewed; delete or change it yourself")
-        for name, value in _about(calibration, date).items():
-            if name in entry:
-                entry[name] = value
-        for metric in wanted:
-            inline = isinstance(entry["budgets"], InlineTable)  # one line, without room for comments
-            entry["budgets"][metric] = proposals[metric].limit if inline else _line(proposals[metric])
-        self.text = tomlkit.dumps(document)
-
-
-def _about(calibration: Calibration, date: datetime.date) -> dict[str, Any]:
-    return {
-        "task": calibration.task,
-        "varies": calibration.varies,
-        "runs": calibration.runs,
-        "date": date,
-        "environment": calibration.environment,
-    }
-
-
-def _line(proposal: Proposal) -> tomlkit.items.Item:
+def _new(calibration: Calibration, date: date) -> str:
+    """Return the text of the entry of a calibration."""
     import tomlkit
 
-    return tomlkit.item(proposal.limit).comment(proposal.comment())
+    check = {"test": calibration.test} | ({"study": calibration.study} if calibration.study > 1 else {})
+    budgets = {one.metric: tomlkit.item(one.limit).comment(one.comment()) for one in calibration.proposals}
+    return tomlkit.dumps({"study": [{**check, **_about(calibration, date), "budgets": budgets}]})
 
 
-def _index(blocks: list[_Block], calibration: Calibration, positions: Mapping[str, int]) -> int:
-    """The place of a new entry: before the first of a later test, else behind the entries of its file."""
-    mine = (calibration.position, calibration.study)
-    for index, block in enumerate(blocks):
-        if block.test in positions and (positions[block.test], block.study) > mine:
+def _renewed(text: str, calibration: Calibration, date: date) -> str:
+    """Return the text of an entry with new values in the lines that it has, and else as it was."""
+    import tomlkit
+
+    document = tomlkit.parse(text)
+    entry: Any = document["study"][0]
+    proposals = {proposal.metric: proposal for proposal in calibration.proposals}
+    wanted = list(entry.get("budgets") or proposals)
+    if not entry.get("budgets"):
+        entry["budgets"] = tomlkit.table()
+    for metric in wanted:
+        if metric not in proposals:
+            why = "has no value in these runs" if metric in calibration.undefined else "is not proposed"
+            raise BudgetError(f"{metric} {why}, so its limit cannot be renewed; delete or change it yourself")
+    entry.update({name: value for name, value in _about(calibration, date).items() if name in entry})
+    for metric in wanted:
+        limit = tomlkit.item(proposals[metric].limit)
+        if not isinstance(entry["budgets"], tomlkit.items.InlineTable):  # which has no room for comments
+            limit.comment(proposals[metric].comment())
+        entry["budgets"][metric] = limit
+    return tomlkit.dumps(document)
+
+
+def _about(c: Calibration, date: date) -> dict[str, Any]:
+    return {"task": c.task, "varies": c.varies, "runs": c.runs, "date": date, "environment": c.environment}
+
+
+def _index(checks: list[tuple[str, int]], new: tuple[str, int], positions: Mapping[str, int]) -> int:
+    """Return the place of a new entry: before the first of a later test, else behind the entries of its file."""
+    mine, file = (positions[new[0]], new[1]), new[0].partition("::")[0]
+    for index, (test, study) in enumerate(checks):
+        if test in positions and (positions[test], study) > mine:
             return index
-    file = calibration.test.partition("::")[0]
-    same = [index for index, block in enumerate(blocks) if block.test.partition("::")[0] == file]
-    return same[-1] + 1 if same else len(blocks)
+    same = (index for index, (test, _) in enumerate(checks, start=1) if test.partition("::")[0] == file)
+    return max(same, default=len(checks))
 
 
 def _split(text: str) -> list[str]:
@@ -330,12 +272,10 @@ def _split(text: str) -> list[str]:
 def _tables(text: str) -> list[dict[str, Any]]:
     """Parse the file, and check everything but its entries."""
     import tomlkit
-    from tomlkit.exceptions import TOMLKitError
-    from tomlkit.items import AoT
 
     try:
         document = tomlkit.parse(text)
-    except TOMLKitError as error:
+    except tomlkit.exceptions.TOMLKitError as error:
         raise BudgetError(
             f"Expected {NAME} to be TOML but got: {str(error).rstrip('.')}. Mend it, or take it from the last commit."
         ) from None
@@ -348,10 +288,9 @@ def _tables(text: str) -> list[dict[str, Any]]:
         if key not in ("format", "study"):
             raise BudgetError(f"Expected {NAME} to have format and [[study]] but got {key!r}. Move it, or delete it.")
     studies = document.get("study", tomlkit.aot())
-    if not isinstance(studies, AoT) or len(studies) != len(_HEADER.findall(text)):
+    if not isinstance(studies, tomlkit.items.AoT) or len(studies) != len(_HEADER.findall(text)):
         raise BudgetError(f"Expected each entry of {NAME} to begin with a line [[study]], but one does not.")
-    tables: list[dict[str, Any]] = studies.unwrap()
-    return tables
+    return list(studies.unwrap())
 
 
 def _entry(table: Mapping[str, Any], line: int) -> Entry:
@@ -363,7 +302,7 @@ def _entry(table: Mapping[str, Any], line: int) -> Entry:
             hint = f" Did you mean {close[0]!r}?" if close else f" It may have {', '.join(_KEYS)}."
             raise BudgetError(f"Expected a known key in {place} but got {key!r}.{hint}")
         if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
-            kinds = " or ".join(kind.__name__ for kind in _KEYS[key])
+            kinds = " or ".join(kind.__name__ for kind in getattr(_KEYS[key], "__args__", [_KEYS[key]]))
             raise BudgetError(f"Expected {key} to be a {kinds} in {place} but got {key} = {value!r}.")
     if not test:
         raise BudgetError(f"Expected test = '<node id>' in {place} but got {test!r}: no test would read its limits.")
@@ -371,9 +310,9 @@ def _entry(table: Mapping[str, Any], line: int) -> Entry:
         raise BudgetError(f"Expected study >= 1 in {place} but got study = {study}; 1 is the first check of its test.")
     limits = table.get("budgets", {})
     for name in limits:
-        if name in _OF_BUDGET:
+        if name in _SETTINGS:
             raise BudgetError(f"Expected {name} above [study.budgets] in {place} but got it among the limits.")
-    settings = {name: table[name] for name in _OF_BUDGET if name in table}
+    settings = {name: table[name] for name in _SETTINGS if name in table}
     try:
         budget = Budget(**limits, **settings) if limits else None
     except BudgetError as error:

@@ -54,7 +54,7 @@ class TestContext:
     went_no_further: str = ""  #: why a plan of it may not be all of it
     calls: int = 0  #: studies that it has asked for
     checks: int = 0  #: how many of them are judged while runs come in
-    entry: Entry | None = None  #: of the check that is asked now, where its budget is from the file
+    entry: Entry | None = None  #: the reviewed budget of the check that is asked now
 
     def found(self, runs_at_once: int) -> dict[str, list[dict[str, Any]]]:
         """Return its findings by kind, as JSON's types."""
@@ -92,28 +92,19 @@ class Stability:
         rootdir: Path,
         store: RunStore,
         hooks: Hooks,
-        *,
-        slot: int = 0,
-        stop: Stop | None = None,
-        board: Board | None = None,
-        budgets: BudgetFile | None = None,
+        slot: int,
+        stop: Stop,
+        board: Board | None,
+        budgets: BudgetFile,
     ) -> None:
         """Serve one worker of a session, whose ``slot`` decides between several GPUs.
 
         ``board`` is where workers tell each other of their tests; None without pytest-xdist.
         """
         self._config, self._rootdir, self._store, self._hooks = config, rootdir, store, hooks
-        self._where = Where(
-            config.device,
-            slot,
-            config.workers_per_device,
-            config.threads,
-            config.isolation,
-            config.workers,
-            config.run_timeout,
-        )
-        self._stop, self._board = stop or Stop(), board
-        self._budgets = budgets or BudgetFile(rootdir / "none")
+        self._stop, self._board, self._budgets = stop, board, budgets
+        how = config.isolation, config.workers, config.run_timeout
+        self._where = Where(config.device, slot, config.workers_per_device, config.threads, *how)
         self.baselines = Baselines(store.session, save=config.save, compare=config.compare, update=config.update)
         self._refuted: dict[tuple[str, int], str] = {}  #: controls that failed, by test and call
 
@@ -239,12 +230,7 @@ class Stability:
         return comparison
 
     def _protocol(
-        self,
-        vary: Vary | None,
-        perturb: str | Perturbation | None,
-        runs: int | None,
-        constants: Mapping[str | Source, int] | None,
-        onset: int,
+        self, vary: Vary | None, perturb: str | Perturbation | None, runs: int | None, constants: Any, onset: int
     ) -> NoiseProtocol:
         """Return the protocol: from the arguments, else from the test's marker, else from the options."""
         __tracebackhide__ = True
@@ -265,9 +251,7 @@ class Stability:
         test.calls += 1
         try:
             asked = session.prepare(question)
-            if self._config.plan:
-                return self._plan(test, asked)
-            return self._train(test, session, asked, *place)
+            return self._plan(test, asked) if self._config.plan else self._train(test, session, asked, *place)
         except IsolationError as error:
             self._refuted[place] = str(error)
             raise
@@ -290,9 +274,8 @@ class Stability:
     def _calibrate(self, question: Question) -> Study:
         """Train all R runs, and propose a budget for this check: nothing is judged."""
         __tracebackhide__ = True
-        test = self._hooks.current_test()
-        where: dict[str, Any] = {"test": test.name, "study": test.checks, "position": test.number}
-        runs = question.protocol.runs
+        test, runs = self._hooks.current_test(), question.protocol.runs
+        place = test.name, test.checks, test.number
         if runs < FIRST_LOOK:
             raise BudgetError(
                 f"Expected {FIRST_LOOK} runs or more to calibrate from but got {runs}: two are one pair, "
@@ -301,36 +284,25 @@ class Stability:
         try:
             study = self._ask(question)
         except StabilityError as error:
-            test.calibrations.append(Calibration(**where, refused=f"{str(error).partition('. ')[0]}."))
+            test.calibrations.append(Calibration(*place, refused=f"{str(error).partition('. ')[0]}."))
             raise
         if self._hooks.is_helping():
             return study
         estimates = study.measures
-        calibration = Calibration(
-            **where,
-            task=study.task,
-            varies=study.protocol.name,
-            runs=len(study.records),
-            environment=environment_line(study.records[0].environment),
-            proposals=propose(estimates, examples=estimates.examples),
-            undefined=tuple(name for name in calibrated(estimates) if estimates[name].is_undefined),
-        )
-        test.calibrations.append(calibration)
+        environment = environment_line(study.records[0].environment)
+        proposals = propose(estimates, examples=estimates.examples)
+        undefined = tuple(name for name in calibrated(estimates) if estimates[name].is_undefined)
+        about = *place, study.task, study.protocol.name, len(study.records)
+        test.calibrations.append(Calibration(*about, environment, proposals, undefined))
         return study
 
     def _plan(self, test: TestContext, asked: Prepared) -> PlannedStudy:
         """Note a question, and return the study with which the test goes on to its next question."""
         forecast = Forecast(asked, self._store)
         test.forecasts.append(forecast)
-        question = asked.question
-        return PlannedStudy(
-            question.task.name,
-            question.protocol,
-            question.task.labels,
-            question.names,
-            partial(self._note, forecast),
-            self._hooks.plan_ends,
-        )
+        task, protocol, names = asked.question.task, asked.question.protocol, asked.question.names
+        on_budget, end = partial(self._note, forecast), self._hooks.plan_ends
+        return PlannedStudy(task.name, protocol, task.labels, names, on_budget, end)
 
     def _note(self, forecast: Forecast, budget: Budget) -> None:
         """Note what the current test asserts on a study, which a wider fixture may have asked for in another test."""
@@ -341,18 +313,13 @@ class Stability:
 
     def _session(self, test: TestContext) -> Session:
         """Return the session that answers the next question of a test."""
-        settings: dict[str, Any] = {
-            "where": self._where,
-            "policy": self._policy(),
-            "stop": self._stop,
-            "also": test.conftests,
-            "scope": f"{test.name} {test.calls}",
-            "on_progress": partial(self._hooks.progress, test),
-        }
-        if self._board is None:
-            return Session(self._store, self._rootdir, **settings)
-        kind = HelperSession if self._hooks.is_helping() else OwnerSession
-        return kind(self._board, test.number, test.calls, self._store, self._rootdir, **settings)
+        make: Callable[..., Session] = Session
+        if self._board is not None:
+            kind = HelperSession if self._hooks.is_helping() else OwnerSession
+            make = partial(kind, self._board, test.number, test.calls)
+        scope, on_progress = f"{test.name} {test.calls}", partial(self._hooks.progress, test)
+        more: dict[str, Any] = {"stop": self._stop, "also": test.conftests, "scope": scope, "on_progress": on_progress}
+        return make(self._store, self._rootdir, self._where, self._policy(), **more)
 
     def _policy(self) -> Policy:
         """Say what follows from a verdict: this worker's own tests also try their gates, if that was asked for."""

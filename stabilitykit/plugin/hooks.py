@@ -9,14 +9,22 @@ import contextlib
 import os
 import secrets
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from ..errors import PACKAGE, BaselineExceededError, BudgetError, StabilityError, UsageError, spell_settings
+from ..errors import (
+    PACKAGE,
+    BaselineExceededError,
+    BudgetError,
+    ConfigError,
+    StabilityError,
+    UsageError,
+    spell_settings,
+)
 from ..execution.stop import Stop
 from ..store.layout import FORMAT_FILE, SESSIONS, STORE
 from .findings import STUDIES, Findings, pack
@@ -52,10 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "stability(runs=N, vary='init'): R and what varies, for the studies of this test that do not say so themselves",
     )
     given = {option.name: _given(config, option.key) for option in OPTIONS}
-    try:
+    with _errors_of_usage():
         values = StabilityConfig.from_values(given)
-    except UsageError as error:
-        raise pytest.UsageError(str(error)) from None
     plugin = config.stash[_PLUGIN] = StabilityPlugin(config, values)
     config.pluginmanager.register(plugin, "stabilitykit-session")
     if values.workers > 1 and config.getoption("dist", "no") != "no":
@@ -64,17 +70,12 @@ def pytest_configure(config: pytest.Config) -> None:
             f"run at a time, and helps the others. Leave out one of the two."
         )
     if not plugin.is_worker:
-        _check_store(config, plugin.store)
-    if plugin.has_budgets and not plugin.is_worker:
-        try:
-            plugin.budgets().check_tests_exist(config.rootpath)
-        except UsageError as error:
-            raise pytest.UsageError(str(error)) from None
-    if not plugin.is_worker and (values.save or values.compare):
-        try:
-            check_baselines(plugin.store, save=values.save, compare=values.compare, update=values.update)
-        except UsageError as error:
-            raise pytest.UsageError(str(error)) from None
+        with _errors_of_usage():
+            _check_store(config, plugin.store)
+            if plugin.has_budgets:
+                plugin.budgets().check_tests_exist(config.rootpath)
+            if values.save or values.compare:
+                check_baselines(plugin.store, save=values.save, compare=values.compare, update=values.update)
     if config.pluginmanager.hasplugin("xdist"):
         from .xdist import XdistBridge
 
@@ -93,20 +94,27 @@ def stability(pytestconfig: pytest.Config) -> Stability:
     pytest.fail(message, pytrace=False)
 
 
+@contextlib.contextmanager
+def _errors_of_usage() -> Iterator[None]:
+    """Let pytest end the session with one line, and without a traceback."""
+    try:
+        yield
+    except StabilityError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
 def _check_store(config: pytest.Config, store: Path) -> None:
     """Refuse a folder that is no store, and options of ours that pytest has taken for paths of tests."""
     from ..store.ownership import check_may_be_store
     from .rootdir import check_rootdir
 
     if store.exists() and not store.is_dir():
-        raise pytest.UsageError(f"Expected the run store to be a folder but {store} is a file.")
+        raise ConfigError(f"Expected the run store to be a folder but {store} is a file.")
     try:
         check_may_be_store(store)
         check_rootdir(config)
-    except StabilityError as error:
-        raise pytest.UsageError(str(error)) from None
     except OSError as error:
-        raise pytest.UsageError(f"Expected to read the run store {store} but got: {error}.") from None
+        raise ConfigError(f"Expected to read the run store {store} but got: {error}.") from None
 
 
 def _given(config: pytest.Config, key: str) -> Any:
@@ -118,10 +126,7 @@ _PLUGIN = pytest.StashKey["StabilityPlugin"]()
 
 
 class StabilityPlugin:
-    """One session's stability tests.
-
-    It has no properties: pytest before 8.3 reads every attribute of a plugin that is registered, in search of fixtures.
-    """
+    """One session's stability tests; without properties, since another plugin may read every attribute."""
 
     def __init__(self, config: pytest.Config, values: StabilityConfig) -> None:
         self.config = config
@@ -130,6 +135,7 @@ class StabilityPlugin:
         self.is_worker = worker is not None
         self.worker: str = worker["workerid"] if worker else "main"
         self.slot: int = worker["stability_slot"] if worker else 0
+        self.runs_at_once: int = values.workers * (worker["workercount"] if worker else 1)
         self.session_id: str = worker["stability_session"] if worker else secrets.token_hex(8)
         self.store = Path(worker["stability_store"]) if worker else _store_of(config, values)
         self.folder = self.store / SESSIONS / self.session_id  #: this session's own files
@@ -147,7 +153,6 @@ class StabilityPlugin:
         self._numbers: dict[str, int] = {}
         self._current: pytest.Item | None = None
         self._fixture: Stability | None = None
-        self._has_set_cublas = False
         self._left = ""  #: why the session's own folder was not removed
 
     def budgets(self) -> BudgetFile:
@@ -166,39 +171,22 @@ class StabilityPlugin:
             from ..store.run_store import RunStore
             from .fixture import Hooks, Stability
 
-            others = self.xdist if self.is_worker else None
-            self._fixture = Stability(
-                self.values,
-                self.config.rootpath,
-                RunStore(self.store, self.session_id, self.values.cache, self.worker),
-                Hooks(
-                    self._current_test,
-                    self._progress,
-                    self._undecided,
-                    self._incomplete,
-                    self._plan_ends,
-                    is_helping=lambda: bool(others and others.is_helping),
-                ),
-                slot=self.slot,
-                stop=self.stop,
-                board=others.board() if others else None,
-                budgets=self.budgets(),
-            )
+            ends = self._undecided, self._incomplete, self._plan_ends
+            hooks = Hooks(self._current_test, self._progress, *ends, self._is_helping)
+            store = RunStore(self.store, self.session_id, self.values.cache, self.worker)
+            board = self.xdist.board() if self.xdist and self.is_worker else None
+            session = self.config.rootpath, store, hooks, self.slot, self.stop, board, self.budgets()
+            self._fixture = Stability(self.values, *session)
         return self._fixture
 
-    def _runs_at_once(self) -> int:
-        workers: int = self.config.workerinput["workercount"] if self.is_worker else 1  # type: ignore[attr-defined]  # xdist's
-        return workers * self.values.workers
+    def _is_helping(self) -> bool:
+        return self.xdist is not None and self.xdist.is_helping
 
     def pytest_report_header(self) -> str:
         """Name the settings that every number depends on."""
-        values = self.values
-        more = "" if values.isolation == "none" else f", isolation {values.isolation}"
-        more += "" if values.workers == 1 else f", workers {values.workers}"
-        return (
-            f"stability: runs {values.runs}, seed {values.seed}, device {values.device}, threads {values.threads}, "
-            f"cache {values.cache}{more}"
-        )
+        shown = ["runs", "seed", "device", "threads", "cache"]
+        shown += ["isolation"] * (self.values.isolation != "none") + ["workers"] * (self.values.workers > 1)
+        return f"stability: {', '.join(f'{name} {getattr(self.values, name)}' for name in shown)}"
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(
@@ -206,9 +194,8 @@ class StabilityPlugin:
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         """Check markers and budgets before anything runs: by errors of collection, which xdist's workers can tell."""
         report = yield
-        errors = [
-            error for item in report.result or () if isinstance(item, pytest.Item) for error in _marker_errors(item)
-        ]
+        items = [item for item in report.result or () if isinstance(item, pytest.Item)]
+        errors = [error for item in items for error in _marker_errors(item)]
         tests = (pytest.Module, pytest.Class)  # all of a file's, not its doctests
         if self.has_budgets and report.passed and type(collector) in tests:
             unknown = self.budgets().unknown_below(collector.nodeid, [child.nodeid for child in report.result])
@@ -229,18 +216,14 @@ class StabilityPlugin:
         """Number the tests: the same numbers in every worker. Make CUDA deterministic before anything starts it."""
         self._numbers = {item.nodeid: number for number, item in enumerate(session.items)}
         if self.values.device != "cpu" and any(map(self.asks, session.items)) and _CUBLAS not in os.environ:
-            os.environ[_CUBLAS] = ":4096:8"
-            self._has_set_cublas = True
-
-    def pytest_unconfigure(self) -> None:
-        """Put the environment back."""
-        if self._has_set_cublas:
-            os.environ.pop(_CUBLAS, None)
+            environment = pytest.MonkeyPatch()
+            environment.setenv(_CUBLAS, ":4096:8")
+            self.config.add_cleanup(environment.undo)
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
         """Take a time limit that pytest-timeout has for all tests off those that train; a marker of their own stays.
 
-        It would end the whole study with its test; ``--stability-run-timeout`` ends the one run that hangs.
+        Such a limit would end a whole study; ``--stability-run-timeout`` ends the one run that hangs.
         """
         limits = self.config.pluginmanager.hasplugin("timeout")
         if limits and self.asks(item) and not item.get_closest_marker("timeout"):
@@ -269,7 +252,9 @@ class StabilityPlugin:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Send the test's studies along with its report: as text, which is all that crosses from a worker."""
         error = None if call.excinfo is None else call.excinfo.value
-        is_of_ours = item.nodeid in self._tests or isinstance(error, StabilityError)  # it may ask with a wrong Budget
+        is_of_ours = item.nodeid in self._tests or isinstance(
+            error, StabilityError
+        )  # a test may ask with a wrong Budget
         if error is not None and is_of_ours and not self.config.getoption("fulltrace", False):
             call.excinfo = pytest.ExceptionInfo.from_exception(_without_own_frames(error))
         report = yield
@@ -277,13 +262,13 @@ class StabilityPlugin:
             report.longrepr = call.excinfo.getrepr(style="value")  # no line of the test is to blame
         test = self._tests.get(item.nodeid)
         has_ended = report.when == "call" or (report.when == "setup" and not report.passed)
-        if test is None or not has_ended or (self.xdist and self.xdist.is_helping):
+        if test is None or not has_ended or self._is_helping():
             return report
         if test.forecasts:
             self._show_as_planned(item, call, report, test)
-        found = test.found(self._runs_at_once())
+        found = test.found(self.runs_at_once)
         report.stability_findings = pack(test.name, test.number, found)  # type: ignore[attr-defined]  # a report carries any attribute
-        # JUnit's reporter reads them from the teardown's report, which takes them from the item.
+        # JUnit's reporter reads properties from the teardown's report, which takes them from the item.
         others = [(name, value) for name, value in item.user_properties if not name.startswith("stability_")]
         item.user_properties = [*others, *_properties(found[STUDIES])]
         report.user_properties = list(item.user_properties)
@@ -302,25 +287,22 @@ class StabilityPlugin:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Collect the studies, in the one process that sees all reports."""
         self.progress.clear()
-        if not self.is_worker:
-            found = getattr(report, "stability_findings", None)
-            if found is not None:
-                self.findings.add(found)
+        found = getattr(report, "stability_findings", None)
+        if found is not None and not self.is_worker:
+            self.findings.add(found)
 
-    def pytest_terminal_summary(
-        self, terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode
-    ) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         """Print the table."""
+        write_line = terminalreporter.write_line
         if exitstatus == pytest.ExitCode.INTERRUPTED and (self.store / FORMAT_FILE).exists():
-            terminalreporter.write_line(f"stability: finished runs are kept in {self.store}; the next session goes on")
+            write_line(f"stability: finished runs are kept in {self.store}; the next session goes on")
         if self._left:
-            terminalreporter.write_line(f"stability: {self._left}")
+            write_line(f"stability: {self._left}")
         for title, lines in self.findings.sections():
             terminalreporter.write_sep("=", title)
-            for line in lines:
-                terminalreporter.write_line(line)
+            write_line("\n".join(lines))
             if title == "stability" and self.values.json:
-                terminalreporter.write_line(f"written: {self.values.json}")
+                write_line(f"written: {self.values.json}")
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -352,8 +334,7 @@ class StabilityPlugin:
 
     def _check_baselines(self, item: pytest.Item) -> None:
         __tracebackhide__ = True
-        complaint = self._fixture.baselines.complaint(_name_of(item)) if self._fixture else ""
-        if complaint:
+        if self._fixture and (complaint := self._fixture.baselines.complaint(_name_of(item))):
             raise BaselineExceededError(complaint)
 
     def asks(self, item: pytest.Item) -> bool:
@@ -372,8 +353,7 @@ class StabilityPlugin:
             from ..store.source_files import conftests_of
             from .fixture import TestContext
 
-            conftests = conftests_of(item.path, self.config.rootpath)
-            number = self._numbers.get(item.nodeid, 0)
+            number, conftests = self._numbers.get(item.nodeid, 0), conftests_of(item.path, self.config.rootpath)
             self._tests[item.nodeid] = TestContext(_name_of(item), number, _marker_of(item), tuple(conftests))
         return self._tests[item.nodeid]
 
@@ -470,8 +450,7 @@ def _properties(summaries: list[dict[str, Any]]) -> list[tuple[str, object]]:
     properties: list[tuple[str, object]] = []
     for number, summary in enumerate(summaries, start=1):
         prefix = "stability_" if len(summaries) == 1 else f"stability_{number}_"
-        properties.append((f"{prefix}runs", summary["runs"]))
-        properties.append((f"{prefix}verdict", summary["verdict"] or "none"))
+        properties += [(f"{prefix}runs", summary["runs"]), (f"{prefix}verdict", summary["verdict"] or "none")]
         values = {name: estimate["value"] for name, estimate in summary["metrics"].items()}
         properties += [(prefix + name, "undefined" if value is None else value) for name, value in values.items()]
     return properties

@@ -171,8 +171,7 @@ class StabilityConfig:
         """Make the configuration from the given options by name; text, as ini files hold it, is parsed."""
         values: dict[str, Any] = {}
         for option in OPTIONS:
-            value = given.get(option.name)
-            if value is None:
+            if (value := given.get(option.name)) is None:
                 continue
             try:
                 values[option.name] = option.parse(value)
@@ -225,19 +224,15 @@ class MarkerConfig:
     @classmethod
     def from_marker(cls, args: tuple[Any, ...], kwargs: Mapping[str, Any], test: str) -> MarkerConfig:
         """Check a marker's arguments; ``test`` is named in the error."""
-        names = [field.name for field in fields(cls)]
-        example = "write @pytest.mark.stability(runs=30, vary='init')"
+        names, expected = [field.name for field in fields(cls)], f"Expected the stability marker of {test} to"
         if args:
-            raise ConfigError(
-                f"Expected the stability marker of {test} to name its arguments but got {args!r}; {example}."
-            )
+            example = "write @pytest.mark.stability(runs=30, vary='init')"
+            raise ConfigError(f"{expected} name its arguments but got {args!r}; {example}.")
         for name in kwargs:
             if name not in names:
                 close = difflib.get_close_matches(name, names, n=1)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
-                raise ConfigError(
-                    f"Expected the stability marker of {test} to have {' or '.join(names)} but got {name!r}.{hint}"
-                )
+                raise ConfigError(f"{expected} have {' or '.join(names)} but got {name!r}.{hint}")
         marker = cls(**kwargs)
         if marker.runs is not None and not is_count(marker.runs, 2):
             raise ConfigError(f"Expected runs >= 2 in the stability marker of {test} but got runs={marker.runs!r}.")

@@ -15,10 +15,7 @@ _LONG_RUN = 60.0
 
 
 class ProgressLines:
-    """Progress of studies: on a TTY written over the line of results, in a log a line for each tenth of the runs.
-
-    Two lines of a log are at least `_BETWEEN_LINES` seconds apart, and at most `_SILENCE` while runs train.
-    """
+    """Progress of studies: on a TTY written over the line of results, in a log a line for each tenth of the runs."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
@@ -33,12 +30,13 @@ class ProgressLines:
         before = self._finished.get(study, 0)
         if reporter is None or finished < before or not (progress["new"] or progress["running"]):
             return  # another worker has told more already, or everything was in the store
+        silent = _BETWEEN_LINES if 10 * finished // total > 10 * before // total else _SILENCE
         capture = self._config.pluginmanager.get_plugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
             if reporter.isatty:
                 self._finished[study] = finished
                 self._cover(reporter, _progress_line(progress))
-            elif self._is_time(progress["elapsed"], is_news=10 * finished // total > 10 * before // total):
+            elif progress["elapsed"] > silent < time.monotonic() - self._last:
                 self._finished[study], self._last = finished, time.monotonic()
                 if reporter._tw.width_of_current_line:
                     reporter.write("\n")
@@ -65,10 +63,6 @@ class ProgressLines:
         width = reporter._tw.fullwidth - 1
         reporter.write_raw("\r" + line[:width].ljust(width), flush=True)
 
-    def _is_time(self, elapsed: float, *, is_news: bool) -> bool:
-        silent = _BETWEEN_LINES if is_news else _SILENCE
-        return elapsed > silent < time.monotonic() - self._last
-
 
 def _progress_line(progress: dict[str, Any]) -> str:
     """Write a study's runs by state and by worker, and name those that take long.
@@ -83,15 +77,13 @@ def _progress_line(progress: dict[str, Any]) -> str:
     parts = [f"{progress['finished']}/{progress['total']} runs{' at most' * may_stop}"]
     parts += [f"{len(progress['running'])} running"] if progress["running"] else []
     parts += [f"{progress['failed']} failed"] if progress["failed"] else []
-    left = _duration(progress["seconds_left"] or 0)
-    parts += [f"{'at most ' * may_stop}{left} left"] if progress["seconds_left"] else []
-    more = [", ".join(f"{worker} {runs}" for worker, runs in sorted(progress["by_worker"].items()))]
-    more = more if len(progress["by_worker"]) > 1 else []
-    more += [
-        f"run {run['index']} for {_duration(run['seconds'])} ({run['worker']}, pid {run['pid']})"
-        for run in progress["running"]
-        if run["seconds"] > _LONG_RUN
-    ]
+    if progress["seconds_left"]:
+        parts.append(f"{'at most ' * may_stop}{_duration(progress['seconds_left'])} left")
+    by_worker = sorted(progress["by_worker"].items())
+    more = [", ".join(f"{worker} {runs}" for worker, runs in by_worker)] * (len(by_worker) > 1)
+    for run in progress["running"]:
+        if run["seconds"] > _LONG_RUN:
+            more.append(f"run {run['index']} for {_duration(run['seconds'])} ({run['worker']}, pid {run['pid']})")
     name = progress["test"].partition("::")[2] or progress["test"]
     return "; ".join([f"stability: {name} ({progress['study']}) {', '.join(parts)}", *more])
 

@@ -10,9 +10,9 @@ import inspect
 import itertools
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from _pytest.config import get_config  # what pytest uses itself; there is no public way to ask
@@ -21,35 +21,29 @@ from _pytest.config.findpaths import determine_setup
 from ..errors import ConfigError
 from .options import OPTIONS
 
-_Item = TypeVar("_Item")
-
 
 def check_rootdir(config: pytest.Config) -> None:
     """Raise `ConfigError` where pytest's rootdir or ini file would be others without the values of our options."""
     given = [*shlex.split(os.environ.get("PYTEST_ADDOPTS", "")), *map(str, config.invocation_params.args)]
     words = list(_read_from_files(given))
-    apart = _values_apart(words)
+    flags = {option.flag for option in OPTIONS if not option.is_flag}
+    apart = [(word, value) for word, value in itertools.pairwise(words) if word in flags and not value.startswith("-")]
     if not any((config.invocation_params.dir / value).exists() for _, value in apart):
         return
-    paths = _paths_in(words)
+    early, unknown = get_config(words)._parser.parse_known_and_unknown_args(words)
+    paths = [*early.file_or_dir, *unknown]  # what pytest, before it knows plugins' options, takes for paths or flags
     # The user means the setup without these values; the message names the first value that alone leads elsewhere.
     meant = _setup(config, _without(paths, [value for _, value in apart]))
     if _setup(config, paths) == meant:
         return
-    alone = [_without(paths, [other for _, other in _but(apart, place)]) for place in range(len(apart))]
-    wrong = next((place for place, left in enumerate(alone) if _setup(config, left) != meant), 0)
+    others = [[value for _, value in apart[:place] + apart[place + 1 :]] for place in range(len(apart))]
+    wrong = next((place for place, left in enumerate(others) if _setup(config, _without(paths, left)) != meant), 0)
     flag, value = apart[wrong]
     raise ConfigError(
         f"Expected {flag}={value} but got {flag} {value}: pytest looks for its rootdir before it knows the "
         f"options of plugins, takes {value!r} for the path of a test, and so took {config.rootpath} for your "
         f"project, with {config.inipath or 'no ini file'}. Write {flag}={value}, with an equals sign."
     )
-
-
-def _values_apart(words: list[str]) -> list[tuple[str, str]]:
-    """Return each of our options whose value is a word of its own, with that value."""
-    flags = {option.flag for option in OPTIONS if not option.is_flag}
-    return [(word, value) for word, value in itertools.pairwise(words) if word in flags and not value.startswith("-")]
 
 
 def _read_from_files(words: Iterable[str]) -> Iterator[str]:
@@ -61,12 +55,6 @@ def _read_from_files(words: Iterable[str]) -> Iterator[str]:
             yield word
 
 
-def _paths_in(words: list[str]) -> list[str]:
-    """Return the words that pytest, before it knows plugins' options, takes for paths of tests or unknown flags."""
-    early, unknown = get_config(words)._parser.parse_known_and_unknown_args(words)
-    return [*early.file_or_dir, *unknown]
-
-
 def _without(paths: Iterable[str], values: Iterable[str]) -> list[str]:
     """Return the paths less one occurrence of each value."""
     left = list(paths)
@@ -74,10 +62,6 @@ def _without(paths: Iterable[str], values: Iterable[str]) -> list[str]:
         if value in left:
             left.remove(value)
     return left
-
-
-def _but(items: Sequence[_Item], place: int) -> list[_Item]:
-    return [*items[:place], *items[place + 1 :]]
 
 
 def _setup(config: pytest.Config, paths: list[str]) -> tuple[Path, Path | None]:

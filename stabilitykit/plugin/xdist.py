@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -27,6 +28,8 @@ from .options import StabilityConfig
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
+    from ..execution.notice_board import Board
+
 
 #: Seconds for which a helper stays although no living worker owns a test: longer than a crashed worker's replacement
 #: takes to collect, and to enter the test again.
@@ -35,6 +38,8 @@ _POLL = 0.1
 #: How often a test whose worker crashed is given to another worker. A run that always crashes fails its study after two
 #: crashes; crashes outside of runs fail the test after these.
 _MOST_CRASHES = 3
+#: Stands in for the hooks that receive a helper's warnings: the owner of the test reports them.
+_NO_HOOKS = SimpleNamespace(pytest_warning_recorded=SimpleNamespace(call_historic=lambda **warning: None))
 
 
 class SessionPlugin(Protocol):
@@ -43,7 +48,7 @@ class SessionPlugin(Protocol):
     session_id: str
     is_worker: bool
     store: Path  #: folder of finished runs
-    folder: Path  #: of the session's own files, in the store
+    folder: Path  #: the session's own files, in the store
     started: float  #: when the session started, seconds since the epoch
     stop: Stop
     values: StabilityConfig
@@ -51,36 +56,34 @@ class SessionPlugin(Protocol):
 
     def asks(self, item: pytest.Item) -> bool:
         """Whether a test asks for the fixture ``stability``."""
-        ...
 
     def number_of(self, item: pytest.Item) -> int:
         """Return the test's position in the collection."""
-        ...
 
 
 class XdistBridge:
     """Both ends of a session: the controller's names it and receives progress, a worker's owns tests and helps.
 
-    The class has no properties, as `StabilityPlugin` has none: pytest may read every attribute of a registered plugin.
+    The class has no properties, as `StabilityPlugin` has none.
     """
 
     def __init__(self, config: pytest.Config, plugin: SessionPlugin) -> None:
         self.config, self.plugin = config, plugin
         self.is_helping = False  #: whether this worker's own tests are done
-        self._board: Any = None
+        self._board: Board | None = None
         self._experiments: dict[str, Any] = {}
         self._came_to_training = False
         self._slots = Slots()
         self._channels: list[Any] = []
         self._failures = 0
         self._crashes: Counter[str] = Counter()  #: crashes of workers, by test
-        self._owed: dict[str, pytest.TestReport] = {}  #: of tests whose worker crashed, and that have no outcome yet
+        self._owed: dict[str, pytest.TestReport] = {}  #: of each test whose worker crashed, and that has no outcome yet
         if plugin.is_worker:
             channel = config.workerinput["stability_channel"]  # type: ignore[attr-defined]  # xdist's
             plugin.tell = channel.send  # plain numbers and text, which is what a channel takes
             channel.setcallback(plugin.stop.now)
 
-    def board(self) -> Any:
+    def board(self) -> Board:
         """Return the session's notice board, made when the first stability test needs it."""
         if self._board is None:
             from ..execution.notice_board import Board
@@ -128,17 +131,15 @@ class XdistBridge:
         self._owed[crashitem] = copy.copy(report)
         report.outcome = "rerun"  # type: ignore[assignment]  # as pytest-rerunfailures has it
 
-    def pytest_report_teststatus(
-        self, report: pytest.TestReport
-    ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, tuple[str, Any]] | None:
         """Show a test that is run again after a crash."""
-        return ("rerun", "R", ("RERUN", {"yellow": True})) if _is_rerun(report) else None
+        return ("rerun", "R", ("RERUN", {"yellow": True})) if str(report.outcome) == "rerun" else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """In the controller, note which tests have an outcome, and let ``-x`` and ``--maxfail`` end the training."""
         if self.plugin.is_worker:
             return
-        if not _is_rerun(report) and (report.when == "call" or not report.passed):
+        if str(report.outcome) != "rerun" and (report.when == "call" or not report.passed):
             self._owed.pop(report.nodeid, None)
         self._failures += report.failed
         most = self.config.getvalue("maxfail")
@@ -159,11 +160,8 @@ class XdistBridge:
         # This is the receiver's thread; the controller's main thread prints, from its own queue of events.
         dsession = self.config.pluginmanager.get_plugin("dsession")
         if dsession is not None:
-            dsession.worker_stability_progress = self._show
+            dsession.worker_stability_progress = self.plugin.tell
             dsession.queue.put(("stability_progress", {"progress": progress}))
-
-    def _show(self, progress: dict[str, Any]) -> None:
-        self.plugin.tell(progress)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -243,21 +241,9 @@ class XdistBridge:
     def _enter(self, item: pytest.Item) -> bool:
         """Run a test as its helper, without a report; return whether it came as far as training."""
         self._came_to_training = False
-        with catch_warnings_for_item(self.config, _NoHooks(), when="runtest", item=item):
+        with catch_warnings_for_item(self.config, _NO_HOOKS, when="runtest", item=item):
             runtestprotocol(item, log=False, nextitem=None)
         return self._came_to_training
-
-
-def _is_rerun(report: pytest.TestReport) -> bool:
-    outcome: str = report.outcome
-    return outcome == "rerun"
-
-
-class _NoHooks:
-    """Stands in for the hooks that receive warnings: the owner of the test reports them."""
-
-    class pytest_warning_recorded:  # noqa: N801  # the hook's name
-        call_historic = staticmethod(lambda **warning: None)
 
 
 class Slots:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..estimates.measure_kinds import kind_of
 from ..verdicts.calibration import Calibration, Proposal
-from .columns import aligned
+from .columns import aligned, each_once
 from .study_table import short_name
 
 _TITLES = ("test", "varies", "runs", "metric", "measured", "budget", "unchanged fails", "at the value")
@@ -26,7 +26,7 @@ def calibration_table(calibrations: Sequence[Calibration]) -> list[str]:
             about = ["", "", ""]
     if len(rows) == 1:
         return []
-    return [*aligned(rows, "<<><<>>>"), *_LEGEND, *_notes(calibrations)]
+    return [*aligned(rows, "<<><<>>>"), *_LEGEND, *each_once(_notes(calibrations))]
 
 
 def _cells(proposal: Proposal) -> tuple[str, ...]:
@@ -36,15 +36,11 @@ def _cells(proposal: Proposal) -> tuple[str, ...]:
     return (proposal.metric, proposal.measured, f"{at_least}{proposal.limit:g}", *shown)
 
 
-def _notes(calibrations: Sequence[Calibration]) -> list[str]:
-    """Each note once, with the limits that it is about."""
-    about: dict[str, list[str]] = {}
+def _notes(calibrations: Sequence[Calibration]) -> Iterator[tuple[str, str]]:
+    """Give each note with the limit that it is about."""
     for calibration in calibrations:
-        for proposal in calibration.proposals:
-            if proposal.meaning:
-                about.setdefault(proposal.meaning, []).append(f"{short_name(calibration.name)} {proposal.metric}")
-        for metric in calibration.undefined:
-            about.setdefault("no value in these runs, so no limit", []).append(
-                f"{short_name(calibration.name)} {metric}"
-            )
-    return [f"note: {note} ({', '.join(limits)})" for note, limits in about.items()]
+        name = short_name(calibration.name)
+        yield from ((f"note: {one.meaning}", f"{name} {one.metric}") for one in calibration.proposals if one.meaning)
+        yield from (
+            ("note: no value in these runs, so no limit", f"{name} {metric}") for metric in calibration.undefined
+        )

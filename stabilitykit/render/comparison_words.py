@@ -20,7 +20,7 @@ def conclusion(summary: Summary) -> str:
     if summary["identical"]:
         return "Run for run, both give the same answers: there is no difference to judge."
     parts = _of_mean(summary), _of_spread(summary), _of_disagreement(summary), _of_churn(summary)
-    return " ".join(part for part in parts if part)
+    return " ".join(filter(None, parts))
 
 
 def conclusions(summaries: Sequence[Summary]) -> list[str]:
@@ -42,10 +42,6 @@ def _answer(summary: Summary) -> str:
     return f"PASS {against}: not worse beyond error ({numbers}, disagreement {_interval(summary['disagreement'])})"
 
 
-def _of(side: Summary) -> str:
-    return f" of {side['saved']}" if side["saved"] else ""
-
-
 def comparison_table(summary: Summary) -> list[str]:
     """Return the lines of a table: each question with both models' numbers, their difference, and what it shows."""
     baseline, candidate = summary["baseline"], summary["candidate"]
@@ -65,21 +61,18 @@ def comparison_table(summary: Summary) -> list[str]:
 
 
 def _named(side: Summary) -> str:
-    return f"({side['task']} [{side['question']}]{_of(side)})"
+    of = f" of {side['saved']}" if side["saved"] else ""
+    return f"({side['task']} [{side['question']}]{of})"
 
 
 def _cells(summary: Summary, name: str) -> tuple[str, str]:
     difference = summary[name]
-    words = {
-        "mean": ("better", "worse"),
-        "mean_on_distribution": ("better", "worse"),
-        "spread": ("larger", "smaller"),
-        "disagreement": ("larger", "smaller"),
-    }[name]
     if difference["p_more"] is None:
         return _interval(difference), difference["method"]
+    more, less = ("better", "worse") if name.startswith("mean") else ("larger", "smaller")
     less_is_good = name.startswith("mean") and not _score(summary).more_is_better
-    more, less = reversed(words) if less_is_good else words
+    if less_is_good:
+        more, less = less, more
     times = " times" if name == "spread" else ""
     shown = _shown(summary, difference)
     word = {1: more, -1: less, 0: "not shown"}[shown]
@@ -101,12 +94,11 @@ def _of_mean(summary: Summary) -> str:
     text = f"The candidate is {better} by {_interval(here, sign=shown)}{unit} on this test set ({_p(_p_of(here))})"
     if _shown(summary, elsewhere) == shown:
         return f"{text}, and on other test sets of this kind too ({_p(_p_of(elsewhere))})."
+    more = ""
     if elsewhere["runs_needed"]:
         more = f"; about {elsewhere['runs_needed']} runs of each would show one of that size"
     elif elsewhere["examples_needed"]:
         more = f"; no number of runs would show one of that size, about {elsewhere['examples_needed']} examples could"
-    else:
-        more = ""
     p = elsewhere["p_more"] if shown > 0 else elsewhere["p_less"]
     return f"{text}; on other test sets of this kind that is not shown ({_p(p)}{more})."
 
@@ -146,12 +138,11 @@ def _not_shown(claim: str, size: str, difference: Summary, sign: int = 1) -> str
 
 
 def _of_churn(summary: Summary) -> str:
-    if summary["churn"] is None or summary["churn"] == 0:
+    if not summary["churn"]:
         return ""
-    own = ", ".join(
-        f"two of the {name} on {_number(summary[name]['differing'])} %" for name in ("baseline", "candidate")
-    )
-    return f"Two runs, one of each, predict different classes on {_number(summary['churn'])} % of the examples; {own}."
+    one, other = (f"two of the {side} on {_number(summary[side]['differing'])} %" for side in ("baseline", "candidate"))
+    churn = _number(summary["churn"])
+    return f"Two runs, one of each, predict different classes on {churn} % of the examples; {one}, {other}."
 
 
 def _score(summary: Summary) -> ScoreKind:
@@ -181,10 +172,8 @@ def _interval(difference: Summary, sign: int = 1) -> str:
     """Write a difference and its bounds; a negative ``sign`` negates them."""
     if difference["value"] is None:
         return "undefined" if difference["p_more"] is None else "inf"
-    low, high = (
-        bound if bound is not None else end
-        for bound, end in ((difference["low"], -math.inf), (difference["high"], math.inf))
-    )
+    low = -math.inf if difference["low"] is None else difference["low"]
+    high = math.inf if difference["high"] is None else difference["high"]
     if sign < 0:
         low, high = -high, -low
     return str(Estimate(sign * difference["value"], low, high, runs=0, method=""))

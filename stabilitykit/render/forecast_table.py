@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import setting
 from ..estimates.measure_kinds import kind_of
-from .columns import aligned
+from .columns import aligned, each_once
 from .study_table import short_name
 
 Plan = Mapping[str, Any]
@@ -15,33 +15,23 @@ Plan = Mapping[str, Any]
 #: P(UNDECIDED) below which a number of runs is not called too few.
 _HARDLY = 0.01
 
-_TITLES = (
-    "test",
-    "varies",
-    "limit",
-    "excludes",
-    "runs needed",
-    "sequential",
-    "R",
-    "runs to a verdict",
-    "P(FAIL) beyond",
-    "minutes",
-)
-_UNDER = ("", "", "", "", "fixed R", "R_max", "", "at 0.5 / 1 / 2 x", "1.25 / 1.5 / 2 x", "0.5 / 1 / 2 x")
+_HEAD = """\
+test | varies | limit | excludes | runs needed | sequential | R | runs to a verdict | P(FAIL) beyond   | minutes
+     |        |       |          | fixed R     | R_max      |   | at 0.5 / 1 / 2 x  | 1.25 / 1.5 / 2 x | 0.5 / 1 / 2 x
+"""
 
 
 def plan_table(plans: Sequence[Plan]) -> list[str]:
     """Return the lines of a table with one row a limit of each study, what it assumes, and what the session costs."""
+    head = [[cell.strip() for cell in line.split("|")] for line in _HEAD.splitlines()]
     rows = [row for plan in plans for row in _rows(plan)]
-    return [*aligned([_TITLES, _UNDER, *rows], "<<<>>>>>>>"), "", *_notes(plans), _total(plans)]
+    return [*aligned([*head, *rows], "<<<>>>>>>>"), "", *each_once(_notes(plans)), _total(plans)]
 
 
 def _rows(plan: Plan) -> list[list[str]]:
-    named = [short_name(plan["test"]), plan["name"]]
+    named, runs = [short_name(plan["test"]), plan["name"]], plan["runs"]
     if not plan["limits"]:
-        return [
-            [*named, "none", "-", "-", "-", str(plan["runs"]), str(plan["runs"]), "-", _minutes(plan, [plan["runs"]])]
-        ]
+        return [[*named, "none", "-", "-", "-", str(runs), str(runs), "-", _minutes(plan, [runs])]]
     return [[*named, *_cells(plan, limit)] for limit in plan["limits"]]
 
 
@@ -55,17 +45,13 @@ def _cells(plan: Plan, limit: Mapping[str, Any]) -> list[str]:
     return [
         f"{limit['metric']} {'>=' if is_likeness else '<='} {limit['budget']:g}",
         f"{limit['ratio']:g} x",
-        _number(limit["fixed_runs"]),
-        _number(limit["most_runs"]),
+        str(limit["fixed_runs"] or "-"),
+        str(limit["most_runs"] or "-"),
         f"{runs}{', too few' if _open(limit) else ''}",
         " / ".join(f"{count:.1f}" if limit["sequential"] else f"{count}" for count in expected) or "-",
         " / ".join(power) if limit["prospects"] else "-",
         _minutes(plan, expected),
     ]
-
-
-def _number(runs: int | None) -> str:
-    return "-" if runs is None else str(runs)
 
 
 def _minutes(plan: Plan, runs: Iterable[float]) -> str:
@@ -93,14 +79,11 @@ def _open(limit: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return worst if worst and worst["undecided"] >= _HARDLY else None
 
 
-def _notes(plans: Sequence[Plan]) -> list[str]:
-    """Warnings, then notes; each line once, with the tests that it is about."""
-    about: dict[str, list[str]] = {}
-    for kind in ("warning", "note"):
+def _notes(plans: Sequence[Plan]) -> Iterator[tuple[str, str]]:
+    """Give warnings, then notes, each with the test that it is about."""
+    for kind, lines in (("warning", _warnings), ("note", _remarks)):
         for plan in plans:
-            for line in _warnings(plan) if kind == "warning" else _remarks(plan):
-                about.setdefault(f"{kind}: {line}", []).append(short_name(plan["test"]))
-    return [f"{line} ({', '.join(dict.fromkeys(tests))})" for line, tests in about.items()]
+            yield from ((f"{kind}: {line}", short_name(plan["test"])) for line in lines(plan))
 
 
 def _warnings(plan: Plan) -> Iterable[str]:
@@ -109,11 +92,9 @@ def _warnings(plan: Plan) -> Iterable[str]:
         worst, needed = _open(limit), limit["most_runs"] if limit["sequential"] else limit["fixed_runs"]
         if not worst:
             continue
-        more = (
-            f"no number of runs that can be trained leaves nothing open: raise ratio={limit['ratio']:g}"
-            if needed is None
-            else f"{setting('runs', needed)} leaves nothing open"
-        )
+        more = f"{setting('runs', needed)} leaves nothing open"
+        if needed is None:
+            more = f"no number of runs that can be trained leaves nothing open: raise ratio={limit['ratio']:g}"
         yield (
             f"{plan['runs']} runs are too few for {limit['metric']}: UNDECIDED in {100 * worst['undecided']:.0f} % of "
             f"studies of a model at {worst['truth']:g} times the budget; {more}"
@@ -125,10 +106,8 @@ def _remarks(plan: Plan) -> Iterable[str]:
         yield f"the stored runs have its verdict: {plan['verdict'].upper()}"
     for limit in plan["limits"]:
         if limit["stored_share"] is not None:
-            yield (
-                f"the stored runs say {limit['metric']} {limit['stored_value']:.2g}, "
-                f"{limit['stored_share']:.2f} of the budget's spread"
-            )
+            stored = f"the stored runs say {limit['metric']} {limit['stored_value']:.2g}"
+            yield f"{stored}, {limit['stored_share']:.2f} of the budget's spread"
         yield f"{limit['metric']} assumes {limit['assumes']}"
     yield from plan.get("notes", ())
     if plan["seconds_a_run"] is None:
@@ -150,7 +129,5 @@ def _total(plans: Sequence[Plan]) -> str:
     times = [f"{_in_minutes(seconds)} minutes"] * (not trained or bool(known)) + ["unknown time"] * (known != trained)
     time, workers = " and ".join(times), max((plan["workers"] for plan in plans), default=1)
     missing, stored = sum(p["runs"] - p["stored"] for p in trained), sum(plan["stored"] for plan in most.values())
-    return (
-        f"at most {missing} runs to train, {stored} stored: {time} with {workers} "
-        f"worker{'s' * (workers > 1)}, and the controls; a verdict ends its study early"
-    )
+    cost = f"at most {missing} runs to train, {stored} stored: {time} with {workers} worker{'s' * (workers > 1)}"
+    return f"{cost}, and the controls; a verdict ends its study early"

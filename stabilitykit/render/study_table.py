@@ -8,7 +8,7 @@ from typing import Any
 
 from ..estimates.measure_kinds import PAPER, is_own_sd, kind_of
 from ..estimates.scores import TaskKind
-from .columns import aligned
+from .columns import aligned, each_once
 
 Summary = Mapping[str, Any]
 
@@ -27,7 +27,8 @@ def study_table(summaries: Sequence[Summary]) -> list[str]:
         lines += [""] * bool(lines and table) + table
     left_out = len(summaries) - len(shown)
     more = [f"note: {left_out} more without a verdict, of studies that have a row"] if left_out else []
-    return lines + more + _notes(summaries)
+    notes = ((f"note: {note}", short_name(summary["test"])) for summary in summaries for note in summary["notes"])
+    return lines + more + each_once(notes)
 
 
 def _without_repeats(summaries: Sequence[Summary]) -> list[Summary]:
@@ -56,13 +57,9 @@ def short_name(test: str) -> str:
 
 def _names(summaries: Sequence[Summary]) -> dict[tuple[str, str], str]:
     """Name the studies by test, and by task where a test has several, whose rows would look alike otherwise."""
-    keys = dict.fromkeys(map(_key, summaries))
+    keys = dict.fromkeys((summary["test"], summary["task"]) for summary in summaries)
     tests = [test for test, _ in keys]
     return {(test, task): short_name(test) + (f" ({task})" if tests.count(test) > 1 else "") for test, task in keys}
-
-
-def _key(summary: Summary) -> tuple[str, str]:
-    return summary["test"], summary["task"]
 
 
 def _table(task: TaskKind, shown: Sequence[Summary], names: Mapping[tuple[str, str], str]) -> list[str]:
@@ -70,17 +67,12 @@ def _table(task: TaskKind, shown: Sequence[Summary], names: Mapping[tuple[str, s
     summaries = [summary for summary in shown if summary["kind"] == task.value]
     if not summaries:
         return []
-    extra = _own(summaries)
+    own = (name for summary in summaries for name in summary["metrics"] if is_own_sd(name, summary["metrics"]))
+    extra = list(dict.fromkeys(own))  # SDs of users' own metrics, which the standard columns do not show
     keys = [*PAPER[task], *extra]
     titles = ["test", "varies", "runs", *(kind_of(name).title for name in PAPER[task]), *extra, "verdict"]
-    rows = [titles] + [[names[_key(summary)], *_row(keys, summary)] for summary in summaries]
+    rows = [titles] + [[names[summary["test"], summary["task"]], *_row(keys, summary)] for summary in summaries]
     return aligned(rows, f"<<{'>' * (len(titles) - 3)}<")
-
-
-def _own(summaries: Sequence[Summary]) -> list[str]:
-    """Names of the SDs of users' own metrics, which the standard columns do not show."""
-    of_each = (summary["metrics"] for summary in summaries)
-    return list(dict.fromkeys(name for metrics in of_each for name in metrics if is_own_sd(name, metrics)))
 
 
 def _row(keys: Sequence[str], summary: Summary) -> list[str]:
@@ -114,12 +106,3 @@ def _with_error(value: float, error: float) -> str:
         return f"{value:.2g} ±{error:.1g}"
     decimals = max(2, -math.floor(math.log10(error)))
     return f"{value:.{decimals}f} ±{error:.{decimals}f}"
-
-
-def _notes(summaries: Sequence[Summary]) -> list[str]:
-    """Each note once, with the studies that it is about."""
-    about: dict[str, list[str]] = {}
-    for summary in summaries:
-        for note in summary["notes"]:
-            about.setdefault(note, []).append(short_name(summary["test"]))
-    return [f"note: {note} ({', '.join(dict.fromkeys(tests))})" for note, tests in about.items()]
