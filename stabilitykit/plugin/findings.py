@@ -57,7 +57,7 @@ class Findings:
 
             yield "stability", study_table(self.of(STUDIES)) + conclusions(self.of(COMPARISONS))
         if self._written is not None:
-            from ..render.budget_table import calibration_table
+            from ..render.calibration_table import calibration_table
 
             yield "proposed budgets", [*calibration_table(self._calibrations()), *self._written.lines()]
 

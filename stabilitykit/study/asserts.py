@@ -12,7 +12,6 @@ from ..render.study_table import study_table
 from ..verdicts.budgets import Budget, Verdict
 from ..verdicts.explanation import explanation
 from ..verdicts.judgement import Judgement, Outcome
-from ..verdicts.limits import LimitJudgement
 from ..verdicts.unreachable import under_two_examples
 from .likeness import MeasureLikeness, alike, check_asked
 from .planned_study import PlannedStudy
@@ -55,22 +54,16 @@ def demand_pass(study: Study, verdict: Verdict, why: Iterable[str]) -> None:
     if verdict.outcome is Outcome.PASS:
         return
     said = f"{verdict.summary()}\n{verdict.error_rates()}"
-    flips = ["\n".join(study.flips.lines(top=5))] if _is_of_flips(verdict) else []
+    flips = (
+        ["\n".join(study.flips.lines(top=5))]
+        if any(kind_of(limit.name).is_of_flips for limit in verdict.beyond)
+        else []
+    )
     summary = summarize(study, test=study.task)
     message = "\n\n".join([said, *why, *flips, "\n".join(study_table([summary]))])
     if verdict.outcome is Outcome.FAIL:
         raise BudgetExceededError(f"{message}\n\n{_NEXT}")
     study.policy.undecided(message)
-
-
-def _is_of_flips(verdict: Verdict) -> bool:
-    """Whether a limit that is not kept is one on predictions that change between runs."""
-    return any(
-        isinstance(judgement, LimitJudgement)
-        and judgement.outcome is not Outcome.PASS
-        and kind_of(judgement.name).is_of_flips
-        for judgement in verdict.judgements
-    )
 
 
 @public

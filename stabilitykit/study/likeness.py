@@ -16,7 +16,8 @@ from ..estimates.measure_kinds import kind_of
 from ..estimates.ratios import Ratio, spread_of
 from ..estimates.search import fewest
 from ..public import public
-from ..verdicts.judgement import WORST_FIRST, Judgement, Outcome, advice, worst
+from ..verdicts.judgement import WORST_FIRST, Judgement, Outcome, worst
+from ..verdicts.undecided import advice
 from .study import Study, listed
 
 

@@ -17,7 +17,8 @@ from ..estimates.measures import Measures
 from ..estimates.ratios import Ratio, spread_of
 from ..estimates.search import fewest
 from ..public import public
-from ..verdicts.judgement import Judgement, Outcome, advice
+from ..verdicts.judgement import Judgement, Outcome
+from ..verdicts.undecided import advice
 
 #: Error rate of each bound, and of either verdict.
 _LEVEL = 0.05

@@ -30,6 +30,12 @@ class Verdict:
         """FAIL if any judgement is FAIL, else UNDECIDED if any is, else PASS."""
         return worst(judgement.outcome for judgement in self.judgements)
 
+    @property
+    def beyond(self) -> tuple[LimitJudgement, ...]:
+        """The judgements on limits that are not kept."""
+        limits = (judgement for judgement in self.judgements if isinstance(judgement, LimitJudgement))
+        return tuple(judgement for judgement in limits if judgement.outcome is not Outcome.PASS)
+
     def summary(self) -> str:
         """Write each judgement with its reason on a line of its own, the worst first."""
         worst_first = sorted(self.judgements, key=lambda judgement: WORST_FIRST.index(judgement.outcome))

@@ -6,17 +6,15 @@ from ..estimates.flip_floor import where_from
 from ..estimates.measure_kinds import FLOOR, FLOORED
 from ..estimates.measures import Measures
 from .budgets import Verdict
-from .judgement import Outcome
-from .limits import LimitJudgement
 from .unreachable import unreachable
 
 
 def explanation(verdict: Verdict, measures: Measures) -> tuple[str, ...]:
     """Return a paragraph each on a limit of the accuracy SD that is not kept; none for other measures, and for PASS."""
-    for one in verdict.judgements:
-        if isinstance(one, LimitJudgement) and one.name == FLOORED and one.outcome is not Outcome.PASS:
+    for limit in verdict.beyond:
+        if limit.name == FLOORED:
             floor, examples = measures[FLOOR], measures.examples
-            never = unreachable(one.limit, floor, examples)
+            never = unreachable(limit.limit, floor, examples)
             why = f"why: {where_from(measures[FLOORED], floor, examples)}"
             return (why, str(never)) if never else (why,)
     return ()

@@ -9,10 +9,11 @@ from ..errors import ConfigError
 from ..estimates.estimate import Estimate
 from ..estimates.search import MOST_RUNS, fewest
 from .budgets import Budget, Verdict
-from .judgement import Outcome, advice
+from .judgement import Outcome
 from .limits import LimitJudgement
 from .power import COARSE
 from .sequential_levels import FIRST_LOOK, crossing, levels, looks
+from .undecided import advice
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import Any, Protocol
 
-from ..errors import setting
-from ..estimates.search import MOST_RUNS
 from ..public import public
 
 
@@ -54,10 +52,3 @@ class Judgement(Protocol):
 def worst(outcomes: Iterable[Outcome]) -> Outcome:
     """Return FAIL if any outcome is FAIL, else UNDECIDED if any is, else PASS."""
     return min(outcomes, key=WORST_FIRST.index, default=Outcome.PASS)
-
-
-def advice(runs: int | None, roughly: str = "about", of: str = "") -> str:
-    """Say how many ``runs`` (``of`` which studies) would settle an UNDECIDED judgement; None: over `MOST_RUNS`."""
-    if runs is None:
-        return f"not even {MOST_RUNS} runs would settle it, so move the budget"
-    return f"{roughly} {runs} runs would settle it: {setting('runs', runs)}{of}"

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from ..estimates.estimate import Estimate
 from ..estimates.measure_kinds import MeasureKind, kind_of
 from ..estimates.search import fewest
-from .judgement import Judgement, Outcome, advice
+from .judgement import Judgement, Outcome
+from .undecided import advice
 
 
 @dataclass(frozen=True)

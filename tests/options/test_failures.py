@@ -86,6 +86,22 @@ def test_a_failure_is_told_once_with_the_users_line_and_all_numbers(project: Pro
     assert "INTERNALERROR" not in text
 
 
+def test_a_method_that_dataclass_wrote_for_us_is_no_frame_of_the_users(project: Project) -> None:
+    """It has no file, so that nothing but its module tells that it is ours."""
+    project.tests("""
+        from stabilitykit import Budget, Perturbation
+
+        def test_question(stability):
+            stability.check(train, labels=Y, vary="init", runs=2, budget=Budget(disagreement=50))
+
+        def test_perturbation():
+            Perturbation("bitt")
+    """)
+    text = project.run().stdout.str()
+    assert "Expected at least 3 runs for a check but got 2" in text
+    assert "<string>" not in text
+
+
 def test_full_trace_shows_our_frames_as_well(project: Project) -> None:
     project.tests("""
         def test_question(stability):
