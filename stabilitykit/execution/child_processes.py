@@ -31,7 +31,7 @@ from ..store.layout import task_log
 from ..store.ownership import remove
 from ..store.record import RunRecord
 from ..training.trainer import Trainer
-from .executor import Died, Executor, Outcome, ProcessDied, Training, timed_out
+from .executor import Died, Executor, ProcessDied, Training, timed_out
 from .payload import Payload, SentPayload
 from .variables import VariableChanges
 
@@ -184,7 +184,7 @@ class _Process:
             raise value
         return value
 
-    def outcome(self, plan: RunPlan) -> Outcome:
+    def outcome(self, plan: RunPlan) -> RunRecord | Died:
         """Return the record, with the end of the log where the run failed."""
         try:
             record: RunRecord = self.result()

@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from ..errors import ConfigError, setting
 from ..protocol import RunPlan
@@ -23,16 +23,12 @@ class Died(NamedTuple):
     pid: int
 
 
-#: The end of a training: a record, or a process that died.
-Outcome: TypeAlias = "RunRecord | Died"
-
-
 class Training:
     """One run that is being trained."""
 
     def __init__(self, plan: RunPlan) -> None:
         self.plan = plan
-        self.outcome: Outcome | None = None  #: None until it has ended
+        self.outcome: RunRecord | Died | None = None  #: None until it has ended
 
 
 class Executor(ABC):

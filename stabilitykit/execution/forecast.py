@@ -19,7 +19,7 @@ from ..verdicts.budgets import Budget, Verdict, check_is_budget
 from ..verdicts.power import cv_of, most_runs_needed, prospects, runs_needed
 from ..verdicts.sequential_levels import looks
 from ..verdicts.unreachable import objections
-from .question import Prepared, Question
+from .question import Prepared
 from .watch import Watch
 
 #: True spreads, in budgets, of which a plan tells the outcome: below the budget, at it, and beyond it.
@@ -38,14 +38,10 @@ class Forecast:
     asserted: list[Budget] = field(default_factory=list)  #: judged once, over all R runs
 
     def __post_init__(self) -> None:
+        self.question = self.asked.question
         self.asked.check()
         if self.question.budget is not None and not self.question.stops_early:
             self.note(self.question.budget)
-
-    @property
-    def question(self) -> Question:
-        """The question that is forecast."""
-        return self.asked.question
 
     def note(self, budget: Budget) -> None:
         """Note a budget that a test asserts on the study; raise `BudgetError` for one that could not be judged."""

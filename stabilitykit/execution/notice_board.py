@@ -56,7 +56,7 @@ class Board:
         try:
             yield
         finally:
-            self._done_file(test).touch()
+            file_of_test(self.folder, test, "done").touch()
             if acquired:
                 self._owners.release(test)
 
@@ -66,15 +66,15 @@ class Board:
 
     def is_done(self, test: int) -> bool:
         """Whether the test has ended."""
-        return self._done_file(test).exists()
+        return file_of_test(self.folder, test, "done").exists()
 
     def settle(self, test: int, call: int) -> None:
         """Mark a study of the test as needing no further run."""
-        self._settled_file(test, call).touch()
+        file_of_test(self.folder, test, "settled", call).touch()
 
     def is_settled(self, test: int, call: int) -> bool:
         """Whether a study of the test needs no further run, though some may be free."""
-        return self._settled_file(test, call).exists()
+        return file_of_test(self.folder, test, "settled", call).exists()
 
     def dispute(self, test: int) -> None:
         """Tell the owner of a test that another worker made a different task of it."""
@@ -97,12 +97,6 @@ class Board:
         except FileNotFoundError:
             return []
         return list(dict.fromkeys(Announcement(**json.loads(line)) for line in lines))
-
-    def _done_file(self, test: int) -> Path:
-        return file_of_test(self.folder, test, "done")
-
-    def _settled_file(self, test: int, call: int) -> Path:
-        return file_of_test(self.folder, test, "settled", call)
 
     def _studies_file(self, test: int) -> Path:
         return file_of_test(self.folder, test, "studies")

@@ -67,11 +67,6 @@ class Question:
         """Names of the measures that the study will have."""
         return self.task.measure_names(self.metrics)
 
-    @property
-    def title(self) -> str:
-        """The task and what varies, as progress names them."""
-        return f"{self.task.name} {self.protocol.name}"
-
     def measures(self, runs: Sequence[RunRecord]) -> Measures:
         """Return the measures over some runs of the study."""
         return self.task.measures(runs, self.metrics)

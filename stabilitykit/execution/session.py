@@ -132,7 +132,8 @@ class Session:
         if not wanted.is_finished():
             asked.check()  # stored runs have passed it
             executor = self._executor(asked.trainer, journal)
-        runner = Runner(wanted, executor, study=asked.question.title, stop=self.stop, on_progress=self.on_progress)
+        name = f"{asked.question.task.name} {protocol.name}"
+        runner = Runner(wanted, executor, study=name, stop=self.stop, on_progress=self.on_progress)
         with contextlib.closing(executor):
             runner.check_not_stopped()
             with self.stop.interrupts():

@@ -60,10 +60,8 @@ class Stop:
     @contextlib.contextmanager
     def _hearing(self) -> Iterator[None]:
         """Handle SIGINT for the block if the process ignores it, as background jobs of a shell do."""
-        if (
-            signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
-            or threading.current_thread() != threading.main_thread()
-        ):
+        is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if not is_ignored or threading.current_thread() != threading.main_thread():
             yield
             return
 

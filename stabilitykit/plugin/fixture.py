@@ -161,16 +161,9 @@ class Stability:
         Return the runs that the verdict rests on.
 
         Args:
-            task: As in `measure`, and so are the other arguments.
+            task: As in `measure`, and so are the arguments that are not named here.
             budget: The limits; left out, those of ``stability-budgets.toml``, which ``--stability-calibrate`` writes.
-            vary: Sources.
-            perturb: One weight that is moved in each run.
             runs: R, the most runs that are trained.
-            labels: The test labels, beside a train function.
-            metrics: Further functions of one run's logits and the labels, by name.
-            constants: Other seeds for held sources, by name.
-            onset: The epoch from which on sources vary.
-            control: "auto" or "full".
         """
         __tracebackhide__ = True
         test, protocol = self._hooks.current_test(), self._protocol(vary, perturb, runs, constants, onset)

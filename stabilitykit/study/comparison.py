@@ -343,7 +343,13 @@ class NoWorse(Judgement):
 
 @public
 def compare(baseline: Study, candidate: Study, *, alpha: float = 0.05) -> Comparison:
-    """Return the `Comparison` of two studies of one test set; see `Comparison.between`."""
+    """Return the `Comparison` of two studies of one test set; see `Comparison.between`.
+
+    Args:
+        baseline: The study of the model that is there.
+        candidate: The study of the model that may replace it.
+        alpha: Error rate of each question that the comparison answers.
+    """
     return Comparison.between(baseline, candidate, alpha=alpha)
 
 

@@ -43,7 +43,6 @@ def test_two_runs_are_enough_where_the_study_does_not_stop_early():
 def test_the_names_of_its_measures_are_known_before_anything_trains():
     question = Question.of(FakeTask(), PROTOCOL, metrics={"f1": lambda logits, labels: 0.5})
     assert {"accuracy_sd", "f1", "f1_sd"} <= set(question.names)
-    assert question.title == "fake init"
 
 
 def test_content_is_read_when_the_key_is_asked_for_and_once(make_session):
