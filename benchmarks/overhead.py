@@ -21,7 +21,7 @@ from torch import nn
 from stabilitykit import NoiseProtocol, Recipe, Run
 from stabilitykit.execution.child_processes import ChildProcesses
 from stabilitykit.execution.executor import Executor, InProcess
-from stabilitykit.execution.runner import Runner
+from stabilitykit.execution.runner import Runner, Wanted
 from stabilitykit.store.run_store import RunStore
 from stabilitykit.training.task import as_task
 from stabilitykit.training.trainer import Trainer
@@ -63,7 +63,8 @@ def each_run() -> None:
 
         def per_run(executor: Executor, runs: int) -> float:
             plans = NoiseProtocol("init", runs=runs).plans()
-            return seconds(Runner(store.experiment(secrets.token_hex(8), {}), plans, executor).gather) / runs
+            wanted = Wanted(store.experiment(secrets.token_hex(16), {}), plans)
+            return seconds(Runner(wanted, executor).gather) / runs
 
         plan = NoiseProtocol("init", runs=2).plans()[0]
         alone = [seconds(lambda: trainer.train_once(plan)) for _ in range(50 * ROUNDS)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import importlib.util
 import ipaddress
 import re
 import shutil
@@ -83,6 +86,22 @@ def is_private(host: str) -> bool:
 )
 def test_a_private_host_is_recognised(host: str, private: bool) -> None:
     assert is_private(host) == private
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "benchmarks").glob("*.py")))
+def test_a_benchmark_imports_what_the_package_has(script: str) -> None:
+    """They run for minutes, so that no test runs them; they must not rot unseen when a name moves."""
+    tree = ast.parse((ROOT / "benchmarks" / script).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    ours = [node for node in imports if (node.module or "").partition(".")[0] == "stabilitykit"]
+    missing = [
+        f"line {node.lineno}: {node.module}.{alias.name}"
+        for node in ours
+        for alias in node.names
+        if not hasattr(importlib.import_module(node.module or ""), alias.name)
+        and importlib.util.find_spec(f"{node.module}.{alias.name}") is None
+    ]
+    assert not missing
 
 
 # The README's commands
