@@ -101,16 +101,18 @@ def test_a_fork_does_not_believe_that_it_holds_its_parents_bytes(locks, tmp_path
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux shows them")
 def test_no_file_stays_open_while_nothing_is_held(tmp_path):
-    def count():
-        return len(list(Path("/proc/self/fd").iterdir()))
+    def open_here():
+        """The open files of this test: other tests' may be closed meanwhile, when their owners are collected."""
+        links = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        return [link for link in links if tmp_path in link.parents]
 
-    before = count()
     for i in range(50):
         locks = ByteLocks.at(tmp_path / f"{i}.lock")
         assert locks.acquire(0)
+        assert len(open_here()) == 1
         locks.release(0)
         assert not locks.is_held(1)
-    assert count() == before
+    assert not open_here()
 
 
 def test_a_path_that_cannot_be_locked_is_known_at_once(tmp_path):

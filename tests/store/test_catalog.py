@@ -27,7 +27,7 @@ class TestWhichStore:
         (tmp_path / "none").mkdir()
         code, _, err = carry_out("list", at=tmp_path / "none")
         assert code == 2
-        assert err.startswith(f"stability-cache: Expected a run store but {tmp_path / 'none'} has no FORMAT file.")
+        assert err.startswith(f"stability-cache: Expected a run store but {tmp_path / 'none'} has no file FORMAT.")
         monkeypatch.chdir("/")
         assert main(["list"]) == 2
         assert "Expected a run store, .stabilitykit, in / or above it but found none" in capsys.readouterr().err
