@@ -75,7 +75,7 @@ class ChildProcesses(Executor):
         return _Child(plan, device, self._process(Trainer.train_once, (plan,), device, Path(log), new_log=attempt == 1))
 
     def wait(self, trainings: Sequence[Training]) -> list[Training]:
-        children = list(map(_Child.of, trainings))
+        children = cast("Sequence[_Child]", trainings)  # they were started here
         ended: list[_Child] = []
         while not ended:
             due = None
@@ -98,7 +98,7 @@ class ChildProcesses(Executor):
         return child.outcome is not None
 
     def cancel(self, trainings: Sequence[Training]) -> None:
-        for child in map(_Child.of, trainings):
+        for child in cast("Sequence[_Child]", trainings):
             child.process.kill()
             self._free.append(child.device)
 
@@ -138,11 +138,6 @@ class _Child(Training):
     def __init__(self, plan: RunPlan, device: str, process: _Process) -> None:
         super().__init__(plan)
         self.device, self.process = device, process
-
-    @classmethod
-    def of(cls, training: Training) -> _Child:
-        """Narrow the type of a training that this executor has started."""
-        return cast(_Child, training)
 
 
 class _Process:

@@ -282,11 +282,16 @@ class Stability:
         if self._hooks.is_helping():
             return study
         estimates = study.measures
-        environment = environment_line(study.records[0].environment)
-        proposals = propose(estimates, examples=estimates.examples)
-        undefined = tuple(name for name in calibrated(estimates) if estimates[name].is_undefined)
-        about = *place, study.task, study.protocol.name, len(study.records)
-        test.calibrations.append(Calibration(*about, environment, proposals, undefined))
+        calibration = Calibration(
+            *place,
+            task=study.task,
+            varies=study.protocol.name,
+            runs=len(study.records),
+            environment=environment_line(study.records[0].environment),
+            proposals=propose(estimates, examples=estimates.examples),
+            undefined=tuple(name for name in calibrated(estimates) if estimates[name].is_undefined),
+        )
+        test.calibrations.append(calibration)
         return study
 
     def _plan(self, test: TestContext, asked: Prepared) -> PlannedStudy:

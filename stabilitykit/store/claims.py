@@ -144,18 +144,18 @@ class Claims:
 
     def recorded_deaths(self, index: int) -> list[Death]:
         """Return the deaths over a run since it was last published or released, as its claim file lists them."""
-        left = read_json(self._file(index))
-        return list(left.get("deaths", [])) if left else []
+        return list((read_json(self._file(index)) or {}).get("deaths", []))
 
     def deaths(self, index: int) -> list[Death]:
         """The recorded deaths, and the claim's owner: a claim file whose lock was free belongs to a dead process."""
         left = read_json(self._file(index))
         if not left:
             return []
+        recorded = list(left.get("deaths", []))
         owner = {name: left.get(name) for name in ("pid", "host", "worker", "session")}
         if (owner["pid"], owner["host"]) == (os.getpid(), socket.gethostname()):
-            return self.recorded_deaths(index)  # this process was interrupted while taking the claim, and lives
-        return [*self.recorded_deaths(index), owner | {"reason": "left no exit status"}]
+            return recorded  # this process was interrupted while taking the claim, and lives
+        return [*recorded, owner | {"reason": "left no exit status"}]
 
     def _file(self, index: int) -> Path:
         return self.experiment / "claims" / f"{index:04d}.json"

@@ -13,23 +13,11 @@ from stabilitykit.training.gradient_rounding import _nudge
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.task import LoopTask, as_task
 from stabilitykit.training.trainer import Trainer
-from tests.seeds import BASE_SEED
 
 pytestmark = pytest.mark.trains
 
 
 Y = torch.arange(20) % 3
-
-
-@pytest.fixture
-def train(tmp_path):
-    def train(task, vary="none", index=0, **options):
-        plan = NoiseProtocol(vary, runs=3, seed=BASE_SEED, **options).plans()[index]
-        record = Trainer(task, "cpu", 1, tmp_path).train_once(plan)
-        assert record.status == "ok", record.error
-        return record
-
-    return train
 
 
 @given(values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=8))

@@ -34,17 +34,6 @@ Y = torch.arange(20) % 3
 SOURCES = ["init", "shuffle", "augment", "stochastic", "low_level"]
 
 
-@pytest.fixture
-def train(tmp_path):
-    def train(task, vary="none", index=0, **options):
-        plan = NoiseProtocol(vary, runs=3, seed=BASE_SEED, **options).plans()[index]
-        record = Trainer(task, "cpu", 1, tmp_path).train_once(plan)
-        assert record.status == "ok", record.error
-        return record
-
-    return train
-
-
 # Isolation: what varies, varies alone
 
 
