@@ -32,11 +32,19 @@ import math
 from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
+from types import FrameType
 from typing import TypeAlias
 
 from .public import public
 
 PACKAGE = Path(__file__).parent  #: frames of code in this folder are ours, not the user's
+
+
+def is_ours(frame: FrameType) -> bool:
+    """Whether a frame is of this package; the method that `dataclass` writes for a class of ours has no file."""
+    module = str(frame.f_globals.get("__name__", ""))
+    return PACKAGE in Path(frame.f_code.co_filename).parents or module.partition(".")[0] == PACKAGE.name
+
 
 #: Writes a setting, by its name and the value that it should have, as the reader of the text can set it.
 Spelling: TypeAlias = Callable[[str, object], str]

@@ -14,7 +14,7 @@ import pytest
 
 import stabilitykit
 
-#: A name that goes from here breaks somebody's tests: it goes with a note in the changelog.
+#: A name that goes from here breaks tests of users: it goes with a note in the changelog.
 PUBLIC = [
     "BaselineExceededError",
     "Budget",

@@ -11,18 +11,18 @@ import secrets
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from ..errors import (
-    PACKAGE,
     BaselineExceededError,
     BudgetError,
     ConfigError,
     StabilityError,
     UsageError,
+    is_ours,
     spell_settings,
 )
 from ..execution.stop import Stop
@@ -434,7 +434,7 @@ def _without_own_frames(error: BaseException) -> BaseException:
     while entry is not None:
         entries.append(entry)
         entry = entry.tb_next
-    theirs = [entry for entry in entries if not _is_ours(entry.tb_frame)]
+    theirs = [entry for entry in entries if not is_ours(entry.tb_frame)]
     if not theirs or len(theirs) == len(entries) or not (ours or theirs[-1] is entries[-1]):
         return error
     if ours:
@@ -443,12 +443,6 @@ def _without_own_frames(error: BaseException) -> BaseException:
     for entry in reversed(theirs):
         following = TracebackType(following, entry.tb_frame, entry.tb_lasti, entry.tb_lineno)
     return error.with_traceback(following)
-
-
-def _is_ours(frame: FrameType) -> bool:
-    """Whether a frame is of this package; the method that `dataclass` writes for a class of ours has no file."""
-    module = str(frame.f_globals.get("__name__", ""))
-    return PACKAGE in Path(frame.f_code.co_filename).parents or module.partition(".")[0] == PACKAGE.name
 
 
 def _properties(summaries: list[dict[str, Any]]) -> list[tuple[str, object]]:

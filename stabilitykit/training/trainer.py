@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import PACKAGE, StoreError, TaskError, UsageError
+from ..errors import StoreError, TaskError, UsageError, is_ours
 from ..protocol import RunPlan
 from ..store.fingerprint import tensor_digest
 from ..store.record import RunRecord
@@ -213,7 +213,9 @@ def traceback_of(error: BaseException) -> str:
     if isinstance(error, TrainingError):
         return str(error)  # it describes the result of a training, and needs no place in the code
     formatted = traceback.TracebackException.from_exception(error)
-    theirs = [frame for frame in formatted.stack if PACKAGE not in Path(frame.filename).parents]
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    # Not strict: with sys.tracebacklimit only the first frames have a line.
+    theirs = [line for line, frame in zip(formatted.stack, frames, strict=False) if not is_ours(frame)]
     if theirs:
         formatted.stack = traceback.StackSummary.from_list(theirs)
     return "".join(formatted.format()).strip()

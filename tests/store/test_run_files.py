@@ -190,7 +190,7 @@ class TestWholeOrMissing:
         assert not experiment.is_finished(2)
         publish(experiment, record(2))
         assert not any(path.exists() for path in left)
-        assert all(path.exists() for path in others)  # somebody may be writing these now
+        assert all(path.exists() for path in others)  # another process may be writing these now
         assert [open_store("three").is_finished(index) for index in range(4)] == [True, True, True, False]
 
     def test_the_claim_of_a_process_killed_after_it_published_is_cleared_away(self, open_store, files):
