@@ -114,10 +114,7 @@ class Forecast:
         return own * whole, "this task's runs under other protocols"
 
     def _share(self, onset: int) -> float:
-        """Return the share of the epochs from ``onset`` on, which each run trains for itself.
-
-        1 where only training tells the number of epochs.
-        """
+        """Return the share of the epochs from ``onset`` on, which each run trains itself; 1 if none are known."""
         epochs = getattr(self.question.task, "epochs", 0)
         return 1 - onset / epochs if epochs else 1.0
 

@@ -16,15 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from ..errors import (
-    BaselineExceededError,
-    BudgetError,
-    ConfigError,
-    StabilityError,
-    UsageError,
-    is_ours,
-    spell_settings,
-)
+from ..errors import BaselineExceededError, BudgetError, StabilityError, UsageError, is_ours, spell_settings
 from ..execution.stop import Stop
 from ..store.layout import FORMAT_FILE, SESSIONS, STORE
 from .findings import STUDIES, Findings, pack
@@ -109,12 +101,12 @@ def _check_store(config: pytest.Config, store: Path) -> None:
     from .rootdir import check_rootdir
 
     if store.exists() and not store.is_dir():
-        raise ConfigError(f"Expected the run store to be a folder but {store} is a file.")
+        raise UsageError(f"Expected the run store to be a folder but {store} is a file.")
     try:
         check_may_be_store(store)
         check_rootdir(config)
     except OSError as error:
-        raise ConfigError(f"Expected to read the run store {store} but got: {error}.") from None
+        raise UsageError(f"Expected to read the run store {store} but got: {error}.") from None
 
 
 def _given(config: pytest.Config, key: str) -> Any:
