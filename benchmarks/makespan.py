@@ -21,7 +21,7 @@ import time
 import pytest
 import torch
 
-from stabilitykit.training.control import Control
+from stabilitykit.training.certificate import Certificate
 
 Y = torch.arange(64) % 2
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal, TypeAlias
 
@@ -256,9 +256,22 @@ class NoiseProtocol:
             )
 
     @property
-    def before_onset(self) -> NoiseProtocol:
-        """The protocol of the epochs before the onset, in which every source has its constant."""
+    def base(self) -> NoiseProtocol:
+        """The protocol in which every source has its constant: of the base run, and of the epochs before an onset."""
         return NoiseProtocol("none", None, self.runs, self.seed, dict(self.constants))
+
+    @property
+    def begins_with_base(self) -> bool:
+        """Whether run 0 is the base run: as long as only seeded sources vary, each has its constant there."""
+        return self.plans()[0] == self.base.plans()[0]
+
+    def moving_only(self, source: Source) -> RunPlan:
+        """Return the plan of the base run in which ``source`` alone has another seed, that of run 1."""
+        moved = NoiseProtocol(source, None, 2, self.seed, self._constants_without(source))._plan(1)
+        return replace(moved, index=0)
+
+    def _constants_without(self, source: Source) -> Mapping[str | Source, int]:
+        return {held: constant for held, constant in self.constants if held is not source}
 
     @property
     def name(self) -> str:
@@ -287,14 +300,16 @@ class NoiseProtocol:
             low_level=low_level,
             perturbation=self.perturb,
             perturbation_seed=perturbation_seed,
-            onset=Onset(self.onset, self.vary, self.before_onset._plan(0)) if self.onset else None,
+            onset=Onset(self.onset, self.vary, self.base._plan(0)) if self.onset else None,
         )
 
     def _seed(self, source: Source, index: int) -> int:
-        if source in self.vary:
-            # Counting on from a hashed offset, so that no two runs of a study can ever draw the same seed.
-            return (derive_seed(self.seed, source.value) + index) % _SEEDS
-        return derive_seed(self.seed, source.value, "held", dict(self.constants).get(source, 0))
+        """Return the seed of run ``index``, or of the run that a held source's constant names.
+
+        The seeds count on from a hashed offset, so that no two runs of a study ever draw the same one.
+        """
+        count = index if source in self.vary else dict(self.constants).get(source, 0)
+        return (derive_seed(self.seed, source.value) + count) % _SEEDS
 
 
 def _only_source(name: str | Source) -> Source:

@@ -15,7 +15,7 @@ from .protocol import NoiseProtocol, Vary
 from .store.fingerprint import tensor_digest
 from .store.record import RunRecord
 from .study.study import Study
-from .training.control import Control
+from .training.certificate import Certificate
 from .training.run import Run
 from .training.task import Task, check_outputs
 
@@ -38,7 +38,7 @@ def fake_study(
         RunRecord(plan.index, plan.seeds, "ok", seconds=0.0, logits=run, fingerprint=tensor_digest(run).hex())
         for plan, run in zip(protocol.plans(), outputs, strict=True)
     )
-    return Study(task, protocol, records, labels, Control(True, "nothing was trained"), dict(metrics or {}))
+    return Study(task, protocol, records, labels, Certificate(True, "nothing was trained"), dict(metrics or {}))
 
 
 @dataclass(frozen=True, eq=False)

@@ -177,7 +177,7 @@ class TestOnset:
         protocol = NoiseProtocol(vary, runs=4, seed=seed, onset=onset)
         plans = protocol.plans()
         (before,) = {plan.at_start for plan in plans}
-        assert before == NoiseProtocol("none", runs=2, seed=seed).plans()[0] == protocol.before_onset.plans()[0]
+        assert before == NoiseProtocol("none", runs=2, seed=seed).plans()[0] == protocol.base.plans()[0]
         assert {plan.first_varied_epoch for plan in plans} == {onset}
         assert all(plan.onset.vary == vary for plan in plans)
 

@@ -8,6 +8,7 @@
                                3.studies      one line for each study that test 3 has asked for
                                3.0.settled    the verdict on its first study stands
                                3.disputed     a helper made a different task of test 3
+                               3.0.refuted    why a helper must not train for its first study: it computes other bits
 
 A test's number is its position in the collection, which xdist demands to be the same in all workers.
 """
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import StoreError
+from ..store.atomic_files import write_once
 from ..store.byte_locks import ByteLocks
 from ..store.layout import OWNERS_LOCK, file_of_test
 
@@ -83,6 +85,17 @@ class Board:
     def is_disputed(self, test: int) -> bool:
         """Whether a helper made a different task of the test."""
         return file_of_test(self.folder, test, "disputed").exists()
+
+    def refute(self, test: int, call: int, why: str) -> None:
+        """Tell the owner of a test that a process computes other bits than its study's base run has."""
+        write_once(file_of_test(self.folder, test, "refuted", call), why)
+
+    def why_refuted(self, test: int, call: int) -> str:
+        """Return what `refute` was told; empty if nothing."""
+        try:
+            return file_of_test(self.folder, test, "refuted", call).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
 
     def announce(self, test: int, announcement: Announcement) -> None:
         """Tell the other workers of a study; telling again changes nothing."""

@@ -23,7 +23,7 @@ from .stop import Stop
 _Beats: TypeAlias = "Callable[[], AbstractContextManager[None]]"
 
 #: Seconds between two looks at the runs that other processes train.
-_FIRST_WAIT, _LONGEST_WAIT = 0.01, 0.25
+FIRST_WAIT, LONGEST_WAIT = 0.01, 0.25
 #: Seconds between two reports of a study in which no run has ended.
 _HEARTBEAT = 60.0
 
@@ -119,14 +119,14 @@ class Runner:
 
     def gather(self) -> list[RunRecord]:
         """Return the record of every plan that is wanted, in order, training and waiting as needed."""
-        wait = _FIRST_WAIT
+        wait = FIRST_WAIT
         while not self.wanted.is_finished():
             if self.train_free():
-                wait = _FIRST_WAIT
+                wait = FIRST_WAIT
             elif not self.wanted.is_finished():  # other processes train the rest; if one dies, its run is free again
                 self.check_not_stopped()
                 time.sleep(wait)
-                wait = min(2 * wait, _LONGEST_WAIT)
+                wait = min(2 * wait, LONGEST_WAIT)
                 self.report_progress()
         self.report_progress()
         # The record of a crashed run has no seeds; its plan has them.

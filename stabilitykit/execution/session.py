@@ -8,9 +8,11 @@ import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..errors import IncompleteStudyError
 from ..estimates.measures import Metric
 from ..protocol import NoiseProtocol
 from ..public import public
@@ -20,12 +22,14 @@ from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
 from ..study.journal import Journal
 from ..study.study import Policy, Study, check_trained
-from ..training.control import Control, ControlMode, prove_isolation
+from ..training.certificate import Certificate, check_alive
+from ..training.control import ControlMode
 from ..training.task import Task
 from ..training.trainer import Trainer
 from ..verdicts.budgets import Budget
 from ..verdicts.unreachable import objections
-from .executor import Executor, InProcess, ProcessDied
+from .certifier import Certifier
+from .executor import Executor, InProcess
 from .question import Prepared, Question
 from .runner import Progress, Runner, Wanted
 from .stop import Stop
@@ -79,7 +83,7 @@ class Session:
         The study may hold failed runs: `check_trained` raises for those.
         """
         question, journal = asked.question, Journal([*remarks])
-        experiment = self._experiment(asked)
+        experiment, base, repetition = self._experiments(asked)
         task, protocol, budget = question.task, question.protocol, question.budget
         watch = None
         if budget is not None and question.stops_early:
@@ -88,7 +92,7 @@ class Session:
             journal.remark(f"judged at {watch.most_runs} runs before, which R = {protocol.runs} does not undo")
             protocol = protocol.extended_to(watch.most_runs)
         wanted = Wanted(experiment, protocol.plans(), None if watch is None else watch.settled)
-        records, control = self._gather(asked, wanted, protocol, journal)
+        records, certificate = self._gather(asked, wanted, (base, repetition), journal)
         unreachable = objections(budget.limits, task.examples) if budget else ()
         journal.remarks[:0] = [*unreachable, *task.remarks]
         if watch is not None:
@@ -98,7 +102,7 @@ class Session:
             protocol=protocol,
             records=tuple(records),
             labels=task.labels,
-            control=control,
+            certificate=certificate,
             metrics=dict(question.metrics),
             recipe=task,
             most_runs=protocol.runs if question.stops_early else None,
@@ -112,33 +116,63 @@ class Session:
             study.measures.compute(name for name in study.measures if name not in built_in)
         return study
 
-    def _experiment(self, asked: Prepared) -> Experiment:
-        """Open the experiment of these runs, and let the trainer know where the epochs before an onset are kept."""
+    def _experiments(self, asked: Prepared) -> tuple[Experiment, Experiment, Experiment]:
+        """Open the experiments of these runs, of the base run and of its repetition.
+
+        The trainer is told where the epochs before an onset are kept.
+        """
         private, about = bool(asked.private), dict(asked.about)
         if private:  # the content has no hash, so the key gets a name of this session's own
             about["fingerprint"] = f"{self.store.session} {self.scope} {next(self._private)}"
         question = asked.question
+        of_base = about | {"protocol": protocol_ingredients(question.protocol.base)}
+        name = {"task": question.task.name}
         if question.protocol.onset:
-            shared = about | {"protocol": protocol_ingredients(question.protocol.before_onset)}
-            described = {"task": question.task.name, **shared}
-            asked.trainer.prefixes = self.store.prefixes(key_of(shared), described, private=private)
-        return self.store.experiment(key_of(about), {"task": question.task.name, **about}, private=private)
+            asked.trainer.prefixes = self.store.prefixes(key_of(of_base), name | of_base, private=private)
+        repetition = of_base | {"repetition": True}
+        return (
+            self.store.experiment(key_of(about), name | about, private=private),
+            self.store.experiment(key_of(of_base), name | of_base, private=private),
+            self.store.experiment(key_of(repetition), name | repetition, private=True),
+        )
 
     def _gather(
-        self, asked: Prepared, wanted: Wanted, protocol: NoiseProtocol, journal: Journal
-    ) -> tuple[list[RunRecord], Control]:
-        """Prove that what is held is held, and return the runs: all of the protocol, or those that the gate takes."""
-        executor: Executor = InProcess(asked.trainer)
-        if not wanted.is_finished():
-            asked.check()  # stored runs have passed it
-            executor = self._executor(asked.trainer, journal)
-        name = f"{asked.question.task.name} {protocol.name}"
-        runner = Runner(wanted, executor, study=name, stop=self.stop, on_progress=self.on_progress)
-        with contextlib.closing(executor):
-            runner.check_not_stopped()
-            with self.stop.interrupts():
-                control = self.control(wanted.experiment, executor, protocol, asked.question.control)
-            return self.gather(runner, journal), control
+        self, asked: Prepared, wanted: Wanted, twice: tuple[Experiment, Experiment], journal: Journal
+    ) -> tuple[list[RunRecord], Certificate]:
+        """Prove what the study claims, and return its runs: all of the protocol, or those that the gate takes."""
+        question, protocol = asked.question, asked.question.protocol
+        with contextlib.ExitStack() as stack:
+
+            @functools.cache
+            def executor() -> Executor:
+                asked.check()  # stored runs have passed it
+                return stack.enter_context(contextlib.closing(self._executor(asked.trainer, journal)))
+
+            def runner(wanted: Wanted, name: str = protocol.name) -> Runner:
+                place = InProcess(asked.trainer) if wanted.is_finished() else executor()
+                study = f"{question.task.name} {name}"
+                return Runner(wanted, place, study=study, stop=self.stop, on_progress=self.on_progress)
+
+            def call(function: Callable[..., Any], *args: Any) -> Any:
+                with self.stop.interrupts():
+                    return executor().call(function, *args)
+                raise IncompleteStudyError(f"{question.task.name}: cancelled while its certificate was made.")
+
+            of_base = partial(runner, name="base run")
+            certifier = Certifier(*twice, protocol, question.control, asked.trainer, call, of_base)
+            is_answered = wanted.is_finished() and certifier.is_whole
+            self.open(wanted)
+            if not is_answered:
+                runner(wanted).check_not_stopped()
+                self.certify(certifier, wanted)
+                if question.stops_early:
+                    check_alive(protocol, certifier.certificate)
+                if protocol.begins_with_base:
+                    adopt(wanted.experiment, certifier.base)
+            records = self.gather(runner(wanted), journal)
+            if not is_answered:
+                certifier.end()
+            return records, certifier.certificate
 
     def _executor(self, trainer: Trainer, journal: Journal) -> Executor:
         """Return the executor: child processes if they were asked for and the task can be sent, else this process."""
@@ -162,24 +196,28 @@ class Session:
                 )
         return InProcess(trainer, where.run_timeout)
 
+    def open(self, wanted: Wanted) -> None:
+        """Tell other workers of a study; sessions under pytest-xdist override this, and the two methods below."""
+
+    def certify(self, certifier: Certifier, wanted: Wanted) -> None:
+        """Prove what must be known before runs are trained."""
+        certifier.begin()
+
     def gather(self, runner: Runner, journal: Journal) -> list[RunRecord]:
-        """Return the records of a study; sessions under pytest-xdist override this."""
+        """Return the records of a study."""
         return runner.gather()
 
-    def control(
-        self, experiment: Experiment, executor: Executor, protocol: NoiseProtocol, mode: ControlMode
-    ) -> Control:
-        """Return the control of an experiment: stored, or proven now."""
-        stored = experiment.read_control()
-        if stored is not None and stored.get("mode") in (mode, "full"):
-            return Control(stored["proven"], stored["scope"], tuple(stored["trace"]))
+
+def adopt(experiment: Experiment, base: Experiment) -> None:
+    """Take the base run for run 0 of an experiment whose plan 0 is that of the base run."""
+    if experiment.folder == base.folder or not base.is_finished(0):
+        return
+    claim = experiment.claim(0)
+    if claim is not None:
         try:
-            control: Control = executor.call(prove_isolation, protocol, mode)
-        except ProcessDied as death:  # the study's run 0 will tell the same
-            return Control(False, f"not proven: {str(death).splitlines()[0]}")
-        if control.proven:
-            experiment.write_control(control.to_json() | {"mode": mode})
-        return control
+            experiment.publish(claim, base.load(0))
+        finally:
+            experiment.release(claim)
 
 
 @public
@@ -200,7 +238,8 @@ def measure(
         protocol: What varies, over how many runs.
         labels: The test labels ``[N]``, beside a train function; a `Recipe` has its own.
         metrics: Functions of one run's logits and the labels, by name.
-        control: "auto" trains the first epochs that vary twice, "full" one whole run, before any number is shown.
+        control: "auto" trains the base run twice, after a look at its first epochs; "first" leaves it at that look, for
+            runs that cost hours; "full" trains one seed of a black box twice.
         budget: Checked before anything trains, to name measures that the task has; its ``max_failed_runs`` may fail.
         session: Where to train and what to keep; left out, a store ``.stabilitykit`` in the current folder.
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from ..protocol import NoiseProtocol
+from ..errors import IsolationError
 from ..store.record import RunRecord
-from ..store.run_store import Experiment
 from ..study.journal import Journal
-from ..training.control import Control, ControlMode
-from .executor import Executor
+from .certifier import Certifier
 from .notice_board import Announcement, Board
-from .runner import Runner
+from .runner import FIRST_WAIT, LONGEST_WAIT, Runner, Wanted
 from .session import Session
 
 
@@ -41,13 +40,18 @@ class SharedSession(Session):
 class OwnerSession(SharedSession):
     """The session of the worker that runs the test and reports its study."""
 
+    def open(self, wanted: Wanted) -> None:
+        """Announce the study, so that helpers know which runs are wanted."""
+        folder = str(wanted.experiment.folder)
+        self._board.announce(self._test, Announcement(self._call, folder, len(wanted.plans)))
+
     def gather(self, runner: Runner, journal: Journal) -> list[RunRecord]:
-        """Announce the study, and work through its runs."""
-        self._board.announce(
-            self._test, Announcement(self._call, str(runner.wanted.experiment.folder), len(runner.wanted.plans))
-        )
+        """Work through the runs of the study; raise `IsolationError` for a helper that computes other bits."""
         records = super().gather(runner, journal)
         self._tell_if_settled(runner)
+        refuted = self._board.why_refuted(self._test, self._call)
+        if refuted:
+            raise IsolationError(refuted)
         if self._board.is_disputed(self._test):
             journal.remark(
                 "another worker made a different task of this test and could not help: "
@@ -61,26 +65,45 @@ class HelperSession(SharedSession):
 
     keeps_looks = False  # the owner writes them
 
-    def control(
-        self, experiment: Experiment, executor: Executor, protocol: NoiseProtocol, mode: ControlMode
-    ) -> Control:
-        """Leave it to the owner, which proves it while helpers already train; if it fails, so does the test."""
-        return Control(False, "checked by the test's own worker")
+    def certify(self, certifier: Certifier, wanted: Wanted) -> None:
+        """Train the base run or its repetition if one is free, and show that this process computes its first bits.
+
+        The owner proves the rest, and waits for nothing that a helper does.
+        """
+        self._folder = wanted.experiment.folder
+        if not certifier.trainer.task.isolates:
+            return
+        wait = FIRST_WAIT
+        while not certifier.can_join():
+            for missing in certifier.missing():
+                certifier.runner(missing).train_free(is_wanted=self._is_wanted)
+            if certifier.runner(wanted).reason_to_stop() is not None:
+                raise HelperUseless
+            if not self._is_wanted():
+                raise HelperLeaves
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT)
+        try:
+            certifier.join()
+        except IsolationError as error:
+            self._board.refute(self._test, self._call, str(error))
+            raise HelperUseless from None
 
     def gather(self, runner: Runner, journal: Journal) -> list[RunRecord]:
         """Train the free runs and leave; stay only if the test is known to ask for another study."""
-        while runner.train_free(is_wanted=lambda: self._is_wanted(runner)):
+        self._folder = runner.wanted.experiment.folder
+        while runner.train_free(is_wanted=self._is_wanted):
             pass
         self._tell_if_settled(runner)
         if runner.reason_to_stop() is not None:
             raise HelperUseless
-        if not self._is_wanted(runner) or all(a.call <= self._call for a in self._board.announced(self._test)):
+        if not self._is_wanted() or all(a.call <= self._call for a in self._board.announced(self._test)):
             raise HelperLeaves
         return super().gather(runner, journal)
 
-    def _is_wanted(self, runner: Runner) -> bool:
+    def _is_wanted(self) -> bool:
         folders = {a.folder for a in self._board.announced(self._test) if a.call == self._call}
-        if folders and str(runner.wanted.experiment.folder) not in folders:
+        if folders and str(self._folder) not in folders:
             self._board.dispute(self._test)
             raise HelperUseless
         return not self._board.is_done(self._test)

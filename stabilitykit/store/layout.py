@@ -6,7 +6,7 @@
                   v2/<key>/experiment.json    what the key was made of, for people; touched on every use
                            runs/ old/         see `RunFiles`
                            claims.lock claims/  see `Claims`
-                           control.json       the proof that what is held is held
+                           certificate.json   what is proven of the task, where the base run lies
                            gates/<id>.json    at which runs, and how surely, a budget was judged
                            prefix/            see `Prefixes`
                            logs/0007.log      the output of a child process that trains run 7
@@ -39,15 +39,19 @@ SESSION_ID, KEY = "[0-9a-f]{16}", "[0-9a-f]{32}"
 #: Names in a store's folder: the file by which it is known to be a store, and the folders in it.
 FORMAT_FILE, EXPERIMENTS, SESSIONS, BASELINES = "FORMAT", f"v{FORMAT}", "sessions", "baselines"
 
-#: Names in an experiment's folder: what its key was made of, and the file whose bytes are locked for runs in training.
-ABOUT, CLAIMS_LOCK = "experiment.json", "claims.lock"
+#: Names in an experiment's folder: what its key was made of, the file whose bytes are locked for runs in training, and
+#: what is proven of the task.
+ABOUT, CLAIMS_LOCK, CERTIFICATE = "experiment.json", "claims.lock", "certificate.json"
 
 #: Names in a session's folder, which the head of this module describes.
 LIVING_LOCK, OWNERS_LOCK, PRIVATE, TASKS = "living.lock", "owners.lock", "private", "tasks"
 
 
 def file_of_test(
-    session: Path, test: int, what: Literal["begun", "done", "studies", "disputed", "settled"], call: int | None = None
+    session: Path,
+    test: int,
+    what: Literal["begun", "done", "studies", "disputed", "settled", "refuted"],
+    call: int | None = None,
 ) -> Path:
     """Return a file by which workers tell each other of a test, or of its study number ``call``."""
     return session / (f"{test}.{what}" if call is None else f"{test}.{call}.{what}")
@@ -95,7 +99,7 @@ _ARRAYS = {rf"{_INDEX}(\.[0-9a-f]{{12}})?\.(npy|safetensors|npz)": FILE}  # form
 
 _EXPERIMENT = Folder(
     {
-        _any_of(ABOUT, CLAIMS_LOCK, "control.json"): FILE,
+        _any_of(ABOUT, CLAIMS_LOCK, CERTIFICATE, "control.json"): FILE,  # control.json: of earlier versions
         rf"{re.escape(CLAIMS_LOCK)}\.leases": _LEASES,
         "runs": Folder({rf"{_INDEX}\.json": FILE, **_ARRAYS}),
         "old": Folder({rf"{_INDEX}\.\d+\.json": FILE, **_ARRAYS}),
@@ -111,7 +115,7 @@ _SESSION = Folder(
     {
         _any_of(LIVING_LOCK, OWNERS_LOCK): FILE,
         rf"({_any_of(LIVING_LOCK, OWNERS_LOCK)})\.leases": _LEASES,
-        r"\d+\.(begun|done|studies|disputed)|\d+\.\d+\.settled": FILE,
+        r"\d+\.(begun|done|studies|disputed)|\d+\.\d+\.(settled|refuted)": FILE,
         PRIVATE: Folder({KEY: _EXPERIMENT}),
         TASKS: Folder({r"\d+-[0-9a-f]+\.(task|pt|log)": FILE}),  # .task and .pt: of earlier versions
     },

@@ -30,6 +30,7 @@ class RunRecord:
     logits: Tensor | None = None
     weights: Mapping[str, Tensor] | None = None  #: the final state dict, each tensor read when it is asked for
     fingerprint: str = ""  #: sha256 of the final state dict; of the logits if the model is not known
+    further_weights: str = ""  #: sha256 of the weights that optimizers stepped beside those of the model; "" if none
     trace: tuple[str, ...] = ()  #: sha256 of the state dict after each of the first epochs
     curve: tuple[Mapping[str, float], ...] = ()  #: test metrics after each epoch
     perturbation: Mapping[str, Any] | None = None  #: the weight that was moved, see `PerturbationRecord`

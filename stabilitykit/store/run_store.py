@@ -21,7 +21,7 @@ from ..errors import StoreError
 from .atomic_files import Draft, read_json, unwritable, write_json, write_once
 from .byte_locks import ByteLocks
 from .claims import Claim, Claims, Death, obituary
-from .layout import ABOUT, EXPERIMENTS, FORMAT, FORMAT_FILE, LIVING_LOCK, PRIVATE, SESSIONS
+from .layout import ABOUT, CERTIFICATE, EXPERIMENTS, FORMAT, FORMAT_FILE, LIVING_LOCK, PRIVATE, SESSIONS
 from .ownership import check_form, check_may_be_store, format_of, remove
 from .record import RunRecord
 from .run_files import RunFiles
@@ -212,17 +212,17 @@ class Experiment:
         """Give a claim back, after the result is published or the training is interrupted."""
         self.claims.release(claim.index)
 
-    def read_control(self) -> Mapping[str, Any] | None:
-        """Return the control that was stored for this experiment, if it may be reused."""
-        found = read_json(self.folder / "control.json")
-        if not found or not {"proven", "scope", "trace", "mode", "session"} <= found.keys():
-            return None
-        return found if self.reuse or found["session"] == self.session else None
+    def read_certificate(self) -> Mapping[str, Any]:
+        """Return what is proven of the task whose base run lies here; nothing if it may not be reused."""
+        found = read_json(self.folder / CERTIFICATE)
+        if not found or found.get("of") != self.folder.name:
+            return {}
+        return found if self.reuse or found.get("session") == self.session else {}
 
-    def write_control(self, control: Mapping[str, Any]) -> None:
-        """Keep the outcome of the control, so that a resumed study does not repeat it."""
+    def write_certificate(self, proofs: Mapping[str, Any]) -> None:
+        """Keep what is proven, so that the next study of the task does not prove it again."""
         self.folder.mkdir(parents=True, exist_ok=True)  # it may have been pruned
-        write_json(self.folder / "control.json", {**control, "session": self.session})
+        write_json(self.folder / CERTIFICATE, {**proofs, "of": self.folder.name, "session": self.session})
 
     def read_looks(self, gate: str) -> list[dict[str, Any]]:
         """Return the looks that a gate has taken at these runs, in any session.

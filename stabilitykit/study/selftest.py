@@ -19,7 +19,7 @@ from ..verdicts.budgets import Budget
 from ..verdicts.judgement import Outcome
 from ..verdicts.limits import LimitJudgement
 from .journal import Journal
-from .study import RelativeGate, Study, check_trace
+from .study import RelativeGate, Study, check_bits
 
 #: Seed of the generator that draws every planted fault.
 _SEED = 20_210_713
@@ -242,17 +242,18 @@ class _Gate(_Copies):
         return missed
 
     def cannot_notice_a_leaked_seed(self) -> str:
-        """Say so where there are no weights to compare, as of a black box."""
-        if self.study.control.trace and self.study.records[0].trace:
+        """Say so where run 0 has no weights that are known, as where the base run is no run of the study."""
+        study = self.study
+        if study.protocol.begins_with_base and study.certificate.trace and study.records[0].trace:
             return ""
-        return "a leaked seed it cannot notice, since the control proved nothing about weights"
+        return "a leaked seed it cannot notice, since no run of it is the base run"
 
     def misses_a_leaked_seed(self) -> str:
         """Give the first run weights after its first epoch that are not the control's."""
         first, *others = self.study.records
         leaked = dataclasses.replace(first, trace=("of another seed", *first.trace[1:]))
         try:
-            check_trace(dataclasses.replace(self.study, records=(leaked, *others)))
+            check_bits(dataclasses.replace(self.study, records=(leaked, *others)))
         except IsolationError:
             return ""
         return (

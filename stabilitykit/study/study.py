@@ -21,7 +21,9 @@ from ..estimates.scores import SCORES, TaskKind
 from ..protocol import NoiseProtocol
 from ..public import public
 from ..store.record import RunRecord
-from ..training.control import Control
+from ..training.certificate import Certificate, why_dead
+from ..training.control import LEAK, difference
+from ..training.environment import FOR_THE_RECORD
 from ..training.task import Task
 from ..verdicts.budgets import Budget, Verdict, check_is_budget
 from ..verdicts.judgement import Outcome
@@ -77,7 +79,7 @@ class Study:
     protocol: NoiseProtocol
     records: tuple[RunRecord, ...]  #: in the order of their index
     labels: Tensor
-    control: Control
+    certificate: Certificate  #: what is proven of its task
     metrics: Mapping[str, Metric] = field(default_factory=dict)  #: the user's own, by name
     recipe: Task | None = None  #: what was trained; None where the records are no runs of it, as those of ensembles
     most_runs: int | None = None  #: R of a check, which trains no more than its verdict takes
@@ -225,17 +227,28 @@ class Study:
         return self.journal.verdicts
 
     @property
+    def control(self) -> Certificate:
+        """The certificate, by its earlier name."""
+        return self.certificate
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """Sentences that a reader should see beside the numbers."""
-        notes = [] if self.control.proven else [f"isolation {self.control.scope}"]
+        only = self.certificate.scope.startswith("only ")  # the first of many epochs, as control="first" asks for
+        notes = (
+            [f"isolation {'proven by ' * only}{self.certificate.scope}"] if only or not self.certificate.proven else []
+        )
         if self.private:
             notes.append(f"runs not kept: {self.private}")
         kinds = {record.low_level for record in self.records} - {"deterministic", "not isolated"}
         if kinds:
             notes.append(f"low-level source: {', '.join(sorted(kinds))}")
         prints = {record.fingerprint for record in self.records}
-        if not self.failed and self.protocol.name != "none" and len(prints) == 1 < len(self.records):
-            notes.append(f"all runs are bit-identical: {self.protocol.name} never reaches the weights of this task")
+        is_same = not self.failed and self.protocol.name != "none" and len(prints) == 1 < len(self.records)
+        if is_same and not self.certificate.alive:  # as of a black box, of which nothing can be moved alone
+            notes.append("all runs are bit-identical: the seed does nothing in this task")
+        identical = "all runs are bit-identical: " * is_same
+        notes += [identical + why_dead(name) for name in self.certificate.dead]
         if self.failed and self.is_whole:  # else it has no numbers, and its test has failed
             notes.append(
                 f"{len(self.failed)} of {len(self.records)} runs failed, as max_failed_runs={self.max_failed_runs} "
@@ -295,7 +308,7 @@ class Study:
 
     def condition_number(self, score: str) -> ConditionNumber:
         """Return how much training magnifies one weight's step, at least; ``perturb="ulp"`` and nothing else varies."""
-        note = "" if self.control.proven else f"isolation {self.control.scope}"
+        note = "" if self.certificate.proven else f"isolation {self.certificate.scope}"
         values = self.measures.of_runs(score).tolist()
         return condition_number_of(self.trained, self.protocol, score, values, note)
 
@@ -324,9 +337,9 @@ def listed(studies: Iterable[Study]) -> list[Study]:
 
 
 def check_trained(study: Study) -> None:
-    """Raise `RunsFailedError` for too many failed runs, `IsolationError` if run 0 has not the control's weights."""
+    """Raise `RunsFailedError` for too many failed runs, `IsolationError` if runs that must be equal are not."""
     check_runs(study)
-    check_trace(study)
+    check_bits(study)
 
 
 def check_runs(study: Study) -> None:
@@ -342,13 +355,39 @@ def check_runs(study: Study) -> None:
     )
 
 
-def check_trace(study: Study) -> None:
-    """Raise `IsolationError` unless the run that the control repeated has its bits, wherever it was trained."""
-    first = study.records[0]
-    for epoch, (expected, got) in enumerate(zip(study.control.trace, first.trace, strict=False), study.protocol.onset):
+def check_bits(study: Study) -> None:
+    """Raise `IsolationError` unless equal plans gave equal runs, run 0 the base run's, and one platform trained all."""
+    trained = [record for record in study.records if record.status == "ok"]
+    for record in trained[1:]:
+        _check_platform(trained[0], record)
+        found = difference(trained[0], record) if study.protocol.name == "none" else ""
+        if found:
+            raise IsolationError(
+                f"Expected equal runs where nothing varies, but of runs {trained[0].index} and {record.index} {found}. "
+                f"{LEAK}"
+            )
+    first, certificate = study.records[0], study.certificate
+    if not study.protocol.begins_with_base or first.status != "ok":
+        return
+    for epoch, (expected, got) in enumerate(zip(certificate.trace, first.trace, strict=False)):
         if expected != got:
             raise IsolationError(
-                f"Expected run 0, trained by process {first.trained_by.get('pid')}, to have the control's weights bit "
-                f"for bit, but they differ after epoch {epoch} (from 0). The two ran in different processes or at "
-                f"different times: look for the order of a set (PYTHONHASHSEED), files, or state kept between runs."
+                f"Expected run 0, trained by process {first.trained_by.get('pid')}, to have the weights of the base "
+                f"run bit for bit, but they differ after epoch {epoch} (from 0). The two ran in different processes or "
+                f"at different times: look for the order of a set (PYTHONHASHSEED), files, or state kept between runs."
+            )
+    if certificate.base and certificate.base != first.fingerprint:
+        raise IsolationError(
+            f"Expected run 0, trained by process {first.trained_by.get('pid')}, to end with the bits of the base run, "
+            f"but they differ, though not in the first {len(first.trace)} epochs: what differs begins later. {LEAK}"
+        )
+
+
+def _check_platform(one: RunRecord, other: RunRecord) -> None:
+    for name, value in one.environment.items():
+        if name not in FOR_THE_RECORD and other.environment.get(name, value) != value:
+            raise IsolationError(
+                f"Expected all runs of a study to be trained on one platform, but run {one.index} has {name}={value!r} "
+                f"and run {other.index} {name}={other.environment[name]!r}: the store was joined from two machines. "
+                f"Remove the experiment with stability-cache prune, and train again."
             )

@@ -41,7 +41,7 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
         "verdict": _verdict(study),
         "judgements": [one.to_json() for one in judgements if not one.is_relative],
         **({"relations": relations} if relations else {}),
-        "control": study.control.to_json(),
+        "certificate": study.certificate.to_json(),
         **({"flips": study.flips.to_json()} if whole and DISAGREEMENT in study.measures else {}),
         **({"similarity": [one.to_json() for one in study.journal.similarities]} if study.journal.similarities else {}),
         "notes": list(study.notes),

@@ -1,33 +1,68 @@
-"""The control: proof, before any number is shown, that the held sources are held."""
+"""The control: one plan trained twice, compared bit for bit, before any number is shown."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, Literal, TypeAlias, get_args
 
-from ..errors import IsolationError, ProtocolError, StoreError, UsageError
-from ..protocol import NoiseProtocol
-from .run import TRACED_EPOCHS, Run, combined_digest
-from .streams import Stream
-from .trainer import UNSEEDED, Trainer
+from torch import Tensor
 
-#: "auto" trains the first epochs that vary twice, or one full run twice if the loop cannot be stopped, and proves
-#: nothing for a black box; "full" trains one full run twice in any case.
-ControlMode: TypeAlias = Literal["auto", "full"]
+from ..errors import IsolationError, ProtocolError, StoreError, UsageError
+from ..protocol import RunPlan
+from ..store.fingerprint import tensor_digest
+from ..store.record import RunRecord
+from .run import TRACED_EPOCHS, combined_digest
+from .streams import Stream
+from .trainer import OUTPUTS, UNSEEDED, Trainer
+
+#: "auto" trains the base run twice, whole, after a first look at its first epochs; "first" leaves it at that look;
+#: "full" is "auto" for a black box too, of which one seed is trained twice.
+ControlMode: TypeAlias = Literal["auto", "first", "full"]
+
+#: Calls ``function(trainer, *arguments)`` where runs are trained, as `Executor.call` does.
+Call: TypeAlias = Callable[..., Any]
 
 #: The usual causes of two trainings that differ, and how to mend them.
-_LEAK = (
-    "Something that is held is not: a generator of its own (np.random.default_rng(), torch.Generator()), a call of "
-    "torch.seed(), state kept between runs, time, or threads. Take its seed from run.stream(...), or make it anew "
-    "inside the model or dataset."
+LEAK = (
+    "Something that is held is not: a generator of its own (np.random.default_rng(), torch.Generator(), those of "
+    "loader processes), a call of torch.seed(), data changed in place, state kept between runs, time, or threads. Take "
+    "its seed from run.stream(...), or make it anew inside the model or dataset."
 )
 
 
 def check_mode(mode: object) -> None:
     """Raise `ProtocolError` for anything but a `ControlMode`."""
     if mode not in get_args(ControlMode):
-        raise ProtocolError(f"Expected control='auto' or control='full' but got control={mode!r}.")
+        raise ProtocolError(f"Expected control='auto', 'first' or 'full' but got control={mode!r}.")
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What one training of a plan left, whole or cut after its first epochs: no model, hashes alone."""
+
+    trace: tuple[Mapping[str, str], ...]  #: hash of each tensor after each of the first epochs, and of the outputs
+    epochs: int  #: that were trained and vary; 0 in a training that cannot be stopped
+    planned_epochs: int  #: that the loop asked for
+    from_epoch: int  #: the first epoch that varies
+    resumed_at: int  #: the epoch of the stored state that it went on from
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the training would have gone on."""
+        return self.from_epoch + self.epochs < self.planned_epochs
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """One hash of the model after each of the first epochs, as a `RunRecord` has them."""
+        return tuple(combined_digest(dict(digest)) for digest in self.trace if OUTPUTS not in digest)
+
+    @property
+    def outputs(self) -> str:
+        """The hash of the outputs; empty where a run leaves none."""
+        return self.trace[-1].get(OUTPUTS, "") if self.trace else ""
 
 
 @dataclass(frozen=True)
@@ -36,63 +71,108 @@ class Control:
 
     proven: bool
     scope: str  #: in words, for the report
-    trace: tuple[str, ...] = ()  #: sha256 of the state after each epoch, to compare with the run of the study
+    trace: tuple[str, ...] = ()  #: sha256 of the state after each epoch, to compare with the run of the plan
+    outputs: str = ""  #: sha256 of the outputs after these epochs
+    planned_epochs: int = 0  #: epochs of a whole run; 0 where it does not count them
+    is_cut: bool = False  #: whether a whole run is longer than what was trained twice
 
-    def to_json(self) -> dict[str, Any]:
-        """Return every field, by name."""
-        return {"proven": self.proven, "scope": self.scope, "trace": list(self.trace)}
 
+def rehearse(
+    trainer: Trainer, plan: RunPlan, epochs: int | None, from_start: bool = False, reseeds: bool = False
+) -> Rehearsal:
+    """Train ``plan`` for its first ``epochs`` and return what that left; whole if None.
 
-def prove_isolation(trainer: Trainer, protocol: NoiseProtocol, mode: ControlMode = "auto") -> Control:
-    """Train the first plan of ``protocol`` twice and compare the weights bit for bit.
-
-    Raises `IsolationError` naming the first epoch and tensor that differ. Around the second, the process's own
-    generators are seeded anew, so that a draw outside of all streams would be noticed.
+    With ``reseeds`` the process's own generators are seeded anew around it, so that a draw outside of all streams
+    would be noticed.
     """
-    if not trainer.task.isolates and mode == "auto":
-        return Control(False, "not proven: a black box varies everything; control='full' trains one seed twice")
-    plan = protocol.plans()[0]
+    seed = secrets.randbits(32) if reseeds else plan.stochastic
+    with Stream(seed, trainer.device):
+        run = trainer.rehearse(plan, epochs, from_start=from_start)
+    epochs = max(0, run.trained_epochs - plan.first_varied_epoch)
+    return Rehearsal(tuple(run.trace), epochs, run.planned_epochs, plan.first_varied_epoch, run.resumed_at)
+
+
+def prove_isolation(call: Call, trainer: Trainer, plan: RunPlan, epochs: int | None = TRACED_EPOCHS) -> Control:
+    """Train the first ``epochs`` of ``plan`` twice, whole if None, and compare weights and outputs bit for bit.
+
+    ``call`` trains; ``trainer`` only says what is trained. Raises `IsolationError` naming the first epoch and tensor
+    that differ. A training that raises proves nothing: the run of this plan will say it, with its traceback.
+    """
     native = trainer.low_level(plan) in UNSEEDED
-    if native:  # it has no seed to repeat: it is held for the control, which proves the other sources
+    if native and trainer.task.isolates:  # it has no seed to repeat: it is held here, which proves the other sources
         plan = replace(plan, low_level=None)
-    epochs = TRACED_EPOCHS if mode == "auto" else None
+    # Once a task the first is trained from the start: a training from a stored state must have its bits.
+    proves = trainer.prefixes is not None and not trainer.prefixes.is_proven
     try:
-        # Once a task the first is trained from the start: a training from a stored state must have its bits.
-        proves = trainer.prefixes is not None and not trainer.prefixes.is_proven
-        first = trainer.rehearse(plan, epochs, from_start=proves)
-        with Stream(secrets.randbits(32), trainer.device):
-            second = trainer.rehearse(plan, epochs)
+        first = call(rehearse, plan, epochs, proves)
+        second = call(rehearse, plan, epochs, False, True)
     except (UsageError, StoreError):
         raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # the run of this plan will say it, with its traceback
+    except (Exception, SystemExit) as error:  # noqa: BLE001
         return Control(False, f"not proven: the training raised {type(error).__name__}")
     _compare(first, second)
     if trainer.prefixes is not None and proves and second.resumed_at:
         trainer.prefixes.note_proof()
-    trained = "one run"
-    if epochs is not None and first.trained_epochs:
-        count, onset = first.trained_epochs - plan.first_varied_epoch, plan.first_varied_epoch
-        trained = f"the first {count} epoch{'s' * (count > 1)}{f' from epoch {onset} on' * bool(onset)}"
-    scope = f"{trained} twice, bit-identical"
-    # The runs of the study vary natively from the first step on, and the logits of a rehearsal are not in a trace.
-    comparable = [] if native else [digest for digest in first.trace if "logits" not in digest]
-    return Control(True, scope, tuple(map(combined_digest, comparable)))
+    # The runs of the study vary natively from the first step on, so none has this trace.
+    comparable = () if native else first.states
+    scope = f"{_in_words(first, epochs)} twice, bit-identical"
+    return Control(True, scope, comparable, first.outputs, first.planned_epochs, first.is_cut)
 
 
-def _compare(first: Run, second: Run) -> None:
-    for epoch, (one, other) in enumerate(zip(first.trace, second.trace, strict=True), first.plan.first_varied_epoch):
-        differing = [name for name in one | other if one.get(name) != other.get(name)]
+def _in_words(rehearsal: Rehearsal, epochs: int | None) -> str:
+    if epochs is None or not rehearsal.epochs:
+        return "one run"
+    onset = rehearsal.from_epoch
+    which = f"{rehearsal.epochs} epoch{'s' * (rehearsal.epochs > 1)}"
+    return f"the first {which}{f' from epoch {onset} on' * bool(onset)}"
+
+
+def _compare(first: Rehearsal, second: Rehearsal) -> None:
+    if (first.epochs, len(first.trace)) != (second.epochs, len(second.trace)):
+        raise IsolationError(
+            f"Expected two trainings under one plan to be bit-identical, but the first trained {first.epochs} epochs "
+            f"and the second {second.epochs}: what ends the loop is not held. {LEAK}"
+        )
+    for epoch, (one, other) in enumerate(zip(first.trace, second.trace, strict=True), first.from_epoch):
+        differing = [name for name in {**one, **other} if one.get(name) != other.get(name)]
         if differing:
-            in_logits = differing == ["logits"]
-            place = "in the test logits" if in_logits else f"in {differing[0]!r} after epoch {epoch} (from 0)"
+            in_outputs = differing == [OUTPUTS]
+            place = "in the test outputs" if in_outputs else f"in {differing[0]!r} after epoch {epoch} (from 0)"
             more = f" and {len(differing) - 1} more tensors" if len(differing) > 1 else ""
             if first.resumed_at != second.resumed_at:
                 raise IsolationError(
                     f"Expected a training that goes on from its stored first epochs to have the bits of one from the "
-                    f"start, but they differ {place}{more}. {_LEAK} Or a state goes on from epoch to epoch that is in "
+                    f"start, but they differ {place}{more}. {LEAK} Or a state goes on from epoch to epoch that is in "
                     f"no tensor of the model or its optimizer: keep it in a buffer of the model, or write train(run), "
                     f"whose runs are all trained from the start."
                 )
             raise IsolationError(
-                f"Expected two trainings under one plan to be bit-identical, but they differ {place}{more}. {_LEAK}"
+                f"Expected two trainings under one plan to be bit-identical, but they differ {place}{more}. {LEAK}"
             )
+
+
+def difference(one: RunRecord, other: RunRecord) -> str:
+    """Return where two runs of one plan first differ, in words; empty if every bit that they left is equal."""
+    for epoch, (mine, theirs) in enumerate(zip_longest(one.trace, other.trace)):
+        if mine != theirs:
+            return f"their weights differ after epoch {epoch} (from 0)"
+    if len(one.curve) != len(other.curve):
+        return f"one trained {len(one.curve)} epochs, the other {len(other.curve)}"
+    since = f", though not in the first {len(one.trace)} epochs: what differs begins later" if one.trace else ""
+    if one.fingerprint != other.fingerprint:
+        return f"their final weights differ{since}" if one.trace else "their outputs differ"
+    if not _equal(one.logits, other.logits):
+        return (
+            "their test outputs differ, and their final weights do not: is something drawn at test time, or is a "
+            "network trained that run.perturb(...) does not name?"
+        )
+    if one.further_weights != other.further_weights:
+        return (
+            "their outputs are equal, but not the weights of a network that run.perturb(...) does not name and an "
+            "optimizer stepped"
+        )
+    return "" if list(one.curve) == list(other.curve) else "their scores after an epoch differ"
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    return one is other or (one is not None and other is not None and tensor_digest(one) == tensor_digest(other))

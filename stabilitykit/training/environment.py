@@ -14,7 +14,7 @@ from .._version import __version__
 from ..errors import ConfigError
 
 #: Fields recorded for the reader; a difference in them does not change the bits of a run.
-_FOR_THE_RECORD = ("commit", "host")
+FOR_THE_RECORD = ("commit", "host")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Environment:
     @property
     def must_match(self) -> dict[str, object]:
         """What two runs must share to be comparable."""
-        return {name: value for name, value in asdict(self).items() if name not in _FOR_THE_RECORD}
+        return {name: value for name, value in asdict(self).items() if name not in FOR_THE_RECORD}
 
     def to_json(self) -> dict[str, object]:
         """Return every field, by name."""

@@ -74,6 +74,7 @@ class Run:
         self.curve: list[dict[str, float]] = []  #: test metrics after each epoch, if the task was asked for them
         self.snapshots: list[Tensor] = []  #: test outputs of the models that a snapshot ensemble is made of
         self.trained_epochs = 0  #: epochs taken from `epochs`; 0 in a training that cannot be stopped
+        self.planned_epochs = 0  #: epochs that the loop asked for; 0 before it does
         self.resumed_at = 0  #: the epoch of the stored state that it went on from; 0 if trained from the start
         self._stop_after, self._prefixes, self._from_start = stop_after, prefixes, from_start
         self._at_onset: list[Callable[[], object]] = []
@@ -147,6 +148,7 @@ class Run:
         """
         check_count(TaskError, "count", count, 1, "It is the number of epochs that run.epochs(count) counts.")
         _check_state(state)
+        self.planned_epochs = count
         if not self.varies:
             check_onset(self.plan.first_varied_epoch, count)
             self._resume(state)

@@ -9,12 +9,14 @@ import os
 import time
 import traceback
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ..errors import StoreError, TaskError, UsageError, is_ours
 from ..protocol import RunPlan
@@ -26,6 +28,9 @@ from .gradient_rounding import rounded_gradients
 from .run import Run, combined_digest
 from .streams import GeneratorStates, Stream
 from .task import Task, TrainingError, check_outputs
+
+#: Name of the outputs in the trace of a rehearsal.
+OUTPUTS = "outputs"
 
 #: Ways in which low-level operations vary without a seed: those of the kernels, and those of a black box.
 UNSEEDED = frozenset({"native", "not isolated"})
@@ -56,8 +61,9 @@ class Trainer:
         started = time.perf_counter()
         outcome: dict[str, Any] = {"status": "ok"}
         try:
-            with self.under(run):
+            with self.under(run), stepped_optimizers() as optimizers:
                 outcome |= self._results(run)
+                outcome["further_weights"] = _further_weights(run, optimizers)
         except (UsageError, StoreError, KeyboardInterrupt, RunTimeout):
             raise
         except BaseException as error:  # noqa: BLE001  # a train function may raise anything, pytest.skip() as well
@@ -79,7 +85,8 @@ class Trainer:
     def rehearse(self, plan: RunPlan, epochs: int | None, *, from_start: bool = False) -> Run:
         """Train ``plan`` for the first ``epochs`` that vary: all if None, or if the loop cannot be stopped.
 
-        The run that is returned has no model. ``from_start`` trains the epochs before an onset too, even if stored.
+        The run that is returned has no model, and the hash of its outputs as the last entry of its trace. With
+        ``from_start`` the epochs before an onset are trained too, even if stored.
         """
         stop_after = None if epochs is None else plan.first_varied_epoch + epochs
         run = Run(plan, self.device, stop_after=stop_after, prefixes=self.prefixes, from_start=from_start)
@@ -88,8 +95,7 @@ class Trainer:
             run.check_began()
             if self.task.leaves_outputs:
                 outputs = check_outputs(returned, self.task.labels, self.task.labels)
-                if epochs is None or not run.trace:
-                    run.trace.append({"logits": tensor_digest(outputs).hex()})
+                run.trace.append({OUTPUTS: tensor_digest(outputs).hex()})
         if run.model is not None:
             model = weakref.ref(run.model)
             run.model = None
@@ -145,6 +151,30 @@ class Trainer:
             bad = int((~torch.isfinite(outputs)).sum())
             raise TrainingError(f"{bad} of {outputs.numel()} test outputs are NaN or infinite")
         return outputs
+
+
+@contextlib.contextmanager
+def stepped_optimizers() -> Iterator[list[Optimizer]]:
+    """Yield a list that gets each torch optimizer that makes a step in the block, in the order of the first steps."""
+    found: list[Optimizer] = []
+
+    def note(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        if not any(optimizer is known for known in found):
+            found.append(optimizer)
+
+    handle = register_optimizer_step_post_hook(note)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def _further_weights(run: Run, optimizers: Iterable[Optimizer]) -> str:
+    """Return one hash of the weights that optimizers stepped and that are not the model's; empty without any."""
+    known = set() if run.model is None else {id(parameter) for parameter in run.model.parameters()}
+    stepped = (p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"])
+    digests = [tensor_digest(parameter) for parameter in stepped if id(parameter) not in known]
+    return hashlib.sha256(b"".join(digests)).hexdigest() if digests else ""
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from stabilitykit.protocol import NoiseProtocol, Perturbation
 from stabilitykit.store.record import RunRecord
 from stabilitykit.study.condition_number import condition_number_of, distance
 from stabilitykit.testing import FakeTask
-from stabilitykit.training.control import Control
+from stabilitykit.training.certificate import Certificate
 from stabilitykit.training.perturb import perturb_model
 
 
@@ -110,7 +110,7 @@ class TestStudy:
     def test_what_the_control_did_not_prove_is_said(self, ask, linear):
         study = ask(linear, perturb="ulp")
         assert study.condition_number("accuracy").note == ""
-        unproven = dataclasses.replace(study, control=Control(False, "not proven: out of memory"))
+        unproven = dataclasses.replace(study, certificate=Certificate(False, "not proven: out of memory"))
         assert str(unproven.condition_number("accuracy")).endswith("; isolation not proven: out of memory")
 
 

@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from stabilitykit.errors import BudgetExceededError, SelfTestError, StabilityError
+from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.study import selftest as module
 from stabilitykit.study.asserts import assert_alike, assert_disagreement, assert_reduction, assert_within
 from stabilitykit.study.selftest import selftest
 from stabilitykit.study.study import Policy, Study
 from stabilitykit.testing import FakeTask, fake_study
-from stabilitykit.training.control import Control
+from stabilitykit.training.certificate import Certificate
 from stabilitykit.verdicts.budgets import Budget
 from stabilitykit.verdicts.judgement import Outcome
 from stabilitykit.verdicts.limits import FailedRuns, Limit
@@ -31,7 +32,10 @@ def study_of(runs: int = 10, examples: int = 600, noise: float = 1.0, **options)
 
 def traced(study: Study) -> Study:
     records = tuple(dataclasses.replace(record, trace=("a", "b")) for record in study.records)
-    return dataclasses.replace(study, records=records, control=Control(True, "two epochs", ("a", "b")))
+    certificate = Certificate(True, "two epochs", ("a", "b"))
+    return dataclasses.replace(
+        study, records=records, certificate=certificate, protocol=NoiseProtocol("init", runs=len(records))
+    )
 
 
 def budget_of(study: Study, metric: str, times: float | None = None) -> Budget:

@@ -416,7 +416,7 @@ class TestRefusals:
                 TaskError,
                 "Expected metrics= to name each metric, as in metrics={'f1': f1}, but got [<",
             ),
-            ({"control": "maybe"}, ProtocolError, "control='auto' or control='full' but got control='maybe'"),
+            ({"control": "maybe"}, ProtocolError, "control='auto', 'first' or 'full' but got control='maybe'"),
             ({"budget": {"accuracy_sd": 1}}, BudgetError, "Expected a Budget but got {'accuracy_sd': 1}. Name what"),
             ({"budget": Budget(rmse_sd=1)}, BudgetError, "but got Budget(rmse_sd=...), which would never be judged"),
             ({"budget": Budget(f1_sd=1)}, BudgetError, "The task has accuracy, accuracy_sd"),

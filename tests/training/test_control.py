@@ -14,10 +14,12 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from stabilitykit.errors import IsolationError, TaskError
+from stabilitykit.execution.executor import InProcess
 from stabilitykit.execution.session import measure
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.training.control import Control, prove_isolation
 from stabilitykit.training.recipe import Recipe
+from stabilitykit.training.run import TRACED_EPOCHS
 from stabilitykit.training.streams import seed_generators
 from stabilitykit.training.task import as_task
 from stabilitykit.training.trainer import Trainer
@@ -31,8 +33,9 @@ INIT = NoiseProtocol("init", runs=2)
 
 @pytest.fixture
 def prove(tmp_path):
-    def prove(task, protocol=INIT, mode="auto"):
-        return prove_isolation(Trainer(task, "cpu", 1, tmp_path), protocol, mode)
+    def prove(task, protocol=INIT, epochs=TRACED_EPOCHS):
+        trainer = Trainer(task, "cpu", 1, tmp_path)
+        return prove_isolation(InProcess(trainer).call, trainer, protocol.plans()[0], epochs)
 
     return prove
 
@@ -216,7 +219,7 @@ def test_a_loop_is_repeated_for_its_first_epochs_or_else_in_full(prove, options,
 
 @pytest.mark.parametrize("options", [{}, {"epochs": 1}])
 def test_a_full_control_repeats_one_whole_run(prove, options):
-    control = prove(as_task(loop_with(lambda run: 0.0, **options), Y), mode="full")
+    control = prove(as_task(loop_with(lambda run: 0.0, **options), Y), epochs=None)
     assert control.scope == "one run twice, bit-identical"
     assert len(trained) == 2 * options.get("epochs", 3)
 
@@ -226,8 +229,8 @@ def test_a_full_control_repeats_one_whole_run(prove, options):
     ("options", "place"),
     [
         ({}, "in 'weight' after epoch 0 (from 0)"),
-        ({"perturb": False}, "in the test logits"),
-        ({"use_epochs": False}, "in the test logits"),
+        ({"perturb": False}, "in the test outputs"),
+        ({"use_epochs": False}, "in the test outputs"),
     ],
 )
 def test_a_leak_in_a_loop_is_caught(prove, noise, options, place):
@@ -248,8 +251,8 @@ def test_a_late_leak_is_only_seen_by_a_full_control(prove):
         return model(X)
 
     assert prove(as_task(train, Y)).proven
-    with pytest.raises(IsolationError, match="in the test logits"):
-        prove(as_task(train, Y), mode="full")
+    with pytest.raises(IsolationError, match="in the test outputs"):
+        prove(as_task(train, Y), epochs=None)
 
 
 def test_the_repeat_is_trained_over_other_global_generators_which_are_put_back(prove, monkeypatch):
@@ -295,7 +298,7 @@ def test_a_leak_in_a_black_box_is_caught_on_request(prove, noise):
         return np.random.default_rng(seed).standard_normal((24, 3)) + noise((24, 3)).numpy()
 
     assert not prove(as_task(leaking, Y), NoiseProtocol("all", runs=2)).proven
-    with pytest.raises(IsolationError, match="they differ in the test logits"):
+    with pytest.raises(IsolationError, match="they differ in the test outputs"):
         prove(as_task(leaking, Y), NoiseProtocol("all", runs=2), "full")
 
 

@@ -1,0 +1,288 @@
+"""Makes the certificate of a task: the base run twice, each source moved alone, and what a process shows to join."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..errors import IsolationError, StoreError, UsageError
+from ..protocol import NoiseProtocol, RunPlan, Source
+from ..store.fingerprint import tensor_digest
+from ..store.record import RunRecord
+from ..store.run_store import Experiment
+from ..training.certificate import Certificate, named
+from ..training.control import LEAK, Call, Control, ControlMode, Rehearsal, difference, prove_isolation, rehearse
+from ..training.trainer import UNSEEDED, Trainer
+from .runner import Runner, Wanted
+
+#: The base runs whose first epoch this process, or its children, have shown to compute.
+_joined: set[Path] = set()
+
+
+class Certifier:
+    """Proves what a study claims, and keeps the proofs beside the base run, where the next study finds them."""
+
+    def __init__(
+        self,
+        base: Experiment,
+        repetition: Experiment,
+        protocol: NoiseProtocol,
+        mode: ControlMode,
+        trainer: Trainer,
+        call: Call,
+        runner: Callable[[Wanted], Runner],
+    ) -> None:
+        """Certify studies of ``trainer``'s task under ``protocol``, whose base run lies in the experiment ``base``.
+
+        ``repetition`` is the place of the base run's repetition, which ends with the session.
+        ``call`` and ``runner`` train at the place of the study's runs; ``trainer`` only says what is trained.
+        """
+        self.base, self.repetition, self.protocol, self.mode, self.trainer = base, repetition, protocol, mode, trainer
+        self._call, self.runner = call, runner
+        self._known = dict(base.read_certificate())
+        self._plan = protocol.base.plans()[0]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything that this study claims is proven already."""
+        return not self._lacks_look and not self.lacks_held and not self._unknown
+
+    def can_join(self) -> bool:
+        """Whether a process that proves nothing itself finds what it must reproduce: it reads the proofs again."""
+        self._known = dict(self.base.read_certificate())
+        return self.base.is_finished(0) if self.needs_base else self._look is not None
+
+    @property
+    def certificate(self) -> Certificate:
+        """What is proven by now, as far as it concerns this study."""
+        look = self._look
+        held = self._known.get("held", "")
+        if held and self.needs_base:
+            proven, scope = True, held
+        elif look is None:
+            proven, scope = False, "not proven"
+        else:
+            proven, scope = look.proven, look.scope
+            if self.mode == "first" and look.is_cut:
+                scope = f"only {scope}, of {look.planned_epochs} epochs"
+        trace = self._base_record.trace if self._base_record is not None else ()
+        fingerprint = self._base_record.fingerprint if self._base_record is not None else ""
+        alive = {name: seen for name, seen in self._known.get("alive", {}).items() if name in self._named}
+        return Certificate(proven, scope, tuple(trace), fingerprint, alive)
+
+    def begin(self) -> None:
+        """Prove what must be known before the runs are trained: a look, the base run, and that sources act."""
+        if self._lacks_look:
+            self._take_look()
+        if self.needs_base:
+            self._train_base()
+        if self.trainer.task.isolates:
+            self.join()
+            for name in self._unknown:
+                self._see_alive(name)
+
+    def end(self) -> None:
+        """Train the base run a second time, after the runs of the study, and compare the two."""
+        one = self._base_record
+        if not self.lacks_held or one is None:
+            return
+        (other,) = self.runner(self._run_of(self.repetition)).gather()
+        found = difference(one, other) if other.status == "ok" else f"the second failed: {other.error}"
+        if found:
+            raise IsolationError(
+                f"Expected the base run, trained twice under one plan, to be bit-identical, but {found}. "
+                f"{_two_processes(one, other)}{LEAK}"
+            )
+        by = " by two processes" if one.trained_by.get("pid") != other.trained_by.get("pid") else ""
+        self._note(held=f"the whole run twice{by}, bit-identical")
+
+    @cached_property
+    def _named(self) -> dict[str, RunPlan]:
+        """What the study claims to move, but for kernels that vary natively: these need no proof, and have no seed."""
+        if not self.trainer.task.isolates:
+            return {}
+        plans = named(self.protocol)
+        return {name: plan for name, plan in plans.items() if self.trainer.low_level(plan) not in UNSEEDED}
+
+    @property
+    def _unknown(self) -> list[str]:
+        return [name for name in self._named if name not in self._known.get("alive", {})]
+
+    # The look
+
+    @property
+    def _look(self) -> Control | None:
+        """The look that was taken; what proved nothing counts only in the session that took it."""
+        found = dict(self._known.get("looks", {}).get(self._look_name, {}))
+        if not found or (found.pop("session") != self.base.session and not found["proven"]):
+            return None
+        return Control(**{**found, "trace": tuple(found["trace"])})
+
+    @property
+    def _look_name(self) -> str:
+        if not self.trainer.task.isolates:
+            return f"a black box, {self.mode}"
+        return f"onset {self.protocol.onset}"
+
+    @property
+    def _lacks_look(self) -> bool:
+        return self._look is None
+
+    def _take_look(self) -> None:
+        if not self.trainer.task.isolates and self.mode != "full":
+            control = Control(False, "not proven: a black box varies everything; control='full' trains one seed twice")
+        else:
+            # With an onset, what is repeated are the first epochs that vary.
+            first = self.protocol if self.protocol.onset or not self.trainer.task.isolates else self.protocol.base
+            epochs = {"epochs": None} if not self.trainer.task.isolates else {}
+            control = prove_isolation(self._call, self.trainer, first.plans()[0], **epochs)
+            if control.proven:
+                self._show_joined()
+        look = {**vars(control), "trace": list(control.trace), "session": self.base.session}
+        self._note(looks={**self._known.get("looks", {}), self._look_name: look})
+
+    # The base run
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether something is held, and a run of it may be trained twice."""
+        if not self.trainer.task.isolates or self.mode == "first":
+            return False
+        is_open = self._look is not None and not self._look.proven  # a whole run decides what a rehearsal could not
+        return self.protocol.vary != frozenset(Source) or is_open
+
+    @property
+    def lacks_held(self) -> bool:
+        return self.needs_base and not self._known.get("held")
+
+    @property
+    def _base_record(self) -> RunRecord | None:
+        """The base run; None before it is trained, and where it failed."""
+        if self._base is None and self.base.is_finished(0) and self.base.status(0) == "ok":
+            self._base = self.base.load(0)
+        return self._base
+
+    _base: RunRecord | None = None
+
+    def missing(self) -> Iterator[Wanted]:
+        """Yield the base run and its repetition, as far as they are not trained."""
+        for experiment in (self.base, self.repetition) if self.lacks_held else (self.base,):
+            wanted = self._run_of(experiment)
+            if not wanted.is_finished():
+                yield wanted
+
+    def _run_of(self, experiment: Experiment) -> Wanted:
+        return Wanted(experiment, [self._plan])
+
+    def _train_base(self) -> None:
+        if not self.base.is_finished(0):
+            self.runner(self._run_of(self.base)).gather()
+        base, look = self._base_record, self._look
+        if base is None or look is None:
+            return
+        if look.proven and not self.protocol.onset:
+            check_begins(base, look.trace)
+
+    # Joining
+
+    def join(self) -> None:
+        """Show that this process, or its children, compute the first bits of the base run, unless they have."""
+        if self.base.folder in _joined:
+            return
+        shown = self._reference
+        if shown is None:
+            return  # it raised, as the runs of the study will say
+        base, look = self._base_record, self._look
+        expected = (
+            base.trace if base is not None else look.trace if look is not None and not self.protocol.onset else ()
+        )
+        if any(mine != theirs for mine, theirs in zip(shown.states, expected, strict=False)):
+            raise IsolationError(cannot_join(self.base, "its first epoch gives other weights"))
+        whole = "" if base is None or base.logits is None or shown.is_cut else tensor_digest(base.logits).hex()
+        if whole and shown.outputs != whole:
+            raise IsolationError(cannot_join(self.base, "it gives other outputs"))
+        self._show_joined()
+
+    def _show_joined(self) -> None:
+        _joined.add(self.base.folder)
+
+    # What varies varies
+
+    @cached_property
+    def _reference(self) -> Rehearsal | None:
+        """The first epoch of the base run, as this process computes it."""
+        return self._rehearse(self._plan, 1)
+
+    @cached_property
+    def _whole_reference(self) -> Rehearsal | None:
+        return self._rehearse(self._plan, None)
+
+    def _see_alive(self, name: str) -> None:
+        """Move one source alone for an epoch, and for a whole training where the first epoch shows nothing."""
+        plan, seen = self._named[name], ""
+        for epochs, where in ((1, "in the first epoch"), (None, "in a whole run")):
+            still = self._reference if epochs else self._whole_reference
+            moved = self._rehearse(plan, epochs)
+            if still is None or moved is None:
+                return  # the runs of the study will say it, with their traceback
+            if _moves(plan, still, moved):
+                seen = where
+            if seen or not still.is_cut:
+                break
+        self._note(alive={**self._known.get("alive", {}), name: seen})
+
+    def _rehearse(self, plan: RunPlan, epochs: int | None) -> Rehearsal | None:
+        try:
+            rehearsal: Rehearsal = self._call(rehearse, plan, epochs)
+        except (UsageError, StoreError, IsolationError):
+            raise
+        except (Exception, SystemExit):  # noqa: BLE001
+            return None
+        return rehearsal
+
+    def _note(self, **found: Any) -> None:
+        self._known = {**self.base.read_certificate(), **self._known, **found}
+        self.base.write_certificate(self._known)
+
+
+def _moves(plan: RunPlan, still: Rehearsal, moved: Rehearsal) -> bool:
+    """Whether two rehearsals differ: of a perturbation in the outputs, or where there are none in a second tensor."""
+    if plan.perturbation is None:
+        return still.trace != moved.trace
+    if still.outputs or moved.outputs:
+        return still.outputs != moved.outputs
+    tensors: list[Mapping[str, str]] = [still.trace[-1], moved.trace[-1]]
+    return sum(tensors[0][name] != tensors[1][name] for name in tensors[0]) > 1
+
+
+def check_begins(run: RunRecord, trace: tuple[str, ...]) -> None:
+    """Raise `IsolationError` unless a run has the weights that its rehearsal had after the first epochs."""
+    for epoch, (expected, got) in enumerate(zip(trace, run.trace, strict=False)):
+        if expected != got:
+            raise IsolationError(
+                f"Expected the base run, trained by process {run.trained_by.get('pid')}, to have the bits of its "
+                f"rehearsal, but the weights differ after epoch {epoch} (from 0). {LEAK}"
+            )
+
+
+def cannot_join(base: Experiment, but: str) -> str:
+    """Return why a process may train no run of an experiment: it does not compute the base run's first bits."""
+    by = base.finished().get(0, {}).get("trained_by", {})
+    trained_by = f"worker {by.get('worker', 'main')} as process {by.get('pid', '?')}"
+    return (
+        f"Expected this process to compute the bits of the base run, trained by {trained_by}, but {but}: no run of this "
+        f"process may join that study. Code, data and kernels are equal by their hashes. Look for the order of a set "
+        f"(PYTHONHASHSEED differs from process to process), files, variables, the time, or a call of torch.seed()."
+    )
+
+
+def _two_processes(one: RunRecord, other: RunRecord) -> str:
+    pids = [record.trained_by.get("pid") for record in (one, other)]
+    if pids[0] == pids[1]:
+        return ""
+    return (
+        f"They were trained by processes {pids[0]} and {pids[1]}: look first for the order of a set (PYTHONHASHSEED), "
+        f"files and variables. "
+    )

@@ -1,0 +1,96 @@
+"""The certificate: what is proven of a task on one platform, that what is held is held and what varies varies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ..errors import IsolationError
+from ..protocol import NoiseProtocol, Perturbation, RunPlan, Source
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What is proven of a task: one for all studies of its base run, of which each shows what concerns it.
+
+    The base run has every source at its constant. See docs/trust.md.
+    """
+
+    proven: bool  #: whether what is held is held, as far as `scope` says
+    scope: str  #: what was trained twice, in words
+    trace: tuple[str, ...] = ()  #: sha256 of the base run's model after each of its first epochs
+    base: str = ""  #: fingerprint of the base run, once it is trained whole
+    #: By source, and by what is perturbed: in which part of the training it was seen to act; "" if in none.
+    alive: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def dead(self) -> tuple[str, ...]:
+        """What was asked to vary, and moves nothing in a whole training."""
+        return tuple(name for name, seen in self.alive.items() if not seen)
+
+    def showing(self, names: tuple[str, ...]) -> Certificate:
+        """Return the part that concerns a study in which ``names`` vary."""
+        return replace(self, alive={name: self.alive[name] for name in names if name in self.alive})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every field, by name."""
+        return {**asdict(self), "trace": list(self.trace), "alive": dict(self.alive)}
+
+    def line(self) -> str:
+        """Return the certificate in one line, for the report."""
+        moved = [name for name, seen in self.alive.items() if seen]
+        parts = [f"held: {self.scope}" if self.proven else self.scope]
+        parts += [f"alive: {', '.join(moved)}"] if moved else []
+        parts += [f"moves nothing: {', '.join(self.dead)}"] if self.dead else []
+        return "; ".join(parts)
+
+
+def named(protocol: NoiseProtocol) -> dict[str, RunPlan]:
+    """Return what a protocol names as varying, each with the plan that moves it alone away from the base run.
+
+    >>> sorted(named(NoiseProtocol("init+shuffle", perturb="ulp", runs=2)))
+    ['init', 'shuffle', 'ulp']
+    """
+    plans = {source.value: protocol.moving_only(source) for source in Source if source in protocol.vary}
+    if protocol.perturb is not None:
+        alone = NoiseProtocol("none", protocol.perturb, protocol.runs, protocol.seed, dict(protocol.constants))
+        plans[name_of(protocol.perturb)] = alone.plans()[0]
+    return plans
+
+
+def name_of(perturbation: Perturbation) -> str:
+    """Return the name of a perturbation in a certificate: its kind, or all its fields where they are not the usual."""
+    return perturbation.kind if perturbation == Perturbation(perturbation.kind) else repr(perturbation)
+
+
+#: Where to look if something moves nothing.
+_HINTS = {
+    "init": "does a constructor call torch.manual_seed(...), or are all weights given?",
+    "shuffle": "is all data one batch, or is its order drawn from another generator?",
+    "augment": "is anything drawn for an example, and from the stream?",
+    "stochastic": "has the model dropout, or another draw in a step?",
+    "low_level": "does a gradient that an optimizer uses come out of autograd?",
+}
+
+
+def why_dead(name: str) -> str:
+    """Return the sentence about a source, or a perturbation, that moves nothing."""
+    reached = "the weights" if name in _HINTS else "an output"
+    hint = _HINTS.get(name, "is the weight that moves one that is used? Name another by Perturbation(parameter=...)")
+    return f"{name} never reaches {reached} of this task: {hint}"
+
+
+def check_alive(protocol: NoiseProtocol, certificate: Certificate) -> None:
+    """Raise `IsolationError` where a verdict would be about something that moves nothing.
+
+    A task may have nothing to augment and no dropout, so ``vary="all"`` names the sources that there are; initial
+    parameters and an order every training has.
+    """
+    always = {Source.INIT.value, Source.SHUFFLE.value} if protocol.vary == frozenset(Source) else None
+    dead = [name for name in certificate.dead if always is None or name in always]
+    if dead:
+        raise IsolationError(
+            f"Expected everything that {protocol.name!r} names to move the training before a verdict says how far, "
+            f"but {'; '.join(map(why_dead, dead))} Mend it, or name in vary= only what this task has."
+        )
