@@ -9,11 +9,12 @@ import pytest
 from stabilitykit.errors import BudgetError, ConfigError, UsageError
 from stabilitykit.estimates.estimate import Estimate
 from stabilitykit.estimates.metrics import floor_of_churn
-from stabilitykit.execution.forecast import Forecast, summarize_plan
+from stabilitykit.execution.forecast import Forecast, _good_runs, summarize_plan
 from stabilitykit.execution.question import Question
 from stabilitykit.execution.session import measure
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.render.forecast_table import plan_table
+from stabilitykit.store.catalog import Catalog
 from stabilitykit.study.asserts import assert_accuracy_sd, assert_correlation, assert_ensemble_delta, assert_within
 from stabilitykit.study.planned_study import PlannedStudy
 from stabilitykit.testing import FakeTask
@@ -106,7 +107,8 @@ def test_stored_runs_tell_seconds_spread_and_precision(ask, make_session):
 
 def test_an_onset_costs_the_epochs_from_it_on_and_its_part_of_those_before(ask, make_session, linear):
     study = measure(linear, NoiseProtocol("shuffle", runs=2), session=make_session())
-    a_run = sum(record.seconds for record in study.records) / 2
+    seconds = [record.seconds for record in study.records]
+    a_run = (2 * seconds[0] + seconds[1]) / 3  # run 0 is the base run, which is stored with its own protocol too
     for onset, share in ((0, 1), (2, 1 / 3 + 2 / 3 / 5)):  # of 3 epochs
         protocol = NoiseProtocol("low_level", runs=5, onset=onset)
         plan = summarize_plan(ask(linear, protocol), "test_a", workers=1)
@@ -116,7 +118,11 @@ def test_an_onset_costs_the_epochs_from_it_on_and_its_part_of_those_before(ask, 
 
 def test_runs_with_an_onset_tell_of_whole_ones(ask, make_session, linear):
     study = measure(linear, NoiseProtocol("shuffle", runs=2, onset=1), session=make_session())
-    whole = 3 / 2 * sum(record.seconds for record in study.records) / 2  # of 3 epochs
+    (stored,) = (
+        entry for entry in Catalog(make_session().store.folder).entries() if not entry.about["protocol"]["vary"]
+    )
+    base = next(iter(_good_runs(stored).values()))["record"]["seconds"]  # the base run is a whole one
+    whole = (3 / 2 * sum(record.seconds for record in study.records) + base) / 3  # of 3 epochs
     question = ask(linear, NoiseProtocol("shuffle", runs=5))
     assert summarize_plan(question, "test_a", workers=1)["seconds_a_run"] == pytest.approx(whole)
 

@@ -214,7 +214,7 @@ def test_a_gate_that_forgets_a_limit_is_found_out(monkeypatch):
 
 def test_a_comparison_of_traces_that_sees_nothing_is_found_out(monkeypatch):
     study = traced(study_of())
-    monkeypatch.setattr(module, "check_trace", lambda study: None)
+    monkeypatch.setattr(module, "check_bits", lambda study: None)
     with pytest.raises(SelfTestError, match="a seed leaked: run 0 with other weights"):
         selftest(study, budget_of(study, "disagreement"))
 

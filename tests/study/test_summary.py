@@ -45,7 +45,7 @@ def test_a_study_is_its_question_its_numbers_and_its_runs(ask):
     assert set(summary["metrics"]["accuracy_sd"]) == {"value", "low", "high", "sd_of_sd"}
     assert set(summary["metrics"]["disagreement"]) == {"value", "low", "high"}
     assert summary["environment"]["torch"] == torch.__version__
-    assert summary["control"]["proven"] is True
+    assert summary["certificate"]["proven"] is True
 
 
 def test_each_run_is_there_with_its_seeds_and_scores(ask):
