@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stabilitykit.errors import IsolationError
+from stabilitykit.execution.executor import InProcess
 from stabilitykit.protocol import NoiseProtocol, RunPlan
 from stabilitykit.training.control import prove_isolation
 from stabilitykit.training.recipe import Recipe
@@ -199,7 +200,7 @@ def control(device: str, _: dict[str, Any]) -> None:
 def proof(trainer: Trainer, vary: str) -> tuple[str, str]:
     """Return what the control proved, and what is wrong where it proved nothing."""
     try:
-        shown = prove_isolation(trainer, NoiseProtocol(vary, runs=2))
+        shown = prove_isolation(InProcess(trainer).call, trainer, plan_of(vary))
     except IsolationError as error:
         return "", str(error)
     return shown.scope, "" if shown.proven else shown.scope

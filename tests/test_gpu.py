@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from stabilitykit.execution.executor import InProcess
 from stabilitykit.execution.session import Session, measure
 from stabilitykit.execution.where import Where
 from stabilitykit.protocol import NoiseProtocol
@@ -98,6 +99,10 @@ def language_model() -> LanguageRecipe:
     )
 
 
+def proven(made: Trainer, protocol: NoiseProtocol) -> bool:
+    return prove_isolation(InProcess(made).call, made, protocol.plans()[0], epochs=None).proven
+
+
 def left(record: RunRecord) -> tuple[str, tuple[str, ...], bytes | None]:
     assert record.status == "ok", record.error
     return record.fingerprint, record.trace, None if record.logits is None else record.logits.numpy().tobytes()
@@ -108,7 +113,7 @@ def left(record: RunRecord) -> tuple[str, tuple[str, ...], bytes | None]:
 
 @pytest.mark.parametrize("source", [*SOURCES, "low_level"])
 def test_every_held_source_is_held(trainer: Make, source: str) -> None:
-    assert prove_isolation(trainer(), NoiseProtocol(source, runs=2), "full").proven
+    assert proven(trainer(), NoiseProtocol(source, runs=2))
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -128,7 +133,7 @@ def test_the_papers_network_trains_the_same_bits_twice(trainer: Make) -> None:
 @pytest.mark.parametrize("source", ["init", "stochastic"])
 def test_a_language_model_is_held_and_trains_the_same_bits_twice(trainer: Make, source: str) -> None:
     made, protocol = trainer(language_model()), NoiseProtocol(source, runs=2)
-    assert prove_isolation(made, protocol, "full").proven
+    assert proven(made, protocol)
     first, second = (left(made.train_once(plan)) for plan in protocol.plans())
     assert first == left(made.train_once(protocol.plans()[0]))
     assert first != second

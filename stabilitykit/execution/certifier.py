@@ -17,8 +17,8 @@ from ..training.control import LEAK, Call, Control, ControlMode, Rehearsal, diff
 from ..training.trainer import UNSEEDED, Trainer
 from .runner import Runner, Wanted
 
-#: The base runs whose first epoch this process, or its children, have shown to compute.
-_joined: set[Path] = set()
+#: The first epoch of each base run that this process, or its children, have shown to compute.
+_shown: dict[Path, Rehearsal] = {}
 
 
 class Certifier:
@@ -138,8 +138,6 @@ class Certifier:
             first = self.protocol if self.protocol.onset or not self.trainer.task.isolates else self.protocol.base
             epochs = {"epochs": None} if not self.trainer.task.isolates else {}
             control = prove_isolation(self._call, self.trainer, first.plans()[0], **epochs)
-            if control.proven:
-                self._show_joined()
         look = {**vars(control), "trace": list(control.trace), "session": self.base.session}
         self._note(looks={**self._known.get("looks", {}), self._look_name: look})
 
@@ -189,9 +187,9 @@ class Certifier:
 
     def join(self) -> None:
         """Show that this process, or its children, compute the first bits of the base run, unless they have."""
-        if self.base.folder in _joined:
+        if self.base.folder in _shown:
             return
-        shown = self._reference
+        shown = self._rehearse(self._plan, 1)
         if shown is None:
             return  # it raised, as the runs of the study will say
         base, look = self._base_record, self._look
@@ -203,35 +201,29 @@ class Certifier:
         whole = "" if base is None or base.logits is None or shown.is_cut else tensor_digest(base.logits).hex()
         if whole and shown.outputs != whole:
             raise IsolationError(cannot_join(self.base, "it gives other outputs"))
-        self._show_joined()
-
-    def _show_joined(self) -> None:
-        _joined.add(self.base.folder)
+        _shown[self.base.folder] = shown
 
     # What varies varies
 
-    @cached_property
-    def _reference(self) -> Rehearsal | None:
-        """The first epoch of the base run, as this process computes it."""
-        return self._rehearse(self._plan, 1)
-
-    @cached_property
-    def _whole_reference(self) -> Rehearsal | None:
-        return self._rehearse(self._plan, None)
-
     def _see_alive(self, name: str) -> None:
         """Move one source alone for an epoch, and for a whole training where the first epoch shows nothing."""
-        plan, seen = self._named[name], ""
-        for epochs, where in ((1, "in the first epoch"), (None, "in a whole run")):
-            still = self._reference if epochs else self._whole_reference
-            moved = self._rehearse(plan, epochs)
-            if still is None or moved is None:
-                return  # the runs of the study will say it, with their traceback
-            if _moves(plan, still, moved):
-                seen = where
-            if seen or not still.is_cut:
-                break
+        plan, still, seen = self._named[name], _shown.get(self.base.folder), ""
+        moved = None if still is None else self._rehearse(plan, 1)
+        if still is None or moved is None:
+            return  # a training raised: the runs of the study will say it, with their traceback
+        if _moves(plan, still, moved):
+            seen = "in the first epoch"
+        elif still.is_cut:
+            whole, moved = self._whole, self._rehearse(plan, None)
+            if whole is None or moved is None:
+                return
+            seen = "in a whole run" * _moves(plan, whole, moved)
         self._note(alive={**self._known.get("alive", {}), name: seen})
+
+    @cached_property
+    def _whole(self) -> Rehearsal | None:
+        """What a whole base run leaves."""
+        return self._rehearse(self._plan, None)
 
     def _rehearse(self, plan: RunPlan, epochs: int | None) -> Rehearsal | None:
         try:

@@ -42,6 +42,8 @@ class RunRecord:
     def to_json(self) -> dict[str, Any]:
         """Return every field but logits and weights, in JSON's types."""
         values = {name: value for name, value in vars(self).items() if name not in ARRAYS}
+        if not self.further_weights:  # few tasks have any
+            del values["further_weights"]
         return values | {"seeds": dict(self.seeds), "trace": list(self.trace), "curve": [dict(c) for c in self.curve]}
 
     @classmethod

@@ -228,7 +228,7 @@ def _what_is_wrong(header: Mapping[str, Any], index: int) -> str:
     if header.get("format") != FORMAT:
         return f"the header has format {header.get('format')!r}, not {FORMAT!r}"
     record, arrays = header.get("record"), header.get("arrays")
-    if not isinstance(record, dict) or record.keys() != _RECORD_FIELDS:
+    if not isinstance(record, dict) or record.keys() | {"further_weights"} != _RECORD_FIELDS:
         return "the header does not describe a run"
     if record["index"] != index:
         return f"the header is run {record['index']}'s"

@@ -178,17 +178,18 @@ class TestReuse:
         assert open_store("two").is_finished(0)
         assert not (tmp_path / "store" / "sessions" / session_id("one")).exists()
 
-    def test_a_control_serves_later_sessions_but_not_one_that_refreshes(self, open_store):
-        control = {"proven": True, "scope": "x", "trace": [], "mode": "auto"}
-        assert open_store().read_control() is None
-        open_store().write_control(control)
-        assert open_store("two").read_control()["proven"] is True
-        assert open_store("three", "refresh").read_control() is None
-        open_store("three", "refresh").write_control(control)
-        assert open_store("three", "refresh").read_control()["session"] == session_id("three")
+    def test_a_certificate_serves_later_sessions_but_not_one_that_refreshes(self, open_store):
+        assert open_store().read_certificate() == {}
+        open_store().write_certificate({"held": "x"})
+        assert open_store("two").read_certificate()["held"] == "x"
+        assert open_store("three", "refresh").read_certificate() == {}
+        open_store("three", "refresh").write_certificate({"held": "y"})
+        assert open_store("three", "refresh").read_certificate()["session"] == session_id("three")
 
-    @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"proven": true, "session": "one"}'])
-    def test_a_control_that_is_not_whole_is_proven_again(self, open_store, tmp_path, content):
+    @pytest.mark.parametrize(
+        "content", ["", "{", "[]", "{}", '{"held": "x"}', '{"held": "x", "of": "00000000000000000000000000000000"}']
+    )
+    def test_a_certificate_that_is_not_whole_or_of_another_task_counts_for_nothing(self, open_store, tmp_path, content):
         experiment = open_store()
-        (tmp_path / f"store/v{FORMAT}/{KEY}/control.json").write_text(content)
-        assert experiment.read_control() is None
+        (tmp_path / f"store/v{FORMAT}/{KEY}/certificate.json").write_text(content)
+        assert experiment.read_certificate() == {}

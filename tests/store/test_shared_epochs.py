@@ -18,13 +18,14 @@ from torch.utils.data import Dataset
 
 from stabilitykit.cli import main as stability_cache
 from stabilitykit.errors import IsolationError, ProtocolError, StoreError, TaskError
+from stabilitykit.execution.executor import InProcess
 from stabilitykit.execution.session import measure
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.byte_locks import ByteLocks
 from stabilitykit.store.catalog import Catalog
 from stabilitykit.store.pruning import Pruning
 from stabilitykit.store.shared_epochs import _WRITING, Prefixes
-from stabilitykit.training.control import prove_isolation
+from stabilitykit.training.control import Control, prove_isolation
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.run import TRACED_EPOCHS, Run
 from stabilitykit.training.schedule import warmup_cosine
@@ -276,6 +277,10 @@ def test_what_cannot_be_kept_is_trained_from_the_start(trainer):
     assert branching.prefixes.epochs() == []
 
 
+def prove(branching: Trainer, protocol: NoiseProtocol, epochs: int | None = TRACED_EPOCHS) -> Control:
+    return prove_isolation(InProcess(branching).call, branching, protocol.plans()[0], epochs)
+
+
 class TestControl:
     """The control repeats the epochs that vary, and shows once a task that branching changes no bit."""
 
@@ -291,7 +296,7 @@ class TestControl:
 
         monkeypatch.setattr(Trainer, "rehearse", noted)
         protocols = [NoiseProtocol(vary, runs=2, onset=onset) for vary, onset in (("shuffle", 2), ("augment", 3))]
-        controls = [prove_isolation(branching, protocol) for protocol in protocols]
+        controls = [prove(branching, protocol) for protocol in protocols]
         assert began == [(0, 4), (2, 4), (2, 5), (3, 5)]
         assert [control.scope for control in controls] == [
             "the first 2 epochs from epoch 2 on twice, bit-identical",
@@ -303,11 +308,11 @@ class TestControl:
             assert len(control.trace) == TRACED_EPOCHS
 
     def test_one_epoch_may_be_left(self, trainer):
-        control = prove_isolation(trainer(RECIPES["momentum"]), NoiseProtocol("shuffle", runs=2, onset=4))
+        control = prove(trainer(RECIPES["momentum"]), NoiseProtocol("shuffle", runs=2, onset=4))
         assert control.scope == "the first 1 epoch from epoch 4 on twice, bit-identical"
 
-    @pytest.mark.parametrize("mode", ["auto", "full"])
-    def test_a_state_outside_the_tensors_is_caught(self, trainer, mode):
+    @pytest.mark.parametrize("epochs", [TRACED_EPOCHS, None])
+    def test_a_state_outside_the_tensors_is_caught(self, trainer, epochs):
         def counting(model):
             optimizer, steps = sgd(model), itertools.count(1)
             optimizer.register_step_pre_hook(lambda *_: optimizer.param_groups[0].update(lr=0.1 / next(steps)))
@@ -315,7 +320,7 @@ class TestControl:
 
         for _ in range(2):  # another try is no proof either
             with pytest.raises(IsolationError) as leak:
-                prove_isolation(trainer(recipe_of(optimizer=counting)), NoiseProtocol("shuffle", runs=2, onset=2), mode)
+                prove(trainer(recipe_of(optimizer=counting)), NoiseProtocol("shuffle", runs=2, onset=2), epochs)
             assert "after epoch 2 (from 0)" in str(leak.value)
             assert "goes on from its stored first epochs" in str(leak.value)
             assert "write train(run), whose runs are all trained from the start" in str(leak.value)
@@ -331,7 +336,7 @@ class TestControl:
 
         leaks = itertools.count()
         with pytest.raises(IsolationError, match=r"differ in 'weight' after epoch 3 \(from 0\)"):
-            prove_isolation(trainer(leaky), NoiseProtocol("shuffle", runs=2, onset=2))
+            prove(trainer(leaky), NoiseProtocol("shuffle", runs=2, onset=2))
 
 
 class TestStudy:
@@ -408,7 +413,7 @@ class TestStudy:
 
     def test_a_loop_of_ones_own_is_trained_from_the_start(self, make_session, tmp_path):
         study = self.ask(make_session(), task=loop, labels=LABELS)
-        assert study.control.scope == "the first 2 epochs from epoch 3 on twice, bit-identical"
+        assert study.control.scope == "the whole run twice, bit-identical"
         assert len({record.fingerprint for record in study.records}) == 3
         assert self.prefixes(tmp_path) == []
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from stabilitykit.errors import TaskError
+from stabilitykit.execution.executor import InProcess
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.fingerprint import fingerprint
 from stabilitykit.training.control import prove_isolation
@@ -152,7 +153,7 @@ def test_a_remedied_recipe_is_controlled_perturbed_rounded_and_ensembled_like_an
     for protocol in (NoiseProtocol("stochastic", runs=2), NoiseProtocol("low_level", "ulp", runs=2)):
         remedied.check(protocol, CPU)
         trainer = Trainer(remedied, "cpu", 1, tmp_path)
-        assert prove_isolation(trainer, protocol).proven
+        assert prove_isolation(InProcess(trainer).call, trainer, protocol.plans()[0]).proven
         assert all(trainer.train_once(plan).status == "ok" for plan in protocol.plans())
     assert fit(remedied.with_snapshots(2).with_tta())[0].shape == (12, 4)
 
