@@ -262,9 +262,9 @@ def check_begins(run: RunRecord, trace: tuple[str, ...]) -> None:
 def cannot_join(base: Experiment, but: str) -> str:
     """Return why a process may train no run of an experiment: it does not compute the base run's first bits."""
     by = base.finished().get(0, {}).get("trained_by", {})
-    trained_by = f"worker {by.get('worker', 'main')} as process {by.get('pid', '?')}"
+    trainer = f"worker {by.get('worker', 'main')} as process {by.get('pid', '?')}"
     return (
-        f"Expected this process to compute the bits of the base run, trained by {trained_by}, but {but}: no run of "
+        f"Expected this process to compute the bits of the base run, trained by {trainer}, but {but}: no run of "
         f"this process may join that study. Code, data and kernels are equal by their hashes. Look for the order of a set "
         f"(PYTHONHASHSEED differs from process to process), files, variables, the time, or a call of torch.seed()."
     )
