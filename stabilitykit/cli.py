@@ -15,7 +15,7 @@ from ._version import __version__
 from .errors import StoreError
 from .render.columns import aligned
 from .store.catalog import SHORT, Catalog, Entry, size_of, trained_at
-from .store.layout import ABOUT, SESSIONS
+from .store.layout import ABOUT, PARTS, SESSIONS
 from .store.pruning import Pruning
 
 OK, BAD, USAGE = 0, 1, 2
@@ -116,7 +116,8 @@ def _show(catalog: Catalog, asked: argparse.Namespace) -> None:
         records = {index: header and header["record"] for index, header in entry.runs.items()}
         print(json.dumps({"key": entry.key, "about": entry.about, "runs": records}, indent=1))
         return
-    print(f"{entry.key}  {entry.name}\n{entry.folder}\n\n{json.dumps(entry.about, indent=1)}\n")
+    about = {name: value for name, value in entry.about.items() if name != PARTS}  # hundreds of lines
+    print(f"{entry.key}  {entry.name}\n{entry.folder}\n\n{json.dumps(about, indent=1)}\n")
     rows = [("RUN", "STATUS", "SECONDS", "TRAINED BY", "AGE")]
     running = entry.running()
     for index in sorted({*entry.runs, *running}):

@@ -115,6 +115,7 @@ class Session:
     def _experiment(self, asked: Prepared) -> Experiment:
         """Open the experiment of these runs, and let the trainer know where the epochs before an onset are kept."""
         private, about = bool(asked.private), dict(asked.about)
+        asked.trainer.stamps = {} if private else asked.ingredients.stamps
         if private:  # the content has no hash, so the key gets a name of this session's own
             about["fingerprint"] = f"{self.store.session} {self.scope} {next(self._private)}"
         question = asked.question

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -111,7 +109,7 @@ class LoopTask(Task):
 
     def content(self) -> object:
         """Return the function with all values that it captures, and the labels that its outputs are checked against."""
-        return type(self).__name__, self.function, self.targets
+        return {"kind": type(self).__name__, "function": self.function, "labels": self.targets}
 
     def fit(self, run: Run) -> Any:
         return self.function(run)
@@ -216,6 +214,6 @@ def sample_of(data: Any) -> list[Any]:
 def content_digest(value: object) -> str | None:
     """Return a hash of a value that does not depend on source files; None if the value cannot be read."""
     try:
-        return fingerprint(value, Path(os.devnull))
+        return fingerprint(value, None)
     except CannotFingerprint:
         return None
