@@ -14,8 +14,10 @@ from typing import Any
 from ..estimates.measures import Metric
 from ..protocol import NoiseProtocol
 from ..public import public
+from ..store.catalog import Catalog
+from ..store.history import difference_to_last
 from ..store.key import key_of, protocol_ingredients
-from ..store.layout import STORE, TASKS
+from ..store.layout import ABOUT, STORE, TASKS
 from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
 from ..study.journal import Journal
@@ -80,6 +82,7 @@ class Session:
         """
         question, journal = asked.question, Journal([*remarks])
         experiment = self._experiment(asked)
+        self._say_why_anew(experiment, asked, journal)
         task, protocol, budget = question.task, question.protocol, question.budget
         watch = None
         if budget is not None and question.stops_early:
@@ -123,7 +126,16 @@ class Session:
             shared = about | {"protocol": protocol_ingredients(question.protocol.before_onset)}
             described = {"task": question.task.name, **shared}
             asked.trainer.prefixes = self.store.prefixes(key_of(shared), described, private=private)
-        return self.store.experiment(key_of(about), {"task": question.task.name, **about}, private=private)
+        asker = {"task": question.task.name, "asked_by": self.scope, "session": self.store.session}
+        return self.store.experiment(key_of(about), asker | about, private=private)
+
+    def _say_why_anew(self, experiment: Experiment, asked: Prepared, journal: Journal) -> None:
+        """Remark what differs from the last session, if one was answered this study and this one trains it."""
+        if asked.private or self.store.cache != "auto" or (experiment.folder / ABOUT).exists():
+            return
+        difference = difference_to_last(Catalog(self.store.folder), experiment.about)
+        if difference:
+            journal.remark(f"no run of the last session was reused: {difference}")
 
     def _gather(
         self, asked: Prepared, wanted: Wanted, protocol: NoiseProtocol, journal: Journal
