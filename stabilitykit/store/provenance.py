@@ -33,7 +33,7 @@ class Provenance:
     def __init__(self, rootdir: Path | None) -> None:
         """Call everything the user's own that is not installed; where ``rootdir`` is None, nothing."""
         self.rootdir = rootdir
-        self.entries = _entries()
+        self.entries = () if rootdir is None else _entries()
         self.folders = frozenset(self.entries)
         self._projects = frozenset() if rootdir is None else project_names(rootdir)
         self._repository = None if rootdir is None else _repository(rootdir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import os
@@ -16,32 +17,34 @@ _chosen: list[str] = []
 
 def choose_temporary(folder: str | Path) -> None:
     """Take what is in ``folder`` for temporary, as pytest's ``--basetemp`` names it."""
-    _chosen.append(os.path.realpath(folder))
+    _chosen.extend(_roots(str(folder)))
 
 
 class TemporaryPaths:
     """The temporary paths, as seen by a task whose project lies in ``rootdir``."""
 
     def __init__(self, rootdir: Path | None) -> None:
-        roots = [tempfile.gettempdir(), os.environ.get("PYTEST_DEBUG_TEMPROOT")]
-        self._roots = tuple({os.path.realpath(root) + os.sep for root in roots if root})
-        self._spelled = (*self._roots, *{f"{Path(root).absolute()}{os.sep}" for root in roots if root})
-        self._chosen = tuple(folder + os.sep for folder in _chosen)
         self._rootdir = "\0" if rootdir is None else str(rootdir)
+        self._roots = (*_roots(tempfile.gettempdir()), *_roots(os.environ.get("PYTEST_DEBUG_TEMPROOT", "")), *_chosen)
 
     def content_of(self, text: str) -> str | None:
         """Return a hash of all that lies at a temporary path; None for any other text, and for folders above a project.
 
         >>> TemporaryPaths(None).content_of("learning rate")
         """
-        if not text.startswith((*self._spelled, *self._chosen)):
+        if not text.startswith(self._roots):
             return None
         path = os.path.realpath(text)
-        is_chosen = path.startswith(self._chosen)
         in_project = path == self._rootdir or path.startswith(self._rootdir + os.sep)
-        if (in_project and not is_chosen) or self._rootdir.startswith(path + os.sep):
+        if (in_project and not path.startswith(tuple(_chosen))) or self._rootdir.startswith(path + os.sep):
             return None
         return _content_of(Path(path))
+
+
+@functools.cache
+def _roots(folder: str) -> tuple[str, ...]:
+    """Return a folder as it is spelled and as it really is, each as the beginning of the paths below it."""
+    return tuple({f"{place}{os.sep}" for place in (folder, os.path.realpath(folder))}) if folder else ()
 
 
 def _content_of(path: Path) -> str:

@@ -19,10 +19,6 @@ from ..protocol import NoiseProtocol, Source
 from ..store.fingerprint import CannotFingerprint, fingerprint
 from ..store.record import RunRecord
 from .run import Run
-from .streams import Stream
-
-#: Items of a Dataset that are read for its fingerprint, evenly spaced, beside its attributes.
-_SAMPLED_ITEMS = 64
 
 
 class TrainingError(Exception):
@@ -202,13 +198,6 @@ def as_labels(labels: Any) -> Tensor:
 def _name_of(function: object) -> str:
     inner = getattr(function, "func", function)  # the function in a partial
     return str(getattr(inner, "__name__", type(inner).__name__))
-
-
-def sample_of(data: Any) -> list[Any]:
-    """Return some items of a Dataset, evenly spaced, for its fingerprint."""
-    step = max(1, len(data) // _SAMPLED_ITEMS)
-    with Stream(0):
-        return [data[index] for index in range(0, len(data), step)]
 
 
 def content_digest(value: object) -> str | None:
