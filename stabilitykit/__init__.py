@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._version import __version__ as __version__
+from .store import loaded_files as _loaded_files  # noqa: F401  # it hears which modules are imported from now on
 
 if TYPE_CHECKING:
     from .errors import BaselineExceededError as BaselineExceededError

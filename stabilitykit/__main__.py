@@ -14,6 +14,7 @@ examples:
   stabilitykit plan                               every stability test below this folder
   stabilitykit plan test_model.py -k init         some of them: whatever pytest takes, it takes
   stabilitykit plan -n 2 --stability-runs 20      minutes with two workers, verdicts of at most 20 runs
+  stabilitykit why test_model.py::test_init       why its runs were trained again: what differs from the last time
 
 `stability-cache` says what the run store holds. In tests, everything is an option of pytest: pytest --help.
 """
@@ -36,10 +37,14 @@ flip on their own already spread the accuracy more.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out one command; ``plan`` replaces this process by pytest."""
+    """Carry out one command; ``plan`` replaces this process by pytest, ``why`` is that of `stability-cache`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["plan"] and not {"-h", "--help"} & set(given):
         os.execv(sys.executable, [sys.executable, "-m", "pytest", "--stability-plan", *given[1:]])
+    if given[:1] == ["why"]:
+        from .cli import main as look_at_store
+
+        return look_at_store(given)
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="stabilitykit",
@@ -57,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=_EXAMPLES,
         formatter_class=layout,
     )
+    commands.add_parser("why", help="say why the runs of a study were trained again", usage="stabilitykit why STUDY")
     parser.parse_args(given or ["--help"])
     return 0
 

@@ -1,4 +1,4 @@
-"""The command ``stability-cache``: list, show, verify and prune the experiments of a run store."""
+"""The command ``stability-cache``: list, show, explain, verify and prune the experiments of a run store."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ._version import __version__
 from .errors import StoreError
 from .render.columns import aligned
 from .store.catalog import SHORT, Catalog, Entry, size_of, trained_at
-from .store.layout import ABOUT, SESSIONS
+from .store.history import History
+from .store.layout import ABOUT, PARTS, SESSIONS
 from .store.pruning import Pruning
 
 OK, BAD, USAGE = 0, 1, 2
@@ -25,6 +26,7 @@ examples:
   stability-cache list                      all experiments, the last used first
   stability-cache show 3f2a                 one experiment: its task, its protocol and its runs
   stability-cache show 3f2a:7               seeds, curve and error of its run 7
+  stability-cache why test_a.py::test_net   why its runs were trained again: what differs from the last time
   stability-cache verify                    read every byte; exit 1 if a run is not as it was written
   stability-cache prune --older-than 30d    remove experiments that no session has used in 30 days
   stability-cache prune --all --dry-run     say what would be removed
@@ -116,7 +118,8 @@ def _show(catalog: Catalog, asked: argparse.Namespace) -> None:
         records = {index: header and header["record"] for index, header in entry.runs.items()}
         print(json.dumps({"key": entry.key, "about": entry.about, "runs": records}, indent=1))
         return
-    print(f"{entry.key}  {entry.name}\n{entry.folder}\n\n{json.dumps(entry.about, indent=1)}\n")
+    about = {name: value for name, value in entry.about.items() if name != PARTS}  # hundreds of lines
+    print(f"{entry.key}  {entry.name}\n{entry.folder}\n\n{json.dumps(about, indent=1)}\n")
     rows = [("RUN", "STATUS", "SECONDS", "TRAINED BY", "AGE")]
     running = entry.running()
     for index in sorted({*entry.runs, *running}):
@@ -157,6 +160,18 @@ def _show_run(entry: Entry, run: str, as_json: bool) -> None:
     _print_table(rows)
     if record["error"]:
         print(f"\n{record['error']}")
+
+
+def _why(catalog: Catalog, asked: argparse.Namespace) -> None:
+    for number, history in enumerate(History.of(catalog, asked.study)):
+        by = f" of {history.test}" if history.test else ""
+        print(f"{chr(10) * (number > 0)}{history.task} [{history.varies}]{by}")
+        rows = [("KEY", "AGE", "RUNS", "TRAINED BECAUSE")]
+        for chapter in history.chapters:
+            entry = chapter.entry
+            reason = chapter.reason or "nothing was kept of this study before"
+            rows.append((entry.key[:SHORT], _ago(entry.created), _counted(entry), reason))
+        _print_table(rows)
 
 
 def _verify(catalog: Catalog, asked: argparse.Namespace) -> int:
@@ -239,6 +254,10 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("what", metavar="KEY[:RUN]", help="the beginning of a key, and the number of a run")
     for command in (listing, size, show):
         command.add_argument("--json", action="store_true", help="write JSON")
+
+    why = _command(commands, "why", _why, "why runs were trained again: what differs from the last time")
+    why.add_argument("study", metavar="STUDY", help="the name of a task, the id of a test, or the beginning of a key")
+    why.add_argument("--store", type=Path, metavar="PATH", default=argparse.SUPPRESS, help="the store")
 
     verify = _command(commands, "verify", _verify, "read all runs, and name those that are not as they were written")
     verify.add_argument("key", metavar="KEY", nargs="?", help="only runs of this experiment")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stabilitykit.__main__ import main as package_main
 from stabilitykit.store.baseline_files import BaselineFiles
 from stabilitykit.store.run_files import FORMAT
 from stabilitykit.store.run_store import RunStore
@@ -285,3 +286,26 @@ def environment():
     """This checkout is imported, wherever the process starts."""
     root = str(Path(__file__).parents[1])
     return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))}
+
+
+class TestWhy:
+    def test_each_training_of_a_study_says_what_differed(self, carry_out, stored):
+        code, out, _ = carry_out("why", "digits")
+        head, columns, row = out.splitlines()
+        assert (code, head) == (0, "digits [init]")
+        assert columns.split("  ")[0] == "KEY"
+        assert row.endswith("nothing was kept of this study before")
+
+    def test_a_study_that_is_not_known_is_an_error(self, carry_out, stored):
+        code, _, err = carry_out("why", "nets")
+        assert code == 2
+        assert "Expected the name of a task, the id of a test or the beginning of a key" in err
+        assert "It has the tasks digits, mlp" in err
+
+    def test_a_store_that_is_not_there_is_an_error(self, carry_out, stored, tmp_path):
+        code, _, err = carry_out("why", "digits", "--store", str(tmp_path / "none"))
+        assert (code, "Expected a run store but" in err) == (2, True)
+
+    def test_it_is_a_command_of_the_package_too(self, stored, capsys):
+        assert package_main(["why", "digits", "--store", str(stored.folder)]) == 0
+        assert "digits [init]" in capsys.readouterr().out

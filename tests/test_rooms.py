@@ -41,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "zoo": {"training"},
     "testing": {"protocol", "store", "estimates", "training", "study"},
     "cli": {"_version", "store", "render"},
-    "__main__": {"_version"},
+    "__main__": {"_version", "cli"},
     FRONT_PAGE: {"_version", "protocol", "store", "estimates", "verdicts", "training", "study", "execution"},
 }
 
@@ -62,6 +62,7 @@ LIGHT = (
     "plugin.progress",
     "plugin.rootdir",
     "store.layout",
+    "store.loaded_files",
     "store.ownership",
     "plugin.hooks",
     "plugin.xdist",

@@ -28,7 +28,7 @@ import cloudpickle
 import torch
 
 from ..errors import PACKAGE, StoreError
-from ..store.source_files import is_own
+from ..store.source_files import in_tree
 from ..training.trainer import Trainer
 
 
@@ -139,7 +139,7 @@ def _goes_by_value(name: str, module: types.ModuleType, rootdir: Path) -> bool:
     if file is None or name.partition(".")[0] == PACKAGE.name or getattr(module, "__name__", None) != name:
         return False
     path = Path(file).resolve()
-    return is_own(path, rootdir) and not ("." in name and _found_by_name(name) == path)
+    return in_tree(path, rootdir) and not ("." in name and _found_by_name(name) == path)
 
 
 def _found_by_name(name: str) -> Path | None:

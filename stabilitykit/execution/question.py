@@ -10,7 +10,7 @@ from typing import Any
 
 from ..estimates.measures import Measures, Metric, check_metrics
 from ..protocol import NoiseProtocol
-from ..store.key import ingredients, key_of
+from ..store.key import Ingredients, ingredients, key_of
 from ..store.record import RunRecord
 from ..training.control import ControlMode, check_mode
 from ..training.environment import Environment
@@ -87,19 +87,20 @@ class Prepared:
         return Trainer(self.question.task, self.where.device_for(), self.where.threads, self.rootdir)
 
     @cached_property
-    def _ingredients(self) -> tuple[dict[str, Any], str]:
+    def ingredients(self) -> Ingredients:
+        """What the key is made of, read from the task when it is first asked for."""
         task, protocol, environment = self.question.task, self.question.protocol, self.environment.must_match
-        return ingredients(task.content, protocol, environment, self.rootdir, self.also)
+        return ingredients(task.content, protocol, environment, self.rootdir, self.also, type(task).__name__)
 
     @property
     def about(self) -> Mapping[str, Any]:
-        """The ingredients of the key, read from the task when they are first asked for."""
-        return self._ingredients[0]
+        """The ingredients of the key, as the store keeps them."""
+        return self.ingredients.about
 
     @property
     def private(self) -> str:
         """The reason why the runs are not kept; empty if they are."""
-        return self._ingredients[1]
+        return self.ingredients.private
 
     @property
     def key(self) -> str:

@@ -16,8 +16,10 @@ from ..errors import IncompleteStudyError
 from ..estimates.measures import Metric
 from ..protocol import NoiseProtocol
 from ..public import public
+from ..store.catalog import Catalog
+from ..store.history import difference_to_last
 from ..store.key import key_of, protocol_ingredients
-from ..store.layout import STORE, TASKS
+from ..store.layout import ABOUT, STORE, TASKS
 from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
 from ..study.journal import Journal
@@ -84,6 +86,7 @@ class Session:
         """
         question, journal = asked.question, Journal([*remarks])
         experiment, base, repetition = self._experiments(asked)
+        self._say_why_anew(experiment, asked, journal)
         task, protocol, budget = question.task, question.protocol, question.budget
         watch = None
         if budget is not None and question.stops_early:
@@ -122,6 +125,7 @@ class Session:
         The trainer is told where the epochs before an onset are kept.
         """
         private, about = bool(asked.private), dict(asked.about)
+        asked.trainer.stamps = {} if private else asked.ingredients.stamps
         if private:  # the content has no hash, so the key gets a name of this session's own
             about["fingerprint"] = f"{self.store.session} {self.scope} {next(self._private)}"
         question = asked.question
@@ -130,11 +134,20 @@ class Session:
         if question.protocol.onset:
             asked.trainer.prefixes = self.store.prefixes(key_of(of_base), name | of_base, private=private)
         repetition = of_base | {"repetition": True}
+        asker = name | {"asked_by": self.scope, "session": self.store.session}
         return (
-            self.store.experiment(key_of(about), name | about, private=private),
-            self.store.experiment(key_of(of_base), name | of_base, private=private),
+            self.store.experiment(key_of(about), asker | about, private=private),
+            self.store.experiment(key_of(of_base), asker | of_base, private=private),
             self.store.experiment(key_of(repetition), name | repetition, private=True),
         )
+
+    def _say_why_anew(self, experiment: Experiment, asked: Prepared, journal: Journal) -> None:
+        """Remark what differs from the last session, if one was answered this study and this one trains it."""
+        if asked.private or self.store.cache != "auto" or (experiment.folder / ABOUT).exists():
+            return
+        difference = difference_to_last(Catalog(self.store.folder), experiment.about)
+        if difference:
+            journal.remark(f"no run of the last session was reused: {difference}")
 
     def _gather(
         self, asked: Prepared, wanted: Wanted, twice: tuple[Experiment, Experiment], journal: Journal

@@ -12,18 +12,23 @@ import enum
 import functools
 import hashlib
 import logging
+import os
 import random
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 import torch
 
-from .source_files import is_own, source_digest
+from .distributions import Distribution
+from .provenance import Kind, Provenance
+from .source_files import Sources, sources_of
+from .temporary_paths import TemporaryPaths
 
 #: Types whose `repr` tells a value completely; a subclass may hold more.
 _ATOMS = (
@@ -38,20 +43,53 @@ _NOT_MEMBERS = frozenset({
 })  # fmt: skip
 
 
+#: Names by which code reaches others by text, as in ``getattr(settings, name)``.
+_BY_TEXT = frozenset({"getattr", "vars", "globals", "__dict__"})
+#: Globals of a module that say where its file lies, which is another place in each clone.
+_PLACES = frozenset({"__file__", "__cached__", "__path__", "__spec__", "__loader__", "__builtins__"})
+
+_NUMBERS = (bool, int, float, complex, type(None))
+
+#: How much of a task is noted by name: the depth of values, the items of a container, all parts, and their lengths.
+_DEPTH, _MOST_ITEMS, _MOST_PARTS, _LONGEST_NAME, _SHORT = 8, 16, 256, 120, 12
+
+
 class CannotFingerprint(Exception):
     """A task holds a value without content to hash; the message says which value, and where."""
 
 
-def fingerprint(value: object, rootdir: Path, also: Iterable[Path] = ()) -> str:
-    """Return a hash of ``value``, of the own files (below ``rootdir``) that it can reach, and of the files ``also``."""
-    rootdir = rootdir.resolve()
-    walk = _Walk(rootdir)
+@dataclass(frozen=True)
+class Reading:
+    """A task as it was read for its key."""
+
+    digest: str
+    parts: Mapping[str, str]  #: the first values, and all files and packages: a short hash, or a number itself, by name
+    sources: Sources
+
+
+def read(value: object, rootdir: Path | None, also: Iterable[Path] = (), name: str = "") -> Reading:
+    """Read ``value``, the user's own code that it can reach wherever it lies, and the files ``also``.
+
+    Names of values begin with ``name``; files are named as seen from ``rootdir``. Where that is None, no file counts.
+    """
+    provenance = Provenance(None if rootdir is None else rootdir.resolve())
+    walk = _Walk(provenance)
     try:
-        content = walk.digest(value, type(value).__name__)
+        content = walk.digest(value, name or type(value).__name__)
+        if walk.patches:
+            content += walk.mapping("patches", sorted(walk.patches.items()), "patched")
     except RecursionError:
         raise CannotFingerprint(f"{type(value).__name__} is nested too deeply to read") from None
-    files = {*walk.files, *(path.resolve() for path in also)}
-    return hashlib.sha256(content + source_digest(files, rootdir).encode()).hexdigest()
+    sources = sources_of([*walk.files, *also], provenance, walk.distributions)
+    in_files = sources.parts()
+    digest = hashlib.sha256(content + repr(sorted(in_files.items())).encode()).hexdigest()
+    short = {part: text[:_SHORT] if part.startswith("file ") else text for part, text in in_files.items()}
+    return Reading(digest, short | walk.parts, sources)
+
+
+def fingerprint(value: object, rootdir: Path | None, also: Iterable[Path] = ()) -> str:
+    """Return the hash of what `read` reads."""
+    return read(value, rootdir, also).digest
 
 
 def tensor_digest(tensor: torch.Tensor) -> bytes:
@@ -66,16 +104,26 @@ def tensor_digest(tensor: torch.Tensor) -> bytes:
 class _Walk:
     """One walk over the objects that a value reaches; each is hashed once, and a circle is cut where it closes."""
 
-    def __init__(self, rootdir: Path) -> None:
-        self.rootdir = rootdir
+    def __init__(self, provenance: Provenance) -> None:
+        self.provenance = provenance
         self.files: set[Path] = set()
+        self.distributions: set[Distribution] = set()
+        self.patches: dict[str, object] = {}  #: functions of the user's that stand in modules of other people's
+        self.parts: dict[str, str] = {}
+        self._rootdir = "\0" if provenance.rootdir is None else str(provenance.rootdir)
+        self._temporary = TemporaryPaths(provenance.rootdir)
+        self._quiet = 0  #: above 0, no parts are noted
+        self._modules: set[str] = set()
         self._done: dict[int, tuple[bytes, object]] = {}  # with the object, so that its id stays taken
         self._open: dict[int, int] = {}
 
     def digest(self, value: object, where: str) -> bytes:
         """Return the hash of ``value``; ``where`` is its path, for the message if it cannot be read."""
         if type(value) in _ATOMS or isinstance(value, (PurePath, np.dtype)):
-            return _combine(type(value).__qualname__, [repr(value).encode()])
+            text = self._path(value) if isinstance(value, (str, PurePath)) else None
+            result = _combine(type(value).__qualname__, [(text or repr(value)).encode()])
+            self._note(where, repr(value) if type(value) in _NUMBERS else result.hex())
+            return result
         key = id(value)
         if key in self._done:
             return self._done[key][0]
@@ -88,10 +136,29 @@ class _Walk:
         finally:
             del self._open[key]
         self._done[key] = (result, value)
+        self._note(where, result.hex())
         return result
 
+    def _note(self, where: str, text: str) -> None:
+        """Note a part of the whole, so that a difference can be named; of large values only the first."""
+        if not self._quiet and len(self._open) <= _DEPTH and len(self.parts) < _MOST_PARTS:
+            self.parts.setdefault(where[:_LONGEST_NAME], text[:_SHORT])
+
+    def _path(self, value: str | PurePath) -> str | None:
+        """Return what counts of a path in its place: the way from the root of the project, or temporary content."""
+        text = str(value)
+        if text.startswith(self._rootdir) and text[len(self._rootdir) :][:1] in ("", os.sep):
+            inside = self._temporary.content_of(text)  # --basetemp may lie in the project
+            return inside or f"<rootdir>{text[len(self._rootdir) :]}"
+        return self._temporary.content_of(text) if Path(text).is_absolute() else None
+
     def all(self, tag: str, values: Iterable[object], where: str) -> bytes:
-        return _combine(tag, [self.digest(value, f"{where}[{i}]") for i, value in enumerate(values)])
+        parts: list[bytes] = []
+        for i, value in enumerate(values):
+            self._quiet += i == _MOST_ITEMS
+            parts.append(self.digest(value, f"{where}[{i}]"))
+        self._quiet -= len(parts) > _MOST_ITEMS
+        return _combine(tag, parts)
 
     def mapping(self, tag: str, items: Iterable[tuple[object, object]], where: str) -> bytes:
         parts: list[bytes] = []
@@ -108,32 +175,84 @@ class _Walk:
         if self._note_file(code.co_filename) or code.co_filename.startswith("<"):
             parts += self._named(_names(code), value.__globals__)
         else:
-            parts.append(("__version__", _version_of(value.__module__)))
+            self._note_module(value.__module__)
         return self.mapping("function", parts, f"{where}:{value.__qualname__}")
 
-    def _named(self, names: set[str], scope: dict[str, object]) -> list[tuple[str, object]]:
-        """Return the values of ``names`` in ``scope``, and in each own module among them: ``settings.RATE``."""
+    def _named(self, names: set[str], scope: dict[str, Any]) -> list[tuple[str, object]]:
+        """Return the values of ``names`` in ``scope``, and in each module among them: ``settings.RATE``."""
         found: list[tuple[str, object]] = []
-        for name in sorted(names & scope.keys()):
+        reached = names & scope.keys() if _BY_TEXT.isdisjoint(names) else _data_in(scope) | (names & scope.keys())
+        for name in sorted(reached - _PLACES):
             value = scope[name]
             found.append((name, value))
-            if isinstance(value, types.ModuleType) and self._note_file(getattr(value, "__file__", None)):
-                found += self._named(names - {name}, vars(value))
+            if isinstance(value, types.ModuleType):
+                if self._note_file(getattr(value, "__file__", None)):
+                    found += self._named(names - {name}, vars(value))
+                else:
+                    found += self._named_elsewhere(names - {name}, value)
+        return found
+
+    def _named_elsewhere(self, names: set[str], module: types.ModuleType) -> list[tuple[str, object]]:
+        """Return which functions, and which numbers, stand under ``names`` in a module that is not the user's."""
+        found: list[tuple[str, object]] = []
+        scope = vars(module)
+        self._note_module(module.__name__)
+        for name in sorted(name for name in names & scope.keys() if not name.startswith("_")):
+            value = scope[name]
+            if isinstance(value, types.ModuleType):
+                found += self._named_elsewhere(names - {name}, value)
+            elif isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
+                found.append((f"{module.__name__}.{name}", f"{value.__module__}.{value.__qualname__}"))
+            elif type(value) in _NUMBERS:
+                found.append((f"{module.__name__}.{name}", value))
         return found
 
     def _code(self, code: types.CodeType, where: str) -> bytes:
         constants = [self._code(c, where) if isinstance(c, types.CodeType) else c for c in code.co_consts]
-        return self.all("code", [code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars], where)
+        self._quiet += 1
+        try:
+            return self.all("code", [code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars], where)
+        finally:
+            self._quiet -= 1
 
     def class_(self, value: type, where: str) -> bytes:
-        """Return the hash of a class: its name and version, or its bases and members if it is the user's own."""
-        module = sys.modules.get(value.__module__)
-        own = self._note_file(getattr(module, "__file__", None)) or "<locals>" in value.__qualname__
-        if not own and value.__module__ != "__main__":
-            return self.all("class", [value.__module__, value.__qualname__, _version_of(value.__module__)], where)
+        """Return the hash of a class: its name, or its bases and members if it is the user's own."""
+        if not self._is_own_class(value):
+            self._note_module(value.__module__)
+            return self.all("class", [value.__module__, value.__qualname__, self._patched(value)], where)
         members = {name: member for name, member in vars(value).items() if name not in _NOT_MEMBERS}
         parts = {"__module__": value.__module__, "__qualname__": value.__qualname__, "__bases__": value.__bases__}
         return self.mapping("class", [*parts.items(), *members.items()], f"{where}:{value.__qualname__}")
+
+    def _is_own_class(self, value: type) -> bool:
+        module = sys.modules.get(value.__module__)
+        if module is None or value.__module__ == "__main__" or "<locals>" in value.__qualname__:
+            return True  # the code of its methods names their files
+        if self._note_file(getattr(module, "__file__", None)):
+            return True
+        # A module of that name may be another one; this class is in it if the outermost class around it is.
+        is_in_module = hasattr(module, value.__qualname__.partition(".")[0])
+        return not is_in_module and bool(self._own_functions(value))
+
+    def _own_functions(self, value: type) -> dict[str, object]:
+        functions = {name: member for name, member in vars(value).items() if isinstance(member, types.FunctionType)}
+        return {name: member for name, member in functions.items() if self._is_own_file(member.__code__.co_filename)}
+
+    def _patched(self, value: type) -> dict[str, object]:
+        """Return the functions of the user's that stand in a class of other people's."""
+        return {f"{kind.__qualname__}.{n}": f for kind in value.__mro__ for n, f in self._own_functions(kind).items()}
+
+    def _note_module(self, name: str | None) -> None:
+        """Remember the distribution of a module of other people's, and functions of the user's that stand in it."""
+        module = sys.modules.get(name or "") or sys.modules.get((name or "").partition(".")[0])
+        if module is None or module.__name__ in self._modules:
+            return
+        self._modules.add(module.__name__)
+        if self._note_file(getattr(module, "__file__", None)) or self.provenance.rootdir is None:
+            return
+        for attribute, value in [*vars(module).items()]:
+            if type(value) is types.FunctionType and self._is_own_file(value.__code__.co_filename):
+                self.patches[f"{module.__name__}.{attribute}"] = value
 
     def _instance(self, value: object, where: str) -> bytes:
         try:
@@ -144,20 +263,25 @@ class _Walk:
         parts += [self.mapping("state", p.items(), where) if type(p) is dict else self.digest(p, where) for p in state]
         return _combine("instance", parts)
 
+    def _is_own_file(self, file: str) -> bool:
+        return not file.startswith("<") and self.provenance.of(file) is Kind.OWN
+
     def _note_file(self, file: str | None) -> bool:
-        """Remember an own source file; say whether it is one."""
+        """Remember an own source file, or the distribution of one; say whether it is the user's own."""
         if file is None or file.startswith("<"):
             return False
-        path = Path(file).resolve()
-        if not is_own(path, self.rootdir):
-            return False
-        self.files.add(path)
-        return True
+        origin, own = self.provenance.of(file), self.provenance.own_path(file)
+        if isinstance(origin, Distribution):
+            self.distributions.add(origin)
+        if own is not None:
+            self.files.add(own)
+        return own is not None
 
     def module(self, value: types.ModuleType, where: str) -> bytes:
-        """Return the hash of a module's name and version; the user's own counts with its source."""
-        own = self._note_file(getattr(value, "__file__", None))
-        return self.all("module", [value.__name__, None if own else _version_of(value.__name__)], where)
+        """Return the hash of a module's name; the user's own counts with its source, others with their distribution."""
+        self._note_module(value.__name__)
+        self._note_file(getattr(value, "__file__", None))
+        return self.all("module", [value.__name__], where)
 
     def array(self, value: np.ndarray[Any, Any], where: str) -> bytes:
         """Return the hash of dtype, shape and bytes; the items of an object array are hashed one by one."""
@@ -165,7 +289,7 @@ class _Walk:
             return self.all("objects", [value.shape, *value.reshape(-1)], where)
         content = hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data if value.nbytes else b"")
         mask = getattr(value, "mask", None)  # of a masked array
-        return self.all("array", [str(value.dtype), value.shape, content.digest(), mask], where)
+        return self.all("array", [str(value.dtype), value.shape, content.digest(), mask, *_beside(value)], where)
 
     def tensor(self, value: torch.Tensor, where: str) -> bytes:
         """Return the hash of a tensor: class, whether it needs a gradient, strides and content."""
@@ -174,7 +298,8 @@ class _Walk:
             stride = value.stride()
         except RuntimeError as error:  # sparse, nested, without content
             raise CannotFingerprint(f"{where} is a tensor that is not dense: {error}") from None
-        return self.all("tensor", [type(value).__name__, value.requires_grad, stride, content], where)
+        parts = [type(value).__name__, value.requires_grad, stride, content, *_beside(value)]
+        return self.all("tensor", parts, where)
 
     def set_(self, value: set[object] | frozenset[object], where: str) -> bytes:
         """Return the hash of a set: its members in the order of their hashes."""
@@ -230,15 +355,24 @@ def _names(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, nested))
 
 
-def _version_of(module: str | None) -> str:
-    package = sys.modules.get((module or "").partition(".")[0])
-    return str(getattr(package, "__version__", ""))
+def _beside(value: object) -> list[object]:
+    """Return the class and the attributes of a tensor or array that has more than its content."""
+    attributes = getattr(value, "__dict__", None)
+    is_plain = type(value) in (torch.Tensor, torch.nn.Parameter, np.ndarray)
+    return [] if is_plain and not attributes else [type(value), attributes]
+
+
+def _data_in(scope: dict[str, Any]) -> set[str]:
+    """Return the names of plain data in a module, which its code may reach by text: ``getattr(settings, name)``."""
+    plain = (*_NUMBERS, str, bytes, list, tuple, dict, set, frozenset, torch.Tensor, np.ndarray)
+    return {name for name, value in scope.items() if isinstance(value, plain) and not name.startswith("__")}
 
 
 def _builtin(walk: _Walk, value: types.BuiltinFunctionType, where: str) -> bytes:
     owner = value.__self__
     if owner is None or isinstance(owner, types.ModuleType):
-        return walk.all("builtin", [value.__module__, value.__qualname__, _version_of(value.__module__)], where)
+        walk._note_module(value.__module__)
+        return walk.all("builtin", [value.__module__, value.__qualname__], where)
     return walk.all("builtin method", [owner, value.__name__], where)
 
 

@@ -6,11 +6,23 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..protocol import NoiseProtocol
-from .fingerprint import CannotFingerprint, fingerprint
+from .fingerprint import CannotFingerprint, read
+from .layout import PARTS
+from .loaded_files import Stamp, changed_since_import
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What the key of a study is made of."""
+
+    about: Mapping[str, Any]
+    private: str = ""  #: why the runs are not kept; empty if they are
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)  #: the state of each source file that was read
 
 
 def ingredients(
@@ -19,21 +31,30 @@ def ingredients(
     environment: Mapping[str, object],
     rootdir: Path,
     also: Iterable[Path],
-) -> tuple[dict[str, Any], str]:
-    """Return the ingredients of the key, and why the runs are private if the ``content`` of a task cannot be hashed.
+    name: str = "",
+) -> Ingredients:
+    """Return the ingredients of the key; private if the ``content`` of a task cannot be hashed, or has been edited.
 
-    Code below ``rootdir`` counts by its content, and so do the files ``also``.
+    The user's own code counts by its content wherever it lies, and so do the files ``also``. ``name`` is what the
+    content is called where a difference in it is named.
     """
     about = {"protocol": protocol_ingredients(protocol), "environment": environment, "fingerprint": ""}
     try:
-        return about | {"fingerprint": fingerprint(content(), rootdir, also)}, ""
+        reading = read(content(), rootdir, also, name)
     except CannotFingerprint as error:
-        return about, str(error)
+        return Ingredients(about, str(error))
+    changed = [path.name for path in changed_since_import(sorted(reading.sources.paths))]
+    return Ingredients(
+        about | {"fingerprint": reading.digest, PARTS: dict(reading.parts)},
+        f"{', '.join(changed)} was edited after it had been imported" if changed else "",
+        reading.sources.stamps(),
+    )
 
 
 def key_of(about: Mapping[str, Any]) -> str:
     """Return the name of the experiment with these ingredients, 32 hex digits."""
-    return hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    counts = {name: value for name, value in about.items() if name != PARTS}
+    return hashlib.sha256(json.dumps(counts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def protocol_ingredients(protocol: NoiseProtocol) -> dict[str, Any]:

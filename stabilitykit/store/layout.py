@@ -39,6 +39,9 @@ SESSION_ID, KEY = "[0-9a-f]{16}", "[0-9a-f]{32}"
 #: Names in a store's folder: the file by which it is known to be a store, and the folders in it.
 FORMAT_FILE, EXPERIMENTS, SESSIONS, BASELINES = "FORMAT", f"v{FORMAT}", "sessions", "baselines"
 
+#: The entry of experiment.json that says what its fingerprint was made of, by name: for people, and no part of a key.
+PARTS = "parts"
+
 #: Names in an experiment's folder: what its key was made of, the file whose bytes are locked for runs in training, and
 #: what is proven of the task.
 ABOUT, CLAIMS_LOCK, CERTIFICATE = "experiment.json", "claims.lock", "certificate.json"

@@ -107,7 +107,7 @@ class Experiment:
     ) -> None:
         self.folder, self.session, self.reuse, self.worker = folder, session, reuse, worker
         self._kept = kept or folder  #: the folder in which other sessions keep these runs
-        self._about = about
+        self.about = about  #: the values that its key was made of, and which test asked
         self._files = RunFiles(folder)
         self.claims = Claims(folder, session, worker)
         self._seen: dict[int, dict[str, Any]] = {}  #: headers whose files were read and hashed by this process
@@ -260,8 +260,8 @@ class Experiment:
                 (self.folder / part).mkdir(exist_ok=True)
         except OSError as error:
             raise unwritable(self.folder / part, error) from error
-        if self._about:
+        if self.about:
             about = self.folder / ABOUT
             if read_json(about) is None:  # not there, or damaged
                 remove(about)
-                write_once(about, json.dumps(self._about, indent=1, default=str))
+                write_once(about, json.dumps(self.about, indent=1, default=str))

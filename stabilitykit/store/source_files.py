@@ -1,20 +1,29 @@
-"""The user's own source files that a task can reach, found by reading imports and never by running them."""
+"""The user's own source files and the installed distributions that a task can reach, by reading imports alone."""
 
 from __future__ import annotations
 
 import ast
 import functools
 import hashlib
+import importlib.util
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 from pathlib import Path
 
-#: Directories below a root that hold other people's code, which `Environment` covers by version.
+from .distributions import Distribution
+from .loaded_files import Stamp, stamp_of
+from .provenance import Provenance
+
+#: Directories below a root that hold other people's code.
 _FOREIGN = frozenset({"site-packages", "dist-packages", ".tox", ".nox", ".venv", "venv", "node_modules"})
+#: Functions whose first argument names a module.
+_IMPORTERS = frozenset({"import_module", "__import__", "importorskip"})
 
 
-def is_own(path: Path, rootdir: Path) -> bool:
-    """Whether ``path`` is the user's source: below the root, and not an installed package."""
+def in_tree(path: Path, rootdir: Path) -> bool:
+    """Whether ``path`` lies below the root, and in no folder of installed packages."""
     try:
         below = path.relative_to(rootdir)
     except ValueError:
@@ -22,40 +31,147 @@ def is_own(path: Path, rootdir: Path) -> bool:
     return not _FOREIGN.intersection(below.parts)
 
 
-def source_closure(roots: Iterable[Path], rootdir: Path) -> frozenset[Path]:
-    """Return ``roots`` and every own file that they import, directly or not, in any function, with its conftests.
+@dataclass(frozen=True)
+class Sources:
+    """What a task can reach of code that lies in files."""
 
-    Only what can be reached counts, and not what happens to be loaded: so the answer is the same whichever tests were
-    selected, in whichever order they ran, and in every worker.
+    files: tuple[tuple[str, Path], ...]  #: the user's own, by the name that they have in every clone
+    distributions: tuple[Distribution, ...]
+
+    @property
+    def paths(self) -> frozenset[Path]:
+        """The user's own files."""
+        return frozenset(path for _, path in self.files)
+
+    def parts(self) -> dict[str, str]:
+        """Return a hash of each own file, and version and content of each distribution, by name."""
+        packages = {f"package {one.name}": f"{one.version} {one.content}" for one in self.distributions}
+        return packages | {f"file {label}": _digest_of(path) for label, path in self.files}
+
+    def stamps(self) -> dict[str, Stamp]:
+        """Return the state of each own file now."""
+        found = ((str(path), stamp_of(path)) for _, path in self.files)
+        return {file: stamp for file, stamp in found if stamp is not None}
+
+
+def sources_of(roots: Iterable[Path], provenance: Provenance, also: Iterable[Distribution] = ()) -> Sources:
+    """Return ``roots`` and all that they import, directly or not, in any function, with the conftests beside them.
+
+    Own files are read for further imports; of a distribution, what it needs counts too. Only what can be reached
+    counts, and not what happens to be loaded: so the answer is the same whichever tests were selected, in whichever
+    order they ran, and in every worker.
     """
-    waiting = [path for path in roots if is_own(path, rootdir)]
+    search = _Search(provenance)
+    waiting = list(roots)
     found: set[Path] = set()
+    distributions = set(also)
     while waiting:
         path = waiting.pop()
-        if path in found or not path.is_file():
+        origin = provenance.of(path)
+        if isinstance(origin, Distribution):
+            distributions.add(origin)
+        own = provenance.own_path(path)
+        if own is None or own in found or not own.is_file():
             continue
-        found.add(path)
-        stat = path.stat()
-        neighbours = conftests_of(path, rootdir)
-        for level, name in _imports(path, stat.st_mtime_ns, stat.st_size):
-            neighbours += _files_of(name, _search_path(path, level, rootdir))
-        waiting.extend(near for near in neighbours if is_own(near, rootdir))
-    return frozenset(found)
-
-
-def source_digest(roots: Iterable[Path], rootdir: Path) -> str:
-    """Return one hash over the closure of ``roots``: names relative to the root, and contents."""
-    digest = hashlib.sha256()
-    for path in sorted(source_closure(roots, rootdir)):
-        digest.update(str(path.relative_to(rootdir)).encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+        found.add(own)
+        waiting += search.neighbours(own)
+    labelled = sorted((provenance.label(path), path) for path in found)
+    return Sources(tuple(labelled), tuple(provenance.with_needs(distributions)))
 
 
 def conftests_of(path: Path, rootdir: Path) -> list[Path]:
     """Return the conftest files that pytest would load for ``path``; they may patch anything."""
     folders = [folder for folder in path.parents if folder == rootdir or rootdir in folder.parents]
     return [folder / "conftest.py" for folder in folders if (folder / "conftest.py").is_file()]
+
+
+class _Search:
+    """Finds the files that an import would run; it lists each folder once."""
+
+    def __init__(self, provenance: Provenance) -> None:
+        self._provenance = provenance
+        self._listings: dict[Path, frozenset[str]] = {}
+        self._specs: dict[str, list[Path]] = {}
+        self._on_path: dict[str, list[Path]] = {}
+
+    def neighbours(self, path: Path) -> list[Path]:
+        """Return the conftests for an own file, and the files that its imports lead to."""
+        rootdir = self._provenance.rootdir
+        found = [] if rootdir is None else conftests_of(path, rootdir)
+        status = path.stat()
+        if path.suffix == ".py":
+            for level, name in _imports(path, status.st_mtime_ns, status.st_size):
+                found += self._files_of(level, name, path)
+        return found
+
+    def _files_of(self, level: int, name: str, importer: Path) -> Iterator[Path]:
+        """Give the files that importing the dotted ``name`` would run: each package on the way, and the module."""
+        parts = name.split(".")
+        if level:
+            yield from self._below(importer.parents[level - 1], parts)
+            return
+        rootdir = self._provenance.rootdir
+        own = [] if rootdir is None else [rootdir, rootdir / "src"]
+        places = [place for place in dict.fromkeys([importer.parent, *own]) if self._has(place, parts[0])]
+        places += self._first_on_path(parts[0])
+        for place in places:
+            yield from self._below(place, parts)
+        if not places and parts[0] not in sys.stdlib_module_names:
+            for file in self._found_by_hooks(parts[0]):
+                yield file
+                if file.name == "__init__.py":
+                    yield from self._below(file.parent, parts[1:])
+
+    def _first_on_path(self, name: str) -> list[Path]:
+        """Return the folder on Python's path that has a top-level module; several for a package without a file."""
+        if name not in self._on_path:
+            found = self._on_path[name] = []
+            for place in self._provenance.entries:
+                if self._has(place, name):
+                    found.append(place)
+                    if name not in self._listing(place) or "__init__.py" in self._listing(place / name):
+                        break
+        return self._on_path[name]
+
+    def _below(self, folder: Path, parts: list[str]) -> Iterator[Path]:
+        for part in parts:
+            listing = self._listing(folder)
+            for name in (f"{part}.py", *(part + suffix for suffix in EXTENSION_SUFFIXES)):
+                if name in listing:
+                    yield folder / name
+            folder = folder / part
+            if part not in listing:
+                return
+            if "__init__.py" in self._listing(folder):
+                yield folder / "__init__.py"
+
+    def _has(self, folder: Path, name: str) -> bool:
+        listing = self._listing(folder)
+        return name in listing or any(name + suffix in listing for suffix in (".py", *EXTENSION_SUFFIXES))
+
+    def _listing(self, folder: Path) -> frozenset[str]:
+        if folder not in self._listings:
+            try:
+                self._listings[folder] = frozenset(entry.name for entry in folder.iterdir())
+            except OSError:
+                self._listings[folder] = frozenset()
+        return self._listings[folder]
+
+    def _found_by_hooks(self, name: str) -> list[Path]:
+        """Return the files of a top-level module that only an import hook finds, as of some editable installations."""
+        if name not in self._specs:
+            spec: ModuleSpec | None = getattr(sys.modules.get(name), "__spec__", None)
+            try:
+                spec = spec or importlib.util.find_spec(name)
+            except (ImportError, ValueError, AttributeError):
+                spec = None
+            file = spec.origin if spec is not None and spec.has_location else None
+            self._specs[name] = [Path(file)] if file else []
+        return self._specs[name]
+
+
+def _digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @functools.lru_cache(maxsize=4096)
@@ -73,28 +189,18 @@ def _imports(path: Path, mtime_ns: int, size: int) -> tuple[tuple[int, str], ...
             # `from a import b` may mean the module a.b as well as a name inside a.
             parts = [node.module] if node.module else []
             names.extend((node.level, ".".join([*parts, alias.name])) for alias in node.names)
+        elif isinstance(node, (ast.Call, ast.Assign)):
+            names.extend((0, name) for name in _named_by_text(node))
     return tuple(dict.fromkeys(names))
 
 
-def _search_path(path: Path, level: int, rootdir: Path) -> list[Path]:
-    if level:
-        return [path.parents[level - 1]]
-    return [*dict.fromkeys([path.parent, rootdir, rootdir / "src", *_resolved(tuple(sys.path))])]
-
-
-@functools.lru_cache(maxsize=4)
-def _resolved(entries: tuple[str, ...]) -> tuple[Path, ...]:
-    return tuple(Path(entry).resolve() for entry in entries if entry)
-
-
-def _files_of(name: str, folders: Iterable[Path]) -> Iterator[Path]:
-    """The files that importing the dotted ``name`` would run: each package on the way, and the module."""
-    parts = name.split(".")
-    for folder in folders:
-        if not (folder / parts[0]).is_dir() and not (folder / f"{parts[0]}.py").is_file():
-            continue
-        here = folder
-        for part in parts:
-            yield here / f"{part}.py"
-            yield here / part / "__init__.py"
-            here = here / part
+def _named_by_text(node: ast.Call | ast.Assign) -> list[str]:
+    """Return the modules that ``import_module("a.b")`` or ``pytest_plugins = ["a.b"]`` name."""
+    if isinstance(node, ast.Call):
+        function = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        texts: list[ast.expr] = node.args[:1] if function in _IMPORTERS else []
+    else:
+        is_plugins = any(getattr(target, "id", "") == "pytest_plugins" for target in node.targets)
+        texts = getattr(node.value, "elts", [node.value]) if is_plugins else []
+    values = (text.value for text in texts if isinstance(text, ast.Constant))
+    return [value for value in values if isinstance(value, str) and value.replace(".", "").isidentifier()]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.weak import WeakIdKeyDictionary
 
 from ..errors import TaskError
 from ..protocol import derive_seed
@@ -136,30 +134,26 @@ class _SeededItems(Dataset[Any]):
             return self.dataset[index]
 
 
-#: Converted examples by their tensor of inputs, as long as that tensor lives, and by layout.
-_converted: MutableMapping[Tensor, dict[Layout, tuple[weakref.ref[Tensor], tuple[int, int], TensorExamples]]]
-_converted = WeakIdKeyDictionary()  # a WeakKeyDictionary would compare tensors
+#: Converted examples of one run, with the tensors that they came from, so that their ids stay taken.
+Converted: TypeAlias = "dict[tuple[object, ...], tuple[Tensor, Tensor, TensorExamples]]"
 
 
-def examples_of(data: Data, layout: Layout, num_workers: int = 0) -> Examples:
-    """Return ``data`` ready to be drawn from; tensors are converted once, for all passes of all runs.
+def examples_of(data: Data, layout: Layout, num_workers: int = 0, converted: Converted | None = None) -> Examples:
+    """Return ``data`` ready to be drawn from; with ``converted``, the passes of one run share one conversion.
 
-    A change in place is noticed by torch's count of versions. Memory that is not torch's own is converted each time.
+    A change in place between two passes is noticed by torch's count of versions. Memory that is not torch's own is
+    converted each time.
     """
     if not isinstance(data, tuple):
         return DatasetExamples(data, layout, num_workers)
     x, y = data
     # Memory that is not torch's own, such as an array's, may change without a new version.
-    if x.is_inference() or y.is_inference() or not (_is_own(x) and _is_own(y)):
+    if converted is None or x.is_inference() or y.is_inference() or not (_is_own(x) and _is_own(y)):
         return TensorExamples(x, y, layout)
-    version = x._version, y._version
-    kept = _converted.get(x, {}).get(layout)
-    if kept is not None and kept[0]() is y and kept[1] == version:
-        return kept[2]
-    examples = TensorExamples(x, y, layout)
-    if examples.x is not x:  # else nothing was converted, and the entry would keep its own key alive
-        _converted.setdefault(x, {})[layout] = weakref.ref(y), version, examples
-    return examples
+    key = (id(x), id(y), x._version, y._version, layout)
+    if key not in converted:
+        converted[key] = x, y, TensorExamples(x, y, layout)
+    return converted[key][2]
 
 
 def _is_own(tensor: Tensor) -> bool:

@@ -17,12 +17,14 @@ from ..errors import TaskError, check_count
 from ..estimates.metrics import accuracy, cross_entropy, flatten_examples, rmse
 from ..protocol import NoiseProtocol, Source
 from ..public import public
+from ..store.fingerprint import CannotFingerprint
 from .data import Data, Examples, Layout, check_data, examples_of, fetched, split_indices
 from .images import ImageViews
+from .items import Items
 from .run import Run, check_onset
 from .schedule import CosineCycles, Schedule
 from .streams import Stream
-from .task import Task, TrainingError, as_labels, check_outputs, content_digest, sample_of
+from .task import Task, TrainingError, as_labels, check_outputs, content_digest
 
 
 @public
@@ -55,7 +57,7 @@ class Recipe(Task):
     drop_last: bool = False  #: leave out the last batch if it is not full
     dtype: torch.dtype | None = None  #: of the model and its floating-point inputs
     memory_format: torch.memory_format | None = None  #: ``torch.channels_last`` speeds up most convolutional nets
-    num_workers: int = 0  #: loader processes for a Dataset; the bits do not depend on it
+    num_workers: int = 0  #: loader processes for a Dataset; the bits depend on it only if its items do
     curve: bool = False  #: score the test set after every epoch
     keep_weights: bool = False  #: keep each run's final weights in the store, for `Study.cka`
     snapshots: int = 0  #: number of cycles, whose last models are averaged; set by `with_snapshots`
@@ -73,7 +75,7 @@ class Recipe(Task):
             self.schedule.check(self.epochs)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the prepared data: its keys are ids of objects in this process."""
+        """Leave out the labels and items that were read: their keys are ids of objects in this process."""
         return vars(self) | {"_prepared": {}}
 
     def __repr__(self) -> str:
@@ -112,20 +114,40 @@ class Recipe(Task):
         key = "labels", id(self.test)
         if key not in self._prepared:
             examples = self._examples(self.test, torch.device("cpu"))
-            self._prepared[key] = as_labels(torch.cat([y for _, y in self._in_order(examples)]))
-        labels: Tensor = self._prepared[key]
-        return labels
+            labels = as_labels(torch.cat([y for _, y in self._in_order(examples)]))
+            self._prepared[key] = self.test, labels  # the data too, so that its id stays taken
+        kept: Tensor = self._prepared[key][1]
+        return kept
 
     def content(self) -> object:
-        """Return every field by name; a Dataset with some of its items."""
-        left_out = ("_prepared", "num_workers", "name")  # none changes the bits of a run
+        """Return every field by name; of a Dataset also its items, and how many processes load them if that counts."""
+        items = self._read_items()
+        left_out = ["_prepared", "name"]  # neither changes the bits of a run
+        if all(read.is_repeatable for read in items.values()):
+            left_out.append("num_workers")
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
-        return fields | {"items": [sample_of(data) for data in (self.train, self.test) if not isinstance(data, tuple)]}
+        return fields | {"items": {name: read.hashes for name, read in items.items()}}
+
+    def _read_items(self) -> dict[str, Items]:
+        """Read the items of the Datasets, and forget labels that were read from other items."""
+        datasets = {name: data for name in ("train", "test") if not isinstance(data := getattr(self, name), tuple)}
+        items = {name: Items.of(data) for name, data in datasets.items()}
+        kept = self._prepared.get(("labels", id(self.test)))
+        if kept is not None and not items["test"].fits(kept[1]):
+            del self._prepared["labels", id(self.test)]
+        for name, read in items.items():
+            self._prepared["items", id(datasets[name])] = datasets[name], read
+        return items
+
+    @property
+    def remarks(self) -> tuple[str, ...]:  # type: ignore[override]  # read-only here
+        """What was seen when the items of its Datasets were last read."""
+        kept = [self._prepared.get(("items", id(data))) for data in (self.train, self.test)]
+        return tuple(dict.fromkeys(remark for one in kept if one is not None for remark in one[1].remarks))
 
     def identity(self) -> dict[str, object]:
-        """Return the data (some items of a Dataset) and the epochs."""
-        parts = [data if isinstance(data, tuple) else (len(data), sample_of(data)) for data in (self.train, self.test)]  # type: ignore[arg-type]  # sized, as `check_data` has seen
-        train, test = map(content_digest, parts)
+        """Return the data (hashes of the items of a Dataset) and the epochs."""
+        train, test = map(_digest_of, (self.train, self.test))
         return {**super().identity(), "train": train, "test": test, "epochs": self.epochs}
 
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
@@ -187,14 +209,7 @@ class Recipe(Task):
         return model.to(memory_format=self.memory_format) if self.memory_format else model
 
     def _examples(self, data: Data, device: torch.device) -> Examples:
-        """Convert data once, for all runs of this recipe and of those derived from it."""
-        layout = Layout(device, self.dtype, self.memory_format)
-        versions = tuple(part._version for part in data) if isinstance(data, tuple) else ()
-        key = (id(data), versions, layout, self.num_workers)
-        if key not in self._prepared:
-            self._prepared[key] = data, examples_of(data, layout, self.num_workers)  # data kept, so its id stays taken
-        examples: Examples = self._prepared[key][1]
-        return examples
+        return examples_of(data, Layout(device, self.dtype, self.memory_format), self.num_workers)
 
     def _in_order(self, examples: Examples) -> Any:
         return examples.batches(split_indices(torch.arange(len(examples)), self.eval_batch_size), item_seed=0)
@@ -205,6 +220,13 @@ class Recipe(Task):
             model.eval()
             forward = functools.partial(self.views.mean, model) if self.views else model
             return fetched((forward(x) for x, _ in self._in_order(test)), run.device)
+
+
+def _digest_of(data: Data) -> str | None:
+    try:
+        return content_digest(data if isinstance(data, tuple) else Items.of(data).hashes)
+    except CannotFingerprint:
+        return None
 
 
 def check_makers(model: object, optimizer: object) -> None:

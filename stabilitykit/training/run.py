@@ -20,7 +20,7 @@ from ..store.fingerprint import tensor_digest
 from ..store.plain_values import CannotKeep
 from ..store.shared_epochs import Prefixes
 from .checkpoint import fits, state_of, take_state
-from .data import Batch, Data, Examples, Layout, check_data, examples_of, split_indices, takes_generator
+from .data import Batch, Converted, Data, Examples, Layout, check_data, examples_of, split_indices, takes_generator
 from .perturb import PerturbationRecord, perturb_model
 from .streams import GeneratorStates, Stream, seed_generators
 
@@ -84,6 +84,7 @@ class Run:
         self._shuffle = torch.Generator().manual_seed(self.acting.shuffle)
         self._augment = torch.Generator().manual_seed(self.acting.augment)
         self._passes = 0
+        self._converted: Converted = {}
 
     @property
     def index(self) -> int:
@@ -238,7 +239,7 @@ class Run:
         check_count(TaskError, "batch_size", batch_size, 1)
         if not isinstance(data, Examples):
             check_data("data", data)
-            data = examples_of(data, Layout(self.device), num_workers)
+            data = examples_of(data, Layout(self.device), num_workers, self._converted)
         order = torch.randperm(len(data), generator=self._shuffle)
         item_seed = derive_seed(self.acting.augment, self._passes)
         self._passes += 1

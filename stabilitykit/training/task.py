@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +19,6 @@ from ..protocol import NoiseProtocol, Source
 from ..store.fingerprint import CannotFingerprint, fingerprint
 from ..store.record import RunRecord
 from .run import Run
-from .streams import Stream
-
-#: Items of a Dataset that are read for its fingerprint, evenly spaced, beside its attributes.
-_SAMPLED_ITEMS = 64
 
 
 class TrainingError(Exception):
@@ -111,7 +105,7 @@ class LoopTask(Task):
 
     def content(self) -> object:
         """Return the function with all values that it captures, and the labels that its outputs are checked against."""
-        return type(self).__name__, self.function, self.targets
+        return {"kind": type(self).__name__, "function": self.function, "labels": self.targets}
 
     def fit(self, run: Run) -> Any:
         return self.function(run)
@@ -206,16 +200,9 @@ def _name_of(function: object) -> str:
     return str(getattr(inner, "__name__", type(inner).__name__))
 
 
-def sample_of(data: Any) -> list[Any]:
-    """Return some items of a Dataset, evenly spaced, for its fingerprint."""
-    step = max(1, len(data) // _SAMPLED_ITEMS)
-    with Stream(0):
-        return [data[index] for index in range(0, len(data), step)]
-
-
 def content_digest(value: object) -> str | None:
     """Return a hash of a value that does not depend on source files; None if the value cannot be read."""
     try:
-        return fingerprint(value, Path(os.devnull))
+        return fingerprint(value, None)
     except CannotFingerprint:
         return None

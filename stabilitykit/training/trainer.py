@@ -21,6 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from ..errors import StoreError, TaskError, UsageError, is_ours
 from ..protocol import RunPlan
 from ..store.fingerprint import tensor_digest
+from ..store.loaded_files import Stamp, imported_otherwise
 from ..store.record import RunRecord
 from ..store.shared_epochs import Prefixes
 from .environment import Environment, current_environment
@@ -49,6 +50,7 @@ class Trainer:
         self.threads = threads
         self.environment: Environment = current_environment(device, threads, rootdir)
         self.prefixes: Prefixes | None = None  #: the stored states before an onset
+        self.stamps: Mapping[str, Stamp] = {}  #: the state of each source file that the key of the runs was made of
 
     def train_once(self, plan: RunPlan) -> RunRecord:
         """Train one run; an exception in the user's code becomes a record of status "failed"."""
@@ -133,6 +135,11 @@ class Trainer:
         """Train, and return the results of the run: its outputs, its weights, or both."""
         returned = self.task.fit(run)
         run.check_began()
+        if edited := imported_otherwise(self.stamps):
+            raise TrainingError(
+                f"{', '.join(Path(file).name for file in edited)} was edited between the question and its import while "
+                f"training, so this run is not of the code that its key names. Run the test again."
+            )
         if run.plan.perturbation is not None and run.perturbation is None:
             raise TrainingError(
                 "the protocol perturbs a weight, but the train function never called run.perturb(model)"

@@ -20,9 +20,9 @@ def test_keys_of_studies_without_an_onset_are_what_they_were():
 
 def test_the_number_of_runs_is_no_ingredient_and_the_protocol_content_and_environment_are(tmp_path):
     def key(protocol, content=1, environment="here"):
-        about, private = ingredients(lambda: content, protocol, {"host": environment}, tmp_path, ())
-        assert private == ""
-        return key_of(about)
+        made = ingredients(lambda: content, protocol, {"host": environment}, tmp_path, ())
+        assert made.private == ""
+        return key_of(made.about)
 
     first = key(NoiseProtocol("init", runs=2))
     assert first == key(NoiseProtocol("init", runs=30))
@@ -36,5 +36,5 @@ def test_the_number_of_runs_is_no_ingredient_and_the_protocol_content_and_enviro
 
 
 def test_content_that_cannot_be_hashed_makes_the_runs_private(tmp_path):
-    about, private = ingredients(threading.Lock, NoiseProtocol("init"), {}, tmp_path, ())
-    assert (about["fingerprint"], "lock" in private) == ("", True)
+    made = ingredients(threading.Lock, NoiseProtocol("init"), {}, tmp_path, ())
+    assert (made.about["fingerprint"], "lock" in made.private) == ("", True)

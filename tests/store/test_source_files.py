@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
 
-from stabilitykit.store.source_files import conftests_of, is_own, source_closure, source_digest
+from stabilitykit.store.provenance import Provenance
+from stabilitykit.store.source_files import conftests_of, in_tree, sources_of
 
 
 @pytest.fixture
@@ -26,7 +30,12 @@ def write(tmp_path: Path):
 
 
 def reached(root: Path, *roots: str) -> set[str]:
-    return {str(path.relative_to(root)) for path in source_closure([root / name for name in roots], root)}
+    sources = sources_of([root / name for name in roots], Provenance(root))
+    return {str(path.relative_to(root)) for path in sources.paths}
+
+
+def source_digest(roots: list[Path], root: Path) -> str:
+    return repr(sources_of(roots, Provenance(root)).parts())
 
 
 @pytest.mark.parametrize(
@@ -119,17 +128,128 @@ def test_conftests_from_the_file_up_to_the_root_count_with_what_they_import(writ
     assert conftests_of(root / "tests/deep/test_a.py", root) == [root / "tests/conftest.py", root / "conftest.py"]
 
 
-@pytest.mark.parametrize("folder", [".venv/lib/python3.11/site-packages", "venv", ".tox/py", "env/dist-packages"])
-def test_installed_packages_are_not_the_users_own(write, folder):
-    root = write({"test_a.py": "import lib", f"{folder}/lib.py": ""})
-    assert not is_own(root / folder / "lib.py", root)
-    assert reached(root, "test_a.py", f"{folder}/lib.py") == {"test_a.py"}
+SITE = ".venv/lib/python3.11/site-packages"
+INSTALLED = {f"{SITE}/lib.py": "import deeper", f"{SITE}/deeper.py": ""}
 
 
-def test_a_file_outside_the_root_is_not_the_users_own(write):
-    root = write({"project/test_a.py": "", "elsewhere.py": ""})
-    assert is_own(root / "project/test_a.py", root / "project")
-    assert not is_own(root / "elsewhere.py", root / "project")
+def installed(root: Path, name: str, *files: str, version: str = "1.0", **more: str) -> dict[str, str]:
+    """The metadata of a distribution whose files lie in the site-packages folder of ``root``."""
+    info = f"{SITE}/{name}-{version}.dist-info"
+    lines = "".join(f"{file},sha256={hash((root / SITE / file).read_bytes())},1\n" for file in files)
+    named = {"RECORD": lines, "METADATA": f"Name: {name}\n", **more}
+    return {f"{info}/{file}": text for file, text in named.items()}
+
+
+def packages(root: Path) -> dict[str, str]:
+    parts = sources_of([root / "test_a.py"], Provenance(root)).parts()
+    return {name: text for name, text in parts.items() if name.startswith("package ")}
+
+
+def test_an_installed_distribution_counts_by_version_and_record_and_is_not_read(write, monkeypatch):
+    root = write({"test_a.py": "def train():\n    import lib", **INSTALLED})
+    monkeypatch.syspath_prepend(root / SITE)
+    write(installed(root, "Some_Lib", "lib.py", "deeper.py"))
+    assert reached(root, "test_a.py") == {"test_a.py"}
+    before = packages(root)
+    assert list(before) == ["package some-lib"]
+    write({f"{SITE}/lib.py": "import deeper  # another build"})
+    write(installed(root, "Some_Lib", "lib.py", "deeper.py"))
+    assert packages(root) != before
+
+
+def test_what_a_distribution_needs_counts_and_what_runs_tests_does_not(write, monkeypatch):
+    root = write({"test_a.py": "import lib, pytest", **INSTALLED})
+    monkeypatch.syspath_prepend(root / SITE)
+    write(
+        installed(
+            root,
+            "lib",
+            "lib.py",
+            METADATA="Name: lib\nRequires-Dist: deep.er>=1\nRequires-Dist: more; extra == 'x'\n\n",
+        )
+    )
+    write(installed(root, "deep_er", "deeper.py"))
+    write(installed(root, "more"))
+    assert list(packages(root)) == ["package deep-er", "package lib"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"pyproject.toml": "[project]\nname = 'Some.Lib'"},
+        {"setup.cfg": "[metadata]\nname = some_lib"},
+        {f"{SITE}/some_lib-1.0.dist-info/direct_url.json": '{"url": "file:///src", "dir_info": {}}'},
+        {f"{SITE}/some_lib-1.0.dist-info/direct_url.json": '{"url": "file:///src", "dir_info": {"editable": true}}'},
+    ],
+)
+def test_the_project_under_test_counts_by_its_content_where_it_is_installed(write, monkeypatch, more):
+    root = write({"test_a.py": "import lib", **INSTALLED})
+    monkeypatch.syspath_prepend(root / SITE)
+    if more:  # else no distribution is there at all, as where an installer was told a target folder
+        write(installed(root, "some_lib", "lib.py", "deeper.py") | more)
+    assert reached(root, "test_a.py") == {"test_a.py", f"{SITE}/lib.py", f"{SITE}/deeper.py"}
+
+
+def test_a_folder_of_installed_packages_is_not_in_the_tree(write):
+    root = write(INSTALLED)
+    assert not in_tree(root / SITE / "lib.py", root)
+    assert in_tree(root / "lib.py", root)
+    assert not in_tree(root / "lib.py", root / "tests")
+
+
+def test_a_sibling_of_the_root_counts_with_what_it_imports(write, monkeypatch, tmp_path):
+    write({"project/test_a.py": "import elsewhere", "models/elsewhere.py": "import deeper", "models/deeper.py": ""})
+    monkeypatch.syspath_prepend(tmp_path / "models")
+    sources = sources_of([tmp_path / "project/test_a.py"], Provenance(tmp_path / "project"))
+    assert [label for label, _ in sources.files] == ["deeper.py", "elsewhere.py", "test_a.py"]
+
+
+def test_names_do_not_depend_on_the_place_of_a_repository(write, monkeypatch, tmp_path):
+    found = []
+    for clone in ("one", "two"):
+        write({f"{clone}/.git/HEAD": "", f"{clone}/tests/test_a.py": "import near", f"{clone}/lib/near.py": ""})
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(tmp_path / clone / "lib")
+            sources = sources_of([tmp_path / clone / "tests/test_a.py"], Provenance(tmp_path / clone / "tests"))
+        found.append(sources.parts())
+    assert found[0] == found[1]
+    assert list(found[0]) == ["file lib/near.py", "file test_a.py"]
+
+
+def test_a_module_that_only_an_import_hook_finds_counts(write, monkeypatch, tmp_path):
+    root = write({"project/test_a.py": "import hooked.part", "src/hooked/__init__.py": "", "src/hooked/part.py": ""})
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            place = root / "src/hooked/__init__.py"
+            return importlib.util.spec_from_file_location(name, place) if name == "hooked" else None
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    sources = sources_of([root / "project/test_a.py"], Provenance(root / "project"))
+    assert {path.name for path in sources.paths} == {"test_a.py", "__init__.py", "part.py"}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import importlib\ndef train():\n    importlib.import_module('helper')",
+        "helper = __import__('helper')",
+        "import pytest\nhelper = pytest.importorskip('helper')",
+        "pytest_plugins = ['helper']",
+        "pytest_plugins = 'helper'",
+    ],
+)
+def test_a_module_that_is_named_by_text_counts(write, statement):
+    root = write({"test_a.py": statement, "helper.py": ""})
+    assert reached(root, "test_a.py") == {"test_a.py", "helper.py"}
+
+
+def test_an_extension_module_of_the_users_counts_by_its_bytes(write):
+    name = f"fast{EXTENSION_SUFFIXES[0]}"
+    root = write({"test_a.py": "import fast", name: "\0"})
+    assert reached(root, "test_a.py") == {"test_a.py", name}
 
 
 def test_a_file_that_is_no_python_counts_by_its_bytes(write):

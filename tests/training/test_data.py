@@ -87,7 +87,7 @@ class TestTensors:
 
 
 class TestConvertingOnce:
-    """Every pass of every run shares what was converted, which dies with the tensor that it came from."""
+    """Every pass of one run shares what was converted; another run converts anew."""
 
     doubles = Layout(torch.device("cpu"), torch.float64)
 
@@ -96,10 +96,13 @@ class TestConvertingOnce:
 
     def test_each_pass_shares_one_conversion(self):
         x, y = self.make()
-        examples = examples_of((x, y), self.doubles)
-        assert examples_of((x, y), self.doubles) is examples
-        assert examples_of((x, y), Layout(torch.device("cpu"), torch.bfloat16)).x.dtype is torch.bfloat16
-        assert examples_of((x, y), self.doubles) is examples
+        run = {}
+        examples = examples_of((x, y), self.doubles, converted=run)
+        assert examples_of((x, y), self.doubles, converted=run) is examples
+        other = examples_of((x, y), Layout(torch.device("cpu"), torch.bfloat16), converted=run)
+        assert other.x.dtype is torch.bfloat16
+        assert examples_of((x, y), self.doubles, converted=run) is examples
+        assert examples_of((x, y), self.doubles, converted={}) is not examples
 
     def test_what_needs_no_conversion_is_the_users_own_tensor(self):
         x, y = self.make()
@@ -107,32 +110,35 @@ class TestConvertingOnce:
 
     def test_a_change_in_place_or_other_labels_convert_anew(self):
         x, y = self.make()
-        examples_of((x, y), self.doubles)
+        run = {}
+        examples_of((x, y), self.doubles, converted=run)
         x += 1
-        assert torch.equal(examples_of((x, y), self.doubles).x, x.double())
+        assert torch.equal(examples_of((x, y), self.doubles, converted=run).x, x.double())
         y += 1
-        assert torch.equal(examples_of((x, y), self.doubles).y, y)
-        assert torch.equal(examples_of((x, y.flip(0)), self.doubles).y, y.flip(0))
+        assert torch.equal(examples_of((x, y), self.doubles, converted=run).y, y)
+        assert torch.equal(examples_of((x, y.flip(0)), self.doubles, converted=run).y, y.flip(0))
 
     @pytest.mark.parametrize("layout", [CPU, doubles])
-    def test_nothing_outlives_the_users_tensor(self, layout):
+    def test_nothing_outlives_the_users_tensor_and_the_run(self, layout):
         x, y = self.make()
-        examples = weakref.ref(examples_of((x, y), layout).x)
+        run = {}
+        examples = weakref.ref(examples_of((x, y), layout, converted=run).x)
         alive = weakref.ref(x), weakref.ref(y)
-        del x, y
+        del x, y, run
         assert [ref() for ref in (*alive, examples)] == [None] * 3
 
     def test_an_array_may_change_behind_its_tensors_back(self):
         array, y = np.zeros((12, 2), np.float32), torch.arange(12)
         x = torch.from_numpy(array)
-        examples_of((x, y), self.doubles)
+        run = {}
+        examples_of((x, y), self.doubles, converted=run)
         array += 1
-        assert examples_of((x, y), self.doubles).x.min() == 1
+        assert examples_of((x, y), self.doubles, converted=run).x.min() == 1
 
     def test_tensors_made_in_inference_mode_are_taken_too(self):
         with torch.inference_mode():
             x, y = self.make()
-        assert torch.equal(examples_of((x, y), self.doubles).x, x.double())
+        assert torch.equal(examples_of((x, y), self.doubles, converted={}).x, x.double())
 
 
 class Pairs(Dataset):

@@ -481,6 +481,41 @@ class TestContent:
         offset = np.array(1)
         assert self.of(tmp_path, train=Virtual()) != one
 
+    def test_items_of_a_map_style_dataset_count_and_loader_processes_where_they_matter(self, tmp_path):
+        class Noisy(TensorDataset):
+            generator = np.random.RandomState(0)
+
+            def __getitem__(self, index):
+                return super().__getitem__(index)[0] + self.noise[0] * self.draw(), index % 3
+
+            def draw(self):
+                return float(self.__dict__.setdefault("own", np.random.RandomState(0)).normal())
+
+        for noise, counts in ((0.0, False), (1.0, True)):
+            data = Noisy(X, Y)
+            data.noise = (noise,)
+            one, two = (recipe_of(train=data, num_workers=number) for number in (2, 3))
+            assert (fingerprint(one.content(), tmp_path) != fingerprint(two.content(), tmp_path)) is counts
+            assert bool(one.remarks) is counts
+
+    def test_data_and_labels_that_changed_are_trained_on_and_scored(self, tmp_path):
+        array = X.numpy().copy()
+        recipe = recipe_of(train=(torch.from_numpy(array), Y), dtype=torch.float64)
+        before, _ = fit(recipe)
+        array += 1
+        after, _ = fit(recipe)
+        assert torch.equal(after, fit(recipe_of(train=(X + 1, Y), dtype=torch.float64))[0])
+        assert not torch.equal(before, after)
+
+    def test_labels_of_a_test_dataset_that_changed_are_read_again_with_the_key(self, tmp_path):
+        y = Y.clone()
+        recipe = recipe_of(test=TensorDataset(X, y))
+        assert torch.equal(recipe.labels, Y)
+        before = fingerprint(recipe.content(), tmp_path)
+        y += 1
+        assert fingerprint(recipe.content(), tmp_path) != before
+        assert torch.equal(recipe.labels, Y + 1)
+
     def test_snapshots_count(self, tmp_path):
         four = recipe_of(epochs=4)
         prints = [fingerprint(r.content(), tmp_path) for r in (four, four.with_snapshots(2), four.with_snapshots(4))]
@@ -554,9 +589,10 @@ def test_a_recipe_shows_its_settings_and_no_data():
     assert text == "Recipe('digits', model=<lambda>, epochs=4, batch_size=8, snapshots=2)"
 
 
-def test_a_recipe_in_another_process_prepares_its_data_anew(linear: Recipe) -> None:
-    linear.fit(Run(NoiseProtocol("init", runs=2).plans()[0], torch.device("cpu")))
-    assert linear._prepared
-    state = linear.__getstate__()
+def test_a_recipe_in_another_process_reads_its_labels_anew() -> None:
+    recipe = recipe_of(test=TensorDataset(X, Y))
+    assert torch.equal(recipe.labels, Y)
+    assert recipe._prepared
+    state = recipe.__getstate__()
     assert not state["_prepared"]
-    assert state.keys() == vars(linear).keys()
+    assert state.keys() == vars(recipe).keys()

@@ -1,0 +1,86 @@
+"""The first ingredient in which two experiments differ, in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .layout import PARTS
+
+#: Said of a value that differs where no code does.
+_UNSEEDED = "although no file does: is it made from a generator without a seed, or read from elsewhere?"
+
+
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Say in which ingredient ``new`` differs from ``old``: first what is around a task, then its files, its values.
+
+    Both are what experiments keep of their keys. Empty if no difference can be named.
+
+    >>> first_difference({"environment": {"threads": 1}}, {"environment": {"threads": 2}})
+    'environment: threads was 1 and is 2'
+    >>> first_difference({"parts": {"file a.py": "d1"}}, {"parts": {"file a.py": "b2"}})
+    'file a.py was edited'
+    """
+    return next(_differences(old, new), "")
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for name in ("protocol", "environment"):
+        for field, before, after in _unequal(old.get(name), new.get(name)):
+            yield f"{name}: {field} was {_short(before)} and is {_short(after)}"
+    parts = [*_unequal(old.get(PARTS), new.get(PARTS))]
+    packages, files = ([part for part in parts if part[0].startswith(kind)] for kind in ("package ", "file "))
+    yield from (_package(*part) for part in packages)
+    yield from (_file(*part) for part in files)
+    values = (part for part in parts if part not in packages and part not in files)
+    yield from (_value(*part, code_differs=bool(packages or files)) for part in values)
+
+
+def _unequal(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
+    old, new = (side if isinstance(side, Mapping) else {} for side in (old, new))
+    for name in [*new, *(name for name in old if name not in new)]:
+        if old.get(name, _Absent) != new.get(name, _Absent):
+            yield str(name), old.get(name, _Absent), new.get(name, _Absent)
+
+
+class _Absent:
+    """Stands for an ingredient that one side does not have."""
+
+
+def _package(name: str, old: Any, new: Any) -> str:
+    if _Absent in (old, new):
+        return f"{name} is {'new' if old is _Absent else 'no longer'} among what the task reaches"
+    before, after = (str(side).partition(" ")[0] for side in (old, new))
+    return f"{name} was {before} and is {after}" if before != after else f"{name} {after} was installed anew"
+
+
+def _file(name: str, old: Any, new: Any) -> str:
+    if _Absent in (old, new):
+        return f"{name} is {'new' if old is _Absent else 'no longer'} among what the task reaches"
+    return f"{name} was edited"
+
+
+def _value(name: str, old: Any, new: Any, *, code_differs: bool) -> str:
+    name = _readable(name)
+    if _Absent not in (old, new) and not (_is_hash(old) or _is_hash(new)):
+        return f"{name} was {old} and is {new}"
+    return f"{name} differs" + ("" if code_differs else f", {_UNSEEDED}")
+
+
+def _readable(name: str) -> str:
+    """Return the path of a value without what only says where a function was defined.
+
+    >>> _readable("LoopTask.function:test_a.<locals>.train.tmp_path")
+    'train.tmp_path'
+    """
+    return re.sub(r"[\w.]*<locals>\.", "", name).removeprefix("LoopTask.function:")
+
+
+def _is_hash(text: Any) -> bool:
+    return re.fullmatch(r"[0-9a-f]{12}", str(text)) is not None
+
+
+def _short(value: Any) -> str:
+    text = "not there" if value is _Absent else str(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

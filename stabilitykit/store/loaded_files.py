@@ -1,0 +1,69 @@
+"""From which state of its file each module of this process was imported.
+
+A file may be edited while a session runs. What trains then is the text that was imported, and not the one on the disk.
+Python tells of each import by an audit event, which is heard from the moment that `stabilitykit` is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+#: What tells two states of a file apart: when it was written, its size, and its place on the disk.
+Stamp: TypeAlias = tuple[int, int, int]
+
+_FOREIGN = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}", f"{Path(os.__file__).parent}{os.sep}")
+_loaded: dict[str, Stamp] = {}
+_started = time.time_ns()
+
+
+def stamp_of(path: str | Path) -> Stamp | None:
+    """Return the state of a file now; None if there is none."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def changed_since_import(paths: Iterable[Path]) -> list[Path]:
+    """Return the files among ``paths`` that were edited after this process had imported them."""
+    changed = [path for path in paths if (known := _loaded.get(str(path))) is not None and known != stamp_of(path)]
+    # A module that was imported before its import could be heard: its file must be older than that.
+    young = [path for path in paths if str(path) not in _loaded and _written(path) > _started]
+    if young:
+        named = (getattr(module, "__file__", None) for module in [*sys.modules.values()])
+        files = {os.path.realpath(file) for file in named if file}
+        changed += [path for path in young if str(path) in files]
+    return changed
+
+
+def imported_otherwise(expected: Mapping[str, Stamp]) -> list[str]:
+    """Return the files that this process has imported in another state than the one that is ``expected``."""
+    return [file for file, stamp in expected.items() if _loaded.get(file, stamp) != stamp]
+
+
+def _written(path: Path) -> int:
+    try:
+        status = path.stat()
+    except OSError:
+        return 0
+    return max(status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "exec":
+        return
+    file = getattr(arguments[0], "co_filename", "<")
+    if file.startswith("<") or arguments[0].co_name != "<module>" or any(part in file for part in _FOREIGN):
+        return
+    file = os.path.realpath(file)
+    if (stamp := stamp_of(file)) is not None:
+        _loaded[file] = stamp
+
+
+sys.addaudithook(_hear)

@@ -1,0 +1,61 @@
+"""The first difference between two experiments, named."""
+
+from __future__ import annotations
+
+import pytest
+
+from stabilitykit.store.differences import first_difference
+
+A, B = "0123456789ab", "ba9876543210"
+
+
+def about(parts=None, **more):
+    return {"protocol": {"seed": 0}, "environment": {"torch": "2.1", "threads": 1}, "parts": parts or {}} | more
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (about(), about(), ""),
+        (about(), about(protocol={"seed": 7}), "protocol: seed was 0 and is 7"),
+        (about(), about(environment={"torch": "2.2", "threads": 1}), "environment: torch was 2.1 and is 2.2"),
+        (
+            about(environment={"threads": 1}),
+            about(environment={"threads": 1, "kernels": "ab"}),
+            "environment: kernels was not there and is ab",
+        ),
+        (about({"package acme": f"1.0 {A}"}), about({"package acme": f"2.0 {A}"}), "package acme was 1.0 and is 2.0"),
+        (
+            about({"package acme": f"1.0 {A}"}),
+            about({"package acme": f"1.0 {B}"}),
+            "package acme 1.0 was installed anew",
+        ),
+        (about(), about({"package acme": f"1.0 {A}"}), "package acme is new among what the task reaches"),
+        (about({"file a.py": A}), about({"file a.py": B}), "file a.py was edited"),
+        (about({"file a.py": A}), about(), "file a.py is no longer among what the task reaches"),
+        (about({"Recipe.epochs": "3"}), about({"Recipe.epochs": "4"}), "Recipe.epochs was 3 and is 4"),
+        (about({"file a.py": A, "x": A}), about({"file a.py": B, "x": B}), "file a.py was edited"),
+        (about({"x": A, "package a": "1 x"}), about({"x": B, "package a": "2 x"}), "package a was 1 and is 2"),
+    ],
+)
+def test_the_first_difference_is_named(old, new, words):
+    assert first_difference(old, new) == words
+
+
+def test_a_value_that_differs_where_no_file_does_is_made_without_a_seed_or_read():
+    words = first_difference(about({"Recipe.train[0]": A}), about({"Recipe.train[0]": B}))
+    assert words.startswith(
+        "Recipe.train[0] differs, although no file does: is it made from a generator without a seed"
+    )
+
+
+def test_the_deepest_value_comes_first_and_places_of_functions_are_left_out():
+    name = "LoopTask.function:test_a.<locals>.train"
+    old, new = ({f"{name}.tmp_path": end, name: end} for end in (A, B))
+    assert first_difference(about(old), about(new)).startswith("train.tmp_path differs")
+
+
+@pytest.mark.parametrize("damaged", [{}, {"parts": 3, "protocol": [], "environment": None}])
+def test_an_experiment_of_an_earlier_version_or_a_damaged_one_is_compared_as_far_as_it_goes(damaged):
+    assert isinstance(first_difference(damaged, about({"x": A})), str)
+    assert isinstance(first_difference(about({"x": A}), damaged), str)
