@@ -30,6 +30,7 @@ class Environment:
     cuda: str | None
     cudnn: int | None
     cpu_capability: str  #: the vector instructions that torch's kernels use, such as AVX512
+    kernels: str  #: hash of the bits that small operations compute here, see `kernels_fingerprint`
     threads: int  #: CPU threads of one run; another count sums in another order
     default_dtype: str
     matmul_precision: str
@@ -86,6 +87,8 @@ def current_environment(device: str, threads: int, rootdir: Path) -> Environment
     import numpy
     import torch
 
+    from .kernels import kernels_fingerprint
+
     on_gpu = torch.device(device).type == "cuda"
     return Environment(
         stabilitykit=__version__,
@@ -97,6 +100,7 @@ def current_environment(device: str, threads: int, rootdir: Path) -> Environment
         cuda=torch.version.cuda if on_gpu else None,
         cudnn=torch.backends.cudnn.version() if on_gpu else None,  # type: ignore[no-untyped-call]  # torch's own
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        kernels=kernels_fingerprint(device, threads),
         threads=threads,
         default_dtype=str(torch.get_default_dtype()),
         matmul_precision=torch.get_float32_matmul_precision(),
