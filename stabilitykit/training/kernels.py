@@ -264,11 +264,13 @@ def _optimizer_steps(numbers: _Numbers) -> Iterator[Tensor]:
     torch._foreach_addcdiv_(weights, means, roots, -0.01)
     yield from weights
     steps = [torch.full((), 3.0, dtype=torch.float32, device=numbers.device) for _ in shapes]
-    adam = {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01, "eps": 1e-8}
-    torch._fused_adam_(weights, gradients, means, squares, [], steps, **adam, amsgrad=False, maximize=False)
+    adam: dict[str, Any] = {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01, "eps": 1e-8}
+    adam |= {"amsgrad": False, "maximize": False}
+    torch._fused_adam_(weights, gradients, means, squares, [], steps, **adam)
     yield from weights
-    sgd = {"weight_decay": 0.01, "momentum": 0.9, "lr": 0.1, "dampening": 0.0}
-    torch._fused_sgd_(weights, gradients, means, **sgd, nesterov=False, maximize=False, is_first_step=False)
+    sgd: dict[str, Any] = {"weight_decay": 0.01, "momentum": 0.9, "lr": 0.1, "dampening": 0.0}
+    sgd |= {"nesterov": False, "maximize": False, "is_first_step": False}
+    torch._fused_sgd_(weights, gradients, means, **sgd)
     yield from weights
 
 
