@@ -113,14 +113,18 @@ def content_digest(path: Path, *, is_folder: bool = False) -> str:
         if is_folder:
             names = sorted(entry.name for entry in path.iterdir() if entry.name not in _NOT_THE_USERS)
             return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            return ABSENT
-        if found.st_size <= SMALL:
-            return hashlib.sha256(path.read_bytes()).hexdigest()
-        return _large_digest(path, found.st_size, found.st_mtime_ns)
+        return file_digest(path, path.stat())
     except OSError:
         return ABSENT
+
+
+def file_digest(path: Path, found: os.stat_result) -> str:
+    """Return the digest of a file's bytes, of which the state is known; `ABSENT` if it is no regular file."""
+    if not stat.S_ISREG(found.st_mode):
+        return ABSENT
+    if found.st_size <= SMALL:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return _large_digest(path, found.st_size, found.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=65_536)

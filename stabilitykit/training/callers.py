@@ -63,8 +63,8 @@ def kind_of(file: str) -> Caller:
 
 
 def is_foreign(file: str) -> bool:
-    """Whether a file is of Python or of an installed package."""
-    return file.startswith((*_PYTHONS, *_INSTALLED)) or not _SITES.isdisjoint(Path(file).parts)
+    """Whether a file or folder is of Python or of an installed package."""
+    return f"{file}{os.sep}".startswith((*_PYTHONS, *_INSTALLED)) or not _SITES.isdisjoint(Path(file).parts)
 
 
 def responsible(frame: FrameType | None) -> Caller:

@@ -13,6 +13,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import stat
 import sys
 import tempfile
 import threading
@@ -30,6 +31,7 @@ from ..store.traced_inputs import (
     SMALL,
     Inputs,
     content_digest,
+    file_digest,
     is_temporary,
     place_of,
     stamp_of,
@@ -42,6 +44,9 @@ _AT_ONCE = 1 << 16
 
 #: Files after which no more are noted.
 _MOST_FILES = 20_000
+
+#: The end of a folder's name.
+_FOLDER = "/"
 
 
 @contextlib.contextmanager
@@ -90,25 +95,34 @@ class Trace:
         """Note a file that is opened: an input, unless the training has written it before."""
         if self.knows(path):
             return
-        (self._written if is_written else self._seen).add(path)
-        if is_written or not _is_watched(path, self._rootdir):
-            if is_written:
-                self._note("written", path, None)
+        if is_written:
+            self._written.add(path)
+            self._note("written", path, None)
             return
-        if len(self._read) >= _MOST_FILES:
-            self.saw_untraced(f"More than {_MOST_FILES:,} files were read, and the first {_MOST_FILES:,} are traced.")
+        self._seen.add(path)
+        folder = path.rpartition(os.sep)[0]
+        if not _is_watched(folder, self._rootdir):
             return
-        stamp = stamp_of(Path(path))
-        if stamp is not None and stamp[1] > self._began_ns:  # mostly by the training itself
-            if not is_temporary(Path(path), self._rootdir):
+        file = Path(path)
+        try:
+            found = file.stat()
+        except OSError:
+            self._note("read", path, (ABSENT, None))
+            return
+        if not stat.S_ISREG(found.st_mode):
+            return
+        if found.st_mtime_ns > self._began_ns:  # mostly by the training itself
+            if not is_temporary(file, self._rootdir):
                 self.saw_untraced(f"The file {self._named(path)} was written while it trained: it is not traced.")
-            return
-        at_once = stamp is None or stamp[0] <= _AT_ONCE
-        self._note("read", path, (content_digest(Path(path)) if at_once else None, stamp))
+        elif len(self._read) >= _MOST_FILES:
+            self.saw_untraced(f"More than {_MOST_FILES:,} files were read, and the first {_MOST_FILES:,} are traced.")
+        else:
+            digest = file_digest(file, found) if found.st_size <= _AT_ONCE else None
+            self._note("read", path, (digest, (found.st_size, found.st_mtime_ns)))
 
     def saw_folder(self, path: str) -> None:
         """Note a folder whose names are listed."""
-        name = path.rstrip("/") + "/"
+        name = path.rstrip(_FOLDER) + _FOLDER
         if name not in self._seen:
             self._seen.add(name)
             if _is_watched(path, self._rootdir):
@@ -181,10 +195,9 @@ class Trace:
             if name in modules or (path in self._written and digest == ABSENT):  # looked for, and then written
                 continue
             before = digest
-            if not path.endswith("/"):  # in a folder, the training may make files
+            if not path.endswith(_FOLDER) and (before is None or stamp != stamp_of(Path(path))):
                 now = content_digest(Path(path))
-                if digest is None and stamp == stamp_of(Path(path)):
-                    before = now
+                before = now if before is None and stamp == stamp_of(Path(path)) else before
                 if before != now and path not in self._written:
                     edited.append(f"file {name}")
             files[name] = before or ABSENT
@@ -224,12 +237,13 @@ _active: list[Trace] = []
 _hooked = threading.local()
 
 
-def _is_watched(path: str, rootdir: Path) -> bool:
-    """Whether a file can be the user's: not Python's, the system's, or a cache of tools."""
-    if path.startswith(f"{rootdir}{os.sep}"):
-        inside = Path(path).relative_to(rootdir).parts
-        return _CACHES.isdisjoint(inside) and not is_foreign(path)
-    return not path.startswith(_SYSTEM) and not is_foreign(path) and _CACHES.isdisjoint(Path(path).parts)
+@functools.lru_cache(maxsize=4096)
+def _is_watched(folder: str, rootdir: Path) -> bool:
+    """Whether the files in a folder can be the user's: not Python's, the system's, or a cache of tools."""
+    path = Path(folder)
+    if path.is_relative_to(rootdir):
+        return _CACHES.isdisjoint(path.relative_to(rootdir).parts) and not is_foreign(folder)
+    return _CACHES.isdisjoint(path.parts) and not is_foreign(folder) and not f"{folder}/".startswith(_SYSTEM)
 
 
 @contextlib.contextmanager
@@ -251,7 +265,7 @@ def _add_hook() -> None:
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if not _active or event not in _SEEN_BY or getattr(_hooked, "busy", False):
+    if event not in _SEEN_BY or not _active or getattr(_hooked, "busy", False):
         return
     _tell(_SEEN_BY[event], sys._getframe(1), *arguments)
 
@@ -275,7 +289,7 @@ def _see_open(frame: FrameType, path: object, mode: str | None, flags: int) -> N
     if all(trace.knows(name) for trace in _active):
         return
     caller = responsible(frame)
-    if caller is Caller.TOOL or Path(name).is_dir():
+    if caller is Caller.TOOL:
         return
     if caller is Caller.IMPORTER and name.endswith(".pyc"):
         name = importlib.util.source_from_cache(name)
