@@ -264,9 +264,9 @@ def cannot_join(base: Experiment, but: str) -> str:
     by = base.finished().get(0, {}).get("trained_by", {})
     trainer = f"worker {by.get('worker', 'main')} as process {by.get('pid', '?')}"
     return (
-        f"Expected this process to compute the bits of the base run, trained by {trainer}, but {but}: no run "
-        f"of this process may join that study. Code, data and kernels are equal by their hashes. Look for the order of "
-        f"a set (PYTHONHASHSEED differs from process to process), files, variables, the time, or a call of torch.seed()."
+        f"Expected this process to compute the bits of the base run, trained by {trainer}, but {but}: no run of this "
+        f"process may join that study. Code, data and kernels are equal by their hashes. Look for the order of a set, "
+        f"which PYTHONHASHSEED moves from process to process, for the time, files, variables, or a call of torch.seed()."
     )
 
 

@@ -7,6 +7,7 @@
                            runs/ old/         see `RunFiles`
                            claims.lock claims/  see `Claims`
                            certificate.json   what is proven of the task, where the base run lies
+                           inputs/<id>.json   what a training read, see `Inputs`
                            gates/<id>.json    at which runs, and how surely, a budget was judged
                            prefix/            see `Prefixes`
                            logs/0007.log      the output of a child process that trains run 7
@@ -45,6 +46,9 @@ PARTS = "parts"
 #: Names in an experiment's folder: what its key was made of, the file whose bytes are locked for runs in training, and
 #: what is proven of the task.
 ABOUT, CLAIMS_LOCK, CERTIFICATE = "experiment.json", "claims.lock", "certificate.json"
+
+#: Folder in an experiment's folder: the inputs that trainings of it had, one file for each content.
+INPUTS = "inputs"
 
 #: Names in a session's folder, which the head of this module describes.
 LIVING_LOCK, OWNERS_LOCK, PRIVATE, TASKS = "living.lock", "owners.lock", "private", "tasks"
@@ -107,6 +111,7 @@ _EXPERIMENT = Folder(
         "runs": Folder({rf"{_INDEX}\.json": FILE, **_ARRAYS}),
         "old": Folder({rf"{_INDEX}\.\d+\.json": FILE, **_ARRAYS}),
         "claims": Folder({rf"{_INDEX}\.json": FILE}),
+        INPUTS: Folder({r"[0-9a-f]{16}\.json": FILE}),
         "gates": Folder({r"[0-9a-f]{16}\.json": FILE}),
         "prefix": Folder({rf"({_INDEX}|proven)\.json": FILE, rf"{_INDEX}(\.[0-9a-f]{{12}})?\.safetensors": FILE}),
         "logs": Folder({rf"{_INDEX}\.log": FILE}),

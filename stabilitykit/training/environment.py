@@ -6,8 +6,8 @@ import functools
 import platform
 import socket
 import subprocess
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from .._version import __version__
@@ -15,6 +15,9 @@ from ..errors import ConfigError
 
 #: Fields recorded for the reader; a difference in them does not change the bits of a run.
 FOR_THE_RECORD = ("commit", "host")
+
+#: Said for float32_matmul_precision where each backend has another, which `ambient` then names.
+_BY_BACKEND = "by backend"
 
 
 @dataclass(frozen=True)
@@ -30,29 +33,39 @@ class Environment:
     cuda: str | None
     cudnn: int | None
     cpu_capability: str  #: the vector instructions that torch's kernels use, such as AVX512
+    kernels: str  #: hash of the bits that small operations compute here, see `kernels_fingerprint`
     threads: int  #: CPU threads of one run; another count sums in another order
     default_dtype: str
     matmul_precision: str
     mkldnn: bool
+    ambient: Mapping[str, object]  #: flags of torch that are not as in a new process, see `ambient.described`
+    replaced: Mapping[str, str]  #: content hash of each function that stands in the place of one of torch's
     commit: str | None  #: commit of the repository under test
     host: str
+    #: What stands there, by the same names: sent to child processes, and in no report.
+    replacements: Mapping[str, object] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def must_match(self) -> dict[str, object]:
         """What two runs must share to be comparable."""
-        return {name: value for name, value in asdict(self).items() if name not in FOR_THE_RECORD}
+        return {name: value for name, value in self.to_json().items() if name not in FOR_THE_RECORD}
 
     def to_json(self) -> dict[str, object]:
-        """Return every field, by name."""
-        return asdict(self)
+        """Return every field that is a plain value, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "replacements"}
 
     def restore(self) -> None:
         """Give this process the settings of torch that were found, so that a child trains the bits of its parent."""
         import torch
 
+        from . import ambient, replaced_functions
+
         torch.set_default_dtype(getattr(torch, self.default_dtype.removeprefix("torch.")))
-        torch.set_float32_matmul_precision(self.matmul_precision)
+        if self.matmul_precision not in (_BY_BACKEND, _matmul_precision()):
+            torch.set_float32_matmul_precision(self.matmul_precision)
         torch.backends.mkldnn.enabled = self.mkldnn  # type: ignore[assignment]  # torch's own descriptor
+        ambient.restore(self.ambient)
+        replaced_functions.put(self.replacements)
 
 
 def resolve_device(device: str, slot: int = 0, workers_per_device: int = 1) -> str:
@@ -82,10 +95,19 @@ def resolve_device(device: str, slot: int = 0, workers_per_device: int = 1) -> s
 
 
 def current_environment(device: str, threads: int, rootdir: Path) -> Environment:
-    """Return the environment of a training in this process."""
+    """Return the environment of a training in this process.
+
+    Raises `UsageError` for a state of torch that no other process can be given.
+    """
     import numpy
     import torch
 
+    from .ambient import described
+    from .kernels import kernels_fingerprint
+    from .replaced_functions import find
+
+    ambient = described()
+    replaced, replacements = find(rootdir)
     on_gpu = torch.device(device).type == "cuda"
     return Environment(
         stabilitykit=__version__,
@@ -97,13 +119,26 @@ def current_environment(device: str, threads: int, rootdir: Path) -> Environment
         cuda=torch.version.cuda if on_gpu else None,
         cudnn=torch.backends.cudnn.version() if on_gpu else None,  # type: ignore[no-untyped-call]  # torch's own
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        kernels=kernels_fingerprint(device, threads),
         threads=threads,
         default_dtype=str(torch.get_default_dtype()),
-        matmul_precision=torch.get_float32_matmul_precision(),
+        matmul_precision=_matmul_precision(),
         mkldnn=bool(torch.backends.mkldnn.enabled),
+        ambient=ambient,
+        replaced=replaced,
         commit=_commit(rootdir),
         host=socket.gethostname(),
+        replacements=replacements,
     )
+
+
+def _matmul_precision() -> str:
+    import torch
+
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:  # set for each backend by the API of torch 2.9
+        return _BY_BACKEND
 
 
 @functools.cache

@@ -1,0 +1,187 @@
+"""What a training read while it ran: modules, files and environment variables, each with a digest of its content.
+
+Kept as a compiler's cache keeps the headers that a source includes. An experiment whose training reads a file that is
+edited has two entries, one for each content; the entry that is as the machine is now names the runs to take.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.machinery
+import json
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .atomic_files import read_json, write_once
+from .layout import INPUTS, STORE
+
+#: The digest of a file, folder, module or variable that is not there.
+ABSENT = "absent"
+
+#: Bytes up to which a file is always read again; a larger one only where its size or time stamp is another.
+SMALL = 1 << 20
+
+#: Entries of one experiment that are looked at, the latest first: a variable may have another value in each session.
+_MOST = 200
+
+#: Names in a folder that do not count for its content: they appear when Python, pytest or stabilitykit first runs.
+_NOT_THE_USERS = frozenset({"__pycache__", ".pytest_cache", STORE})
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs of a training, by name; `changed` compares them with the present state of this machine.
+
+    Files below the rootdir are named relative to it. A folder that was listed is a file whose name ends in ``/``.
+    """
+
+    modules: Mapping[str, str] = field(default_factory=dict)  #: imported while it trained: digest of the source
+    files: Mapping[str, str] = field(default_factory=dict)  #: digest of the content, or of the names in a folder
+    variables: Mapping[str, str] = field(default_factory=dict)  #: digest of the value; the value itself is not kept
+    untraced: tuple[str, ...] = ()  #: sentences: what it read that is not in the others
+    places: Mapping[str, str] = field(default_factory=dict)  #: the file of each module
+    stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict)  #: size and time stamp of large files
+
+    @property
+    def digest(self) -> str:
+        """The hash of all names and contents, 64 hex digits."""
+        counted = [sorted(mapping.items()) for mapping in (self.modules, self.files, self.variables)]
+        return hashlib.sha256(json.dumps(counted).encode()).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every field, by name."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Inputs:
+        """Return the inputs that `to_json` wrote; raises `ValueError` for anything else."""
+        names = {one.name for one in fields(cls)}
+        if set(values) != names or not all(isinstance(values[name], dict) for name in names - {"untraced"}):
+            raise ValueError("not the inputs of a training")
+        untraced, stamps = values["untraced"], values["stamps"]
+        texts = [text for name in names - {"untraced", "stamps"} for text in values[name].values()]
+        if not isinstance(untraced, list | tuple) or not all(isinstance(text, str) for text in [*texts, *untraced]):
+            raise ValueError("not the inputs of a training")
+        if not all(isinstance(s, list | tuple) and [type(n) for n in s] == [int, int] for s in stamps.values()):
+            raise ValueError("not the inputs of a training")
+        kept = {name: (size, time) for name, (size, time) in stamps.items()}
+        return cls(**{**values, "untraced": tuple(untraced), "stamps": kept})
+
+    def changed(self, rootdir: Path) -> tuple[str, ...]:
+        """Return in words what is not as the training found it; empty if all is: ``("variable LR",)``."""
+        return tuple(self._changes(rootdir))
+
+    def _changes(self, rootdir: Path) -> Iterator[str]:
+        for name, digest in self.variables.items():
+            if variable_digest(os.environ.get(name)) != digest:
+                yield f"variable {name}"
+        for name, digest in self.files.items():
+            path = rootdir / name
+            if self._is_as_it_was(name, path):
+                continue
+            now = content_digest(path, is_folder=name.endswith("/"))
+            if now == ABSENT and is_temporary(path, rootdir):
+                continue  # pytest makes such folders anew: the task's own paths count by what is in them
+            if now != digest:
+                kind, how = ("folder", "other names in it") if name.endswith("/") else ("file", "edited")
+                yield f"{kind} {name} ({'new' if digest == ABSENT else 'gone' if now == ABSENT else how})"
+        for name, digest in self.modules.items():
+            now = content_digest(place_of(name) or rootdir / self.places.get(name, name))
+            if now != digest:
+                yield f"module {name}" + (" (gone)" if now == ABSENT else "")
+
+    def _is_as_it_was(self, name: str, path: Path) -> bool:
+        kept = self.stamps.get(name)
+        return kept is not None and kept == stamp_of(path)
+
+
+def variable_digest(value: str | None) -> str:
+    """Return the digest of an environment variable's value."""
+    return ABSENT if value is None else hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()
+
+
+def content_digest(path: Path, *, is_folder: bool = False) -> str:
+    """Return the digest of a regular file's bytes, or of the names in a folder; `ABSENT` if it cannot be read."""
+    try:
+        if is_folder:
+            names = sorted(entry.name for entry in path.iterdir() if entry.name not in _NOT_THE_USERS)
+            return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
+        return file_digest(path, path.stat())
+    except OSError:
+        return ABSENT
+
+
+def file_digest(path: Path, found: os.stat_result) -> str:
+    """Return the digest of a file's bytes, of which the state is known; `ABSENT` if it is no regular file."""
+    if not stat.S_ISREG(found.st_mode):
+        return ABSENT
+    if found.st_size <= SMALL:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return _large_digest(path, found.st_size, found.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=65_536)
+def _large_digest(path: Path, size: int, mtime_ns: int) -> str:  # another size or time is another entry of the cache
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def stamp_of(path: Path) -> tuple[int, int] | None:
+    """Return size and time stamp of a file; None if it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def is_temporary(path: Path, rootdir: Path) -> bool:
+    """Whether a file lies in the system's temporary folder, and not in the project."""
+    return path.is_relative_to(tempfile.gettempdir()) and not path.is_relative_to(rootdir)
+
+
+def place_of(module: str) -> Path | None:
+    """Return the file of a module: of the one that is loaded, else of the one that importing the name would run."""
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        file = getattr(loaded, "__file__", None)
+        return Path(file) if isinstance(file, str) else None
+    places: Any = None
+    found: importlib.machinery.ModuleSpec | None = None
+    for part in module.split("."):
+        found = importlib.machinery.PathFinder.find_spec(part, places)
+        if found is None:
+            return None
+        places = found.submodule_search_locations
+    return Path(found.origin) if found is not None and found.origin else None
+
+
+def write(folder: Path, inputs: Inputs) -> None:
+    """Keep the inputs of a training as one more entry of an experiment's folder."""
+    entries = folder / INPUTS
+    entries.mkdir(exist_ok=True)
+    write_once(entries / f"{inputs.digest[:16]}.json", json.dumps(inputs.to_json()))
+
+
+def entries_of(folder: Path) -> tuple[Inputs, ...]:
+    """Return the entries of an experiment's folder, the latest first; a torn one is left out."""
+    found: list[tuple[int, Inputs]] = []
+    for path in (folder / INPUTS).glob("*.json"):
+        values, stamp = read_json(path), stamp_of(path)
+        try:
+            found.append((stamp[1] if stamp else 0, Inputs.from_json(values or {})))
+        except ValueError:
+            continue
+    return tuple(inputs for _, inputs in sorted(found, key=lambda entry: entry[0], reverse=True)[:_MOST])
+
+
+def matching(entries: Iterable[Inputs], rootdir: Path) -> Inputs | None:
+    """Return the entry whose inputs are all as they are now; None if there is none. Every process chooses the same."""
+    return min((one for one in entries if not one.changed(rootdir)), key=lambda one: one.digest, default=None)

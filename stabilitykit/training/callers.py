@@ -1,0 +1,77 @@
+"""Whose code asked: the frame that an event of Python's audit hook, or a read of a variable, comes from."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import os
+import site
+import sysconfig
+from pathlib import Path
+from types import FrameType
+
+from ..errors import PACKAGE
+
+#: Packages that read files for their callers, and whose variables, programs and servers are no inputs of a training.
+_LIBRARIES = frozenset({
+    "torch", "torchgen", "torchvision", "triton", "numpy", "scipy", "sklearn", "pandas", "joblib", "threadpoolctl",
+    "matplotlib", "PIL", "tqdm",
+})  # fmt: skip
+
+#: Packages that run tests and read nothing for a training.
+_TOOLS = frozenset({
+    "pytest", "_pytest", "pluggy", "xdist", "execnet", "coverage", "pytest_cov", "hypothesis", "pip", "cloudpickle",
+    "pydevd", "debugpy",
+})  # fmt: skip
+
+
+class Caller(enum.Enum):
+    """Whose code a frame is of."""
+
+    PYTHON = "the standard library, which reads for its caller"
+    IMPORTER = "Python's importer"
+    TOOL = "stabilitykit, a test runner or a debugger"
+    LIBRARY = "a library that reads files for its caller, and variables for itself"
+    USER = "the user's code, or a library that is not known"
+
+
+def _folders(*names: str) -> tuple[str, ...]:
+    found = {path for name in names if (path := sysconfig.get_path(name))}
+    return tuple(f"{path}{os.sep}" for path in sorted({*found, *map(os.path.realpath, found)}))
+
+
+_PYTHONS = _folders("stdlib", "platstdlib")
+_SITES = frozenset({"site-packages", "dist-packages"})
+_INSTALLED = _folders("purelib", "platlib") + tuple(f"{path}{os.sep}" for path in [site.getusersitepackages()])
+
+
+@functools.lru_cache(maxsize=16_384)
+def kind_of(file: str) -> Caller:
+    """Return whose code a file is, by its name in a code object."""
+    if file.startswith("<frozen "):
+        return Caller.IMPORTER if "importlib" in file else Caller.PYTHON
+    if file.startswith(f"{PACKAGE}{os.sep}"):
+        return Caller.TOOL
+    parts = Path(file).parts
+    for folder in _SITES.intersection(parts):
+        package = parts[len(parts) - parts[::-1].index(folder) :][0].removesuffix(".py")
+        return Caller.TOOL if package in _TOOLS else Caller.LIBRARY if package in _LIBRARIES else Caller.USER
+    if file.startswith(_PYTHONS):
+        # Only a traceback or a warning reads the lines of a source.
+        return Caller.TOOL if parts[-1] == "linecache.py" else Caller.PYTHON
+    return Caller.USER
+
+
+def is_foreign(file: str) -> bool:
+    """Whether a file or folder is of Python or of an installed package."""
+    return f"{file}{os.sep}".startswith((*_PYTHONS, *_INSTALLED)) or not _SITES.isdisjoint(Path(file).parts)
+
+
+def responsible(frame: FrameType | None) -> Caller:
+    """Return whose code the innermost frame is of that is not the standard library's; the user's if all frames are."""
+    while frame is not None:
+        kind = kind_of(frame.f_code.co_filename)
+        if kind is not Caller.PYTHON:
+            return kind
+        frame = frame.f_back
+    return Caller.USER  # a thread that runs Path.read_text

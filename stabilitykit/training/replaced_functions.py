@@ -1,0 +1,117 @@
+"""Functions and classes of torch in whose place a test, or a conftest, has put its own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import torch
+
+from ..errors import UsageError
+from ..store.fingerprint import CannotFingerprint, fingerprint
+from .callers import Caller, kind_of
+
+#: Modules of torch whose functions and classes a training calls; of the last ones, all that lie in them.
+_WATCHED = frozenset({
+    "torch", "torch._tensor", "torch.functional", "torch.random", "torch.autograd", "torch.nn.functional",
+    "torch.nn.init", "torch.nn.parameter", "torch.utils.data.dataloader", "torch.utils.data.dataset",
+    "torch.utils.data.sampler", "torch.amp.grad_scaler",
+})  # fmt: skip
+_WATCHED_WITHIN = ("torch.nn.modules.", "torch.optim.")
+
+#: Where the code of nearly all of torch's functions is.
+_TORCH = f"{Path(torch.__file__).parent}{os.sep}"
+
+#: Packages of which torch takes functions, or wrappers around its own, as they are.
+_LENDERS = ("typing_extensions", "tqdm", "sympy")
+
+
+def find(rootdir: Path) -> tuple[dict[str, str], dict[str, object]]:
+    """Return, by dotted name, the content hash of each replaced function of torch, and what stands in its place.
+
+    Raises `UsageError` for one whose content cannot be hashed.
+    """
+    hashes, values = {}, {}
+    for name, value in _replaced():
+        try:
+            hashes[name] = fingerprint(value, rootdir)[:16]
+        except CannotFingerprint as error:
+            raise UsageError(
+                f"Expected {name} to be torch's own, or a function of Python that can be read, but got {value!r}: "
+                f"{error}. Runs with it could not be told from runs without it. Replace it inside the train function."
+            ) from None
+        values[name] = value
+    return hashes, values
+
+
+def put(values: Mapping[str, object]) -> None:
+    """Replace functions of torch in this process as they are in another."""
+    for name, value in values.items():
+        module = next(part for part in _beginnings(name) if part in sys.modules)
+        owner: Any = sys.modules[module]
+        *path, last = name[len(module) + 1 :].split(".")
+        for part in path:
+            owner = getattr(owner, part)
+        setattr(owner, last, value)
+
+
+def _beginnings(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    return (".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
+
+
+def _replaced() -> Iterator[tuple[str, object]]:
+    seen: set[int] = set()
+    names = [name for name in list(sys.modules) if name in _WATCHED or name.startswith(_WATCHED_WITHIN)]
+    for name in sorted(names):
+        module = sys.modules[name]
+        for member, value in list(vars(module).items()):
+            if isinstance(value, type):
+                if value.__module__.partition(".")[0] == "torch":
+                    if id(value) not in seen:
+                        seen.add(id(value))
+                        yield from _replaced_methods(value)
+                elif _is_theirs(value):
+                    yield f"{name}.{member}", value
+            elif (found := _theirs(value)) is not None:
+                yield f"{name}.{member}", found
+
+
+def _replaced_methods(owner: type) -> Iterator[tuple[str, object]]:
+    for member, value in list(vars(owner).items()):
+        plain = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+        plain = plain.fget if isinstance(plain, property) else plain
+        if (found := _theirs(plain)) is not None:
+            yield f"{owner.__module__}.{owner.__qualname__}.{member}", found if found is not plain else value
+
+
+def _theirs(value: object) -> object | None:
+    """Return the user's function in a value: the value, or what torch has wrapped; None where all is torch's."""
+    kind = type(value)
+    while kind is FunctionType:
+        file = value.__code__.co_filename  # type: ignore[attr-defined]  # a function, as was asked
+        if not file.startswith(_TORCH) and _is_users_file(file):
+            return value
+        value = value.__dict__.get("__wrapped__")
+        kind = type(value)
+    is_plain = kind.__module__ in ("builtins", "typing") or kind.__module__.startswith("torch")
+    return value if not is_plain and _is_stand_in(value) else None
+
+
+def _is_users_file(file: str) -> bool:
+    return kind_of(file) is Caller.USER and not file.startswith("<") and Path(file).stem not in _LENDERS
+
+
+def _is_theirs(cls: type) -> bool:
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return file is not None and _is_users_file(file)
+
+
+def _is_stand_in(value: object) -> bool:
+    """Whether a value is an object that can be called, of a class that is the user's or a mock's."""
+    kind = type(value)
+    return callable(value) and not isinstance(value, type) and (_is_theirs(kind) or kind.__module__ == "unittest.mock")

@@ -1,0 +1,421 @@
+"""Trace what a training reads while it trains: files, folders, environment variables, modules.
+
+Python tells an audit hook of each file that it opens and each module that it imports (PEP 578).
+Not seen is what a library opens in C++ or Rust (HDF5, safetensors, images by OpenCV), and a file of which only the
+name, size or time is asked for. What is seen but cannot be read again, such as a server's answer, becomes a sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import json
+import multiprocessing
+import os
+import stat
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from ..store.layout import STORE
+from ..store.traced_inputs import (
+    ABSENT,
+    SMALL,
+    Inputs,
+    content_digest,
+    file_digest,
+    is_temporary,
+    place_of,
+    stamp_of,
+    variable_digest,
+)
+from .callers import Caller, is_foreign, responsible
+
+#: Bytes up to which a file is hashed when it is first read; a larger one when the training is over.
+_AT_ONCE = 1 << 16
+
+#: Files after which no more are noted.
+_MOST_FILES = 20_000
+
+#: The end of a folder's name.
+_FOLDER = "/"
+
+
+@contextlib.contextmanager
+def traced(rootdir: Path) -> Iterator[Trace]:
+    """Trace what this process, and those that it forks, read in a block; `Trace.inputs` says it afterwards."""
+    trace = Trace(rootdir)
+    with contextlib.ExitStack() as stack:
+        stack.callback(trace._end)
+        stack.enter_context(_activated(trace))
+        yield trace
+
+
+class Trace:
+    """What has been read since a block began."""
+
+    def __init__(self, rootdir: Path) -> None:
+        self._rootdir = rootdir.resolve()
+        self._loaded_before = frozenset(sys.modules)
+        self._asked_for: set[str] = set()  #: modules that were imported by a computed name
+        self._seen: set[object] = set()
+        self._read: dict[str, tuple[str | None, tuple[int, int] | None]] = {}  #: digest and stamp at the first read
+        self._variables: dict[str, str] = {}
+        self._untraced: dict[str, None] = {}
+        self._written: set[str] = set()
+        self._pid = os.getpid()
+        handle, self._spool = tempfile.mkstemp(prefix="stabilitykit-trace-")  # for the processes that this one forks
+        self._began_ns = os.fstat(handle).st_mtime_ns  # the clock of files is behind that of the process
+        os.close(handle)
+        self._inputs: Inputs | None = None
+        #: What was edited while it was being read, in words: which content was trained on is not known.
+        self.changed_meanwhile: tuple[str, ...] = ()
+
+    def inputs(self) -> Inputs:
+        """Return what was read; the block must be over."""
+        if self._inputs is None:
+            raise RuntimeError("Expected the traced block to be over, but it still runs.")
+        return self._inputs
+
+    # What the hook has seen; called in any thread, and in forked processes.
+
+    def knows(self, path: str) -> bool:
+        """Whether a file was seen before."""
+        return path in self._seen or path in self._written
+
+    def saw_file(self, path: str, *, is_written: bool) -> None:
+        """Note a file that is opened: an input, unless the training has written it before."""
+        if self.knows(path):
+            return
+        if is_written:
+            self._written.add(path)
+            self._note("written", path, None)
+            return
+        self._seen.add(path)
+        folder = path.rpartition(os.sep)[0]
+        if not _is_watched(folder, self._rootdir):
+            return
+        file = Path(path)
+        try:
+            found = file.stat()
+        except OSError:
+            self._note("read", path, (ABSENT, None))
+            return
+        if not stat.S_ISREG(found.st_mode):
+            return
+        if found.st_mtime_ns > self._began_ns:  # mostly by the training itself
+            if not is_temporary(file, self._rootdir):
+                self.saw_untraced(f"The file {self._named(path)} was written while it trained: it is not traced.")
+        elif len(self._read) >= _MOST_FILES:
+            self.saw_untraced(f"More than {_MOST_FILES:,} files were read, and the first {_MOST_FILES:,} are traced.")
+        else:
+            digest = file_digest(file, found) if found.st_size <= _AT_ONCE else None
+            self._note("read", path, (digest, (found.st_size, found.st_mtime_ns)))
+
+    def saw_folder(self, path: str) -> None:
+        """Note a folder whose names are listed."""
+        name = path.rstrip(_FOLDER) + _FOLDER
+        if name not in self._seen:
+            self._seen.add(name)
+            if _is_watched(path, self._rootdir):
+                self._note("read", name, (content_digest(Path(path), is_folder=True), None))
+
+    def saw_variable(self, name: str, value: str | None) -> None:
+        """Note an environment variable that is read."""
+        key = ("variable", name)
+        if key not in self._seen:
+            self._seen.add(key)
+            self._note("variable", name, variable_digest(value))
+
+    def saw_variable_set(self, name: str) -> None:
+        """Note an environment variable that the training sets: no input from then on."""
+        self._seen.add(("variable", name))
+
+    def saw_module(self, name: str) -> None:
+        """Note a module that is asked for by a computed name; it may have been loaded before."""
+        self._asked_for.add(name)
+
+    def saw_untraced(self, sentence: str) -> None:
+        """Note, in a sentence, what is read and cannot be compared later."""
+        if sentence not in self._seen:
+            self._seen.add(sentence)
+            self._note("untraced", sentence, None)
+
+    def _note(self, kind: str, name: str, value: Any) -> None:
+        if os.getpid() == self._pid:
+            self._take(kind, name, value)
+            return
+        line = json.dumps([kind, name, value]).encode() + b"\n"
+        with contextlib.suppress(OSError):  # the block is over, and its file is gone
+            file = os.open(self._spool, os.O_WRONLY | os.O_APPEND)
+            try:
+                os.write(file, line)
+            finally:
+                os.close(file)
+
+    def _take(self, kind: str, name: str, value: Any) -> None:
+        if kind == "read":
+            digest, stamp = value
+            self._read.setdefault(name, (digest, None if stamp is None else (stamp[0], stamp[1])))
+        elif kind == "variable":
+            self._variables.setdefault(name, value)
+        elif kind == "untraced":
+            self._untraced[name] = None
+        elif kind == "written":
+            self._written.add(name)
+
+    # When the block is over
+
+    def _end(self) -> None:
+        with contextlib.suppress(OSError):  # something has cleared the temporary folder
+            lines = Path(self._spool).read_text(encoding="utf-8").splitlines()
+            Path(self._spool).unlink()
+            for line in lines:
+                with contextlib.suppress(ValueError):  # torn: the process was killed
+                    self._take(*json.loads(line))
+        modules, places, changed = self._modules()
+        files, edited = self._files(frozenset(places.values()))
+        stamps = {self._named(name): stamp for name, (_, stamp) in self._read.items() if stamp and stamp[0] > SMALL}
+        self._inputs = Inputs(modules, files, self._variables, tuple(self._untraced), places, stamps)
+        self.changed_meanwhile = (*edited, *changed)
+
+    def _files(self, modules: frozenset[str]) -> tuple[dict[str, str], list[str]]:
+        """Return the digests of files, and which were edited; the files of ``modules`` are not named twice."""
+        files, edited = {}, []
+        for path, (digest, stamp) in self._read.items():
+            name = self._named(path)
+            if name in modules or (path in self._written and digest == ABSENT):  # looked for, and then written
+                continue
+            before = digest
+            if not path.endswith(_FOLDER) and (before is None or stamp != stamp_of(Path(path))):
+                now = content_digest(Path(path))
+                before = now if before is None and stamp == stamp_of(Path(path)) else before
+                if before != now and path not in self._written:
+                    edited.append(f"file {name}")
+            files[name] = before or ABSENT
+        return files, edited
+
+    def _modules(self) -> tuple[dict[str, str], dict[str, str], list[str]]:
+        """Return digest and file of the user's modules that were imported, and which were edited."""
+        modules, places, edited = {}, {}, []
+        new = {name for name in list(sys.modules) if name not in self._loaded_before}
+        for name in sorted(new | self._asked_for):
+            place = place_of(name)
+            if place is None or is_foreign(str(place)) or str(place) in self._written or not place.is_file():
+                continue
+            now = content_digest(place)
+            before = self._read.get(str(place), (None, None))[0] or now
+            if before != now:
+                edited.append(f"module {name}")
+            modules[name], places[name] = before, self._named(str(place))
+        return modules, places, edited
+
+    def _named(self, path: str) -> str:
+        inside = path.startswith(f"{self._rootdir}{os.sep}")
+        return path[len(str(self._rootdir)) + 1 :] if inside else path
+
+
+# Seeing
+
+#: Folders of tools: their content is made of other files, or is ours.
+_CACHES = frozenset({"__pycache__", ".git", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".tox", ".nox", STORE})
+
+_SYSTEM = tuple(f"/{name}/" for name in ("proc", "dev", "sys", "run", "usr", "lib", "lib64", "bin", "sbin", "etc"))
+
+#: Callers whose variables, programs and connections are not the training's.
+_FOR_THEMSELVES = frozenset({Caller.IMPORTER, Caller.TOOL, Caller.LIBRARY})
+
+_active: list[Trace] = []
+_hooked = threading.local()
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_watched(folder: str, rootdir: Path) -> bool:
+    """Whether the files in a folder can be the user's: not Python's, the system's, or a cache of tools."""
+    path = Path(folder)
+    if path.is_relative_to(rootdir):
+        return _CACHES.isdisjoint(path.relative_to(rootdir).parts) and not is_foreign(folder)
+    return _CACHES.isdisjoint(path.parts) and not is_foreign(folder) and not f"{folder}/".startswith(_SYSTEM)
+
+
+@contextlib.contextmanager
+def _activated(trace: Trace) -> Iterator[None]:
+    """Let the hooks of this process tell a trace what they see, for a block."""
+    _add_hook()
+    _active.append(trace)
+    try:
+        with contextlib.ExitStack() as replaced:
+            _replace_readers(replaced)
+            yield
+    finally:
+        _active.remove(trace)
+
+
+@functools.cache
+def _add_hook() -> None:
+    sys.addaudithook(_hook)  # once a process: Python removes none
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    if event not in _SEEN_BY or not _active or getattr(_hooked, "busy", False):
+        return
+    _tell(_SEEN_BY[event], sys._getframe(1), *arguments)
+
+
+def _tell(see: Callable[..., None], frame: FrameType, *arguments: Any) -> None:
+    """Let a function see an event, but not the events that it causes itself; what it raises would be the user's."""
+    _hooked.busy = True
+    try:
+        see(frame, *arguments)
+    except Exception:  # noqa: BLE001  # a path that was removed meanwhile, a working directory that is gone
+        for trace in _active:
+            trace.saw_untraced("It read what could not be traced.")
+    finally:
+        _hooked.busy = False
+
+
+def _see_open(frame: FrameType, path: object, mode: str | None, flags: int) -> None:
+    if not isinstance(path, str | bytes | os.PathLike):
+        return  # an open file, by its number
+    name = _absolute(path)
+    if all(trace.knows(name) for trace in _active):
+        return
+    caller = responsible(frame)
+    if caller is Caller.TOOL:
+        return
+    if caller is Caller.IMPORTER and name.endswith(".pyc"):
+        name = importlib.util.source_from_cache(name)
+    access = flags & os.O_ACCMODE
+    is_written = access == os.O_WRONLY or (access == os.O_RDWR and bool(flags & (os.O_CREAT | os.O_TRUNC)))
+    for trace in _active:
+        trace.saw_file(name, is_written=is_written)
+
+
+def _absolute(path: Any) -> str:
+    return os.path.abspath(os.fsdecode(path))  # noqa: PTH100  # Path.resolve would follow links, absolute() leaves ".."
+
+
+def _see_folder(frame: FrameType, path: object) -> None:
+    if isinstance(path, int) or responsible(frame) in (Caller.TOOL, Caller.IMPORTER):
+        return
+    for trace in _active:
+        trace.saw_folder(_absolute(path or "."))
+
+
+def _see_database(frame: FrameType, path: object) -> None:
+    if path != ":memory:":
+        _see_open(frame, path, None, os.O_RDONLY)
+
+
+def _see_program(frame: FrameType, program: object, *_: object) -> None:
+    if responsible(frame) not in _FOR_THEMSELVES:
+        name = Path(os.fsdecode(program)).name if isinstance(program, str | bytes) else "unknown"
+        for trace in _active:
+            trace.saw_untraced(f"It starts another program ({name}): what that reads is not traced.")
+
+
+def _see_connection(frame: FrameType, connection: object, address: object) -> None:
+    if not isinstance(address, tuple) or responsible(frame) in _FOR_THEMSELVES:
+        return  # a socket of this machine, by which processes of one program talk
+    for trace in _active:
+        trace.saw_untraced(f"It reads the network ({address[0]}:{address[1]}): what is answered is not traced.")
+
+
+_SEEN_BY: dict[str, Callable[..., None]] = {
+    "open": _see_open,
+    "os.listdir": _see_folder,
+    "os.scandir": _see_folder,
+    "sqlite3.connect": _see_database,
+    "subprocess.Popen": _see_program,
+    "os.posix_spawn": _see_program,
+    "os.system": _see_program,
+    "os.exec": _see_program,
+    "socket.connect": _see_connection,
+}
+
+
+# What Python tells no hook of
+
+
+class _TracedVariables(os._Environ):  # type: ignore[type-arg]  # of text, or of bytes
+    """`os.environ` while it is traced: the same object, and so the same for all who hold it."""
+
+    def __getitem__(self, name: Any) -> Any:
+        try:
+            value = super().__getitem__(name)
+        except KeyError:
+            _saw_variable(sys._getframe(1), name, None)
+            raise
+        _saw_variable(sys._getframe(1), name, value)
+        return value
+
+    def __setitem__(self, name: Any, value: Any) -> None:
+        super().__setitem__(name, value)
+        for trace in _active:
+            trace.saw_variable_set(os.fsdecode(name))
+
+    def __delitem__(self, name: Any) -> None:
+        super().__delitem__(name)
+        for trace in _active:
+            trace.saw_variable_set(os.fsdecode(name))
+
+    def __iter__(self) -> Iterator[Any]:
+        if not getattr(_hooked, "busy", False) and responsible(sys._getframe(1)) is Caller.USER:
+            for trace in _active:
+                trace.saw_untraced("It reads all environment variables at once: they are not traced.")
+        return super().__iter__()
+
+
+def _saw_variable(frame: FrameType, name: Any, value: Any) -> None:
+    if not getattr(_hooked, "busy", False) and responsible(frame) is Caller.USER:
+        for trace in _active:
+            trace.saw_variable(os.fsdecode(name), None if value is None else os.fsdecode(value))
+
+
+def _replace_readers(replaced: contextlib.ExitStack) -> None:
+    """Replace what reads or writes inputs without telling an audit hook, until the block ends."""
+    for variables in (os.environ, os.environb):
+        _replace(replaced, variables, "__class__", _TracedVariables)
+    load = importlib._bootstrap._gcd_import  # type: ignore[attr-defined]  # what import_module calls
+
+    def load_and_tell(name: str, package: str | None = None, level: int = 0) -> Any:
+        module = load(name, package, level)
+        for trace in _active:
+            trace.saw_module(module.__name__)
+        return module
+
+    _replace(replaced, importlib._bootstrap, "_gcd_import", load_and_tell)
+    save = torch.save
+
+    @functools.wraps(save)
+    def save_and_tell(obj: object, f: Any, *args: Any, **options: Any) -> None:
+        if isinstance(f, str | os.PathLike):  # written in C++
+            for trace in _active:
+                trace.saw_file(_absolute(f), is_written=True)
+        save(obj, f, *args, **options)
+
+    _replace(replaced, torch, "save", save_and_tell)
+    start = BaseProcess.start
+
+    @functools.wraps(start)
+    def start_and_tell(process: BaseProcess) -> None:
+        method = getattr(process, "_start_method", None) or multiprocessing.get_start_method()
+        if method != "fork" and responsible(sys._getframe(1)) is not Caller.TOOL:
+            for trace in _active:
+                trace.saw_untraced(f"It starts other processes ({method}): what these read is not traced.")
+        start(process)
+
+    _replace(replaced, BaseProcess, "start", start_and_tell)
+
+
+def _replace(replaced: contextlib.ExitStack, owner: Any, name: str, value: object) -> None:
+    replaced.callback(setattr, owner, name, getattr(owner, name))
+    setattr(owner, name, value)

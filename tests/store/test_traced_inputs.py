@@ -1,0 +1,157 @@
+"""Entries of what trainings read: the one that is as this machine is now is found, whichever was written last."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stabilitykit.store import traced_inputs
+from stabilitykit.store.layout import LAYOUT
+from stabilitykit.store.traced_inputs import (
+    ABSENT,
+    Inputs,
+    content_digest,
+    entries_of,
+    matching,
+    place_of,
+    stamp_of,
+    variable_digest,
+    write,
+)
+
+
+def of_variable(value):
+    return Inputs(variables={"ACME_RATE": variable_digest(value)})
+
+
+def of_file(root, name):
+    return Inputs(files={name: content_digest(root / name)})
+
+
+class TestChanged:
+    def test_nothing_read_is_nothing_changed(self, tmp_path):
+        assert Inputs().changed(tmp_path) == ()
+
+    def test_each_kind_is_said_in_words(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("ACME_RATE", raising=False)
+        (tmp_path / "config.json").write_text("{}")
+        inputs = Inputs(
+            modules={"acme_none": "0"},
+            files={"config.json": "0", "gone.json": "0", "config.json/": "0"},
+            variables={"ACME_RATE": "0"},
+        )
+        assert inputs.changed(tmp_path) == (
+            "variable ACME_RATE",
+            "file config.json (edited)",
+            "file gone.json (gone)",
+            "folder config.json/ (gone)",
+            "module acme_none (gone)",
+        )
+
+    def test_a_large_file_is_read_again_only_with_another_stamp(self, tmp_path, monkeypatch):
+        path = tmp_path / "large"
+        path.write_bytes(b"0" * (traced_inputs.SMALL + 1))
+        inputs = replace(of_file(tmp_path, "large"), stamps={"large": stamp_of(path)})
+        with monkeypatch.context() as patch:
+            patch.setattr(traced_inputs, "content_digest", None)
+            assert inputs.changed(tmp_path) == ()
+        os.utime(path, (1, 1))
+        assert inputs.changed(tmp_path) == ()
+        path.write_bytes(b"1" * (traced_inputs.SMALL + 1))
+        assert inputs.changed(tmp_path) == ("file large (edited)",)
+
+    def test_a_small_file_is_read_again_whatever_its_stamp(self, tmp_path):
+        path = tmp_path / "small"
+        path.write_text("a")
+        os.utime(path, (1, 1))
+        inputs = of_file(tmp_path, "small")
+        path.write_text("b")
+        os.utime(path, (1, 1))
+        assert inputs.changed(tmp_path) == ("file small (edited)",)
+
+    def test_a_temporary_file_that_is_gone_is_no_change(self, tmp_path):
+        """Pytest makes tmp_path anew in each session; the paths that a task holds count by what is in them."""
+        project, temporary = tmp_path / "project", tmp_path / "x.json"
+        temporary.write_text("{}")
+        inputs = of_file(project, str(temporary))
+        temporary.write_text("[]")
+        assert inputs.changed(project) == (f"file {temporary} (edited)",)
+        temporary.unlink()
+        assert inputs.changed(project) == ()
+
+    def test_a_project_may_lie_in_another_folder(self, tmp_path):
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "config.json").write_text("{}")
+        assert of_file(tmp_path / "one", "config.json").changed(tmp_path / "two") == ()
+
+
+class TestEntries:
+    def test_the_one_that_is_as_now_is_found_when_two_alternate(self, tmp_path, monkeypatch):
+        for value in ("8", "32"):
+            write(tmp_path, of_variable(value))
+        for value in ("8", "32", "8"):
+            monkeypatch.setenv("ACME_RATE", value)
+            assert matching(entries_of(tmp_path), tmp_path) == of_variable(value)
+        monkeypatch.setenv("ACME_RATE", "64")
+        assert matching(entries_of(tmp_path), tmp_path) is None
+
+    def test_the_latest_is_first_to_say_what_differs_from_it(self, tmp_path):
+        for number, value in enumerate(("1", "2", "3")):
+            write(tmp_path, of_variable(value))
+            file = tmp_path / "inputs" / f"{of_variable(value).digest[:16]}.json"
+            os.utime(file, (number, number))
+        assert entries_of(tmp_path) == tuple(of_variable(value) for value in ("3", "2", "1"))
+
+    def test_one_of_several_that_match_is_chosen_by_its_content(self, tmp_path):
+        some = [Inputs(), Inputs(files={"a": ABSENT}), Inputs(files={"b": ABSENT})]
+        chosen = {matching(order, tmp_path).digest for order in (some, some[::-1])}
+        assert len(chosen) == 1
+
+    @pytest.mark.parametrize(
+        "content",
+        ["", "{", "[]", "{}", '{"files": 1}', json.dumps(Inputs().to_json() | {"files": {"a": 1}}),
+         json.dumps(Inputs().to_json() | {"untraced": 3}), json.dumps(Inputs().to_json() | {"stamps": {"a": ["x"]}}),
+         json.dumps(Inputs().to_json() | {"modules": []}), json.dumps(Inputs().to_json() | {"more": {}})],
+    )  # fmt: skip
+    def test_one_that_is_torn_is_left_out(self, tmp_path, content):
+        write(tmp_path, of_variable("1"))
+        (tmp_path / "inputs" / ("0" * 16 + ".json")).write_text(content)
+        assert entries_of(tmp_path) == (of_variable("1"),)
+
+    def test_the_files_are_of_the_stores_layout(self, tmp_path):
+        write(tmp_path, Inputs())
+        (file,) = (tmp_path / "inputs").iterdir()
+        experiment = LAYOUT.find("v2").find("0" * 32)
+        assert experiment.find("inputs").find(file.name) is not None
+
+
+texts = st.text(max_size=5)
+mappings = st.dictionaries(texts, texts, max_size=3)
+
+
+@given(mappings, mappings, mappings, st.lists(texts).map(tuple), st.integers(0, 2**60))
+def test_json_and_back(modules, files, variables, untraced, size):
+    inputs = Inputs(modules, files, variables, untraced, modules, {"large": (size, 1)})
+    assert Inputs.from_json(json.loads(json.dumps(inputs.to_json()))) == inputs
+
+
+def test_the_digest_is_of_names_and_contents_alone():
+    plain = Inputs(files={"a": "1", "b": "2"})
+    assert plain.digest == Inputs(files={"b": "2", "a": "1"}, untraced=("x",), stamps={"a": (1, 1)}).digest
+    others = [Inputs(files={"a": "1"}), Inputs(variables=plain.files), Inputs(files={"a": "2", "b": "1"}), Inputs()]
+    assert len({plain.digest, *(other.digest for other in others)}) == 5
+
+
+def test_a_module_is_found_without_importing_it(tmp_path, monkeypatch):
+    (tmp_path / "acme_found").mkdir()
+    (tmp_path / "acme_found" / "__init__.py").write_text("raise RuntimeError")
+    (tmp_path / "acme_found" / "part.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert place_of("acme_found.part") == tmp_path / "acme_found" / "part.py"
+    assert place_of("acme_found.none") is None

@@ -1,0 +1,353 @@
+"""What a training reads while it trains is seen: files, folders, variables and modules, by whoever reads for it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from stabilitykit.training.tracing import traced
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    """A project with a package, whose files are older than what is read of them."""
+    (tmp_path / "acme_traced").mkdir()
+    (tmp_path / "acme_traced" / "__init__.py").write_text("")
+    (tmp_path / "acme_traced" / "layers.py").write_text("WIDTH = 4\n")
+    (tmp_path / "acme_traced" / "sizes.json").write_text("[4]")
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("acme_traced")]:
+        del sys.modules[name]
+
+
+def read_in(root, read):
+    time.sleep(0.02)  # the clock of time stamps has steps of 4 to 10 ms
+    with traced(root) as trace:
+        read()
+    return trace.inputs()
+
+
+class Numbers(Dataset):
+    def __init__(self, path):
+        self.path = path
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return index + len(self.path.read_text()) + int(os.environ.get("ACME_WORKER", "0"))
+
+
+def pickled_numbers(root):
+    np.save(root / "x.npy", np.zeros(3))
+    torch.save([torch.zeros(3)], root / "x.pt")
+
+
+#: Ways to read config.json, each as a user would write it.
+READS = {
+    "open": lambda path: path.open().close(),
+    "read_text": lambda path: path.read_text(),
+    "relative": lambda path: open(os.path.relpath(path)).close(),  # noqa: PTH123  # as users do
+    "os.open": lambda path: os.close(os.open(path, os.O_RDONLY)),
+    "bytes": lambda path: open(os.fsencode(path), "rb").close(),  # noqa: PTH123  # as users do
+    "genfromtxt": lambda path: np.genfromtxt(path, delimiter=","),
+    "memmap": lambda path: np.memmap(path, mode="r"),
+    "in a thread": lambda path: run_in_thread(path.read_text),
+    "by a string of code": lambda path: exec("open(path).close()", {"path": path}),
+    "in a worker": lambda path: list(DataLoader(Numbers(path), num_workers=1)),
+    "database": lambda path: sqlite3.connect(path).close(),
+}
+
+
+def run_in_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.filterwarnings("ignore:genfromtxt")
+@pytest.mark.parametrize("way", READS)
+def test_a_file_is_seen_however_it_is_read(root, way):
+    inputs = read_in(root, lambda: READS[way](root / "config.json"))
+    assert list(inputs.files) == ["config.json"]
+    assert inputs.changed(root) == ()
+    (root / "config.json").write_text("[1]")
+    assert inputs.changed(root) == ("file config.json (edited)",)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.pt"])
+def test_what_libraries_read_for_their_caller_is_seen(root, name):
+    pickled_numbers(root)
+    load = {"x.npy": np.load, "x.pt": torch.load}[name]
+    assert list(read_in(root, lambda: load(root / name)).files) == [name]
+
+
+def test_a_file_that_is_not_there_is_an_input(root):
+    def read():
+        (root / "local.json").exists()
+        with pytest.raises(FileNotFoundError):
+            (root / "local.json").read_text()
+
+    inputs = read_in(root, read)
+    assert inputs.changed(root) == ()
+    (root / "local.json").write_text("{}")
+    assert inputs.changed(root) == ("file local.json (new)",)
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        os.listdir,
+        lambda path: os.scandir(path).close(),
+        lambda path: list(path.glob("*.json")),
+        lambda p: list(p.iterdir()),
+    ],
+)
+def test_the_names_in_a_folder_are_an_input(root, listing):
+    (root / "data").mkdir()
+    inputs = read_in(root, lambda: listing(root / "data"))
+    assert list(inputs.files) == ["data/"]
+    (root / "data" / "more.json").write_text("")
+    assert inputs.changed(root) == ("folder data/ (other names in it)",)
+
+
+class TestNoInput:
+    def test_what_the_training_has_written(self, root):
+        def read():
+            (root / "log.txt").write_text("a")
+            (root / "log.txt").read_text()
+            torch.save([1], root / "best.pt")
+            torch.load(root / "best.pt")
+            with (root / "both").open("w+") as file:
+                file.read()
+
+        inputs = read_in(root, read)
+        assert (dict(inputs.files), inputs.untraced) == ({}, ())
+
+    def test_the_files_of_python_and_of_installed_packages(self, root):
+        def read():
+            for file in (os.__file__, torch.__file__, "/proc/self/status", "/dev/null"):
+                with open(file, "rb") as opened:  # noqa: PTH123  # names of any kind
+                    opened.read(1)
+
+        assert read_in(root, read).files == {}
+
+    def test_the_lines_of_a_warning(self, root):
+        def read():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                warnings.formatwarning("look", UserWarning, str(root / "acme_traced" / "layers.py"), 1)
+
+        assert read_in(root, read).files == {}
+
+    def test_what_is_read_before_and_after_the_block(self, root):
+        (root / "config.json").read_text()
+        inputs = read_in(root, lambda: None)
+        (root / "config.json").read_text()
+        assert (inputs.files, inputs.variables, inputs.modules) == ({}, {}, {})
+
+
+class TestVariables:
+    @pytest.mark.parametrize(
+        "read",
+        [
+            lambda: os.environ.get("ACME_RATE"),
+            lambda: os.getenv("ACME_RATE", "1"),
+            lambda: "ACME_RATE" in os.environ,
+            lambda: os.environb.get(b"ACME_RATE"),
+            lambda: os.environ.setdefault("ACME_RATE", "2"),
+        ],
+    )
+    def test_a_read_is_seen_and_no_value_is_kept(self, root, monkeypatch, read):
+        monkeypatch.setenv("ACME_RATE", "secret-0.25")
+        inputs = read_in(root, read)
+        assert list(inputs.variables) == ["ACME_RATE"]
+        assert "secret" not in json.dumps(inputs.to_json())
+        assert inputs.changed(root) == ()
+        monkeypatch.setenv("ACME_RATE", "0.5")
+        assert inputs.changed(root) == ("variable ACME_RATE",)
+        monkeypatch.delenv("ACME_RATE")
+        assert inputs.changed(root) == ("variable ACME_RATE",)
+
+    def test_one_that_is_missing_is_an_input(self, root, monkeypatch):
+        inputs = read_in(root, lambda: os.environ.get("ACME_RATE"))
+        assert inputs.changed(root) == ()
+        monkeypatch.setenv("ACME_RATE", "1")
+        assert inputs.changed(root) == ("variable ACME_RATE",)
+
+    def test_what_the_training_itself_sets_is_none(self, root, monkeypatch):
+        monkeypatch.setenv("ACME_OWN", "0")
+
+        def read():
+            os.environ["ACME_OWN"] = "1"
+            assert os.environ["ACME_OWN"] == "1"
+
+        assert read_in(root, read).variables == {}
+
+    def test_what_torch_reads_for_itself_is_none(self, root):
+        def read():
+            torch.hub.get_dir()
+            torch.utils.data.DataLoader([1])
+
+        assert read_in(root, read).variables == {}
+
+    def test_reading_all_of_them_is_said(self, root):
+        assert read_in(root, lambda: dict(os.environ)).untraced == (
+            "It reads all environment variables at once: they are not traced.",
+        )
+
+    def test_the_environment_is_as_it_was_afterwards(self, root):
+        kind, kept = type(os.environ), os.environ
+        with pytest.raises(ZeroDivisionError), traced(root):
+            self.divide_by_zero()
+        assert (type(os.environ), type(os.environb), os.environ) == (kind, kind, kept)
+
+    def divide_by_zero(self):
+        assert type(os.environ) is not os._Environ
+        raise ZeroDivisionError
+
+
+class TestModules:
+    def test_one_that_is_imported_in_the_block_counts_by_its_source(self, root):
+        def read():
+            import acme_traced.layers  # noqa: F401  # as users do
+
+        inputs = read_in(root, read)
+        assert list(inputs.modules) == ["acme_traced", "acme_traced.layers"]
+        assert inputs.files == {}
+        assert inputs.changed(root) == ()
+        (root / "acme_traced" / "layers.py").write_text("WIDTH = 8\n")
+        assert inputs.changed(root) == ("module acme_traced.layers",)
+        (root / "acme_traced" / "layers.py").unlink()
+        assert inputs.changed(root) == ("module acme_traced.layers (gone)",)
+
+    def test_one_that_was_loaded_before_is_seen_when_it_is_asked_for_by_a_name(self, root):
+        importlib.import_module("acme_traced.layers")
+        inputs = read_in(root, lambda: importlib.import_module("acme_traced.layers"))
+        assert list(inputs.modules) == ["acme_traced.layers"]
+
+    def test_a_script_that_is_loaded_by_its_path_is_a_file(self, root):
+        def read():
+            spec = importlib.util.spec_from_file_location("any", root / "acme_traced" / "layers.py")
+            spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+        for _ in range(2):  # the second time from its compiled file
+            assert list(read_in(root, read).files) == ["acme_traced/layers.py"]
+
+    def test_a_resource_of_a_package_is_a_file(self, root):
+        def read():
+            import pkgutil
+
+            pkgutil.get_data("acme_traced", "sizes.json")
+
+        assert list(read_in(root, read).files) == ["acme_traced/sizes.json"]
+
+    def test_installed_ones_count_by_version_elsewhere(self, root):
+        sys.modules.pop("sklearn.calibration", None)
+        assert read_in(root, lambda: importlib.import_module("sklearn.calibration")).modules == {}
+
+
+class TestUntraced:
+    def test_a_program(self, root):
+        assert read_in(root, lambda: subprocess.run(["true"], check=True)).untraced == (
+            "It starts another program (true): what that reads is not traced.",
+        )
+
+    def test_the_network(self, root):
+        def read():
+            with pytest.raises(OSError, match="refused"):
+                socket.create_connection(("127.0.0.1", 1))
+
+        assert read_in(root, read).untraced == ("It reads the network (127.0.0.1:1): what is answered is not traced.",)
+
+    def test_processes_that_are_not_forked(self, root):
+        def read():
+            list(DataLoader(Numbers(root / "config.json"), num_workers=1, multiprocessing_context="spawn"))
+
+        assert read_in(root, read).untraced == ("It starts other processes (spawn): what these read is not traced.",)
+
+    def test_a_library_that_wrote_without_python(self, root):
+        def read():
+            subprocess.run(["cp", root / "config.json", root / "copy.json"], check=True)
+            (root / "copy.json").read_text()
+
+        assert read_in(root, read).untraced[1:] == (
+            "The file copy.json was written while it trained: it is not traced.",
+        )
+
+
+class TestChangedMeanwhile:
+    @pytest.mark.parametrize("size", [2, 100_000])
+    def test_a_file_that_is_edited_by_another_process(self, root, size):
+        (root / "config.json").write_text("a" * size)
+        time.sleep(0.02)
+        with traced(root) as trace:
+            (root / "config.json").read_text()
+            subprocess.run(
+                [sys.executable, "-c", f"open({str(root / 'config.json')!r}, 'w').write('b' * {size})"], check=True
+            )
+        assert trace.changed_meanwhile == ("file config.json",)
+        assert trace.inputs().changed(root)
+
+    def test_a_module(self, root):
+        time.sleep(0.02)
+        with traced(root) as trace:
+            importlib.import_module("acme_traced.layers")
+            subprocess.run(["sh", "-c", f"echo WIDTH = 16 > {root / 'acme_traced' / 'layers.py'}"], check=True)
+        assert trace.changed_meanwhile == ("module acme_traced.layers",)
+
+    def test_nothing(self, root):
+        time.sleep(0.02)
+        with traced(root) as trace:
+            (root / "config.json").read_text()
+            importlib.import_module("acme_traced.layers")
+        assert trace.changed_meanwhile == ()
+
+
+def test_workers_of_a_loader_are_traced(root):
+    inputs = read_in(root, lambda: list(DataLoader(Numbers(root / "config.json"), num_workers=2)))
+    assert (list(inputs.files), list(inputs.variables), inputs.untraced) == (["config.json"], ["ACME_WORKER"], ())
+
+
+def test_a_worker_that_outlives_the_block_goes_on(root):
+    loader = DataLoader(Numbers(root / "config.json"), num_workers=1, persistent_workers=True)
+    inputs = read_in(root, lambda: list(loader))
+    (root / "config.json").write_text("[1]")
+    assert [int(item) for item in loader] == [3, 4, 5, 6]
+    assert list(inputs.files) == ["config.json"]
+
+
+def test_blocks_may_lie_in_one_another(root):
+    time.sleep(0.02)
+    with traced(root) as outer:
+        (root / "config.json").read_text()
+        with traced(root) as inner:
+            os.environ.get("ACME_RATE")
+    assert (list(outer.inputs().files), list(outer.inputs().variables)) == (["config.json"], ["ACME_RATE"])
+    assert (dict(inner.inputs().files), list(inner.inputs().variables)) == ({}, ["ACME_RATE"])
+
+
+def test_the_inputs_are_known_when_the_block_is_over(root):
+    with traced(root) as trace, pytest.raises(RuntimeError, match="still runs"):
+        trace.inputs()
+
+
+def test_an_error_of_the_users_is_his_own(root):
+    with traced(root), pytest.raises(FileNotFoundError, match="nowhere"):
+        open("nowhere\udcff")  # noqa: SIM115, PTH123  # a name that is no text
