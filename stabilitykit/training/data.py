@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ..errors import TaskError
@@ -111,7 +111,7 @@ class DatasetExamples(Examples):
 
     def batches(self, batches: Sequence[Tensor], item_seed: int) -> Iterator[Batch]:
         loader: DataLoader[Any] = DataLoader(
-            _SeededItems(self.dataset, item_seed),
+            SeededItems(self.dataset, item_seed),
             batch_sampler=[indices.tolist() for indices in batches],
             num_workers=self.num_workers,
             generator=torch.Generator(),  # else the loader would draw from the run's own stream
@@ -121,13 +121,30 @@ class DatasetExamples(Examples):
             if not isinstance(batch, (tuple, list)) or [isinstance(part, Tensor) for part in batch] != [True, True]:
                 raise TaskError(
                     f"Expected every item of {type(self.dataset).__name__} to be (input, label), numbers or arrays of "
-                    f"one shape, but a batch of them is {_kinds(batch)}. Wrap it in a Dataset that returns such pairs."
+                    f"one shape, but a batch of them is {_kinds(batch)}. Wrap it in a Dataset that returns such pairs, "
+                    f"or write train(run), whose loop is your own."
                 )
             x, y = batch
             yield self.layout.inputs(x), self.layout.labels(y)
 
 
-class _SeededItems(Dataset[Any]):
+class FirstAndLast(Examples):
+    """The first batch of a pass, and the last one if it has another size."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batches(self, batches: Sequence[Tensor], item_seed: int) -> Iterator[Batch]:
+        last = [batch for batch in batches[1:][-1:] if len(batch) != len(batches[0])]
+        return self.examples.batches([*batches[:1], *last], item_seed)
+
+
+class SeededItems(Dataset[Any]):
+    """The items of a Dataset, each read under a seed of its own."""
+
     def __init__(self, dataset: Dataset[Any], seed: int) -> None:
         self.dataset, self.seed = dataset, seed
 
@@ -191,13 +208,18 @@ def check_data(name: str, data: object) -> None:
             raise TaskError(
                 f"Expected one label an example in {name}= but got {len(data[0])} inputs and {len(data[1])} labels."
             )
-    elif isinstance(data, Tensor) or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+    elif isinstance(data, (Tensor, IterableDataset)) or not _has_items(data) or not hasattr(data, "__len__"):
         raise TaskError(
             f"Expected {name}= to be (inputs, labels) or a map-style Dataset, with a length and items by index, but "
             f"got {type(data).__name__}. An iterable dataset has no order that could be held or varied."
         )
     elif len(data) == 0:
         raise TaskError(f"Expected {name}= to hold examples but its length is 0.")
+
+
+def _has_items(data: object) -> bool:
+    own = getattr(type(data), "__getitem__", None)
+    return own is not None and own is not Dataset.__getitem__  # that of the base class raises
 
 
 class Augment(ABC):
