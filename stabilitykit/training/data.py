@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import pickle
+import sys
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
@@ -151,6 +153,19 @@ class SeededItems(Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         with Stream(derive_seed(self.seed, index)):
             return self.dataset[index]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send the Dataset by value where its class has no name by which a loader process could import it."""
+        kind = type(self.dataset)
+        if getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind:
+            return SeededItems, (self.dataset, self.seed)
+        import cloudpickle
+
+        return _unpacked_items, (cloudpickle.dumps(self.dataset), self.seed)
+
+
+def _unpacked_items(dataset: bytes, seed: int) -> SeededItems:
+    return SeededItems(pickle.loads(dataset), seed)
 
 
 #: Converted examples by their tensor of inputs, as long as that tensor lives, and by layout.
