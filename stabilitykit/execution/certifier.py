@@ -266,7 +266,7 @@ def cannot_join(base: Experiment, but: str) -> str:
     return (
         f"Expected this process to compute the bits of the base run, trained by {trainer}, but {but}: no run of this "
         f"process may join that study. Code, data and kernels are equal by their hashes. Look for the order of a set, "
-        f"which PYTHONHASHSEED moves from process to process, for the time, files, variables, or a call of torch.seed()."
+        f"which PYTHONHASHSEED moves from process to process, for the time, or for a call of torch.seed()."
     )
 
 

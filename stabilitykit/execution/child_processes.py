@@ -20,7 +20,15 @@ import time
 import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from multiprocessing import connection, context, forkserver, get_context, parent_process
+from multiprocessing import (
+    connection,
+    context,
+    forkserver,
+    get_context,
+    get_start_method,
+    parent_process,
+    set_start_method,
+)
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -118,7 +126,8 @@ class ChildProcesses(Executor):
         self._payload.close()
 
     def _process(self, function: Callable[..., Any], args: Any, device: str, log: Path, *, new_log: bool) -> _Process:
-        call = _Call(self._payload.sent(), _changed_variables(self._method), device, function, args)
+        changes, usual = _changed_variables(self._method), get_start_method(allow_none=True)
+        call = _Call(self._payload.sent(), changes, usual, device, function, args)
         return _Process(self._context, call, log, new_log=new_log)
 
 
@@ -127,6 +136,7 @@ class _Call(NamedTuple):
 
     payload: SentPayload
     variables: VariableChanges
+    start_method: str | None  #: how this process starts others, such as those of a DataLoader; None as Python does
     device: str
     function: Callable[..., Any]
     args: tuple[Any, ...]
@@ -228,6 +238,7 @@ def _main(pipe: connection.Connection, call: _Call, log: str) -> None:
     _write_to(log)
     try:
         call.variables.apply()
+        set_start_method(call.start_method, force=True)  # else it would be the one by which the child was started
         trainer = call.payload.read()
         trainer.device = torch.device(call.device)
         sent: tuple[str, Any] = ("returned", call.function(trainer, *call.args))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from ..store.key import Ingredients, ingredients, key_of
 from ..store.record import RunRecord
 from ..training.control import ControlMode, check_mode
 from ..training.environment import Environment
+from ..training.run import Run
 from ..training.task import Task, as_task
 from ..training.trainer import Trainer
 from ..verdicts.budgets import Budget, check_is_budget
@@ -113,5 +114,7 @@ class Prepared:
         return self.trainer.environment
 
     def check(self) -> None:
-        """Raise `UsageError` for a task whose model cannot take its data; builds one model."""
-        self.question.task.check(self.question.protocol, self.trainer.device)
+        """Raise `UsageError` for a task that cannot be trained; a recipe rehearses a step, as its runs will make it."""
+        plan = replace(self.question.protocol.plans()[0], low_level=None)
+        with self.trainer.under(Run(plan, self.trainer.device)):
+            self.question.task.check(self.question.protocol, self.trainer.device)

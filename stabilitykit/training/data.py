@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import pickle
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..errors import TaskError
 from ..protocol import derive_seed
@@ -109,7 +111,7 @@ class DatasetExamples(Examples):
 
     def batches(self, batches: Sequence[Tensor], item_seed: int) -> Iterator[Batch]:
         loader: DataLoader[Any] = DataLoader(
-            _SeededItems(self.dataset, item_seed),
+            SeededItems(self.dataset, item_seed),
             batch_sampler=[indices.tolist() for indices in batches],
             num_workers=self.num_workers,
             generator=torch.Generator(),  # else the loader would draw from the run's own stream
@@ -119,19 +121,49 @@ class DatasetExamples(Examples):
             if not isinstance(batch, (tuple, list)) or [isinstance(part, Tensor) for part in batch] != [True, True]:
                 raise TaskError(
                     f"Expected every item of {type(self.dataset).__name__} to be (input, label), numbers or arrays of "
-                    f"one shape, but a batch of them is {_kinds(batch)}. Wrap it in a Dataset that returns such pairs."
+                    f"one shape, but a batch of them is {_kinds(batch)}. Wrap it in a Dataset that returns such pairs, "
+                    f"or write train(run), whose loop is your own."
                 )
             x, y = batch
             yield self.layout.inputs(x), self.layout.labels(y)
 
 
-class _SeededItems(Dataset[Any]):
+class FirstAndLast(Examples):
+    """The first batch of a pass, and the last one if it has another size."""
+
+    def __init__(self, examples: Examples) -> None:
+        self.examples = examples
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batches(self, batches: Sequence[Tensor], item_seed: int) -> Iterator[Batch]:
+        last = [batch for batch in batches[1:][-1:] if len(batch) != len(batches[0])]
+        return self.examples.batches([*batches[:1], *last], item_seed)
+
+
+class SeededItems(Dataset[Any]):
+    """The items of a Dataset, each read under a seed of its own."""
+
     def __init__(self, dataset: Dataset[Any], seed: int) -> None:
         self.dataset, self.seed = dataset, seed
 
     def __getitem__(self, index: int) -> Any:
         with Stream(derive_seed(self.seed, index)):
             return self.dataset[index]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send the Dataset by value where its class has no name by which a loader process could import it."""
+        kind = type(self.dataset)
+        if getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is kind:
+            return SeededItems, (self.dataset, self.seed)
+        import cloudpickle
+
+        return _unpacked_items, (cloudpickle.dumps(self.dataset), self.seed)
+
+
+def _unpacked_items(dataset: bytes, seed: int) -> SeededItems:
+    return SeededItems(pickle.loads(dataset), seed)
 
 
 #: Converted examples of one run, with the tensors that they came from, so that their ids stay taken.
@@ -185,13 +217,18 @@ def check_data(name: str, data: object) -> None:
             raise TaskError(
                 f"Expected one label an example in {name}= but got {len(data[0])} inputs and {len(data[1])} labels."
             )
-    elif isinstance(data, Tensor) or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+    elif isinstance(data, (Tensor, IterableDataset)) or not _has_items(data) or not hasattr(data, "__len__"):
         raise TaskError(
             f"Expected {name}= to be (inputs, labels) or a map-style Dataset, with a length and items by index, but "
             f"got {type(data).__name__}. An iterable dataset has no order that could be held or varied."
         )
     elif len(data) == 0:
         raise TaskError(f"Expected {name}= to hold examples but its length is 0.")
+
+
+def _has_items(data: object) -> bool:
+    own = getattr(type(data), "__getitem__", None)
+    return own is not None and own is not Dataset.__getitem__  # that of the base class raises
 
 
 class Augment(ABC):

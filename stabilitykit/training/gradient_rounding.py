@@ -4,41 +4,137 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from .data import sent
 from .task import TrainingError
 
+_COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+
 
 @contextlib.contextmanager
 def rounded_gradients(seed: int) -> Iterator[None]:
-    """Move every gradient element to a neighbouring float, by coin toss, before each optimizer step.
+    """Move every gradient element to a neighbouring float, by coin toss, where an optimizer's step uses it.
 
     This is the seeded stand-in for the summation order of kernels: its effect has the same size, and can be repeated.
     Zeros stay zero, as an empty sum does in any order.
     """
-    generator = torch.Generator().manual_seed(seed)
-    steps = 0
-
-    def round_gradients(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-        nonlocal steps
-        steps += 1
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        _nudge([gradient._values() if gradient.is_sparse else gradient for gradient in gradients], generator)
-
-    handle = register_optimizer_step_pre_hook(round_gradients)
+    rounding = _Rounding(seed)
+    hooks = (
+        register_optimizer_step_pre_hook(rounding.before_step),
+        register_optimizer_step_post_hook(rounding.after_step),
+    )
     try:
         yield
     finally:
-        handle.remove()
-    if steps == 0:
-        raise TrainingError("'low_level' varies, but no torch optimizer made a step: there were no gradients to round")
+        for hook in hooks:
+            hook.remove()
+    if not rounding.rounded:
+        raise TrainingError(
+            "'low_level' varies, but no torch optimizer made a step with gradients: there were none to round"
+        )
+
+
+class _Rounding:
+    """The gradients that the optimizers of one training use, each rounded once before each use.
+
+    A step without a closure uses those that are there. A step with a closure uses what each call of the closure makes.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.rounded = False  #: whether there was a gradient to round
+        self._generator = torch.Generator().manual_seed(seed)
+        #: The call of a step that is running. It may call other steps, as a wrapper's and a subclass's do.
+        self._outermost: FrameType | None = None
+        #: The gradients rounded in this step, by id, each with torch's count of its changes.
+        self._done: dict[int, tuple[Tensor, int]] = {}
+
+    def before_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if not _is_running(self._outermost):
+            self._outermost, self._done = sys._getframe(1), {}
+        closures = [argument for argument in (*args[1:2], kwargs.get("closure")) if _is_closure(argument)]
+        if not closures:
+            self._round(optimizer)
+            return args, kwargs
+        (closure,) = closures
+        followed = self._followed(closure, optimizer)
+        if kwargs.get("closure") is closure:
+            return args, {**kwargs, "closure": followed}
+        return (args[0], followed, *args[2:]), kwargs
+
+    def after_step(self, _optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+        if sys._getframe(1) is self._outermost:  # never the case after a step that raised
+            self._outermost, self._done = None, {}
+
+    def _followed(self, closure: Callable[[], Any], optimizer: Optimizer) -> Callable[[], Any]:
+        @functools.wraps(closure)
+        def made_and_rounded(*args: Any, **kwargs: Any) -> Any:
+            self._done = {}
+            loss = closure(*args, **kwargs)
+            self._round(optimizer)
+            return loss
+
+        return made_and_rounded
+
+    def _round(self, optimizer: Optimizer) -> None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = {id(gradient): gradient for gradient in map(_own_gradient, parameters)}
+        new = [g for key, g in gradients.items() if key not in self._done or self._done[key][1] != g._version]
+        with torch.no_grad():  # gradients that were made with create_graph=True have a graph of their own
+            _nudge([_numbers(gradient) for gradient in new], self._generator)
+        self._done |= {id(gradient): (gradient, gradient._version) for gradient in new}
+        self.rounded = self.rounded or bool(new)
+
+
+def _is_running(call: FrameType | None) -> bool:
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame is not call:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _is_closure(argument: object) -> bool:
+    return callable(argument) and not isinstance(argument, nn.Module)
+
+
+def _own_gradient(parameter: Tensor) -> Tensor:
+    """Return the parameter's gradient with each number of its own in memory, which can be written."""
+    gradient = parameter.grad
+    assert gradient is not None, "called only for parameters with one"
+    if gradient.layout is torch.sparse_coo:
+        gradient = gradient.coalesce()  # a row that occurs twice is one element
+    elif gradient.is_inference() or (gradient.layout is torch.strided and 0 in gradient.stride()):
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+    gradient = gradient.resolve_conj()
+    if gradient is not parameter.grad:
+        parameter.grad = gradient
+    return gradient
+
+
+def _numbers(gradient: Tensor) -> Tensor:
+    """Return the real numbers that a gradient is made of, in its own memory."""
+    if gradient.layout is torch.sparse_coo:
+        gradient = gradient._values()
+    elif gradient.layout in _COMPRESSED:
+        gradient = gradient.values()
+    if gradient.is_complex():
+        gradient = torch.view_as_real(gradient)
+    if gradient.layout is torch.strided and gradient.is_floating_point() and gradient.element_size() in (2, 4, 8):
+        return gradient
+    raise TrainingError(
+        f"'low_level' varies, but a gradient is {gradient.dtype}, {gradient.layout}: only float16, bfloat16, float32, "
+        f"float64 and complex numbers, dense or sparse, can be rounded. Vary the other sources"
+    )
 
 
 def _nudge(gradients: Sequence[Tensor], generator: torch.Generator) -> None:

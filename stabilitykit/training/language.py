@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -21,9 +22,10 @@ from ..protocol import NoiseProtocol, Source
 from ..public import public
 from ..store.record import RunRecord
 from .corpus import Corpus
-from .recipe import check_counts, check_makers, new_model, new_optimizer, set_rate
+from .recipe import check_counts, check_makers, has_lazy_weights, make_lazy_weights, new_model, new_optimizer
 from .run import Run, check_onset
-from .schedule import CosineCycles, Schedule
+from .schedule import CosineCycles, Schedule, check_schedule, makes_scheduler, set_rate
+from .step import step_of, told
 from .streams import Stream
 from .task import Task, TrainingError, content_digest
 
@@ -103,6 +105,13 @@ class LanguageRecipe(Task):
             )
         if self.clip is not None and not self.clip > 0:
             raise TaskError(f"Expected clip > 0, a norm, or None but got clip={self.clip!r}.")
+        check_schedule(self.schedule)
+        if makes_scheduler(self.schedule):
+            raise TaskError(
+                "Expected schedule= to be a function of (epoch, epochs) but got one of the optimizer: a step's rate is "
+                "in proportion to the length of its segment, which a scheduler of torch's would take for its own "
+                "doing. Write schedule=lambda epoch, epochs: ..., or train(run)."
+            )
         if isinstance(self.schedule, CosineCycles):
             self.schedule.check(self.epochs)
 
@@ -147,18 +156,46 @@ class LanguageRecipe(Task):
             )
         check_onset(protocol.onset, self.epochs)
         run = Run(protocol.plans()[0], device)
-        with Stream(run.acting.stochastic, device), torch.no_grad():
-            model = new_model(self.model, run).to(device)
-            new_optimizer(self.optimizer, run.perturb(model))
-            ends = torch.tensor([[0], [len(self.corpus) - 1]])  # first and last word of the vocabulary
-            try:
-                returned = _read(model.eval(), ends.to(device), None)
-            except IndexError as error:
-                raise TaskError(
-                    f"Expected a model that takes each of the corpus's {len(self.corpus)} words but it raised "
-                    f"IndexError: {error}. Make its embedding for len(corpus) words."
-                ) from error
-            self._check_logits(returned)
+        with Stream(run.acting.stochastic, device):
+            with told("model() to make a model", "Mend model=."):
+                model = self._build(run)
+            with torch.no_grad():
+                self._check_words(model.eval(), device)
+            with told("optimizer(model) to make an optimizer", "Mend optimizer=."):
+                optimizer = new_optimizer(self.optimizer, model)
+            text = _side_by_side(self.corpus.train, self.batch_size).to(device)
+            mend = "Mend model=, optimizer= or schedule=."
+            with told("a segment of the text to be trained on", mend), contextlib.suppress(TrainingError):
+                self._train_epoch(model, optimizer, text[: self.segment + 1], 0)
+            if protocol.perturb is not None:
+                run.perturb(self._build(run), gradients=lambda: self._first_gradients(run, text))
+
+    def _build(self, run: Run) -> nn.Module:
+        model = new_model(self.model, run).to(run.device)
+        if has_lazy_weights(model):
+            tokens = self.corpus.train[: self.batch_size].to(run.device)
+            make_lazy_weights(model, run, lambda: model(tokens[None], None))
+        return model
+
+    def _first_gradients(self, run: Run, text: Tensor) -> Mapping[str, Tensor | None]:
+        """Return the gradient of each parameter in the first segment, by name; nothing of the run changes."""
+        own = Run(run.plan, run.device)
+        with Stream(own.acting.stochastic, run.device):
+            model = self._build(own).train()
+            stop = min(self._length(), len(text) - 1)
+            self._loss(model, text[: stop + 1], None)[0].backward()  # type: ignore[no-untyped-call]  # torch's own
+        return {name: parameter.grad for name, parameter in model.named_parameters(remove_duplicate=False)}
+
+    def _check_words(self, model: nn.Module, device: torch.device) -> None:
+        ends = torch.tensor([[0], [len(self.corpus) - 1]])  # first and last word of the vocabulary
+        try:
+            returned = _read(model, ends.to(device), None)
+        except IndexError as error:
+            raise TaskError(
+                f"Expected a model that takes each of the corpus's {len(self.corpus)} words but it raised "
+                f"IndexError: {error}. Make its embedding for len(corpus) words."
+            ) from error
+        self._check_logits(returned)
 
     def _check_logits(self, returned: tuple[object, Hidden]) -> None:
         shape = tuple(getattr(returned[0], "shape", ()))
@@ -170,9 +207,9 @@ class LanguageRecipe(Task):
             )
 
     def fit(self, run: Run) -> None:
-        model = run.perturb(new_model(self.model, run).to(run.device))
-        optimizer = new_optimizer(self.optimizer, model)
         text = _side_by_side(self.corpus.train, self.batch_size).to(run.device)
+        model = run.perturb(self._build(run), gradients=lambda: self._first_gradients(run, text))
+        optimizer = new_optimizer(self.optimizer, model)
         scores: TokenScores | None = None
         for epoch in run.epochs(self.epochs, state=(model, optimizer)):
             self._train_epoch(model, optimizer, text, epoch)
@@ -189,23 +226,32 @@ class LanguageRecipe(Task):
         steps = len(text) - 1
         hidden: Hidden = None
         total = torch.zeros((), device=text.device)
+        make_step = step_of(optimizer)
         start = 0
         while start < steps:
             stop = min(start + self._length(), steps)
-            optimizer.zero_grad()
-            detached = torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, hidden)
-            logits, hidden = _read(model, text[start:stop], detached)
-            loss = functional.cross_entropy(logits.flatten(0, 1), text[start + 1 : stop + 1].flatten())
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature has no types
-            if self.clip is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), self.clip)
             factor = self.schedule(epoch + stop / steps, self.epochs) if self.schedule else 1.0
             set_rate(optimizer, factor * ((stop - start) / self.segment if self.vary_segments else 1.0))
-            optimizer.step()
-            total += loss.detach()
-            start = stop
+            seen = [hidden]
+            total += make_step(functools.partial(self._evaluate, model, optimizer, text[start : stop + 1], seen))
+            hidden, start = seen[-1], stop
         if not torch.isfinite(total):
             raise TrainingError(f"the loss became {total.item()} in epoch {epoch} (from 0)")
+
+    def _evaluate(self, model: nn.Module, optimizer: Optimizer, segment: Tensor, seen: list[Hidden]) -> Tensor:
+        """Put the gradients of a segment into the model's parameters, and its new state last into ``seen``."""
+        optimizer.zero_grad()
+        loss, hidden = self._loss(model, segment, seen[0])
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature has no types
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), self.clip)
+        seen[1:] = [hidden]
+        return loss
+
+    def _loss(self, model: nn.Module, segment: Tensor, hidden: Hidden) -> tuple[Tensor, Hidden]:
+        detached = torch.utils._pytree.tree_map_only(Tensor, Tensor.detach, hidden)
+        logits, hidden = _read(model, segment[:-1], detached)
+        return functional.cross_entropy(logits.flatten(0, 1), segment[1:].flatten()), hidden
 
     def _length(self) -> int:
         """Draw the number of tokens of the next segment, as Merity et al. do."""

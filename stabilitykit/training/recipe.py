@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from ..errors import TaskError, check_count
@@ -18,11 +19,23 @@ from ..estimates.metrics import accuracy, cross_entropy, flatten_examples, rmse
 from ..protocol import NoiseProtocol, Source
 from ..public import public
 from ..store.fingerprint import CannotFingerprint
-from .data import Data, Examples, Layout, check_data, examples_of, fetched, split_indices
+from .data import (
+    Batch,
+    Data,
+    DatasetExamples,
+    Examples,
+    FirstAndLast,
+    Layout,
+    check_data,
+    examples_of,
+    fetched,
+    split_indices,
+)
 from .images import ImageViews
 from .items import Items
 from .run import Run, check_onset
-from .schedule import CosineCycles, Schedule
+from .schedule import CosineCycles, Every, Rates, Schedule, SchedulerFactory, check_schedule
+from .step import check_items, predicted, rehearse_step, step_of, told
 from .streams import Stream
 from .task import Task, TrainingError, as_labels, check_outputs, content_digest
 
@@ -51,8 +64,11 @@ class Recipe(Task):
     epochs: int
     batch_size: int
     optimizer: Callable[[nn.Module], Optimizer]  #: makes the optimizer, with any parameter groups
-    schedule: Schedule | None = None  #: factor on each group's learning rate, set before every step
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None  #: of (output, labels); None chooses by the labels
+    #: Factor on each group's learning rate, set before every step; or makes a scheduler of torch's for an optimizer.
+    schedule: Schedule | SchedulerFactory | None = None
+    #: When a scheduler of torch's makes its step: after each "batch" or "epoch". None is known of OneCycleLR, CyclicLR.
+    schedule_every: Every | None = None
+    loss: Callable[[Any, Tensor], Tensor] | None = None  #: of (output, labels); None chooses by the labels
     augment: Callable[..., Tensor] | None = None  #: random change to each batch of inputs, such as `RandomCropFlip`
     drop_last: bool = False  #: leave out the last batch if it is not full
     dtype: torch.dtype | None = None  #: of the model and its floating-point inputs
@@ -71,6 +87,7 @@ class Recipe(Task):
         check_counts(epochs=self.epochs, batch_size=self.batch_size, eval_batch_size=self.eval_batch_size)
         check_data("train", self.train)
         check_data("test", self.test)
+        check_schedule(self.schedule, self.schedule_every)
         if isinstance(self.schedule, CosineCycles):
             self.schedule.check(self.epochs)
 
@@ -95,7 +112,7 @@ class Recipe(Task):
         check_count(TaskError, "cycles", cycles, 2, "One model is no ensemble.")
         own = self.schedule.warmup_epochs if isinstance(self.schedule, CosineCycles) else 0
         schedule = CosineCycles(cycles, own if warmup_epochs is None else warmup_epochs)
-        return dataclasses.replace(self, schedule=schedule, snapshots=cycles)
+        return dataclasses.replace(self, schedule=schedule, schedule_every=None, snapshots=cycles)
 
     def with_tta(self, *, flip: bool = True, shift: int = 0) -> Recipe:
         """Return this recipe with test-time augmentation: same training, the mean outputs over views of each image.
@@ -151,30 +168,59 @@ class Recipe(Task):
         return {**super().identity(), "train": train, "test": test, "epochs": self.epochs}
 
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
-        """Build the model once, move the weight, and score one small batch."""
+        """Score one small batch and make one step with a throwaway model, and move the weight of another one."""
         super().check(protocol, device)
         check_onset(protocol.onset, self.epochs)
         run = Run(protocol.plans()[0], device)
         with Stream(run.acting.stochastic, device):
+            self._rehearse(run)
+            if protocol.perturb is not None:
+                run.perturb(self._build(run), gradients=lambda: self._first_gradients(run))
+
+    def _rehearse(self, run: Run) -> None:
+        for name, data in (("train", self.train), ("test", self.test)):
+            if not isinstance(data, tuple):
+                check_items(name, data)
+        with told("model() to make a model", "Mend model=."):
             model = self._build(run)
-            new_optimizer(self.optimizer, run.perturb(model))
-            examples = self._examples(self.test, device)
-            few = [torch.arange(min(2, len(examples)))]
-            (x, y) = next(iter(examples.batches(few, item_seed=0)))
-            if self.views is not None:
-                self.views.check(x, self.labels)
-            with torch.no_grad():  # not inference_mode: a tensor that the model caches here is used in its training
-                outputs = model.eval()(x)
+        self._rehearse_scoring(model, run.device)
+        with told("optimizer(model) to make an optimizer", "Mend optimizer=."):
+            optimizer = new_optimizer(self.optimizer, model)
+        with told("schedule= to set the learning rate of a step", "Mend schedule=."):
+            rates = self._rates(optimizer)
+            rates.check()
+        model.train()
+        with told("train= to give a batch of one shape", "Mend the Dataset, augment=, or write train(run)."):
+            batches = list(self._first_and_last(run))
+        if not batches:
+            raise TaskError(
+                f"Expected a batch to train on but got {len(self._examples(self.train, run.device))} examples, "
+                f"batch_size={self.batch_size} and drop_last=True: nothing would be trained. Take a smaller batch."
+            )
+        for batch in batches:
+            rehearse_step(model, optimizer, batch, self._loss, default_loss=self.loss is None)
+            rates.after_step()
+
+    def _rehearse_scoring(self, model: nn.Module, device: torch.device) -> None:
+        examples = self._examples(self.test, device)
+        few = [torch.arange(min(2, len(examples)))]
+        (x, y) = next(iter(examples.batches(few, item_seed=0)))
+        if self.views is not None:
+            self.views.check(x, self.labels)
+        with torch.no_grad(), told("the model to predict a batch in eval mode", "Mend model= or test=."):
+            outputs = predicted(model.eval(), x)
         check_outputs(outputs, y.cpu(), self.labels)
 
     def fit(self, run: Run) -> Tensor:
         """Train one model and return its test outputs, averaged over the snapshots if there are any."""
         train, test = self._examples(self.train, run.device), self._examples(self.test, run.device)
-        model = run.perturb(self._build(run))
+        model = run.perturb(self._build(run), gradients=lambda: self._first_gradients(run))
         optimizer = new_optimizer(self.optimizer, model)
+        rates = self._rates(optimizer)
         outputs: Tensor | None = None
-        for epoch in run.epochs(self.epochs, state=(model, optimizer)):
-            self._train_epoch(run, model, optimizer, train, epoch)
+        # What a scheduler of torch's keeps from epoch to epoch is in neither of the two.
+        for epoch in run.epochs(self.epochs, state=None if rates.keeps_state else (model, optimizer)):
+            self._train_epoch(run, model, optimizer, rates, train, epoch)
             done = epoch + 1
             at_snapshot = bool(self.snapshots) and done % (self.epochs // self.snapshots) == 0
             if at_snapshot:
@@ -187,25 +233,64 @@ class Recipe(Task):
             return torch.stack(run.snapshots).mean(0)
         return self._predict(run, model, test) if outputs is None else outputs
 
-    def _train_epoch(self, run: Run, model: nn.Module, optimizer: Optimizer, train: Examples, epoch: int) -> None:
+    def _train_epoch(
+        self, run: Run, model: nn.Module, optimizer: Optimizer, rates: Rates, train: Examples, epoch: int
+    ) -> None:
         model.train()
-        loss_of = self.loss or (_class_loss if self.is_classification else _squared_error)
-        steps = len(train) // self.batch_size if self.drop_last else -(-len(train) // self.batch_size)
         total = torch.zeros((), device=run.device)
+        make_step = step_of(optimizer)
         batches = run.batches(train, self.batch_size, augment=self.augment, drop_last=self.drop_last)
-        for step, (x, y) in enumerate(batches, start=1):
-            optimizer.zero_grad()
-            loss = loss_of(model(x), y)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature has no types
-            if self.schedule is not None:
-                set_rate(optimizer, self.schedule(epoch + step / steps, self.epochs))
-            optimizer.step()
-            total += loss.detach()
+        for step, batch in enumerate(batches, start=1):
+            rates.before_step(epoch + step / self._steps)
+            total += make_step(functools.partial(self._evaluate, model, optimizer, batch))
+            rates.after_step()
+        rates.after_epoch()
         if not torch.isfinite(total):
             raise TrainingError(f"the loss became {total.item()} in epoch {epoch} (from 0)")
 
+    def _evaluate(self, model: nn.Module, optimizer: Optimizer, batch: Batch) -> Tensor:
+        """Put the gradients of a batch into the model's parameters and return its loss."""
+        x, y = batch
+        optimizer.zero_grad()
+        loss = self._loss(model(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature has no types
+        return loss
+
+    @property
+    def _loss(self) -> Callable[[Any, Tensor], Tensor]:
+        return self.loss or (_class_loss if self.is_classification else _squared_error)
+
+    @property
+    def _steps(self) -> int:
+        """Steps of an epoch."""
+        examples = len(self.train[1]) if isinstance(self.train, tuple) else len(self.train)  # type: ignore[arg-type]  # sized, as `check_data` has seen
+        return examples // self.batch_size if self.drop_last else -(-examples // self.batch_size)
+
+    def _rates(self, optimizer: Optimizer) -> Rates:
+        return Rates(self.schedule, self.schedule_every, optimizer, epochs=self.epochs, steps=self._steps)
+
+    def _first_and_last(self, run: Run) -> Any:
+        """Yield the first batch of a new pass, and the last one if it is smaller; no loader process is started."""
+        if isinstance(self.train, tuple):
+            train = self._examples(self.train, run.device)
+        else:
+            train = DatasetExamples(self.train, Layout(run.device, self.dtype, self.memory_format))
+        return run.batches(FirstAndLast(train), self.batch_size, augment=self.augment, drop_last=self.drop_last)
+
+    def _first_gradients(self, run: Run) -> Mapping[str, Tensor | None]:
+        """Return the gradient of each parameter in the first step of this run, by name; nothing of the run changes."""
+        own = Run(run.plan, run.device)
+        with Stream(own.acting.stochastic, run.device):
+            model = self._build(own).train()
+            x, y = next(iter(self._first_and_last(own)))
+            self._loss(model(x), y).backward()  # type: ignore[no-untyped-call]  # torch's own signature has no types
+        return {name: parameter.grad for name, parameter in model.named_parameters(remove_duplicate=False)}
+
     def _build(self, run: Run) -> nn.Module:
         model = new_model(self.model, run).to(run.device, self.dtype)
+        if has_lazy_weights(model):
+            x, _ = next(iter(self._first_and_last(Run(run.plan, run.device))))
+            make_lazy_weights(model, run, lambda: model(x))
         return model.to(memory_format=self.memory_format) if self.memory_format else model
 
     def _examples(self, data: Data, device: torch.device) -> Examples:
@@ -218,7 +303,8 @@ class Recipe(Task):
         # In a stream of its own, so that scoring more or fewer epochs never changes the training.
         with Stream(0, run.device), torch.no_grad():
             model.eval()
-            forward = functools.partial(self.views.mean, model) if self.views else model
+            forward = functools.partial(predicted, model)
+            forward = functools.partial(self.views.mean, forward) if self.views else forward
             return fetched((forward(x) for x, _ in self._in_order(test)), run.device)
 
 
@@ -263,19 +349,28 @@ def new_model(make: Callable[[], nn.Module], run: Run) -> nn.Module:
 
 
 def new_optimizer(make: Callable[[nn.Module], Optimizer], model: nn.Module) -> Optimizer:
-    """Return the model's optimizer; each group keeps the learning rate that a schedule's factors multiply."""
+    """Return the model's optimizer."""
     optimizer = make(model)
     if not isinstance(optimizer, Optimizer):
         raise TaskError(f"Expected optimizer(model) to return a torch Optimizer but got {type(optimizer).__name__}.")
-    for group in optimizer.param_groups:
-        group.setdefault("initial_lr", group["lr"])
     return optimizer
 
 
-def set_rate(optimizer: Optimizer, factor: float) -> None:
-    """Set each group's learning rate to ``factor`` times its first one."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"] * factor
+def has_lazy_weights(model: nn.Module) -> bool:
+    """Whether the model has a parameter that is made in its first forward pass."""
+    return any(map(is_lazy, model.parameters()))
+
+
+def make_lazy_weights(model: nn.Module, run: Run, forward: Callable[[], object]) -> None:
+    """Let the first forward pass of a model make its lazy parameters, from the stream ``init`` as all others.
+
+    In eval mode the pass changes no running mean; in training mode it follows what an eval mode leaves out.
+    """
+    with run.stream(Source.INIT), torch.no_grad():
+        for training in (False, True):
+            if has_lazy_weights(model):
+                model.train(training)
+                forward()
 
 
 def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:

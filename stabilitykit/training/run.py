@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
@@ -21,7 +21,7 @@ from ..store.plain_values import CannotKeep
 from ..store.shared_epochs import Prefixes
 from .checkpoint import fits, state_of, take_state
 from .data import Batch, Converted, Data, Examples, Layout, check_data, examples_of, split_indices, takes_generator
-from .perturb import PerturbationRecord, perturb_model
+from .perturb import PerturbationRecord, check_complete, perturb_model
 from .streams import GeneratorStates, Stream, seed_generators
 
 #: The first epochs in which sources vary: their weights are hashed in every run, and the control trains them twice.
@@ -109,17 +109,24 @@ class Run:
             raise TaskError("Expected a source with generators, but 'low_level' acts inside the kernels of every step.")
         return self._streams[source]
 
-    def perturb(self, model: nn.Module) -> nn.Module:
+    def perturb(
+        self, model: nn.Module, *, gradients: Callable[[], Mapping[str, Tensor | None]] | None = None
+    ) -> nn.Module:
         """Note the model that is trained, move its weight if the plan asks for that, and return the model.
 
         Call it once, when the model is complete and on its device: the control and the fingerprint read this model.
+        A weight whose gradient is known to be 0 is not chosen, since a step of it may never be felt: a row of an
+        embedding that no example uses. Known are the gradients that the parameters have, by a backward pass before,
+        or those that ``gradients()`` returns by the parameters' names.
         """
         if self.model is not None:
             raise TaskError("Expected run.perturb(model) once a run but it was called again; it names the one model.")
+        check_complete(model)
         self.model = model
         if self.plan.perturbation is not None:
             seed = self.plan.perturbation_seed or 0
-            self.perturbation = perturb_model(model, self.plan.perturbation, seed, self.plan.index)
+            known = None if gradients is None or self.plan.perturbation.index is not None else gradients()
+            self.perturbation = perturb_model(model, self.plan.perturbation, seed, self.plan.index, known)
         return model
 
     def final_digest(self) -> str:

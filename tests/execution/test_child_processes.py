@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import multiprocessing
 import os
+import random
 import signal
 import sys
 import threading
@@ -13,9 +16,11 @@ from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from stabilitykit.errors import TaskError
 from stabilitykit.execution.child_processes import ChildProcesses
@@ -55,6 +60,59 @@ def children(tmp_path: Path) -> Iterator[Callable[..., ChildProcesses]]:
 def log_in(tmp_path: Path, index: int = 0) -> Path:
     """Return the place of a run's log in the store of the fixture ``children``."""
     return RunStore(tmp_path / "store", session_id("one")).experiment(key_of("key"), {}).log_file(index)
+
+
+class Noisy(Dataset):
+    """Draws from all generators of the process that reads an item."""
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.rand(4) + np.random.rand() + random.random(), index % 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "usual", "by_name"),
+    [
+        ("forkserver", "fork", False),
+        ("spawn", "fork", True),
+        ("forkserver", "forkserver", False),
+    ],
+)
+def test_a_child_has_loader_processes_of_its_own(children, tmp_path, method, usual, by_name):
+    """With the bits of a training in this process, however this process starts others."""
+    kind = Noisy if by_name else type("Unnamed", (Noisy,), {})
+    records = []
+    with start_method(usual):
+        for num_workers in (0, 2):
+            recipe = Recipe(
+                lambda: nn.Linear(4, 2),
+                kind(),
+                (torch.ones(6, 4), torch.arange(6) % 2),
+                epochs=1,
+                batch_size=8,
+                optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.1),
+                num_workers=num_workers,
+            )
+            executor = children(Trainer(recipe, "cpu", 1, tmp_path), method=method)
+            if num_workers == 0:
+                records.append(Trainer(recipe, "cpu", 1, tmp_path).train_once(PLAN))
+            (training,) = executor.wait([executor.start(PLAN, log=str(log_in(tmp_path)))])
+            records.append(training.outcome)
+    assert [record.error for record in records] == [""] * 3
+    assert len({record.fingerprint for record in records}) == 1
+
+
+@contextlib.contextmanager
+def start_method(name: str) -> Iterator[None]:
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method(name, force=True)
+    try:
+        yield
+    finally:
+        multiprocessing.set_start_method(before, force=True)
 
 
 def train_both(executor: ChildProcesses, tmp_path: Path) -> list[Training]:

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.training.gradient_rounding import _nudge
+from stabilitykit.training.gradient_rounding import _nudge, rounded_gradients
 from stabilitykit.training.recipe import Recipe
-from stabilitykit.training.task import LoopTask, as_task
+from stabilitykit.training.task import LoopTask, TrainingError, as_task
 from stabilitykit.training.trainer import Trainer
 
 pytestmark = pytest.mark.trains
@@ -156,8 +156,301 @@ def test_sparse_gradients_are_rounded_too(train):
     assert one.fingerprint != other.fingerprint, "two seeds toss 120 equal coins once in 2^120 times"
 
 
+def test_a_row_that_occurs_twice_in_a_batch_is_rounded_once(train):
+    tokens = torch.arange(10).repeat(4).reshape(20, 2)
+    recipe = one_step_of(lambda: nn.EmbeddingBag(10, 3, sparse=True), tokens)
+    plain, rounded = (train(recipe, vary) for vary in ("none", "low_level"))
+    assert_rounded(plain.weights["weight"], rounded.weights["weight"])
+
+
 def test_a_loop_without_an_optimizer_cannot_vary_the_low_level_source(tmp_path):
     plan = NoiseProtocol("low_level", runs=2).plans()[0]
     record = Trainer(as_task(lambda run: torch.zeros(20, 3), Y), "cpu", 1, tmp_path).train_once(plan)
     assert record.status == "failed"
-    assert "'low_level' varies, but no torch optimizer made a step" in record.error
+    assert "'low_level' varies, but no torch optimizer made a step with gradients" in record.error
+
+
+# Where gradients are made, and where they are used
+
+
+class Probe(torch.optim.SGD):
+    """SGD that notes the gradients which its step uses."""
+
+    def __init__(self, params, lr=0.5):
+        super().__init__(params, lr=lr)
+        self.used = []
+
+    def step(self, closure=None):
+        loss = closure() if closure is not None else None
+        self.used += [p.grad.clone() for group in self.param_groups for p in group["params"] if p.grad is not None]
+        super().step()
+        return loss
+
+
+class Wrapper(torch.optim.Optimizer):
+    """An optimizer around another one of the same parameters, as Lookahead and SAM are."""
+
+    def __init__(self, inner):
+        self.inner = inner
+        super().__init__(inner.param_groups, {})
+
+    def step(self, closure=None):
+        loss = closure() if closure is not None else None
+        self.inner.step()
+        return loss
+
+
+GRADIENT = torch.linspace(-3, 3, 200)
+
+
+def weight(dtype=torch.float32):
+    return nn.Parameter(torch.zeros(200, dtype=dtype))
+
+
+def backward(*parameters):
+    for parameter in parameters:
+        (parameter * GRADIENT).sum().backward()
+
+
+def closure_of(*parameters, zero=True):
+    def closure():
+        for parameter in parameters:
+            parameter.grad = None if zero else parameter.grad
+        backward(*parameters)
+        return torch.ones(())
+
+    return closure
+
+
+def assert_each_is_one_step_away(gradients, plain=GRADIENT):
+    for gradient in gradients:
+        assert_rounded(plain, gradient)
+        assert not torch.equal(gradient, plain)
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_what_a_closure_makes_is_rounded_after_it(by_name):
+    p = weight()
+    optimizer = Probe([p])
+    with rounded_gradients(0):
+        for _ in range(3):
+            optimizer.step(closure=closure_of(p)) if by_name else optimizer.step(closure_of(p))
+    assert len(optimizer.used) == 3
+    assert_each_is_one_step_away(optimizer.used)
+    assert not torch.equal(optimizer.used[0], optimizer.used[1]), "each step tosses coins of its own"
+
+
+def test_with_a_closure_and_without_one_the_coins_are_the_same():
+    used = []
+    for with_closure in (True, False):
+        p = weight()
+        optimizer = Probe([p])
+        with rounded_gradients(7):
+            for _ in range(2):
+                if with_closure:
+                    optimizer.step(closure_of(p))
+                else:
+                    closure_of(p)()
+                    optimizer.step()
+        used.append(optimizer.used)
+    assert all(map(torch.equal, *used))
+
+
+def test_each_evaluation_of_lbfgs_is_rounded():
+    p, seen = weight(), []
+
+    def closure():
+        seen.append(None if p.grad is None else p.grad.clone())  # what the evaluation before has left to the optimizer
+        p.grad = None
+        loss = ((p - GRADIENT) ** 2).sum()
+        loss.backward()
+        seen.append(p.grad.clone())
+        return loss
+
+    with rounded_gradients(0):
+        torch.optim.LBFGS([p], lr=0.3, max_iter=4, tolerance_grad=0, tolerance_change=0).step(closure)
+    made, used = seen[1::2], seen[2::2]
+    assert len(used) == 3
+    for plain, rounded in zip(made[:-1], used, strict=True):
+        assert_each_is_one_step_away([rounded], plain)
+
+
+@pytest.mark.parametrize("with_closure", [False, True])
+def test_an_optimizer_inside_another_one_does_not_round_again(with_closure):
+    p = weight()
+    inner = Probe([p])
+    optimizer = Wrapper(inner)
+    with rounded_gradients(0):
+        for _ in range(2):
+            if with_closure:
+                optimizer.step(closure_of(p))
+            else:
+                closure_of(p)()
+                optimizer.step()
+    assert len(inner.used) == 2
+    assert_each_is_one_step_away(inner.used)
+
+
+def test_after_a_step_that_raised_the_next_one_is_rounded():
+    p = weight()
+    optimizer = Wrapper(Probe([p]))
+
+    def broken():
+        raise OSError("disk")
+
+    with rounded_gradients(0):
+        with pytest.raises(OSError, match="disk"):
+            optimizer.step(broken)
+        backward(p)
+        optimizer.step()
+    assert_each_is_one_step_away(optimizer.inner.used)
+
+
+def test_a_step_that_calls_its_class_of_the_same_name_rounds_once():
+    p = weight()
+    torch.optim.SGD([weight()])  # from its first object on, a class of torch calls what was registered
+    optimizer = Probe([p])
+    with rounded_gradients(0):
+        for _ in range(2):
+            p.grad = GRADIENT.clone()
+            optimizer.step()
+            optimizer.used.append(p.grad.clone())  # as the step of SGD itself has left it
+    assert_each_is_one_step_away(optimizer.used)
+
+
+def test_a_gradient_written_behind_torchs_count_of_changes_is_rounded_in_each_step():
+    p = weight()
+    p.grad = torch.zeros(200)
+    optimizer = Probe([p])
+    with rounded_gradients(0):
+        for _ in range(3):
+            p.grad.data.copy_(GRADIENT)  # as code for master weights does
+            optimizer.step()
+    assert_each_is_one_step_away(optimizer.used)
+
+
+@pytest.mark.parametrize("with_closure", [False, True])
+def test_accumulated_gradients_are_rounded_once_where_they_are_used(with_closure):
+    p = weight()
+    optimizer = Probe([p])
+    with rounded_gradients(0):
+        backward(p)
+        if with_closure:
+            optimizer.step(closure_of(p, zero=False))
+        else:
+            backward(p)
+            optimizer.step()
+    assert_each_is_one_step_away(optimizer.used, 2 * GRADIENT)
+
+
+def test_two_optimizers_round_their_own():
+    p, q = weight(), weight()
+    first, second = Probe([p]), Probe([q])
+    with rounded_gradients(0):
+        backward(p, q)
+        first.step()
+        second.step()
+    assert_each_is_one_step_away([*first.used, *second.used])
+
+
+def test_gradients_of_autograd_grad_are_rounded_also_where_they_share_their_memory():
+    p, q = weight(), weight()
+    optimizer = Probe([p, q])
+    with rounded_gradients(0):
+        for _ in range(2):
+            p.grad, q.grad = torch.autograd.grad((p + q).sum(), (p, q))  # one tensor for both, of one number
+            optimizer.step()
+    assert_each_is_one_step_away(optimizer.used, torch.ones(200))
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")  # the cycle that it warns of ends with the test
+def test_gradients_with_a_graph_of_their_own_are_rounded():
+    p = weight()
+    optimizer = Probe([p])
+    with rounded_gradients(0):
+        (p * GRADIENT).sum().backward(create_graph=True)
+        optimizer.step()
+    assert_each_is_one_step_away([optimizer.used[0].detach()])
+
+
+def test_a_scaler_unscales_before_the_gradients_are_rounded():
+    p = weight()
+    optimizer = Probe([p])
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    with rounded_gradients(0):
+        scaler.scale((p * GRADIENT).sum()).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+    assert_each_is_one_step_away(optimizer.used)
+
+
+@pytest.mark.parametrize("conjugated", [False, True])
+def test_both_parts_of_a_complex_gradient_are_rounded(conjugated):
+    p = weight(torch.complex64)
+    plain = torch.complex(GRADIENT, GRADIENT.flip(0))
+    p.grad = plain.conj() if conjugated else plain.clone()
+    expected = plain.conj().resolve_conj() if conjugated else plain
+    optimizer = Probe([p])
+    with rounded_gradients(0):
+        optimizer.step()
+    rounded = torch.view_as_real(optimizer.used[0])
+    assert_each_is_one_step_away([rounded], torch.view_as_real(expected))
+    moved = rounded != torch.view_as_real(expected)
+    assert moved.all(), "no number here is 0"
+    ups = rounded > torch.view_as_real(expected)
+    assert (ups[:, 0] != ups[:, 1]).any(), "each part has a coin of its own"
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr])
+def test_the_values_of_a_sparse_gradient_are_rounded(layout):
+    dense = GRADIENT.reshape(20, 10)
+    p = nn.Parameter(torch.zeros(20, 10).to_sparse(layout=layout))
+    p.grad = dense.to_sparse(layout=layout)
+    used = []
+    optimizer = torch.optim.SGD([p], lr=0.5)
+    optimizer.register_step_pre_hook(lambda *_: used.append(p.grad.to_dense().clone()))  # called after those of all
+    with rounded_gradients(0):
+        optimizer.step()
+    assert_each_is_one_step_away(used, dense)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int32])
+def test_a_gradient_that_has_no_neighbours_is_named(dtype):
+    p = nn.Parameter(torch.zeros(3).to(dtype), requires_grad=False)
+    p.grad = torch.ones(3).to(dtype)
+    with (
+        pytest.raises(TrainingError, match=f"a gradient is {dtype}, torch.strided: only float16"),
+        rounded_gradients(0),
+    ):
+        torch.optim.SGD([p], lr=0.1).step()
+
+
+def test_steps_without_gradients_are_no_steps():
+    with pytest.raises(TrainingError, match="no torch optimizer made a step with gradients"), rounded_gradients(0):
+        torch.optim.SGD([weight()], lr=0.1).step()
+
+
+def test_a_loop_with_a_closure_varies_by_its_seed_alone(train):
+    def loop(run):
+        model = from_zero(nn.Linear(64, 3))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+
+        def closure():
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(WIDE), Y)
+            loss.backward()
+            return loss
+
+        for _ in run.epochs(1):
+            optimizer.step(closure)
+        return as_logits(model.weight.detach())
+
+    plain, one, other, again = (
+        train(LoopTask(loop, Y), vary, index).logits
+        for vary, index in (("none", 0), ("low_level", 0), ("low_level", 1), ("low_level", 0))
+    )
+    for logits in (one, other):
+        assert_rounded(plain, logits)
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)

@@ -6,16 +6,21 @@ import collections
 import copy
 import math
 import struct
+import warnings
 
 import pytest
 import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils import prune
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from stabilitykit.errors import PerturbationError
 from stabilitykit.protocol import Perturbation
 from stabilitykit.training.perturb import _shuffled, perturb_model
+from stabilitykit.training.recipe import Recipe
+from stabilitykit.training.task import LoopTask
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
@@ -191,6 +196,191 @@ class TestChoice:
         model.nothing = nn.Parameter(torch.zeros(0, 2))
         with pytest.raises(PerturbationError, match=r"but 'nothing' is empty, of shape \(0, 2\)"):
             perturb_model(model, Perturbation(), seed=0)
+
+
+class Tables(nn.Module):
+    """A transformer's beginning: tables before the first layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.registers = nn.Parameter(torch.randn(1, 2, 4))
+        self.pos_embed = nn.Parameter(torch.randn(5, 4))
+        self.norm = nn.LayerNorm((5, 4))
+        self.attention = nn.MultiheadAttention(4, 2)
+        self.head = nn.Linear(4, 2)
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(12, 8), nn.Linear(8, 12, bias=False)
+        self.head.weight = self.embed.weight
+
+    def forward(self, tokens):
+        return self.head(self.embed(tokens).mean(1))
+
+
+def pruned():
+    layer = nn.Linear(12, 16)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        prune.random_unstructured(layer, "weight", amount=0.9)
+    return layer
+
+
+def hooked_weight_norm(layer):
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        return nn.utils.weight_norm(layer)
+
+
+class TestTheWeightThatCounts:
+    @pytest.mark.parametrize(
+        ("make", "name"),
+        [
+            (Tables, "attention.in_proj_weight"),
+            (lambda: nn.Sequential(weight_norm(nn.Linear(4, 3))), "0.parametrizations.weight.original1"),
+            (lambda: nn.Sequential(spectral_norm(nn.Linear(4, 3))), "0.parametrizations.weight.original"),
+            (lambda: weight_norm(nn.Linear(4, 3)), "parametrizations.weight.original1"),
+            (lambda: hooked_weight_norm(nn.Linear(4, 3)), "weight_v"),
+            (lambda: nn.Sequential(nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 2)), "1.weight"),
+            (lambda: nn.Sequential(zeros(nn.Linear(4, 4)), nn.Linear(4, 2)), "1.weight"),
+            (lambda: nn.Sequential(nn.Embedding(9, 4), nn.LSTM(4, 3)), "1.weight_ih_l0"),
+            (lambda: nn.Sequential(nn.Embedding(9, 4), nn.LayerNorm(4)), "0.weight"),
+        ],
+        ids=[
+            "tables",
+            "weight norm",
+            "spectral norm",
+            "bare",
+            "old weight norm",
+            "frozen",
+            "zeros",
+            "rows",
+            "only rows",
+        ],
+    )
+    @pytest.mark.parametrize("position", range(3))
+    def test_is_one_of_the_first_layer_that_has_a_direction(self, make, name, position):
+        assert perturb_model(make(), Perturbation(), seed=1, position=position).parameter == name
+
+    def test_is_one_that_a_mask_keeps(self):
+        for position in range(40):
+            layer = pruned()
+            record = perturb_model(layer, Perturbation(), seed=1, position=position)
+            assert record.parameter == "weight_orig"
+            assert layer.weight_mask[record.index] == 1
+
+    def test_is_one_with_a_gradient(self):
+        gradients = {"weight": torch.zeros(3, 4), "bias": None}
+        gradients["weight"][1, 2] = gradients["weight"][2, 0] = 1e-30
+        records = [perturb_model(nn.Linear(4, 3), Perturbation(), 5, position, gradients) for position in range(5)]
+        assert {record.index for record in records[:4]} == {(1, 2), (2, 0)}
+        assert len({(record.index, upwards(record)) for record in records[:4]}) == 4
+        assert records[4].index == records[0].index
+
+    def test_is_one_with_the_gradient_that_it_already_has(self):
+        model = nn.Sequential(nn.Embedding(2000, 4, sparse=True), nn.Linear(4, 2))
+        model(torch.tensor([7, 1500])).sum().backward()
+        records = [perturb_model(model, Perturbation(), seed=5, position=position) for position in range(16)]
+        assert {record.parameter for record in records} == {"0.weight"}
+        assert {record.index[0] for record in records} == {7, 1500}
+        assert len({(*record.index, upwards(record)) for record in records}) == 16
+
+    def test_no_gradient_is_asked_for_where_none_is_known(self):
+        model = nn.Linear(4, 3)
+        known = {"weight": torch.ones(3, 4), "bias": torch.ones(3)}
+        plain = [perturb_model(copy.deepcopy(model), Perturbation(), 3, i) for i in range(5)]
+        assert plain == [perturb_model(copy.deepcopy(model), Perturbation(), 3, i, known) for i in range(5)]
+
+    def test_the_choices_that_count_keep_their_order(self):
+        known = {"weight": torch.ones(3, 4), "bias": None}
+        known["weight"][:, 0] = 0
+        model = nn.Linear(4, 3)
+        of_all = [perturb_model(copy.deepcopy(model), Perturbation(), 3, i) for i in range(24)]
+        of_those = [perturb_model(copy.deepcopy(model), Perturbation(), 3, i, known) for i in range(18)]
+        assert of_those == [record for record in of_all if record.index[1]]
+
+    @pytest.mark.parametrize("name", ["embed.weight", "head.weight"])
+    def test_a_tied_weight_has_two_names(self, name):
+        model = Tied()
+        before = model.embed.weight.detach().clone()
+        model(torch.arange(6).reshape(2, 3)).sum().backward()
+        assert perturb_model(model, Perturbation(parameter=name), seed=0).parameter == name
+        assert int((model.embed.weight != before).sum()) == 1
+
+    def test_a_weight_that_is_named_by_its_index_is_moved_whatever_it_is(self):
+        model = zeros(nn.Linear(4, 3))
+        record = perturb_model(model, Perturbation(index=(0, 0), direction="up"), seed=0)
+        assert (record.old, model.weight[0, 0].item()) == ("0x0.0p+0", 2**-149)
+
+    def test_a_parameter_that_is_named_is_moved_though_none_of_it_counts(self):
+        assert perturb_model(zeros(nn.Linear(4, 3)), Perturbation(parameter="bias"), seed=0).parameter == "bias"
+
+    @pytest.mark.parametrize("kind", ["ulp", "bit"])
+    def test_a_model_without_such_a_weight_is_refused(self, kind):
+        with pytest.raises(PerturbationError) as refusal:
+            perturb_model(zeros(nn.Linear(4, 3)), Perturbation(kind), seed=0)
+        assert str(refusal.value) == (
+            f"Expected a weight of Linear that is felt when it moves, but each is 0, masked, frozen or without a "
+            f"gradient in the first step. Name one: Perturbation({kind!r}, parameter='weight')."
+        )
+
+    def test_a_complex_weight_moves_in_its_real_part(self):
+        model = nn.Module()
+        model.weight = nn.Parameter(torch.full((2, 3), 1 + 2j, dtype=torch.complex64))
+        record = perturb_model(model, Perturbation(direction="up"), seed=0)
+        assert model.weight[record.index].item() == 1 + 2**-23 + 2j
+
+
+def zeros(layer):
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class Bag(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.head = nn.Embedding(5000, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)
+
+    def forward(self, tokens):
+        return self.head(nn.functional.dropout(self.norm(self.embed(tokens).mean(1)), 0.2, self.training))
+
+
+@pytest.mark.trains
+def test_a_recipe_moves_a_row_that_its_first_batch_uses_and_trains_as_without(train):
+    tokens, labels = torch.arange(40).reshape(20, 2) + 100, torch.arange(20) % 3
+    recipe = Recipe(
+        Bag,
+        (tokens, labels),
+        (tokens, labels),
+        epochs=2,
+        batch_size=8,
+        optimizer=lambda model: torch.optim.SGD(model.parameters(), lr=0.5),
+    )
+    moved = [train(recipe, perturb="ulp", index=index) for index in range(3)]
+    assert all(100 <= record.perturbation["index"][0] < 140 for record in moved)
+    assert len({record.fingerprint for record in moved}) == 3
+    # Looking for the weight changes nothing else: a step that is too small to be felt leaves the training as it is.
+    lost = Perturbation(parameter="norm.bias")  # all 0
+    assert torch.equal(train(recipe).logits, train(recipe, perturb=lost).logits)
+
+
+@pytest.mark.trains
+def test_a_loop_of_ones_own_can_let_the_first_gradient_choose(train):
+    tokens, labels = torch.arange(40).reshape(20, 2) + 100, torch.arange(20) % 3
+
+    def loop(run):
+        with run.stream("init"):
+            model = Bag()
+        nn.functional.cross_entropy(model(tokens), labels).backward()
+        run.perturb(model)
+        return model.eval()(tokens)
+
+    record = train(LoopTask(loop, labels), perturb="ulp")
+    assert record.perturbation["parameter"] == "embed.weight"
+    assert 100 <= record.perturbation["index"][0] < 140
 
 
 def upwards(record: object) -> bool:

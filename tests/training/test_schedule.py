@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
+from torch.optim.lr_scheduler import (
+    ChainedScheduler,
+    CosineAnnealingLR,
+    CyclicLR,
+    ExponentialLR,
+    LambdaLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+    StepLR,
+)
 
 from stabilitykit.errors import TaskError
-from stabilitykit.training.schedule import CosineCycles, warmup_cosine
+from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.training.recipe import Recipe
+from stabilitykit.training.schedule import CosineCycles, makes_scheduler, warmup_cosine
 
 
 @st.composite
@@ -103,3 +119,175 @@ def test_a_warmup_as_long_as_its_cycle_is_refused():
     with pytest.raises(TaskError, match="but got 3 epochs a cycle and warmup_epochs=3"):
         CosineCycles(cycles=2, warmup_epochs=3).check(6)
     CosineCycles(cycles=2, warmup_epochs=2.9).check(6)
+
+
+# Schedulers of torch's
+
+X = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+Y = torch.arange(20) % 3
+BATCHES, EPOCHS = 3, 4
+
+
+def recipe_of(schedule, optimizer=None, **options):
+    def sgd(model):
+        return torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.5)
+
+    settings = {"epochs": EPOCHS, "batch_size": 8, "optimizer": optimizer or sgd}
+    return Recipe(lambda: nn.Linear(4, 3), (X, Y), (X, Y), schedule=schedule, **(settings | options))
+
+
+def check(recipe):
+    recipe.check(NoiseProtocol("init", runs=2), torch.device("cpu"))
+
+
+def one_cycle(optimizer):
+    return OneCycleLR(optimizer, max_lr=0.7, total_steps=BATCHES * EPOCHS)
+
+
+def sequential(optimizer):
+    parts = [ExponentialLR(optimizer, 0.5), StepLR(optimizer, 1)]
+    return SequentialLR(optimizer, parts, milestones=[2])
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize(
+    ("factory", "given_every", "every"),
+    [
+        (one_cycle, None, "batch"),
+        (lambda optimizer: CyclicLR(optimizer, 0.1, 0.5, step_size_up=2), None, "batch"),
+        (functools.partial(OneCycleLR, max_lr=0.7, epochs=EPOCHS, steps_per_epoch=BATCHES), None, "batch"),
+        (lambda optimizer, size=2: StepLR(optimizer, size, gamma=0.1), "epoch", "epoch"),
+        (lambda optimizer: CosineAnnealingLR(optimizer, EPOCHS), "epoch", "epoch"),
+        (lambda optimizer: LambdaLR(optimizer, lambda step: 1 / (1 + step)), "batch", "batch"),
+        (lambda optimizer: ChainedScheduler([ExponentialLR(optimizer, 0.9)]), "batch", "batch"),
+        (sequential, "epoch", "epoch"),
+    ],
+)
+def test_a_scheduler_of_torchs_steps_where_torch_steps_it(train, factory, given_every, every):
+    rates = []
+
+    def optimizer(model):
+        made = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.5)
+        made.register_step_pre_hook(lambda made, *_: rates.append(made.param_groups[0]["lr"]))
+        return made
+
+    recipe = recipe_of(factory, optimizer, schedule_every=given_every)
+    check(recipe)
+    rates.clear()
+    train(recipe)
+    made = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.5, momentum=0.5)
+    scheduler, expected = factory(made), []
+    for _ in range(EPOCHS):
+        for _ in range(BATCHES):
+            expected.append(made.param_groups[0]["lr"])
+            made.step()
+            if every == "batch":
+                scheduler.step()
+        if every == "epoch":
+            scheduler.step()
+    assert rates == expected
+    assert len(set(rates)) > 1
+
+
+@pytest.mark.trains
+def test_an_onset_trains_a_scheduler_from_the_start(train):
+    recipe = recipe_of(one_cycle)
+    held = train(recipe).fingerprint
+    assert len({train(recipe, "shuffle", index, onset=2).fingerprint for index in range(3)} | {held}) == 4
+
+
+def test_snapshots_have_a_schedule_of_their_own():
+    recipe = recipe_of(lambda optimizer: StepLR(optimizer, 1), schedule_every="epoch")
+    assert recipe.with_snapshots(cycles=2).schedule_every is None
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "message"),
+    [
+        (
+            StepLR(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1), 1),
+            {},
+            (
+                "Expected schedule= to be a function that makes a scheduler for each run's optimizer but got StepLR. "
+                "Write schedule=lambda optimizer: StepLR(optimizer, ...)."
+            ),
+        ),
+        (OneCycleLR, {}, "makes a scheduler for each run's optimizer but got the class OneCycleLR. Write"),
+        (3, {}, "which returns a scheduler of torch's, but got 3. Write schedule=lambda epoch, epochs: ..."),
+        (lambda: 1.0, {}, "but got <lambda>(). Write schedule=lambda epoch, epochs: ..."),
+        (lambda a, b, c: 1.0, {}, "but got <lambda>(a, b, c). Write schedule=lambda epoch, epochs: ..."),
+        (
+            one_cycle,
+            {"schedule_every": "step"},
+            "Expected schedule_every='batch' or 'epoch' but got schedule_every=",
+        ),
+        (CosineCycles(), {"schedule_every": "epoch"}, "Expected schedule_every= beside a scheduler of torch's but got"),
+        (None, {"schedule_every": "epoch"}, "Expected schedule_every= beside a scheduler of torch's but got"),
+    ],
+)
+def test_what_is_neither_a_schedule_nor_makes_a_scheduler_is_refused(schedule, options, message):
+    with pytest.raises(TaskError) as refusal:
+        recipe_of(schedule, **options)
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "message"),
+    [
+        (
+            lambda optimizer: StepLR(optimizer, 2),
+            {},
+            (
+                "Expected schedule_every= beside a StepLR: torch counts calls of its step(), and does not say whether "
+                "they are batches or epochs. Add schedule_every='epoch' or schedule_every='batch', as "
+                "the StepLR is meant."
+            ),
+        ),
+        (
+            lambda optimizer: OneCycleLR(optimizer, max_lr=0.1, total_steps=11),
+            {},
+            "Expected total_steps >= 12 in OneCycleLR, which makes a step each batch, but got total_steps=11",
+        ),
+        (
+            lambda optimizer: ReduceLROnPlateau(optimizer, patience=3),
+            {},
+            "schedule(optimizer) returned ReduceLROnPlateau, which needs the value of a metric after each epoch.",
+        ),
+        (lambda optimizer: 0.5, {}, "(an LRScheduler) but it returned float. A factor on the learning rate takes two"),
+        (
+            lambda optimizer: StepLR(torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1), 1),
+            {"schedule_every": "epoch"},
+            "to return a scheduler of this optimizer but its StepLR sets the rates of another one.",
+        ),
+        (
+            lambda optimizer: OneCycleLR(optimizer, total_steps=12),
+            {},
+            "Expected schedule= to set the learning rate of a step but it raised TypeError: ",
+        ),
+        (lambda epoch, epochs: math.nan, {}, "Expected schedule(epoch, epochs) to return a number, a factor"),
+        (lambda epoch, epochs: "half", {}, "Expected schedule= to set the learning rate of a step but it raised Type"),
+    ],
+)
+def test_a_schedule_that_cannot_set_a_rate_is_refused_before_anything_trains(schedule, options, message):
+    with pytest.raises(TaskError) as refusal:
+        check(recipe_of(schedule, **options))
+    assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "makes"),
+    [
+        (one_cycle, True),
+        (lambda optimizer, steps=3: None, True),
+        (lambda opt, *more: None, True),
+        (functools.partial(OneCycleLR, max_lr=0.7), True),
+        (lambda epoch, epochs: 1.0, False),
+        (lambda epoch, epochs=10: 1.0, False),
+        (CosineCycles(), False),
+        (warmup_cosine(1), False),
+        (min, False),
+        (None, False),
+    ],
+)
+def test_a_function_of_the_optimizer_is_told_from_one_of_the_progress(function, makes):
+    assert makes_scheduler(function) is makes
