@@ -14,15 +14,22 @@ from torch.nn import functional
 from torch.optim import Optimizer
 
 from ..errors import TaskError, check_count
-from ..estimates.metrics import accuracy, cross_entropy, flatten_examples, rmse
+from ..estimates.meaning import Meaning
+from ..estimates.measures import Measures
+from ..estimates.reading import mean_outputs
+from ..estimates.scores import TaskKind
 from ..protocol import NoiseProtocol, Source
 from ..public import public
 from .data import Data, Examples, Layout, check_data, examples_of, fetched, split_indices
 from .images import ImageViews
+from .outputs import as_labels, check_outputs
 from .run import Run, check_onset
 from .schedule import CosineCycles, Schedule
 from .streams import Stream
-from .task import Task, TrainingError, as_labels, check_outputs, content_digest, sample_of
+from .task import Task, TrainingError, content_digest, sample_of
+
+#: The scores that a curve has after each epoch, or those of them that the task has.
+_CURVES = ("accuracy", "subset_accuracy", "f1_micro", "f1_macro", "cross_entropy", "rmse")
 
 
 @public
@@ -62,6 +69,7 @@ class Recipe(Task):
     views: ImageViews | None = None  #: views of each test image, whose outputs are averaged; set by `with_tta`
     eval_batch_size: int = 1000
     name: str = "recipe"  #: in reports
+    outputs: str | None = None  #: what the model returns; None tells logits and probabilities apart by their numbers
     _prepared: dict[object, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -118,7 +126,8 @@ class Recipe(Task):
 
     def content(self) -> object:
         """Return every field by name; a Dataset with some of its items."""
-        left_out = ("_prepared", "num_workers", "name")  # none changes the bits of a run
+        left_out: tuple[str, ...] = ("_prepared", "num_workers", "name")  # none changes the bits of a run
+        left_out += ("outputs",) if self.outputs is None else ()  # so that keys are those of before there was one
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         return fields | {"items": [sample_of(data) for data in (self.train, self.test) if not isinstance(data, tuple)]}
 
@@ -143,7 +152,24 @@ class Recipe(Task):
                 self.views.check(x, self.labels)
             with torch.no_grad():  # not inference_mode: a tensor that the model caches here is used in its training
                 outputs = model.eval()(x)
-        check_outputs(outputs, y.cpu(), self.labels)
+        self._check_loss(check_outputs(outputs, y.cpu(), self.meaning))
+
+    def _check_loss(self, outputs: Tensor) -> None:
+        """Raise `TaskError` where the loss takes the outputs or the labels for something else than the scores do."""
+        if self.loss is None and self.outputs is None and self.is_classification and self.labels.is_floating_point():
+            raise TaskError(
+                "Expected to know what labels that are all 0.0 or 1.0 are, since the loss is chosen by them. For a "
+                "classification give labels.long(), or outputs='multi_label' for several labels an example, or name a "
+                "loss=; for a regression say outputs='values'."
+            )
+        theirs = self.loss is functional.cross_entropy or isinstance(self.loss, nn.CrossEntropyLoss)
+        if theirs and outputs.dim() > 2 and len(set(outputs.shape[1:])) == 1:
+            raise TaskError(
+                f"Expected one axis of classes, but torch's cross_entropy takes axis 1 of the outputs "
+                f"{list(outputs.shape)} for it, and scores take the last one: their sizes are equal, so no shape tells "
+                f"which is meant. Return outputs.movedim(1, -1) from the model and move the axis back in the loss, or "
+                f"leave loss= out, which does that."
+            )
 
     def fit(self, run: Run) -> Tensor:
         """Train one model and return its test outputs, averaged over the snapshots if there are any."""
@@ -159,15 +185,15 @@ class Recipe(Task):
                 _check_rate_is_zero(optimizer, done)
             outputs = self._predict(run, model, test) if self.curve or at_snapshot else None
             if outputs is not None:
-                run.curve += [_scores(outputs, self.labels)] if self.curve else []
+                run.curve += [_scores(outputs, self.meaning)] if self.curve else []
                 run.snapshots += [outputs] if at_snapshot else []
         if run.snapshots:
-            return torch.stack(run.snapshots).mean(0)
+            return mean_outputs(run.snapshots, self.meaning)
         return self._predict(run, model, test) if outputs is None else outputs
 
     def _train_epoch(self, run: Run, model: nn.Module, optimizer: Optimizer, train: Examples, epoch: int) -> None:
         model.train()
-        loss_of = self.loss or (_class_loss if self.is_classification else _squared_error)
+        loss_of = self.loss or default_loss(self.meaning)
         steps = len(train) // self.batch_size if self.drop_last else -(-len(train) // self.batch_size)
         total = torch.zeros((), device=run.device)
         batches = run.batches(train, self.batch_size, augment=self.augment, drop_last=self.drop_last)
@@ -256,7 +282,28 @@ def set_rate(optimizer: Optimizer, factor: float) -> None:
         group["lr"] = group["initial_lr"] * factor
 
 
-def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def default_loss(meaning: Meaning) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the loss of a recipe that names none, by what its labels ask for and its outputs are stated to be."""
+    if meaning.kind is TaskKind.REGRESSION:
+        return _squared_error
+    if meaning.kind is TaskKind.MULTI_LABEL:
+        return functools.partial(_binary_loss, scale=meaning.stated)
+    return functools.partial(_class_loss, scale=meaning.stated)
+
+
+def _binary_loss(outputs: Tensor, labels: Tensor, scale: str | None) -> Tensor:
+    outputs, labels = outputs.reshape(labels.shape), labels.to(outputs.dtype)
+    if scale == "probabilities":
+        return functional.binary_cross_entropy(outputs, labels)
+    return functional.binary_cross_entropy_with_logits(outputs, labels)
+
+
+def _class_loss(logits: Tensor, labels: Tensor, scale: str | None) -> Tensor:
+    are_shares = labels.is_floating_point() and labels.dim() > 1 and labels.shape[-1] > 1
+    if logits.numel() == labels.numel() and not are_shares:  # one output for each of two classes
+        return _binary_loss(logits, labels, scale)
+    if scale == "probabilities":
+        logits = logits.clamp_min(torch.finfo(logits.dtype).tiny).log()
     # Classes come last here, second in torch, which takes no int32. Floating-point labels are class probabilities.
     labels = labels.movedim(-1, 1) if labels.is_floating_point() else labels.long()
     return functional.cross_entropy(logits.movedim(-1, 1), labels)
@@ -273,8 +320,7 @@ def _check_rate_is_zero(optimizer: Optimizer, epochs: int) -> None:
         raise TrainingError(f"a snapshot is due after {epochs} epochs, but the learning rate is {max(rates):g}, not 0")
 
 
-def _scores(outputs: Tensor, labels: Tensor) -> dict[str, float]:
-    if labels.is_floating_point():
-        return {"rmse": float(rmse(outputs.reshape(1, *labels.shape), labels))}
-    logits, classes = flatten_examples(outputs[None], labels)
-    return {"accuracy": float(accuracy(logits, classes)), "cross_entropy": float(cross_entropy(logits, classes))}
+def _scores(outputs: Tensor, meaning: Meaning) -> dict[str, float]:
+    outputs = check_outputs(outputs, meaning.given, meaning)
+    measures = Measures([outputs], meaning.given, stated=meaning.stated)
+    return {name: float(measures.of_runs(name)) for name in _CURVES if name in measures}

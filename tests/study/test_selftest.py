@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from stabilitykit.errors import BudgetExceededError, SelfTestError, StabilityError
+from stabilitykit.estimates.meaning import Meaning
 from stabilitykit.study import selftest as module
 from stabilitykit.study.asserts import assert_alike, assert_disagreement, assert_reduction, assert_within
 from stabilitykit.study.selftest import selftest
@@ -157,7 +158,7 @@ def test_tokens_without_a_label_are_left_where_they_are():
     labels[:, 9:] = -100
     logits = 3 * nn.functional.one_hot(labels.clamp(min=0), 4) + torch.randn(8, 30, 12, 4, generator=generator)
     study = traced(fake_study(logits, labels))
-    shuffled = module._shuffled(logits[0], labels)
+    shuffled = module._shuffled(logits[0], Meaning.of(labels))
     assert torch.equal(shuffled[labels == -100], logits[0][labels == -100])
     assert torch.equal(shuffled[labels != -100].sort(0).values, logits[0][labels != -100].sort(0).values)
     assert not torch.equal(shuffled, logits[0])

@@ -98,7 +98,8 @@ def _right_together(logits: Array, labels: Array) -> Array:
         if np.count_nonzero(wins) + np.count_nonzero(loses) < best.size:  # level, or too close for a float32 to say
             other, example = np.nonzero(~(wins | loses))
             together = logits[i, example].astype(np.float64) + logits[i + other, example]
-            right[i] += np.bincount(i + other, together.argmax(axis=-1) == labels[example], minlength=runs)
+            wins = (together.argmax(axis=-1) == labels[example]) & np.isfinite(together.max(axis=-1))
+            right[i] += np.bincount(i + other, wins, minlength=runs)
     return right
 
 
