@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .distributions import normal_quantile
 from .metrics import cross_entropy, flatten_examples, percent_right, predictions
+from .reading import Reading
 
 #: Error rate of the bound that accuracy at chance stays below, over all runs of a study together.
 _ERROR = 0.01
@@ -61,14 +62,13 @@ _MOVES = (
 _LEARNT_NOTHING = ". Are the labels in the order of the outputs, or has training learnt nothing yet?"
 
 
-def axis_doubt(whole: Sequence[Tensor], labels: Tensor) -> str:
-    """Say that the classes seem to be on axis 1, where the shape cannot tell; empty where they do not, or where it can.
+def axis_doubt(reading: Reading) -> str:
+    """Say that the classes seem to be on axis 1, where the shape ``[N, C, ..., C]`` cannot tell; empty if they do not.
 
-    Logits ``[N, C, ..., C]`` of R runs and classes ``[N, ...]`` in. The classes seem to be on axis 1 where that gives
-    more right answers, by five standard deviations, and a lower cross-entropy, in every run.
+    They seem to be where more answers are right on axis 1 than on the last one, by five standard deviations, and its
+    cross-entropy is lower, in every run.
     """
-    if labels.dim() < 2 or not whole or len(set(whole[0].shape[1:])) > 1:
-        return ""
+    whole, labels = reading.whole(), reading.meaning.labels
     found = [(_Answers(run, labels), _Answers(run.movedim(1, -1), labels)) for run in whole]
     if not all(other.is_far_better_than(last) for last, other in found):
         return ""

@@ -139,8 +139,8 @@ class Measures(Mapping[str, Estimate]):
         if self._kind is not TaskKind.REGRESSION:
             yield from filter(None, [self._infinite()])
         if self._kind is TaskKind.CLASSES:
-            doubts = axis_doubt(self.reading.whole(), self.reading.meaning.labels), self._chance()
-            yield from filter(None, doubts)
+            axis = axis_doubt(self.reading) if self.reading.may_have_other_axis else ""
+            yield from filter(None, (axis, self._chance()))
 
     def _infinite(self) -> str:
         infinite = self.of_runs("cross_entropy").isinf().nonzero().flatten().tolist()

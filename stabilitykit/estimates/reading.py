@@ -89,6 +89,11 @@ class Reading:
             return [run.squeeze(-1) for run in self._kept] if self._has_one_output else self._kept, self.labels
         return self._whole, labels
 
+    @property
+    def may_have_other_axis(self) -> bool:
+        """Whether the shape cannot tell classes last from classes second, ``[N, C, ...]`` as torch's losses want it."""
+        return self.meaning.is_classes and self.meaning.labels.dim() > 1 and len({*self._whole[0].shape[1:]}) == 1
+
     def additive(self) -> list[Tensor]:
         """Return the outputs of each run, in the shape in which they came, on a scale on which a mean has a meaning."""
         return [self._additive(run) for run in self._whole]

@@ -89,10 +89,11 @@ def _right_together(logits: Array, labels: Array) -> Array:
     room = np.empty((2, *leads.shape[1:]), np.float32)
     for i in range(runs):
         best, lead = room[:, i:]
-        np.add(leads[0, i], leads[0, i:], out=best)
-        for of_class in leads[1:]:
-            np.add(of_class[i], of_class[i:], out=lead)
-            np.maximum(best, lead, out=best)
+        with np.errstate(invalid="ignore"):  # inf and -inf: looked at again below
+            np.add(leads[0, i], leads[0, i:], out=best)
+            for of_class in leads[1:]:
+                np.add(of_class[i], of_class[i:], out=lead)
+                np.maximum(best, lead, out=best)
         wins, loses = best < 0, best > 0
         right[i, i:] = [np.count_nonzero(of_pair) for of_pair in wins]
         if np.count_nonzero(wins) + np.count_nonzero(loses) < best.size:  # level, or too close for a float32 to say
