@@ -25,7 +25,7 @@ class TaskKind(Enum):
     """What a task predicts, which decides its scores."""
 
     CLASSES = "classes"
-    MULTI_LABEL = "several labels"
+    MULTI_LABEL = "multi_label"
     REGRESSION = "regression"
     LANGUAGE = "language"
 

@@ -333,3 +333,22 @@ def test_a_reduction_turns_red_where_there_is_none():
     assert_reduction(calm, study_of(), at_least=10)
     selftest(calm, tried[0])
     assert calm.journal.selftests == ["self-test: 1 planted fault turned it red"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "limits"),
+    [
+        (lambda z: z.softmax(-1), lambda y: y, {"cross_entropy_sd": 0.05}),
+        (lambda z: z.masked_fill(torch.arange(z.shape[-1]) == 7, -torch.inf), lambda y: y, {"disagreement": 30}),
+        (lambda z: z[..., :1].sigmoid(), lambda y: (y == 0).float()[:, None], {"disagreement": 30}),
+        (lambda z: z, lambda y: torch.nn.functional.one_hot(y, 10).bool(), {"label_disagreement": 20}),
+    ],
+)
+def test_faults_are_planted_into_every_kind_of_outputs(outputs, labels, limits):
+    y = torch.arange(400) % 7
+    z = torch.randn(8, 400, 10, generator=torch.Generator().manual_seed(0)) + 3 * torch.nn.functional.one_hot(y, 10)
+    study = fake_study(outputs(z), labels(y), outputs="multi_label" if labels(y).dtype is torch.bool else None)
+    budget = Budget(**{name: 1.05 * study[name].value for name in limits})
+    note = module.try_budget(study, budget, undecided_is_red=True)
+    assert "planted fault" in note
+    assert "turned it red" in note
