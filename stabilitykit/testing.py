@@ -10,35 +10,46 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .estimates.meaning import Meaning
 from .estimates.measures import Metric
 from .protocol import NoiseProtocol, Vary
 from .store.fingerprint import tensor_digest
 from .store.record import RunRecord
 from .study.study import Study
 from .training.certificate import Certificate
+from .training.outputs import as_labels, check_outputs
 from .training.run import Run
-from .training.task import Task, check_outputs
+from .training.task import Task
 
 
 def fake_study(
-    logits: Any, labels: Any, *, vary: Vary = "all", metrics: Mapping[str, Metric] | None = None, task: str = "fake"
+    logits: Any,
+    labels: Any,
+    *,
+    vary: Vary = "all",
+    metrics: Mapping[str, Metric] | None = None,
+    task: str = "fake",
+    outputs: str | None = None,
 ) -> Study:
     """Return the study of R models that gave ``logits`` ``[R, N, ..., C]`` for the ``labels`` ``[N, ...]``.
 
-    With floating-point labels the task is a regression, and ``logits`` are its outputs ``[R, N, ...]``.
+    With floating-point labels the task is a regression, and ``logits`` are its outputs ``[R, N, ...]``. ``outputs``
+    says what they are, as in `Recipe`.
 
     >>> study = fake_study([[[2.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]], labels=[0, 1])
     >>> study.accuracy.value, study.disagreement.value
     (75.0, 50.0)
     """
-    labels = torch.as_tensor(labels)
-    outputs = [check_outputs(torch.as_tensor(run), labels, labels) for run in logits]
-    protocol = NoiseProtocol(vary, runs=len(outputs))
+    labels = as_labels(labels)
+    meaning = Meaning.of(labels, outputs)
+    runs = [check_outputs(torch.as_tensor(run), labels, meaning) for run in logits]
+    protocol = NoiseProtocol(vary, runs=len(runs))
     records = tuple(
         RunRecord(plan.index, plan.seeds, "ok", seconds=0.0, logits=run, fingerprint=tensor_digest(run).hex())
-        for plan, run in zip(protocol.plans(), outputs, strict=True)
+        for plan, run in zip(protocol.plans(), runs, strict=True)
     )
-    return Study(task, protocol, records, labels, Certificate(True, "nothing was trained"), dict(metrics or {}))
+    certificate = Certificate(True, "nothing was trained")
+    return Study(task, protocol, records, labels, certificate, dict(metrics or {}), stated=outputs)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from torch import Tensor
 from .estimate import Estimate
 from .measures import Measures, Score
 from .metrics import Runs, TokenScores, percent_right, perplexity_ensemble_delta
+from .scores import TaskKind
 
 
 class LanguageMeasures(Measures):
@@ -36,7 +37,8 @@ class LanguageMeasures(Measures):
             "cross_entropy": lambda outputs, labels: self._each("cross_entropy"),
             "accuracy": lambda outputs, labels: percent_right(self.predicted, labels),
         }
-        self._begin([], labels, by_name)
+        self.reading, self._own = None, frozenset()  # no outputs are there, and no metrics of the user's own
+        self._begin(TaskKind.LANGUAGE, labels, by_name)
 
     @cached_property
     def predicted(self) -> Tensor:

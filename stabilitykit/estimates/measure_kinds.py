@@ -124,6 +124,7 @@ _POINTS = "It is in percentage points, and the SD of numbers from 0 to 100 is 50
 _SHARE = "It is in percent of the test examples, from 0 to 100"
 _GAIN = "It is in percentage points of accuracy, and its size is limited, whichever its sign"
 _CORRELATION = "It is a correlation coefficient, without a unit, and the limit is the least that is accepted"
+_LABEL_SHARE = "It is in percent of the labels of all test examples, from 0 to 100"
 _NATS, _NATS_GAIN = "It is in nats, and no SD is negative", "It is in nats, and its size is limited"
 _ENSEMBLE = "ens. delta"
 
@@ -135,16 +136,26 @@ _LIST = (
     MeasureKind("flip_floor", Form.FLOOR, unit=" points", most=50, why=_POINTS, title="floor", is_of_flips=True),
     MeasureKind("training_sd", Form.REST),
     _sd("cross_entropy", why=_NATS, example="0.008", title="CE SD"),
+    _mean("subset_accuracy", "subset acc. %"),
+    _sd("subset_accuracy", why=_POINTS, title="SD", counts_examples=True),
+    _mean("f1_micro", "F1 micro"),
+    _sd("f1_micro", example="0.005", title="F1 SD"),
+    _mean("f1_macro", "F1 macro"),
+    _sd("f1_macro", example="0.005", title="F1 macro SD"),
     _mean("rmse", "RMSE"),
     _sd("rmse", title="RMSE SD"),
     _mean("perplexity", "PPL"),
     _sd("perplexity", title="PPL SD"),
     MeasureKind("disagreement", Form.DISTANCE, unit=" %", most=100, why=_SHARE, example="11.0", title="disagree %",
                 counts_examples=True, is_of_flips=True, assumed_cv=0.2),
+    MeasureKind("label_disagreement", Form.DISTANCE, unit=" %", most=100, why=_LABEL_SHARE, example="3.0",
+                title="per label %", counts_examples=True, is_of_flips=True, assumed_cv=0.2),
     *(MeasureKind(name, Form.LIKENESS, least=-1, most=1, why=_CORRELATION, example="0.87", title="corr.", decimals=3,
                   assumed_cv=0.25) for name in ("correlation", "pearson")),
     _delta("ensemble_delta", "accuracy", why=_GAIN, example="2.0", title=_ENSEMBLE, counts_examples=True),
     _delta("cross_entropy_ensemble_delta", "cross_entropy", why=_NATS_GAIN, example="0.05"),
+    _delta("subset_accuracy_ensemble_delta", "subset_accuracy", why=_GAIN, example="2.0", title=_ENSEMBLE,
+           counts_examples=True),
     _delta("rmse_ensemble_delta", "rmse", title=_ENSEMBLE),
     _delta("perplexity_ensemble_delta", "perplexity", title=_ENSEMBLE),
 )
@@ -153,14 +164,16 @@ _LIST = (
 PAPER: Mapping[TaskKind, tuple[str, ...]] = {
     TaskKind.CLASSES: ("accuracy", "accuracy_sd", "flip_floor", "cross_entropy_sd", "disagreement", "correlation",
                        "ensemble_delta"),
+    TaskKind.MULTI_LABEL: ("subset_accuracy", "subset_accuracy_sd", "f1_micro", "f1_micro_sd", "cross_entropy_sd",
+                           "disagreement", "correlation", "subset_accuracy_ensemble_delta"),
     TaskKind.REGRESSION: ("rmse", "rmse_sd", "correlation", "rmse_ensemble_delta"),
     TaskKind.LANGUAGE: ("perplexity", "perplexity_sd", "cross_entropy_sd", "disagreement", "correlation",
                         "perplexity_ensemble_delta"),
 }
 
 #: The measures that a calibration proposes limits for, in its order; the SDs of the user's own metrics come after.
-PROPOSED = ("accuracy_sd", "cross_entropy_sd", "rmse_sd", "disagreement", "correlation", "ensemble_delta",
-            "rmse_ensemble_delta", "perplexity_sd")
+PROPOSED = ("accuracy_sd", "subset_accuracy_sd", "f1_micro_sd", "cross_entropy_sd", "rmse_sd", "disagreement",
+            "correlation", "ensemble_delta", "subset_accuracy_ensemble_delta", "rmse_ensemble_delta", "perplexity_sd")
 # fmt: on
 
 #: The paper's measures, and what explains them, by name.
@@ -201,6 +214,26 @@ def task_kind(measures: Collection[str]) -> TaskKind:
     A classification may have a perplexity too, as a metric of the user's own.
     """
     return next((task for task, columns in PAPER.items() if columns[-1] in measures), TaskKind.CLASSES)
+
+
+#: Why a task has not the measures of another kind of task, by its kind, and how it would have them.
+_WHY_MISSING = {
+    TaskKind.CLASSES: "Its labels are classes; outputs='values' makes it a regression.",
+    TaskKind.MULTI_LABEL: "It is a multi-label task, with several labels an example: subset_accuracy is in the place "
+    "of accuracy, and metrics= adds a score of your own.",
+    TaskKind.REGRESSION: "It is a regression, since its labels are floats; classes are integers, labels.long().",
+}
+
+
+def why_missing(name: str, measures: Collection[str]) -> str:
+    """Say why a task with these measures has not that of another kind of task; empty for a measure of no other kind.
+
+    >>> why_missing("rmse_sd", PAPER[TaskKind.CLASSES])
+    " Its labels are classes; outputs='values' makes it a regression."
+    """
+    task = task_kind(measures)
+    is_known = name in _KINDS and PAPER[task][-1] in measures
+    return f" {_WHY_MISSING[task]}" if is_known and task in _WHY_MISSING else ""
 
 
 def is_own_sd(name: str, measures: Collection[str]) -> bool:

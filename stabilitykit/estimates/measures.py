@@ -11,14 +11,17 @@ import torch
 from torch import Tensor
 
 from ..errors import TaskError
+from .doubts import axis_doubt, chance_doubt
 from .estimate import Estimate
 from .flip_floor import floor_estimate, training_sd_estimate
 from .intervals import mean_estimate, pairwise_estimate, sd_estimate
+from .meaning import Meaning
 from .measure_kinds import PAPER, delta_name, kind_of, sd_name, task_kind
 from .metrics import (
     Runs,
     accuracy,
     accuracy_ensemble_delta,
+    binary_cross_entropy,
     churn,
     class_type,
     correctness,
@@ -26,13 +29,14 @@ from .metrics import (
     cross_entropy_ensemble_delta,
     disagreement,
     ensemble_delta,
-    flatten_examples,
     pearson,
     percent_right,
     predictions,
     rmse,
     spearman,
+    subset_accuracy,
 )
+from .reading import Reading
 from .scores import Metric as Metric  # noqa: PLC0414  # the type of an argument of `Measures`
 from .scores import TaskKind, further_scores, score_kind
 
@@ -53,32 +57,43 @@ class Measures(Mapping[str, Estimate]):
     (75.0, 50.0)
     """
 
-    def __init__(self, outputs: Runs, labels: Tensor, metrics: Mapping[str, Metric] | None = None) -> None:
-        """Take R times ``[N, ..., C]`` logits and ``[N, ...]`` classes, or ``[N, ...]`` outputs and float targets."""
-        classes = not labels.is_floating_point()
+    def __init__(
+        self,
+        outputs: Runs,
+        labels: Tensor,
+        metrics: Mapping[str, Metric] | None = None,
+        stated: str | None = None,
+    ) -> None:
+        """Take R times ``[N, ..., C]`` outputs and ``[N, ...]`` classes, or ``[N, ...]`` outputs and float targets.
+
+        ``stated`` is the user's word for the outputs, as in `Meaning`.
+        """
+        meaning = Meaning.of(labels, stated)
         # R tensors, so that no measure needs a second copy of all outputs.
-        outputs = list(outputs)
-        outputs, labels = flatten_examples(outputs, labels) if classes else (outputs, labels)
-        scores = _built_in_scores(classes)
-        if classes:
+        self.reading: Reading | None = Reading(list(outputs), meaning)  #: None where outputs are not there at once
+        self._own = frozenset(metrics or {})
+        scores = _built_in_scores(meaning.kind)
+        if meaning.is_classes:
             scores["accuracy"] = lambda outputs, labels: percent_right(self.predicted, labels)
         own = {name: _each_run(name, metric) for name, metric in (metrics or {}).items()}
-        self._begin(outputs, labels, scores | own)
+        self._begin(meaning.kind, self.reading.labels, scores | own)
 
-    def _begin(self, outputs: Runs, labels: Tensor, scores: dict[str, Score]) -> None:
+    def _begin(self, kind: TaskKind, labels: Tensor, scores: dict[str, Score]) -> None:
         """Take the labels ``[N]`` of the examples that count, and the task's scores by name, the main score first."""
-        self._outputs, self._labels, self._scores = outputs, labels, scores
-        self._classes = not labels.is_floating_point()
+        self._kind, self._labels, self._scores = kind, labels, scores
         self._known: dict[str, Estimate] = {}
         self._per_run: dict[str, Tensor] = {}
         self._of_pairs: dict[str, Tensor] = {}
         self._compute = self._computations()
 
     @classmethod
-    def names(cls, labels: Tensor, metrics: Mapping[str, Metric] | None = None) -> tuple[str, ...]:
+    def names(
+        cls, labels: Tensor, metrics: Mapping[str, Metric] | None = None, stated: str | None = None
+    ) -> tuple[str, ...]:
         """Return the names that a task with such labels will have, before anything is trained."""
-        outputs = torch.zeros((1, *labels.shape, 2) if not labels.is_floating_point() else (1, *labels.shape))
-        return tuple(cls(outputs, labels, metrics))
+        meaning = Meaning.of(labels, stated)
+        outputs = torch.zeros(1, *meaning.labels.shape, *([2] if meaning.is_classes else []))
+        return tuple(cls(outputs, labels, metrics, stated))
 
     def __getitem__(self, name: str) -> Estimate:
         """Return an estimate, computing it the first time."""
@@ -106,7 +121,7 @@ class Measures(Mapping[str, Estimate]):
         if name not in self._scores:
             raise TaskError(f"Expected a score of this task but got {name!r}. It has {', '.join(self._scores)}.")
         if name not in self._per_run:
-            self._per_run[name] = self._scores[name](self._outputs, self._labels).double()
+            self._per_run[name] = self._scores[name](*self._data(name)).double()
         return self._per_run[name]
 
     def pairs(self, name: str) -> Tensor:
@@ -116,18 +131,42 @@ class Measures(Mapping[str, Estimate]):
         return self._of_pairs[name]
 
     @property
+    def remarks(self) -> Iterator[str]:
+        """What a reader should know of the meaning of the outputs: how they were taken, and what speaks against it."""
+        if self.reading is None:
+            return
+        yield from filter(None, (self.reading.meaning.said, self.reading.said))
+        if self._kind is not TaskKind.REGRESSION:
+            yield from filter(None, [self._infinite()])
+        if self._kind is TaskKind.CLASSES:
+            axis = axis_doubt(self.reading) if self.reading.may_have_other_axis else ""
+            yield from filter(None, (axis, self._chance()))
+
+    def _infinite(self) -> str:
+        infinite = self.of_runs("cross_entropy").isinf().nonzero().flatten().tolist()
+        if not infinite:
+            return ""
+        return (
+            f"cross-entropy is infinite in {len(infinite)} of {len(self._outputs)} runs, run {infinite[0]} the first: "
+            f"the right answer to some example has probability 0 (a logit of -inf), so it has no mean and no SD"
+        )
+
+    def _chance(self) -> str:
+        return chance_doubt(self.predicted, self._labels)
+
+    @property
     def of_variability(self) -> tuple[str, ...]:
         """The paper's five measures of variability, or those of them that the task has."""
         return tuple(name for name in PAPER[task_kind(self)] if kind_of(name).is_spread)
 
     @property
     def main_sd(self) -> str:
-        """The SD of accuracy, or of RMSE where the task is a regression."""
+        """The SD of accuracy, of RMSE where the task is a regression, of subset accuracy with several labels."""
         return sd_name(self._main_score)
 
     @property
     def main_delta(self) -> str:
-        """The ensemble delta of accuracy, or of RMSE where the task is a regression."""
+        """The ensemble delta of the same score as `main_sd`."""
         return delta_name(self._main_score)
 
     @property
@@ -141,18 +180,44 @@ class Measures(Mapping[str, Estimate]):
 
     @cached_property
     def predicted(self) -> Tensor:
-        """Classes ``[R, N]``, which several measures need, in as few bytes as they fit into."""
+        """Classes ``[R, M]``, which several measures need, in as few bytes as they fit into.
+
+        Where examples have several labels, whether each is given: M is N times L then.
+        """
+        if self._kind is TaskKind.MULTI_LABEL:
+            return torch.stack([(run > 0).flatten().to(torch.uint8) for run in self._outputs])
         return predictions(self._outputs, dtype=class_type(self._outputs[0].shape[-1]))
+
+    @property
+    def _sets(self) -> Tensor:
+        """The set of labels that is given to each example, ``[R, N]``: equal numbers are equal sets."""
+        rows = self.predicted.reshape(-1, self._labels.shape[-1])
+        places: Tensor = torch.unique(rows, dim=0, return_inverse=True)[1]
+        return places.reshape(len(self.predicted), -1)
+
+    @property
+    def _outputs(self) -> Runs:
+        """The outputs of the examples that count: logits ``[M, C]``, or outputs like the labels."""
+        return self.reading.logits if self.reading is not None else []
+
+    def _data(self, name: str) -> tuple[Runs, Tensor]:
+        """Return what a score takes: a metric of the user's own, outputs and labels as the task has them."""
+        if name in self._own and self.reading is not None:
+            return self.reading.given
+        return self._outputs, self._labels
 
     def _computations(self) -> dict[str, Callable[[], Estimate]]:
         compute: dict[str, Callable[[], Estimate]] = {}
         for name in self._scores:
             compute[name] = lambda name=name: mean_estimate(self.of_runs(name).numpy())  # type: ignore[misc]  # mypy cannot see the default
             compute[sd_name(name)] = lambda name=name: self._sd(name)  # type: ignore[misc]  # as above
-        if self._classes:
+        if "accuracy" in self._scores.keys() - self._own:
             compute["flip_floor"] = self._flip_floor
             compute["training_sd"] = self._training_sd
+        if self._kind is not TaskKind.REGRESSION:
             compute["disagreement"] = lambda: self._over_pairs("disagreement")
+        if self._kind is TaskKind.MULTI_LABEL:
+            compute["label_disagreement"] = lambda: self._over_pairs("label_disagreement")
         compute["correlation"] = lambda: self._over_pairs("correlation")
         compute["pearson"] = lambda: self._over_pairs("pearson")
         for delta in self._deltas:
@@ -162,17 +227,21 @@ class Measures(Mapping[str, Estimate]):
     @property
     def _deltas(self) -> dict[str, str]:
         """The score that each ensemble delta is of."""
-        return {delta_name(name): name for name in self._scores if score_kind(name).of_run is None}
+        return {delta_name(name): name for name in self._scores if name in self._own or score_kind(name).of_run is None}
 
     def _over_pairs(self, name: str) -> Estimate:
         kind, pairs = kind_of(name), self.pairs(name).numpy()
         if kind.is_delta:  # whose size alone is known to end somewhere
             return pairwise_estimate(pairs)
         percent_of = self.examples if kind.counts_examples else None
+        if name == "label_disagreement":
+            percent_of = self._labels.numel()
         return pairwise_estimate(pairs, percent_of=percent_of, least=kind.least, most=kind.most)
 
     def _score_pairs(self, name: str) -> Tensor:
         if name == "disagreement":
+            return disagreement(self._sets if self._kind is TaskKind.MULTI_LABEL else self.predicted)
+        if name == "label_disagreement":
             return disagreement(self.predicted)
         if name == "correlation":
             return spearman(self._numbers)
@@ -197,17 +266,18 @@ class Measures(Mapping[str, Estimate]):
     def _ensemble_delta(self, name: str) -> Tensor:
         if name == "accuracy":
             return accuracy_ensemble_delta(self._outputs, self._labels, self.predicted)
-        if name == "cross_entropy":
+        if name == "cross_entropy" and self._kind is TaskKind.CLASSES:
             return cross_entropy_ensemble_delta(self._outputs)
-        return ensemble_delta(self._outputs, self._labels, self._scores[name])
+        return ensemble_delta(*self._data(name), self._scores[name])
 
 
-def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:
+def check_metrics(metrics: Mapping[str, Metric], labels: Tensor, stated: str | None = None) -> None:
     """Raise `TaskError` unless ``metrics`` are named functions whose names are free."""
     if not isinstance(metrics, Mapping):
         raise TaskError(f"Expected metrics= to name each metric, as in metrics={{'f1': f1}}, but got {metrics!r}.")
-    # Names of either kind of task: reports tell the two apart by them.
-    taken = {name for kind in (torch.zeros(1), torch.zeros(1, dtype=torch.long)) for name in Measures.names(kind)}
+    # Names of a classification and a regression as well: reports tell the kinds of tasks apart by them.
+    kinds = (Measures.names(torch.zeros(1)), Measures.names(torch.zeros(1, dtype=torch.long)))
+    taken = {name for names in (*kinds, Measures.names(labels, stated=stated)) for name in names}
     for name, metric in metrics.items():
         measures = {name, sd_name(name), delta_name(name)}
         why = f"would measure {', '.join(sorted(measures & taken))} a second time" if measures & taken else ""
@@ -220,10 +290,16 @@ def check_metrics(metrics: Mapping[str, Metric], labels: Tensor) -> None:
             raise TaskError(f"Expected metrics[{name!r}] to be a function of logits and labels but got {metric!r}.")
 
 
-def _built_in_scores(classes: bool) -> dict[str, Score]:
-    paper: dict[str, Score] = {"accuracy": accuracy, "cross_entropy": cross_entropy} if classes else {"rmse": rmse}
-    further = further_scores(TaskKind.CLASSES if classes else TaskKind.REGRESSION)
-    return paper | {name: _of_each_run(of_run) for name, of_run in further.items()}
+#: The paper's scores of each kind of task, the main score first.
+_BUILT_IN: Mapping[TaskKind, Mapping[str, Score]] = {
+    TaskKind.CLASSES: {"accuracy": accuracy, "cross_entropy": cross_entropy},
+    TaskKind.MULTI_LABEL: {"subset_accuracy": subset_accuracy, "cross_entropy": binary_cross_entropy},
+    TaskKind.REGRESSION: {"rmse": rmse},
+}
+
+
+def _built_in_scores(kind: TaskKind) -> dict[str, Score]:
+    return {**_BUILT_IN[kind], **{name: _of_each_run(of_run) for name, of_run in further_scores(kind).items()}}
 
 
 def _of_each_run(of_run: Metric) -> Score:

@@ -25,6 +25,7 @@ class TaskKind(Enum):
     """What a task predicts, which decides its scores."""
 
     CLASSES = "classes"
+    MULTI_LABEL = "multi_label"
     REGRESSION = "regression"
     LANGUAGE = "language"
 
@@ -43,14 +44,24 @@ class ScoreKind:
     of_run: Metric | None = None  #: its formula, for a score of this module
 
 
-_NOT_NUMBERS = frozenset({TaskKind.CLASSES, TaskKind.LANGUAGE})
+_CLASSES = frozenset({TaskKind.CLASSES, TaskKind.LANGUAGE})
+_NOT_NUMBERS = _CLASSES | {TaskKind.MULTI_LABEL}
 
 #: Every built-in score by name, in the order of reports.
 SCORES = {
     kind.name: kind
     for kind in (
         ScoreKind("perplexity", frozenset({TaskKind.LANGUAGE})),
-        ScoreKind("accuracy", _NOT_NUMBERS, "accuracy", " points", 100, more_is_better=True, has_heavy_tails=False),
+        ScoreKind(
+            "subset_accuracy",
+            frozenset({TaskKind.MULTI_LABEL}),
+            "subset accuracy",
+            " points",
+            100,
+            more_is_better=True,
+            has_heavy_tails=False,
+        ),
+        ScoreKind("accuracy", _CLASSES, "accuracy", " points", 100, more_is_better=True, has_heavy_tails=False),
         ScoreKind("cross_entropy", _NOT_NUMBERS, unit=" nats"),
         ScoreKind("rmse", frozenset({TaskKind.REGRESSION}), "RMSE", has_heavy_tails=False),
     )
@@ -70,7 +81,8 @@ def further_scores(task: TaskKind) -> dict[str, Metric]:
 def further_score(*tasks: TaskKind, unit: str = "", width: float = math.inf) -> Callable[[Metric], Metric]:
     """Make a function of one run's outputs and the labels a score of every such task, under its own name.
 
-    Logits ``[N, C]`` and classes ``[N]`` go in, or in a regression outputs and targets of one shape.
+    Logits ``[N, C]`` and classes ``[N]`` go in; in a regression outputs and targets of one shape, and where examples
+    have several labels logits ``[N, L]`` and labels ``[N, L]`` of 0 and 1.
     """
 
     def add(of_run: Metric) -> Metric:
@@ -106,3 +118,44 @@ def brier(logits: Tensor, labels: Tensor) -> float:
         distance.scatter_(0, label, distance.gather(0, label) - 1)
         total += float(distance.square_().sum())
     return total / len(labels)
+
+
+@further_score(TaskKind.MULTI_LABEL)
+def f1_micro(logits: Tensor, labels: Tensor) -> float:
+    """F1 of all labels of all examples together: twice those found, by those found, missed and wrongly given.
+
+    Logits ``[N, L]``, above 0 for a label that is given, and labels ``[N, L]`` of 0 and 1 in; from 0 to 1 out.
+
+    >>> import torch
+    >>> f1_micro(torch.tensor([[1.0, -1.0], [1.0, 1.0]]), torch.tensor([[1, 1], [1, 0]]))  # 2 * 2 / (3 + 3)
+    0.6666666666666666
+
+    Source: van Rijsbergen, *Information Retrieval* (1979), chapter 7.
+    """
+    found, either = _found_and_either(logits, labels)
+    return float(_f1(found.sum(), either.sum()))
+
+
+@further_score(TaskKind.MULTI_LABEL)
+def f1_macro(logits: Tensor, labels: Tensor) -> float:
+    """Mean over labels of the F1 of each; 0 for a label that no example has and no answer gives, as in scikit-learn.
+
+    Logits ``[N, L]``, above 0 for a label that is given, and labels ``[N, L]`` of 0 and 1 in; from 0 to 1 out.
+
+    >>> import torch
+    >>> f1_macro(torch.tensor([[1.0, -1.0], [1.0, 1.0]]), torch.tensor([[1, 1], [1, 0]]))  # 1 and 0
+    0.5
+
+    Source: van Rijsbergen, *Information Retrieval* (1979), chapter 7.
+    """
+    return float(_f1(*_found_and_either(logits, labels)).mean())
+
+
+def _found_and_either(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """How often each label is given rightly, and how often it is given and is right, added up: ``[L]`` each."""
+    given, right = logits > 0, labels > 0
+    return (given & right).sum(0).double(), (given.sum(0) + right.sum(0)).double()
+
+
+def _f1(found: Tensor, either: Tensor) -> Tensor:
+    return 2 * found / either.clamp(min=1)

@@ -38,7 +38,7 @@ class Question:
     stops_early: bool = False  #: whether training ends once the verdict on `budget` stands
 
     def __post_init__(self) -> None:
-        check_metrics(self.metrics, self.task.labels)
+        check_metrics(self.metrics, self.task.labels, self.task.outputs)
         check_mode(self.control)
         names = self.names  # refuses metrics that the task cannot have
         if self.budget is None:
@@ -59,9 +59,10 @@ class Question:
         budget: Budget | None = None,
         control: ControlMode = "auto",
         stops_early: bool = False,
+        outputs: str | None = None,
     ) -> Question:
         """Ask about a `Recipe`, or about a train function with the test ``labels`` beside it."""
-        return cls(as_task(task, labels), protocol, metrics or {}, budget, control, stops_early)
+        return cls(as_task(task, labels, outputs), protocol, metrics or {}, budget, control, stops_early)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IncompleteStudyError
+from ..estimates.meaning import Outputs
 from ..estimates.measures import Metric
 from ..protocol import NoiseProtocol
 from ..public import public
@@ -113,8 +114,10 @@ class Session:
             private=asked.private,
             policy=self.policy,
             journal=journal,
+            stated=task.outputs,
         )
         if study.is_whole:
+            study.note_meaning()
             built_in = task.measure_names()
             study.measures.compute(name for name in study.measures if name not in built_in)
         return study
@@ -239,6 +242,7 @@ def measure(
     protocol: NoiseProtocol,
     *,
     labels: Any = None,
+    outputs: Outputs | None = None,
     metrics: Mapping[str, Metric] | None = None,
     control: ControlMode = "auto",
     budget: Budget | None = None,
@@ -250,6 +254,8 @@ def measure(
         task: A `Recipe`, a ``train(run)`` that returns test logits ``[N, C]``, or a ``train(seed)``.
         protocol: What varies, over how many runs.
         labels: The test labels ``[N]``, beside a train function; a `Recipe` has its own.
+        outputs: What a train function returns, where its numbers do not tell: "logits", "probabilities",
+            "log_probabilities", "multi_label" (a logit for each label of an example) or "values" (a regression).
         metrics: Functions of one run's logits and the labels, by name.
         control: "auto" trains the base run twice, after a look at its first epochs; "first" leaves it at that look, for
             runs that cost hours; "full" trains one seed of a black box twice.
@@ -259,7 +265,9 @@ def measure(
     Raises `UsageError` before anything trains, `IsolationError` if the control fails, `RunsFailedError` if more runs
     than may leave nothing to measure, and `IncompleteStudyError` if the session stops before all runs are there.
     """
-    question = Question.of(task, protocol, labels=labels, metrics=metrics, budget=budget, control=control)
+    question = Question.of(
+        task, protocol, labels=labels, outputs=outputs, metrics=metrics, budget=budget, control=control
+    )
     return (session or _script_session()).answer(question)
 
 
@@ -270,6 +278,7 @@ def check(
     *,
     budget: Budget,
     labels: Any = None,
+    outputs: Outputs | None = None,
     metrics: Mapping[str, Metric] | None = None,
     control: ControlMode = "auto",
     session: Session | None = None,
@@ -280,12 +289,19 @@ def check(
     first, and another session that asks again gets it without training.
 
     Args:
-        task: As in `measure`, and so are ``labels``, ``metrics``, ``control``, ``session`` and the errors.
+        task: As in `measure`, and so are ``labels``, ``outputs``, ``metrics``, ``control``, ``session`` and the errors.
         protocol: What varies, and R, the most runs that are trained.
         budget: The limits that end the training once it is known whether they are kept.
     """
     question = Question.of(
-        task, protocol, labels=labels, metrics=metrics, budget=budget, control=control, stops_early=True
+        task,
+        protocol,
+        labels=labels,
+        outputs=outputs,
+        metrics=metrics,
+        budget=budget,
+        control=control,
+        stops_early=True,
     )
     return (session or _script_session()).answer(question)
 

@@ -107,7 +107,7 @@ class Baselines:
             return None
         sample, comparison = Sample.of(study), None
         if awaited.kept is not None:
-            baseline, place = awaited.kept.sample(study.labels), (awaited.test, awaited.call)
+            baseline, place = awaited.kept.sample(study.meaning.labels), (awaited.test, awaited.call)
             comparison = Comparison.of_samples(baseline, sample, alpha=ALPHA / _QUESTIONS)
             judgement = NoWorse(comparison)
             if judgement.outcome is Outcome.FAIL:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import BudgetError, IncompleteStudyError, IsolationError, StabilityError, TaskError
+from ..estimates.meaning import Outputs
 from ..estimates.measures import Metric
 from ..execution.forecast import Forecast, summarize_plan
 from ..execution.notice_board import Board
@@ -116,6 +117,7 @@ class Stability:
         perturb: str | Perturbation | None = None,
         runs: int | None = None,
         labels: Any = None,
+        outputs: Outputs | None = None,
         metrics: Mapping[str, Metric] | None = None,
         constants: Mapping[str | Source, int] | None = None,
         onset: int = 0,
@@ -131,6 +133,8 @@ class Stability:
             perturb: ``"ulp"``, ``"bit"`` or a `Perturbation`: one weight that is moved in each run.
             runs: R.
             labels: The test labels, beside a train function; a `Recipe` has its own.
+            outputs: What a train function returns, where its numbers do not tell: "logits", "probabilities",
+                "log_probabilities", "multi_label" (a logit for each label of an example) or "values" (a regression).
             metrics: Further functions of one run's logits and the labels, by name.
             constants: Other seeds for held sources, by name.
             onset: The epoch from which on sources vary; the epochs before are the same in all runs, and trained once.
@@ -140,7 +144,8 @@ class Stability:
         """
         __tracebackhide__ = True
         protocol = self._protocol(vary, perturb, runs, constants, onset)
-        return self._ask(Question.of(task, protocol, labels=labels, metrics=metrics, budget=budget, control=control))
+        given = {"labels": labels, "outputs": outputs, "metrics": metrics, "budget": budget, "control": control}
+        return self._ask(Question.of(task, protocol, **given))
 
     def check(
         self,
@@ -151,6 +156,7 @@ class Stability:
         perturb: str | Perturbation | None = None,
         runs: int | None = None,
         labels: Any = None,
+        outputs: Outputs | None = None,
         metrics: Mapping[str, Metric] | None = None,
         constants: Mapping[str | Source, int] | None = None,
         onset: int = 0,
@@ -168,7 +174,8 @@ class Stability:
         __tracebackhide__ = True
         test, protocol = self._hooks.current_test(), self._protocol(vary, perturb, runs, constants, onset)
         test.checks += 1
-        ask = partial(Question.of, task, protocol, labels=labels, metrics=metrics, control=control)
+        given = {"labels": labels, "outputs": outputs, "metrics": metrics, "control": control}
+        ask = partial(Question.of, task, protocol, **given)
         is_new = self._budgets.find(test.name, test.checks) is None
         if budget is None and self._config.calibrate and (is_new or self._config.update):
             return self._calibrate(ask())
@@ -211,9 +218,9 @@ class Stability:
                     f"Expected two tasks to train but got {given!r}, which is trained. Studies that are there are "
                     f"compared by stabilitykit.compare(baseline_study, candidate_study)."
                 )
-        labels = settings.pop("labels", None)  # a Recipe has them
-        old, new = (as_task(task, None if isinstance(task, Task) else labels) for task in (baseline, candidate))
-        check_alike(old.labels, new.labels)
+        words = {name: settings.pop(name, None) for name in ("labels", "outputs")}  # a Recipe has them
+        old, new = (as_task(task, **({} if isinstance(task, Task) else words)) for task in (baseline, candidate))
+        check_alike(old.meaning.labels, new.meaning.labels)
         test = self._hooks.current_test()
         studies = self.measure(old, **settings), self.measure(new, **settings)
         if self._config.plan:

@@ -48,13 +48,17 @@ class Sample:
     def of(cls, study: Study) -> Sample:
         """Condense a study; raises `RunsFailedError` where a run left nothing to compare."""
         check_is_study(study)
-        outputs = [record.logits for record in study.trained if record.logits is not None]
-        if not outputs:  # only weights are kept: the study has predicted from them
-            outputs = list(study.measures.predicted)
-        elif not study.labels.is_floating_point():
-            outputs = [run.argmax(dim=-1).to(class_type(run.shape[-1])) for run in outputs]
+        reading = study.measures.reading
+        if reading is None:  # only weights are kept: the study has predicted from them
+            answers = list(study.measures.predicted)
+        elif reading.meaning.is_classes:
+            answers = [run.argmax(dim=-1).to(class_type(run.shape[-1])) for run in reading.whole()]
+        elif reading.meaning.kind is TaskKind.MULTI_LABEL:  # each label a question with two answers
+            answers = [(run > 0).to(torch.uint8) for run in reading.whole()]
+        else:
+            answers = reading.whole()
         seeds = tuple(record.seeds for record in study.trained)
-        return cls(study.task, study.protocol.name, seeds, torch.stack(outputs), study.labels)
+        return cls(study.task, study.protocol.name, seeds, torch.stack(answers), study.meaning.labels)
 
     def __len__(self) -> int:
         """R."""

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ..errors import IsolationError, SelfTestError, setting
 from ..estimates.estimate import Estimate
+from ..estimates.meaning import Meaning
 from ..estimates.measure_kinds import kind_of
 from ..estimates.metrics import IGNORED_LABEL
-from ..store.record import RunRecord
+from ..estimates.reading import Reading
 from ..verdicts.budgets import Budget
 from ..verdicts.judgement import Outcome
 from ..verdicts.limits import LimitJudgement
@@ -32,6 +33,9 @@ _BROKEN = "This is a fault of the gate and not of your budget: please report it.
 
 #: Ratio of two budgets from which on a user can set one between them.
 _WIDE = 1.1
+
+#: How much further than any other logit one is, in nats, that stands for an infinite one.
+_SURE = 50.0
 
 #: Shapes in which the deviations of run r of R from the mean of all runs grow: equal in all runs; or larger, the later
 #: the run, so that later models are worse. An SD of scores needs the second: equal noise in all runs makes all scores
@@ -123,7 +127,8 @@ class _Copies:
     def of_outputs(self, outputs: Sequence[Tensor]) -> Study:
         """Copy the study with these outputs of its runs."""
         records = tuple(
-            dataclasses.replace(record, logits=run) for record, run in zip(self.records, outputs, strict=True)
+            dataclasses.replace(record, logits=self._reading.back(run))
+            for record, run in zip(self.records, outputs, strict=True)
         )
         return dataclasses.replace(self.study, records=records, journal=Journal())
 
@@ -144,7 +149,22 @@ class _Copies:
 
     @cached_property
     def _amplified(self) -> _Amplified:
-        return _Amplified([_outputs(record) for record in self.records])
+        return _Amplified(self._outputs)
+
+    @cached_property
+    def _reading(self) -> Reading:
+        outputs = [record.logits for record in self.records if record.logits is not None]
+        return Reading(outputs, self.study.meaning)
+
+    @property
+    def _outputs(self) -> list[Tensor]:
+        """The runs' outputs on the scale of logits, in a type that amplified ones fit into; no number is infinite."""
+        outputs = self._reading.additive()
+        outputs = [run if run.dtype == torch.float64 else run.float() for run in outputs]
+        if all(bool(run.isfinite().all()) for run in outputs):
+            return outputs
+        most = max(float(run[run.isfinite()].abs().max()) for run in outputs) + _SURE
+        return [run.clamp(-most, most) for run in outputs]
 
 
 class _Gate(_Copies):
@@ -157,8 +177,8 @@ class _Gate(_Copies):
     @cached_property
     def _broken(self) -> Study:
         """The outputs of the first run are shuffled over the test examples."""
-        first, *others = (_outputs(record) for record in self.records)
-        return self.of_outputs([_shuffled(first, self.study.labels), *others])
+        first, *others = self._outputs
+        return self.of_outputs([_shuffled(first, self.study.meaning), *others])
 
     def cannot_notice_a_broken_run(self) -> str:
         """Say so where no budget could: one run of many moves a mean over pairs by little, some measures not at all."""
@@ -321,21 +341,15 @@ class _Amplified:
         ]
 
 
-def _shuffled(outputs: Tensor, labels: Tensor) -> Tensor:
+def _shuffled(outputs: Tensor, meaning: Meaning) -> Tensor:
     """Give each example that counts the outputs of another one."""
     generator = torch.Generator().manual_seed(_SEED)
-    if labels.is_floating_point():
+    if not meaning.is_classes:
         return outputs[torch.randperm(len(outputs), generator=generator)]
     flat = outputs.flatten(0, -2).clone()
-    kept = (labels != IGNORED_LABEL).flatten().nonzero().flatten()
+    kept = (meaning.labels != IGNORED_LABEL).flatten().nonzero().flatten()
     flat[kept] = flat[kept[torch.randperm(len(kept), generator=generator)]]
     return flat.reshape(outputs.shape)
-
-
-def _outputs(record: RunRecord) -> Tensor:
-    """Return a run's outputs in a type that amplified ones fit into."""
-    assert record.logits is not None  # as the records of a gate are
-    return record.logits if record.logits.dtype == torch.float64 else record.logits.float()
 
 
 def _spread(metric: str, value: float) -> float:

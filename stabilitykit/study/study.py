@@ -14,9 +14,11 @@ from torch import Tensor
 
 from ..errors import BudgetExceededError, IsolationError, RunsFailedError, TaskError
 from ..estimates.estimate import Estimate
+from ..estimates.meaning import Meaning
 from ..estimates.measure_kinds import task_kind
 from ..estimates.measures import Measures, Metric
 from ..estimates.metrics import ensemble_of, vanilla_groups
+from ..estimates.reading import Reading
 from ..estimates.scores import SCORES, TaskKind
 from ..protocol import NoiseProtocol
 from ..public import public
@@ -78,7 +80,7 @@ class Study:
     task: str  #: name of what was trained
     protocol: NoiseProtocol
     records: tuple[RunRecord, ...]  #: in the order of their index
-    labels: Tensor
+    labels: Tensor  #: as the task has them
     certificate: Certificate  #: what is proven of its task
     metrics: Mapping[str, Metric] = field(default_factory=dict)  #: the user's own, by name
     recipe: Task | None = None  #: what was trained; None where the records are no runs of it, as those of ensembles
@@ -87,6 +89,7 @@ class Study:
     private: str = ""  #: why its runs are not kept for another test or session; empty if they are
     policy: Policy = field(default_factory=Policy)  #: what follows from a verdict on it
     journal: Journal = field(default_factory=Journal)  #: what is noted about it since it was made
+    stated: str | None = None  #: what its outputs are, where that is stated; see `Recipe`
 
     def __repr__(self) -> str:
         """Name the question, as tables do: test failures show it."""
@@ -102,18 +105,29 @@ class Study:
     def measures(self) -> Measures:
         """Every estimate by name, computed when first asked for."""
         if self.recipe is None:
-            return Measures(self._outputs, self.labels, self.metrics)
+            return Measures(self._outputs, self.labels, self.metrics, self.stated)
         return self.recipe.measures(self.trained, self.metrics)
 
     @cached_property
     def flips(self) -> Flips:
         """The test examples and classes whose prediction changes most between runs; print it."""
-        check_has_flips(self.labels)
-        return Flips(self.measures.predicted, self.labels)
+        labels = self.meaning.labels
+        check_has_flips(labels)
+        return Flips(self.measures.predicted, labels)
+
+    @cached_property
+    def meaning(self) -> Meaning:
+        """What the labels ask for, and what the outputs are taken for."""
+        return Meaning.of(self.labels, self.stated)
+
+    def note_meaning(self) -> None:
+        """Note how the outputs were taken, and what in the numbers speaks against that."""
+        for remark in self.measures.remarks:
+            self.journal.remark(remark)
 
     @property
     def outputs(self) -> Tensor:
-        """Logits of all runs, ``[R, N, ..., C]``, or regression outputs ``[R, N, ...]``; a copy each time."""
+        """Outputs of all runs as they were returned, ``[R, N, ..., C]`` or like the labels; a copy each time."""
         return torch.stack(self._outputs)
 
     @property
@@ -195,7 +209,9 @@ class Study:
     @property
     def kind(self) -> TaskKind:
         """The kind of its task, which is known of a study without a trained run too."""
-        return task_kind(Measures.names(self.labels) if self.recipe is None else self.recipe.measure_names())
+        if self.recipe is None:
+            return task_kind(Measures.names(self.labels, stated=self.stated))
+        return task_kind(self.recipe.measure_names())
 
     @property
     def scores(self) -> dict[int, dict[str, float]]:
@@ -287,12 +303,21 @@ class Study:
             )
         if not self._outputs:
             raise TaskError(f"Expected runs that keep their outputs, to average, but those of {self.task} do not.")
-        outputs = ensemble_of(self._outputs, groups)
-        records = tuple(self._ensemble(i, group, outputs[i]) for i, group in enumerate(groups))
+        reading = Reading(self._outputs, self.meaning)
+        outputs = ensemble_of(reading.additive(), groups)
+        records = tuple(self._ensemble(i, group, reading.back(outputs[i])) for i, group in enumerate(groups))
         name = f"{self.task}, ensembles of {size}"
         # Verdicts on the ensembles are reported with this study; similarities are of this study's models alone.
         journal = dataclasses.replace(self.journal, similarities=[])
-        return dataclasses.replace(self, task=name, records=records, recipe=None, most_runs=None, journal=journal)
+        return dataclasses.replace(
+            self,
+            task=name,
+            records=records,
+            recipe=None,
+            most_runs=None,
+            journal=journal,
+            stated=self.stated or reading.word,
+        )
 
     def _ensemble(self, index: int, members: Iterable[int], logits: Tensor) -> RunRecord:
         runs = [self.trained[i] for i in members]

@@ -15,7 +15,10 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from ..errors import TaskError, check_count
-from ..estimates.metrics import accuracy, cross_entropy, flatten_examples, rmse
+from ..estimates.meaning import Meaning
+from ..estimates.measures import Measures
+from ..estimates.reading import mean_outputs
+from ..estimates.scores import TaskKind
 from ..protocol import NoiseProtocol, Source
 from ..public import public
 from ..store.fingerprint import CannotFingerprint
@@ -33,11 +36,15 @@ from .data import (
 )
 from .images import ImageViews
 from .items import Items
+from .outputs import as_labels, check_outputs
 from .run import Run, check_onset
 from .schedule import CosineCycles, Every, Rates, Schedule, SchedulerFactory, check_schedule
 from .step import check_items, predicted, rehearse_step, step_of, told
 from .streams import Stream
-from .task import Task, TrainingError, as_labels, check_outputs, content_digest
+from .task import Task, TrainingError, content_digest
+
+#: The scores that a curve has after each epoch, or those of them that the task has.
+_CURVES = ("accuracy", "subset_accuracy", "f1_micro", "f1_macro", "cross_entropy", "rmse")
 
 
 @public
@@ -80,6 +87,7 @@ class Recipe(Task):
     views: ImageViews | None = None  #: views of each test image, whose outputs are averaged; set by `with_tta`
     eval_batch_size: int = 1000
     name: str = "recipe"  #: in reports
+    outputs: str | None = None  #: what the model returns; None tells logits and probabilities apart by their numbers
     _prepared: dict[object, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -140,6 +148,7 @@ class Recipe(Task):
         """Return every field by name; of a Dataset also its items, and how many processes load them if that counts."""
         items = self._read_items()
         left_out = ["_prepared", "name"]  # neither changes the bits of a run
+        left_out += ["outputs"] if self.outputs is None else []  # so that keys are those of before there was one
         if all(read.is_repeatable for read in items.values()):
             left_out.append("num_workers")
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
@@ -197,8 +206,9 @@ class Recipe(Task):
                 f"Expected a batch to train on but got {len(self._examples(self.train, run.device))} examples, "
                 f"batch_size={self.batch_size} and drop_last=True: nothing would be trained. Take a smaller batch."
             )
+        loss_of = self._loss
         for batch in batches:
-            rehearse_step(model, optimizer, batch, self._loss, default_loss=self.loss is None)
+            rehearse_step(model, optimizer, batch, loss_of, default_loss=self.loss is None)
             rates.after_step()
 
     def _rehearse_scoring(self, model: nn.Module, device: torch.device) -> None:
@@ -209,7 +219,24 @@ class Recipe(Task):
             self.views.check(x, self.labels)
         with torch.no_grad(), told("the model to predict a batch in eval mode", "Mend model= or test=."):
             outputs = predicted(model.eval(), x)
-        check_outputs(outputs, y.cpu(), self.labels)
+        self._check_loss(check_outputs(outputs, y.cpu(), self.meaning))
+
+    def _check_loss(self, outputs: Tensor) -> None:
+        """Raise `TaskError` where the loss takes the outputs or the labels for something else than the scores do."""
+        if self.loss is None and self.outputs is None and self.is_classification and self.labels.is_floating_point():
+            raise TaskError(
+                "Expected to know what labels that are all 0.0 or 1.0 are, since the loss is chosen by them. For a "
+                "classification give labels.long(), or outputs='multi_label' for several labels an example, or name a "
+                "loss=; for a regression say outputs='values'."
+            )
+        theirs = self.loss is functional.cross_entropy or isinstance(self.loss, nn.CrossEntropyLoss)
+        if theirs and outputs.dim() > 2 and len(set(outputs.shape[1:])) == 1:
+            raise TaskError(
+                f"Expected one axis of classes, but torch's cross_entropy takes axis 1 of the outputs "
+                f"{list(outputs.shape)} for it, and scores take the last one: their sizes are equal, so no shape tells "
+                f"which is meant. Return outputs.movedim(1, -1) from the model and move the axis back in the loss, or "
+                f"leave loss= out, which does that."
+            )
 
     def fit(self, run: Run) -> Tensor:
         """Train one model and return its test outputs, averaged over the snapshots if there are any."""
@@ -227,10 +254,10 @@ class Recipe(Task):
                 _check_rate_is_zero(optimizer, done)
             outputs = self._predict(run, model, test) if self.curve or at_snapshot else None
             if outputs is not None:
-                run.curve += [_scores(outputs, self.labels)] if self.curve else []
+                run.curve += [_scores(outputs, self.meaning)] if self.curve else []
                 run.snapshots += [outputs] if at_snapshot else []
         if run.snapshots:
-            return torch.stack(run.snapshots).mean(0)
+            return mean_outputs(run.snapshots, self.meaning)
         return self._predict(run, model, test) if outputs is None else outputs
 
     def _train_epoch(
@@ -238,27 +265,20 @@ class Recipe(Task):
     ) -> None:
         model.train()
         total = torch.zeros((), device=run.device)
-        make_step = step_of(optimizer)
+        make_step, loss_of = step_of(optimizer), self._loss
         batches = run.batches(train, self.batch_size, augment=self.augment, drop_last=self.drop_last)
         for step, batch in enumerate(batches, start=1):
             rates.before_step(epoch + step / self._steps)
-            total += make_step(functools.partial(self._evaluate, model, optimizer, batch))
+            total += make_step(functools.partial(_evaluate, model, optimizer, loss_of, batch))
             rates.after_step()
         rates.after_epoch()
         if not torch.isfinite(total):
             raise TrainingError(f"the loss became {total.item()} in epoch {epoch} (from 0)")
 
-    def _evaluate(self, model: nn.Module, optimizer: Optimizer, batch: Batch) -> Tensor:
-        """Put the gradients of a batch into the model's parameters and return its loss."""
-        x, y = batch
-        optimizer.zero_grad()
-        loss = self._loss(model(x), y)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature has no types
-        return loss
-
     @property
     def _loss(self) -> Callable[[Any, Tensor], Tensor]:
-        return self.loss or (_class_loss if self.is_classification else _squared_error)
+        """The loss of an output and its labels; reads all labels, so ask for it once an epoch."""
+        return self.loss or default_loss(self.meaning)
 
     @property
     def _steps(self) -> int:
@@ -373,7 +393,37 @@ def make_lazy_weights(model: nn.Module, run: Run, forward: Callable[[], object])
                 forward()
 
 
-def _class_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def _evaluate(model: nn.Module, optimizer: Optimizer, loss_of: Callable[[Any, Tensor], Tensor], batch: Batch) -> Tensor:
+    """Put the gradients of a batch into the model's parameters and return its loss."""
+    x, y = batch
+    optimizer.zero_grad()
+    loss = loss_of(model(x), y)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch's own signature has no types
+    return loss
+
+
+def default_loss(meaning: Meaning) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the loss of a recipe that names none, by what its labels ask for and its outputs are stated to be."""
+    if meaning.kind is TaskKind.REGRESSION:
+        return _squared_error
+    if meaning.kind is TaskKind.MULTI_LABEL:
+        return functools.partial(_binary_loss, scale=meaning.stated)
+    return functools.partial(_class_loss, scale=meaning.stated)
+
+
+def _binary_loss(outputs: Tensor, labels: Tensor, scale: str | None) -> Tensor:
+    outputs, labels = outputs.reshape(labels.shape), labels.to(outputs.dtype)
+    if scale == "probabilities":
+        return functional.binary_cross_entropy(outputs, labels)
+    return functional.binary_cross_entropy_with_logits(outputs, labels)
+
+
+def _class_loss(logits: Tensor, labels: Tensor, scale: str | None) -> Tensor:
+    are_shares = labels.is_floating_point() and labels.dim() > 1 and labels.shape[-1] > 1
+    if logits.numel() == labels.numel() and not are_shares:  # one output for each of two classes
+        return _binary_loss(logits, labels, scale)
+    if scale == "probabilities":
+        logits = logits.clamp_min(torch.finfo(logits.dtype).tiny).log()
     # Classes come last here, second in torch, which takes no int32. Floating-point labels are class probabilities.
     labels = labels.movedim(-1, 1) if labels.is_floating_point() else labels.long()
     return functional.cross_entropy(logits.movedim(-1, 1), labels)
@@ -390,8 +440,7 @@ def _check_rate_is_zero(optimizer: Optimizer, epochs: int) -> None:
         raise TrainingError(f"a snapshot is due after {epochs} epochs, but the learning rate is {max(rates):g}, not 0")
 
 
-def _scores(outputs: Tensor, labels: Tensor) -> dict[str, float]:
-    if labels.is_floating_point():
-        return {"rmse": float(rmse(outputs.reshape(1, *labels.shape), labels))}
-    logits, classes = flatten_examples(outputs[None], labels)
-    return {"accuracy": float(accuracy(logits, classes)), "cross_entropy": float(cross_entropy(logits, classes))}
+def _scores(outputs: Tensor, meaning: Meaning) -> dict[str, float]:
+    outputs = check_outputs(outputs, meaning.given, meaning)
+    measures = Measures([outputs], meaning.given, stated=meaning.stated)
+    return {name: float(measures.of_runs(name)) for name in _CURVES if name in measures}

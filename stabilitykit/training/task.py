@@ -8,16 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ProtocolError, TaskError
+from ..estimates.meaning import Meaning
 from ..estimates.measures import Measures, Metric
 from ..estimates.metrics import IGNORED_LABEL
+from ..estimates.scores import TaskKind
 from ..protocol import NoiseProtocol, Source
 from ..store.fingerprint import CannotFingerprint, fingerprint
 from ..store.record import RunRecord
+from .outputs import as_labels
 from .run import Run
 
 
@@ -34,6 +36,8 @@ class Task(ABC):
     remarks: tuple[str, ...] = ()  #: notes for the reader of its studies, beside the numbers
     #: Whether a run leaves its outputs. A task with too many keeps weights, from which `measures` predicts anew.
     leaves_outputs: bool = True
+    #: What the outputs are, where it is stated: one of `estimates.meaning.Outputs`.
+    outputs: str | None = None
 
     @property
     @abstractmethod
@@ -43,8 +47,12 @@ class Task(ABC):
     @property
     def examples(self) -> int:
         """N, the test examples that are scored: tokens or pixels if each has a label, without those labelled -100."""
-        whole = self.labels.is_floating_point()
-        return self.labels.numel() if whole else int((self.labels != IGNORED_LABEL).sum())
+        return self.meaning.examples
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the labels ask for, and what the outputs are taken for."""
+        return Meaning.of(self.labels, self.outputs)
 
     @abstractmethod
     def fit(self, run: Run) -> Any:
@@ -66,25 +74,29 @@ class Task(ABC):
         if labels.is_floating_point() and not torch.isfinite(labels).all():
             raise TaskError("Expected finite regression targets but the labels hold NaN or infinity.")
         if not labels.is_floating_point() and ((labels < 0) & (labels != IGNORED_LABEL)).any():
+            least = int(labels[labels != IGNORED_LABEL].min())
             raise TaskError(
                 f"Expected class labels from 0, or {IGNORED_LABEL} for examples to leave out, but the smallest is "
-                f"{int(labels.min())}."
+                f"{int(labels.min())}. If {least} marks examples without a label, give "
+                f"labels.masked_fill(labels == {least}, {IGNORED_LABEL})."
             )
+        _ = self.meaning  # refuses labels that could be two things
         if (labels == IGNORED_LABEL).all():
             raise TaskError(f"Expected some labels to score but all {labels.numel()} are {IGNORED_LABEL}, left out.")
 
     @property
     def is_classification(self) -> bool:
-        """Whether the labels are classes; floating-point labels are regression targets."""
-        return not self.labels.is_floating_point()
+        """Whether the labels are classes, and not the targets of a regression."""
+        return self.meaning.kind is not TaskKind.REGRESSION
 
     def measure_names(self, metrics: Mapping[str, Metric] | None = None) -> tuple[str, ...]:
         """Return the names of the measures that `measures` will have, before anything is trained."""
-        return Measures.names(self.labels, metrics)
+        return Measures.names(self.labels, metrics, self.outputs)
 
     def measures(self, runs: Sequence[RunRecord], metrics: Mapping[str, Metric] | None = None) -> Measures:
         """Return the measures of ``runs``, runs of this task."""
-        return Measures([run.logits for run in runs if run.logits is not None], self.labels, metrics)
+        outputs = [run.logits for run in runs if run.logits is not None]
+        return Measures(outputs, self.labels, metrics, self.outputs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +105,7 @@ class LoopTask(Task):
 
     function: Callable[[Run], Any]
     targets: Tensor
+    outputs: str | None = None
 
     @property
     def name(self) -> str:  # type: ignore[override]  # read-only here, a field in Recipe
@@ -105,7 +118,8 @@ class LoopTask(Task):
 
     def content(self) -> object:
         """Return the function with all values that it captures, and the labels that its outputs are checked against."""
-        return {"kind": type(self).__name__, "function": self.function, "labels": self.targets}
+        stated = {"outputs": self.outputs} if self.outputs else {}
+        return {"kind": type(self).__name__, "function": self.function, "labels": self.targets, **stated}
 
     def fit(self, run: Run) -> Any:
         return self.function(run)
@@ -137,16 +151,26 @@ class BlackBoxTask(LoopTask):
         return self.function(run.plan.init)
 
 
-def as_task(task: object, labels: Any = None) -> Task:
+def as_task(task: object, labels: Any = None, outputs: str | None = None) -> Task:
     """Return a `Recipe` as it is, and a function as the task that its one parameter names: ``run`` or ``seed``."""
     if isinstance(task, Task):
         if labels is not None:
             raise TaskError("Expected labels= only beside a train function; a Recipe has them in test=.")
+        if outputs is not None:
+            raise TaskError(
+                f"Expected outputs= only beside a train function; a Recipe has its own: Recipe(..., "
+                f"outputs={outputs!r})."
+            )
         return task
     if not callable(task):
         raise TaskError(f"Expected a Recipe, train(run) or train(seed) but got {type(task).__name__}.")
     if labels is None:
-        raise TaskError(f"Expected labels= beside {_name_of(task)}: without the test labels nothing can be scored.")
+        raise TaskError(
+            f"Expected labels= beside {_name_of(task)}: without the test labels nothing can be scored. A run that ends "
+            f"in one number, such as a score, a mean return or FID, is measured as a regression: return "
+            f"np.array([score]) with labels=np.zeros(1), and rmse_sd is the SD of the score over runs if its sign is "
+            f"always the same."
+        )
     kinds: dict[str, type[LoopTask]] = {"run": LoopTask, "seed": BlackBoxTask}
     parameters = [p.name for p in inspect.signature(task).parameters.values() if p.default is p.empty]
     if len(parameters) != 1 or parameters[0] not in kinds:
@@ -154,45 +178,7 @@ def as_task(task: object, labels: Any = None) -> Task:
             f"Expected {_name_of(task)} to take one parameter, 'run' (isolated streams) or 'seed' (a black box), but "
             f"it takes ({', '.join(parameters)}). Bind the others with functools.partial(..., name=value) or defaults."
         )
-    return kinds[parameters[0]](task, as_labels(labels))
-
-
-def check_outputs(outputs: object, labels: Tensor, all_labels: Tensor) -> Tensor:
-    """Return outputs as a CPU tensor; raise `TaskError` if they do not fit the labels ``[N, ...]``."""
-    if not isinstance(outputs, Tensor):
-        try:
-            outputs = torch.from_numpy(np.array(outputs, dtype=None))
-        except (TypeError, ValueError) as error:
-            raise TaskError(
-                f"Expected training to return a tensor or array of logits but got {type(outputs).__name__}."
-            ) from error
-    outputs = outputs.detach().cpu()
-    outputs = outputs.float() if outputs.element_size() < 4 or not outputs.is_floating_point() else outputs
-    shape, wanted = tuple(outputs.shape), tuple(labels.shape)
-    if labels.is_floating_point():
-        if shape not in (wanted, (*wanted, 1)):
-            raise TaskError(f"Expected regression outputs of the targets' shape {wanted} but got {shape}.")
-        return outputs.reshape(wanted)
-    if shape[:-1] != wanted or shape[-1] < 2:
-        raise TaskError(
-            f"Expected logits of shape [{', '.join(map(str, wanted))}, C] with C >= 2 classes, one row a test label, "
-            f"but got {list(shape)}. Classes come last; a single output a row needs a second logit, or float labels."
-        )
-    if int(all_labels.max()) >= shape[-1]:
-        raise TaskError(
-            f"Expected class labels below {shape[-1]}, the number of logits, but got {int(all_labels.max())}."
-        )
-    return outputs
-
-
-def as_labels(labels: Any) -> Tensor:
-    """Return labels as a tensor on the CPU, classes as int64; raise `TaskError` for anything but numbers."""
-    try:
-        tensor = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TaskError(f"Expected labels= to be a tensor or array but got {type(labels).__name__}.") from error
-    tensor = tensor.detach().cpu()
-    return tensor if tensor.is_floating_point() else tensor.long()  # in uint8, 156 would equal -100
+    return kinds[parameters[0]](task, as_labels(labels), outputs)
 
 
 def _name_of(function: object) -> str:

@@ -26,9 +26,10 @@ from ..store.record import RunRecord
 from ..store.shared_epochs import Prefixes
 from .environment import Environment, current_environment
 from .gradient_rounding import rounded_gradients
+from .outputs import check_outputs, fault_of_numbers, without_labels
 from .run import Run, combined_digest
 from .streams import GeneratorStates, Stream
-from .task import Task, TrainingError, check_outputs
+from .task import Task, TrainingError
 
 #: Name of the outputs in the trace of a rehearsal.
 OUTPUTS = "outputs"
@@ -96,7 +97,8 @@ class Trainer:
             returned = self.task.fit(run)
             run.check_began()
             if self.task.leaves_outputs:
-                outputs = check_outputs(returned, self.task.labels, self.task.labels)
+                returned = without_labels(returned, self.task.labels, plan.index)
+                outputs = check_outputs(returned, self.task.labels, self.task.meaning)
                 run.trace.append({OUTPUTS: tensor_digest(outputs).hex()})
         if run.model is not None:
             model = weakref.ref(run.model)
@@ -144,19 +146,21 @@ class Trainer:
             raise TrainingError(
                 "the protocol perturbs a weight, but the train function never called run.perturb(model)"
             )
-        results: dict[str, Any] = {"logits": self._outputs(returned)} if self.task.leaves_outputs else {}
+        results: dict[str, Any] = {"logits": self._outputs(returned, run.index)} if self.task.leaves_outputs else {}
         if self.task.keep_weights:
             results["weights"] = _weights(run)
         return results
 
-    def _outputs(self, returned: Any) -> Tensor:
+    def _outputs(self, returned: Any, run: int) -> Tensor:
+        labels, meaning = self.task.labels, self.task.meaning
+        returned = without_labels(returned, labels, run)  # another test set is no failed run, but an error
         try:
-            outputs = check_outputs(returned, self.task.labels, self.task.labels)
+            outputs = check_outputs(returned, labels, meaning)
         except TaskError as error:
             raise TrainingError(str(error)) from None
-        if not torch.isfinite(outputs).all():
-            bad = int((~torch.isfinite(outputs)).sum())
-            raise TrainingError(f"{bad} of {outputs.numel()} test outputs are NaN or infinite")
+        fault = fault_of_numbers(outputs, labels, meaning)
+        if fault:
+            raise TrainingError(fault)
         return outputs
 
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from ..errors import BudgetError, check_count, number_of
 from ..estimates.estimate import Estimate
-from ..estimates.measure_kinds import DISAGREEMENT, kind_of, most_beside_disagreement, sd_name
+from ..estimates.measure_kinds import DISAGREEMENT, kind_of, most_beside_disagreement, sd_name, why_missing
 from ..public import public
 from .judgement import WORST_FIRST, Judgement, Outcome, worst
 from .limits import FailedRuns, Limit, LimitJudgement
@@ -153,7 +153,7 @@ class Budget:
                 guess = f" Did you mean {close[0]}?" if close else ""
                 raise BudgetError(
                     f"Expected a limit on a metric of this task but got Budget({name}=...), which would never be "
-                    f"judged.{guess} The task has {', '.join(sorted(available))}."
+                    f"judged.{guess} The task has {', '.join(sorted(available))}.{why_missing(name, available)}"
                 )
 
     def judge(self, estimates: Mapping[str, Estimate]) -> Verdict:

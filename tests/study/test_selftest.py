@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from stabilitykit.errors import BudgetExceededError, SelfTestError, StabilityError
+from stabilitykit.estimates.meaning import Meaning
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.study import selftest as module
 from stabilitykit.study.asserts import assert_alike, assert_disagreement, assert_reduction, assert_within
@@ -161,7 +162,7 @@ def test_tokens_without_a_label_are_left_where_they_are():
     labels[:, 9:] = -100
     logits = 3 * nn.functional.one_hot(labels.clamp(min=0), 4) + torch.randn(8, 30, 12, 4, generator=generator)
     study = traced(fake_study(logits, labels))
-    shuffled = module._shuffled(logits[0], labels)
+    shuffled = module._shuffled(logits[0], Meaning.of(labels))
     assert torch.equal(shuffled[labels == -100], logits[0][labels == -100])
     assert torch.equal(shuffled[labels != -100].sort(0).values, logits[0][labels != -100].sort(0).values)
     assert not torch.equal(shuffled, logits[0])
@@ -336,3 +337,22 @@ def test_a_reduction_turns_red_where_there_is_none():
     assert_reduction(calm, study_of(), at_least=10)
     selftest(calm, tried[0])
     assert calm.journal.selftests == ["self-test: 1 planted fault turned it red"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "limits"),
+    [
+        (lambda z: z.softmax(-1), lambda y: y, {"cross_entropy_sd": 0.05}),
+        (lambda z: z.masked_fill(torch.arange(z.shape[-1]) == 7, -torch.inf), lambda y: y, {"disagreement": 30}),
+        (lambda z: z[..., :1].sigmoid(), lambda y: (y == 0).float()[:, None], {"disagreement": 30}),
+        (lambda z: z, lambda y: torch.nn.functional.one_hot(y, 10).bool(), {"label_disagreement": 20}),
+    ],
+)
+def test_faults_are_planted_into_every_kind_of_outputs(outputs, labels, limits):
+    y = torch.arange(400) % 7
+    z = torch.randn(8, 400, 10, generator=torch.Generator().manual_seed(0)) + 3 * torch.nn.functional.one_hot(y, 10)
+    study = fake_study(outputs(z), labels(y), outputs="multi_label" if labels(y).dtype is torch.bool else None)
+    budget = Budget(**{name: 1.05 * study[name].value for name in limits})
+    note = module.try_budget(study, budget, undecided_is_red=True)
+    assert "planted fault" in note
+    assert "turned it red" in note

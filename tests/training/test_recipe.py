@@ -139,7 +139,7 @@ class TestRefusals:
                 (
                     "Expected logits of shape [2, C] with C >= 2 classes, one row a test label, but "
                     "got [2, 1]. Classes "
-                    "come last; a single output a row needs a second logit, or float labels."
+                    "come last; a single output a label tells classes 0 and 1 apart, and these labels go up to 2."
                 ),
             ),
             (

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from stabilitykit.errors import ProtocolError, TaskError
+from stabilitykit.estimates.meaning import Meaning
 from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.training.outputs import check_outputs
 from stabilitykit.training.run import Run
-from stabilitykit.training.task import BlackBoxTask, LoopTask, as_task, check_outputs
+from stabilitykit.training.task import BlackBoxTask, LoopTask, as_task
 from tests.seeds import BASE_SEED
 
 CPU = torch.device("cpu")
@@ -79,7 +81,9 @@ class TestFunctions:
         with pytest.raises(TaskError) as refusal:
             as_task(lambda run: None)
         assert str(refusal.value) == (
-            "Expected labels= beside <lambda>: without the test labels nothing can be scored."
+            "Expected labels= beside <lambda>: without the test labels nothing can be scored. A run that ends in one "
+            "number, such as a score, a mean return or FID, is measured as a regression: return np.array([score]) with "
+            "labels=np.zeros(1), and rmse_sd is the SD of the score over runs if its sign is always the same."
         )
 
     @pytest.mark.parametrize("labels", ["abc", [[1], [2, 3]], {"a": 1}])
@@ -117,15 +121,15 @@ class TestFunctions:
 
 class TestOutputs:
     def test_a_regressions_trailing_axis_of_one_is_dropped(self):
-        assert check_outputs(torch.zeros(5, 1), torch.zeros(5), torch.zeros(5)).shape == (5,)
+        assert check_outputs(torch.zeros(5, 1), torch.zeros(5), Meaning.of(torch.zeros(5))).shape == (5,)
         with pytest.raises(TaskError, match=r"targets' shape \(5,\) but got \(5, 2\)"):
-            check_outputs(torch.zeros(5, 2), torch.zeros(5), torch.zeros(5))
+            check_outputs(torch.zeros(5, 2), torch.zeros(5), Meaning.of(torch.zeros(5)))
 
     def test_segmentation_logits_have_classes_last(self):
         labels = torch.zeros(2, 3, 4).long()
-        assert check_outputs(torch.zeros(2, 3, 4, 5), labels, labels).shape == (2, 3, 4, 5)
+        assert check_outputs(torch.zeros(2, 3, 4, 5), labels, Meaning.of(labels)).shape == (2, 3, 4, 5)
         with pytest.raises(TaskError, match=r"Expected logits of shape \[2, 3, 4, C\] .* but got \[2, 5, 3, 4\]"):
-            check_outputs(torch.zeros(2, 5, 3, 4), labels, labels)
+            check_outputs(torch.zeros(2, 5, 3, 4), labels, Meaning.of(labels))
 
 
 # What a recipe trains

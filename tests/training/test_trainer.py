@@ -499,8 +499,8 @@ def failing(message):
     [
         (failing("no luck today"), "ValueError: no luck today"),
         (lambda run: sys.exit(3), "SystemExit: 3"),
-        (lambda run: torch.full((20, 3), torch.nan), "60 of 60 test outputs are NaN or infinite"),
-        (lambda run: torch.tensor([[0.0, 1.0, torch.inf]] * 20), "20 of 60 test outputs are NaN or infinite"),
+        (lambda run: torch.full((20, 3), torch.nan), "60 of 60 test outputs are NaN, in every class"),
+        (lambda run: torch.tensor([[0.0, 1.0, torch.inf]] * 20), "20 of 60 test outputs are +inf, in class 2"),
         (lambda run: torch.zeros(19, 3), "Expected logits of shape [20, C] with C >= 2 classes"),
         (lambda run: torch.zeros(20, 1), "but got [20, 1]"),
         (lambda run: torch.zeros(20, 2), "Expected class labels below 2, the number of logits, but got 2."),

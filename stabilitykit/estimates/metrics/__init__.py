@@ -25,6 +25,17 @@ from .ensembles import (
 from .pairwise import disagreement, pearson, spearman
 from .representation import cka
 from .runs import Runs, class_type
-from .scores import IGNORED_LABEL, Score, accuracy, cross_entropy, flatten_examples, percent_right, predictions, rmse
+from .scores import (
+    IGNORED_LABEL,
+    Score,
+    accuracy,
+    binary_cross_entropy,
+    cross_entropy,
+    flatten_examples,
+    percent_right,
+    predictions,
+    rmse,
+    subset_accuracy,
+)
 from .streaming import TokenScores, sampled_places, token_scores
 from .variance import churn, correctness, excess_of, floor_of_churn

@@ -89,16 +89,18 @@ def _right_together(logits: Array, labels: Array) -> Array:
     room = np.empty((2, *leads.shape[1:]), np.float32)
     for i in range(runs):
         best, lead = room[:, i:]
-        np.add(leads[0, i], leads[0, i:], out=best)
-        for of_class in leads[1:]:
-            np.add(of_class[i], of_class[i:], out=lead)
-            np.maximum(best, lead, out=best)
+        with np.errstate(invalid="ignore"):  # inf and -inf: looked at again below
+            np.add(leads[0, i], leads[0, i:], out=best)
+            for of_class in leads[1:]:
+                np.add(of_class[i], of_class[i:], out=lead)
+                np.maximum(best, lead, out=best)
         wins, loses = best < 0, best > 0
         right[i, i:] = [np.count_nonzero(of_pair) for of_pair in wins]
         if np.count_nonzero(wins) + np.count_nonzero(loses) < best.size:  # level, or too close for a float32 to say
             other, example = np.nonzero(~(wins | loses))
             together = logits[i, example].astype(np.float64) + logits[i + other, example]
-            right[i] += np.bincount(i + other, together.argmax(axis=-1) == labels[example], minlength=runs)
+            wins = (together.argmax(axis=-1) == labels[example]) & np.isfinite(together.max(axis=-1))
+            right[i] += np.bincount(i + other, wins, minlength=runs)
     return right
 
 

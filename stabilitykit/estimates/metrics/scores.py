@@ -97,7 +97,36 @@ def _cross_entropy(logits: Tensor, right: Tensor) -> Tensor:
     """Mean of log-sum-exp minus the right logit; float64 logits ``[C, N]`` in, which are overwritten."""
     logits -= logits.amax(dim=0)
     of_right = logits.gather(0, right).mean()
-    return logits.exp_().sum(dim=0).log_().mean() - of_right
+    mean = logits.exp_().sum(dim=0).log_().mean() - of_right
+    return mean.nan_to_num(nan=torch.inf, posinf=torch.inf)  # a mean of models that have no possible class in common
+
+
+def subset_accuracy(logits: Runs, labels: Tensor) -> Tensor:
+    """Percentage of examples whose labels are all predicted right, where each may have several.
+
+    Logits ``[R, N, L]``, above 0 for a label that is given, and labels ``[N, L]`` of 0 and 1 in; float64 ``[R]`` out.
+
+    >>> subset_accuracy(torch.tensor([[[2.0, -1.0], [1.0, 3.0]]]), torch.tensor([[1, 0], [0, 1]]))
+    tensor([50.], dtype=torch.float64)
+    """
+    for run in logits:
+        _require_matching(run.shape, labels, "an example with several labels has an output for each")
+    return torch.stack([((run > 0) == (labels > 0)).all(-1).double().mean() * 100 for run in logits])
+
+
+def binary_cross_entropy(logits: Runs, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood of each label of each example under the sigmoid of its logit.
+
+    Logits ``[R, N, L]`` and labels ``[N, L]`` of 0 and 1 in, float64 ``[R]`` in nats out, 0 or more.
+
+    >>> binary_cross_entropy(torch.zeros(1, 2, 3), torch.tensor([[1, 0, 0], [0, 0, 0]]))  # ln 2
+    tensor([0.6931], dtype=torch.float64)
+    """
+    for run in logits:
+        _require_matching(run.shape, labels, "an example with several labels has an output for each")
+    sign = 1 - 2 * labels.double()
+    means = [torch.nn.functional.softplus(run.double() * sign).mean() for run in logits]
+    return torch.stack(means).nan_to_num(nan=torch.inf, posinf=torch.inf)  # a mean of models that exclude each other
 
 
 def rmse(outputs: Runs, targets: Tensor) -> Tensor:
