@@ -56,6 +56,7 @@ LIGHT = (
     "execution",
     "plugin",
     "protocol",
+    "plugin.askers",
     "plugin.options",
     "execution.stop",
     "plugin.findings",
@@ -70,7 +71,7 @@ LIGHT = (
 HEAVY = {"torch", "torchvision", "numpy", "scipy", "sklearn", "matplotlib"}
 
 #: Only these know that pytest exists.
-PYTEST_MODULES = {"plugin.hooks", "plugin.progress", "plugin.rootdir", "plugin.xdist"}
+PYTEST_MODULES = {"plugin.expected", "plugin.hooks", "plugin.progress", "plugin.rootdir", "plugin.xdist"}
 PYTEST_PACKAGES = {"pytest", "_pytest", "pluggy", "xdist", "execnet"}
 
 
@@ -249,10 +250,13 @@ TESTED_ELSEWHERE = {
     "execution.sharing": "tests/options/test_sharing.py: it needs workers of pytest-xdist",
     "execution.where": "tests/training/test_environment.py: which device a slot has",
     "execution.variables": "tests/execution/test_child_processes.py: it is about what a child process finds",
+    "plugin.askers": "tests/options/test_compare.py: by the studies of fixtures",
+    "plugin.expected": "tests/options/test_reds.py: by failures that a test expects",
     "plugin.findings": "tests/options/test_json.py and test_table.py: by what a session says",
     "plugin.fixture": "tests/options/: by the tests of users",
     "plugin.hooks": "tests/options/: by the sessions of users",
     "plugin.progress": "tests/options/test_progress.py: by what a session says",
+    "plugin.reds": "tests/options/test_reds.py: by retries",
     "plugin.rootdir": "tests/options/test_rootdir.py: by a session's folder",
     "render.calibration_table": "tests/options/test_calibrate.py: by what a session says",
     "render.comparison_words": "tests/options/test_compare.py and tests/study/test_comparison.py",

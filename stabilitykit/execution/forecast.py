@@ -20,7 +20,7 @@ from ..verdicts.power import cv_of, most_runs_needed, prospects, runs_needed
 from ..verdicts.sequential_levels import looks
 from ..verdicts.unreachable import objections
 from .question import Prepared
-from .watch import Watch
+from .watch import Standing, Watch
 
 #: True spreads, in budgets, of which a plan tells the outcome: below the budget, at it, and beyond it.
 TRUTHS = (0.5, 1.0, 1.25, 1.5, 2.0)
@@ -87,7 +87,8 @@ class Forecast:
         if question.budget is None or not question.stops_early or not self.kept:
             return None
         experiment = self.store.experiment(self.asked.key, {})
-        watch = Watch(experiment, question.budget, question.protocol.runs, question.measures, keeps=False)
+        standing = Standing(experiment, question.metrics, self.asked.rootdir, keeps=False)
+        watch = Watch(standing, question.budget, question.protocol.runs, question.measures)
         return None if watch.settled() is None else watch.verdict
 
     def seconds(self) -> tuple[float | None, str]:

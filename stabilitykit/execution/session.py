@@ -8,6 +8,7 @@ import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,14 @@ from .executor import Executor, InProcess
 from .question import Prepared, Question
 from .runner import Progress, Runner, Wanted
 from .stop import Stop
-from .watch import Watch
+from .watch import Standing, Watch
 from .where import Where
 
 
 class Session:
     """Trains the runs that questions ask for: the defaults are those of a script, the plugin brings its own."""
 
-    #: Whether this session writes the looks of a gate to the store.
+    #: Whether this session writes the looks of a gate, and FAILs, to the store.
     keeps_looks = True
 
     def __init__(
@@ -89,9 +90,9 @@ class Session:
         experiment, base, repetition = self._experiments(asked)
         self._say_why_anew(experiment, asked, journal)
         task, protocol, budget = question.task, question.protocol, question.budget
-        watch = None
+        watch, standing = None, Standing(experiment, question.metrics, self.rootdir, keeps=self.keeps_looks)
         if budget is not None and question.stops_early:
-            watch = Watch(experiment, budget, protocol.runs, question.measures, keeps=self.keeps_looks)
+            watch = Watch(standing, budget, protocol.runs, question.measures)
         if watch is not None and watch.most_runs > protocol.runs:
             journal.remark(f"judged at {watch.most_runs} runs before, which R = {protocol.runs} does not undo")
             protocol = protocol.extended_to(watch.most_runs)
@@ -112,7 +113,7 @@ class Session:
             most_runs=protocol.runs if question.stops_early else None,
             max_failed_runs=budget.max_failed_runs if budget else 0,
             private=asked.private,
-            policy=self.policy,
+            policy=replace(self.policy, standing=standing.beside),
             journal=journal,
             stated=task.outputs,
         )

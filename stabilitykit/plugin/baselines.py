@@ -21,6 +21,7 @@ from ..study.study import Study
 from ..training.environment import Environment
 from ..training.task import Task
 from ..verdicts.judgement import Outcome
+from .askers import Place
 
 #: Error rate of a whole study that is held against a baseline, and the questions that share it.
 ALPHA, _QUESTIONS = 0.05, 3
@@ -57,8 +58,7 @@ class Kept:
 class AwaitedStudy:
     """A study that is about to be trained, and will be kept or held against its baseline."""
 
-    test: str
-    call: int  #: which study of the test, from 0
+    place: Place
     about: dict[str, Any]  #: what its baseline must share with it
     commit: str | None
     kept: Kept | None  #: the study of the baseline
@@ -73,15 +73,13 @@ class Baselines:
         self, session: str, *, save: str | None = None, compare: str | None = None, update: bool = False
     ) -> None:
         self._session, self._save, self._compare, self._update = session, save, compare, update
-        self._complaints: dict[tuple[str, int], str] = {}
+        self._complaints: dict[tuple[str, Place], str] = {}  #: by the test that ran, and the place of the question
 
     def complaint(self, test: str) -> str:
         """Return what got worse in the studies of a test, now or in an earlier try; empty where nothing did."""
-        return "\n\n".join(message for (of, _), message in sorted(self._complaints.items()) if of == test)
+        return "\n\n".join(message for (of, _), message in self._complaints.items() if of == test)
 
-    def prepare(
-        self, asked: Prepared, store: Path, test: str, call: int, *, is_helping: bool = False
-    ) -> AwaitedStudy | None:
+    def prepare(self, asked: Prepared, store: Path, place: Place, *, is_helping: bool = False) -> AwaitedStudy | None:
         """Find the baseline of a study before it is trained; None where nothing is kept or compared.
 
         A helper of the test, which keeps and compares nothing, only finds out what is wrong.
@@ -92,40 +90,45 @@ class Baselines:
         if self._save is None and self._compare is None:
             return None
         about = what_must_match(asked.question.task, asked.question.protocol, asked.environment)
-        kept = None if self._compare is None else find(BaselineFiles(store, self._compare), test, call, about)
+        kept = None if self._compare is None else find(BaselineFiles(store, self._compare), place, about)
         files = None if self._save is None else BaselineFiles(store, self._save)
         if files is not None:
-            self._check_free(files, test, call)
+            self._check_free(files, place)
         if is_helping:
             return None
         remarks = (f"no baseline of this test in {self._compare}",) if self._compare and kept is None else ()
-        return AwaitedStudy(test, call, about, asked.environment.commit, kept, files, remarks)
+        return AwaitedStudy(place, about, asked.environment.commit, kept, files, remarks)
 
-    def receive(self, awaited: AwaitedStudy, study: Study) -> Comparison | None:
-        """Keep a study, hold it against its baseline, and return the comparison, if there is one."""
+    def receive(self, awaited: AwaitedStudy, study: Study, test: str) -> Comparison | None:
+        """Keep a study, hold it against its baseline, and return the comparison, if there is one.
+
+        ``test`` is the test that runs now, which fails where the study got worse.
+        """
         if not study.is_whole:  # such a study fails its test anyhow
             return None
         sample, comparison = Sample.of(study), None
         if awaited.kept is not None:
-            baseline, place = awaited.kept.sample(study.meaning.labels), (awaited.test, awaited.call)
-            comparison = Comparison.of_samples(baseline, sample, alpha=ALPHA / _QUESTIONS)
+            comparison = Comparison.of_samples(
+                awaited.kept.sample(study.meaning.labels), sample, alpha=ALPHA / _QUESTIONS
+            )
             judgement = NoWorse(comparison)
             if judgement.outcome is Outcome.FAIL:
-                self._complaints.setdefault(place, _message(awaited.test, awaited.kept, judgement))
+                message = _message(awaited.place.asker, awaited.kept, judgement)
+                self._complaints.setdefault((test, awaited.place), message)
         if awaited.files is not None:
             seeds = [dict(seeds) for seeds in sample.seeds]
             about = {"about": awaited.about, "commit": awaited.commit, "session": self._session, "saved": time.time()}
             header = {"task": sample.task, "question": sample.question, "runs": len(sample), "seeds": seeds, **about}
-            awaited.files.write(awaited.test, awaited.call, header, sample.answers.numpy())
+            awaited.files.write(awaited.place.asker, awaited.place.call, header, sample.answers.numpy())
         return comparison
 
-    def _check_free(self, files: BaselineFiles, test: str, call: int) -> None:
+    def _check_free(self, files: BaselineFiles, place: Place) -> None:
         """Refuse to overwrite a study that another session has kept since this one began."""
-        keeper = files.session_of(test, call)
+        keeper = files.session_of(place.asker, place.call)
         if keeper not in (None, self._session) and not self._update:
             raise StoreError(
-                f"Expected the baseline {files.name!r} to be new but another session has kept {test} in it since this "
-                f"one began. Choose another name, or replace it with --stability-update."
+                f"Expected the baseline {files.name!r} to be new but another session has kept {place.asker} in it "
+                f"since this one began. Choose another name, or replace it with --stability-update."
             )
 
 
@@ -144,21 +147,21 @@ def what_must_match(task: Task, protocol: NoiseProtocol, environment: Environmen
     return plain
 
 
-def find(files: BaselineFiles, test: str, call: int, about: dict[str, Any]) -> Kept | None:
-    """Return the study of a test in a baseline; None where it has none.
+def find(files: BaselineFiles, place: Place, about: dict[str, Any]) -> Kept | None:
+    """Return the study of a question in a baseline; None where it has none.
 
     Raises `BaselineError` with every reason where that is a study of something else than ``about``.
     """
-    found = files.read(test, call)
+    found = files.read(place.asker, place.call)
     if found is None:
         return None
     header, answers = found
     reasons = differences(header["about"], about)
     if reasons:
         raise BaselineError(
-            f"Expected {test} to be comparable with the baseline {files.name!r} but {'; '.join(reasons)}. What differs "
-            f"then may come from that, and not from the change. Keep a baseline under the same conditions, or this one "
-            f"anew: --stability-save {files.name} --stability-update."
+            f"Expected {place.asker} to be comparable with the baseline {files.name!r} but {'; '.join(reasons)}. What "
+            f"differs then may come from that, and not from the change. Keep a baseline under the same conditions, or "
+            f"this one anew: --stability-save {files.name} --stability-update."
         )
     return Kept(files.name, header, torch.from_numpy(answers))
 

@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import StabilityError
+from ..errors import StabilityError, setting
 
 if TYPE_CHECKING:
     from ..verdicts.calibration import Calibration
     from .budget_file import Written
 
 #: Kinds of findings; each finding is an object that names its test.
-STUDIES, COMPARISONS, PLANS, CALIBRATIONS = KINDS = ("studies", "comparisons", "plans", "calibrations")
+KINDS = ("studies", "comparisons", "plans", "calibrations", "baselines")
+STUDIES, COMPARISONS, PLANS, CALIBRATIONS, BASELINES = KINDS
 
 
 class Findings:
@@ -44,6 +45,19 @@ class Findings:
         """Return all findings of a kind, in the order in which their tests were collected."""
         found = self._found[kind]
         return [found[key] for key in sorted(found)]
+
+    def nothing_compared(self) -> str:
+        """Say that a baseline was asked for and no study has an entry in it; empty where one has, or none was asked."""
+        asked = self.of(BASELINES)
+        if not asked or any(one["found"] for one in asked):
+            return ""
+        tests = sorted({one["test"] for one in asked})
+        shown = ", ".join(tests[:3]) + (", ..." if len(tests) > 3 else "")
+        return (
+            f"Expected to compare with the baseline {asked[0]['baseline']!r} but it has an entry for none of the "
+            f"{len(asked)} studies of this session ({shown}), so nothing was compared. Were tests renamed? Keep these "
+            f"studies of the earlier commit: {setting('save', asked[0]['baseline'])}."
+        )
 
     def sections(self) -> Iterator[tuple[str, list[str]]]:
         """Give the title and the lines of each table that the session ends with."""

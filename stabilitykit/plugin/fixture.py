@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..errors import BudgetError, IncompleteStudyError, IsolationError, StabilityError, TaskError
+from ..errors import BudgetError, IncompleteStudyError, StabilityError, TaskError
 from ..estimates.meaning import Outputs
 from ..estimates.measures import Metric
 from ..execution.forecast import Forecast, summarize_plan
@@ -32,10 +32,12 @@ from ..verdicts.budgets import Budget
 from ..verdicts.calibration import Calibration, calibrated, environment_line, propose
 from ..verdicts.explanation import explanation
 from ..verdicts.sequential_levels import FIRST_LOOK
+from .askers import Asker, Place
 from .baselines import Baselines
 from .budget_file import BudgetFile, Entry
-from .findings import CALIBRATIONS, COMPARISONS, PLANS, STUDIES
+from .findings import BASELINES, CALIBRATIONS, COMPARISONS, PLANS, STUDIES
 from .options import BUDGETS, MarkerConfig, StabilityConfig
+from .reds import ANSWERS, Reds
 
 
 @dataclass(eq=False)
@@ -52,10 +54,18 @@ class TestContext:
     comparisons: list[Comparison] = field(default_factory=list)
     forecasts: list[Forecast] = field(default_factory=list)  #: noted in place of studies, with ``--stability-plan``
     calibrations: list[Calibration] = field(default_factory=list)
+    baselines: list[dict[str, Any]] = field(default_factory=list)  #: whether each study was found in the baseline
     went_no_further: str = ""  #: why a plan of it may not be all of it
-    calls: int = 0  #: studies that it has asked for
+    asker: Asker = field(init=False)  #: it, where no fixture of a wider scope asks in its place
+    asked: dict[Place, str] = field(default_factory=dict)  #: the keys of the runs that were asked for while it ran
+    reds: list[StabilityError] = field(default_factory=list)  #: the failures that answered questions while it ran
+    calls: int = 0  #: studies that were asked for while it ran
+    is_failed: bool = False  #: whether one of its reports says more than that it passed
     checks: int = 0  #: how many of them are judged while runs come in
     entry: Entry | None = None  #: the reviewed budget of the check that is asked now
+
+    def __post_init__(self) -> None:
+        self.asker = Asker(self.name)
 
     def found(self, runs_at_once: int) -> dict[str, list[dict[str, Any]]]:
         """Return its findings by kind, as JSON's types."""
@@ -65,6 +75,7 @@ class TestContext:
             COMPARISONS: [comparison.to_json() for comparison in self.comparisons],
             PLANS: [summarize_plan(forecast, self.name, runs_at_once) | notes for forecast in self.forecasts],
             CALIBRATIONS: [calibration.to_json() for calibration in self.calibrations],
+            BASELINES: self.baselines,
         }
 
 
@@ -73,6 +84,7 @@ class Hooks:
     """The functions by which the fixture reaches the pytest session that it serves."""
 
     current_test: Callable[[], TestContext]
+    asker: Callable[[], Asker]  #: the fixture of a wider scope that is being set up now, else the current test
     progress: Callable[[TestContext, Progress], None]
     undecided: Callable[[str], None]  #: called with the message of an UNDECIDED verdict; may raise, skip or pass
     incomplete: Callable[[str], None]  #: called with the message of a study that lacks runs; may skip
@@ -107,7 +119,7 @@ class Stability:
         how = config.isolation, config.workers, config.run_timeout
         self._where = Where(config.device, slot, config.workers_per_device, config.threads, *how)
         self.baselines = Baselines(store.session, save=config.save, compare=config.compare, update=config.update)
-        self._refuted: dict[tuple[str, int], str] = {}  #: controls that failed, by test and call
+        self._reds = Reds(store.session_folder)
 
     def measure(
         self,
@@ -243,31 +255,46 @@ class Stability:
     def _ask(self, question: Question) -> Study:
         """Answer a question of the current test with its study; with a `PlannedStudy` in a plan."""
         __tracebackhide__ = True
-        test = self._hooks.current_test()
-        place = test.name, test.calls
-        if place in self._refuted:  # by an earlier try: a retry must not turn red to green
-            raise IsolationError(self._refuted[place])
+        test, place = self._hooks.current_test(), self._hooks.asker().next_place()
         session = self._session(test)
         test.calls += 1
+        asked = session.prepare(question)
+        if self._config.plan:
+            return self._plan(test, asked)
         try:
-            asked = session.prepare(question)
-            return self._plan(test, asked) if self._config.plan else self._train(test, session, asked, *place)
-        except IsolationError as error:
-            self._refuted[place] = str(error)
+            test.asked[place] = asked.key
+            self._reds.check(place, asked.key)
+            session.policy = self._policy(place, asked.key)
+            return self._train(test, session, asked, place)
+        except ANSWERS as error:
+            self._note_red(place, asked.key, error)
             raise
         except IncompleteStudyError as error:
             self._hooks.incomplete(str(error))
             raise
 
-    def _train(self, test: TestContext, session: Session, asked: Prepared, name: str, call: int) -> Study:
+    def note_failure(self, test: TestContext) -> None:
+        """Note that a test failed, for whatever reason: a retry must ask for the same runs."""
+        for place, key in test.asked.items():
+            self._reds.note(place, key)
+
+    def _note_red(self, place: Place, key: str, error: StabilityError) -> None:
+        """Note how a question was answered; a helper leaves that to the owner of the test."""
+        if not self._hooks.is_helping():
+            self._hooks.current_test().reds.append(error)
+            self._reds.note(place, key, error)
+
+    def _train(self, test: TestContext, session: Session, asked: Prepared, place: Place) -> Study:
         """Train the runs of a question, report the study, and hold it against its baseline."""
         __tracebackhide__ = True
-        awaited = self.baselines.prepare(asked, self._store.folder, name, call, is_helping=self._hooks.is_helping())
+        awaited = self.baselines.prepare(asked, self._store.folder, place, is_helping=self._hooks.is_helping())
         study = session.train(asked, [*self._remarks(test, asked), *(awaited.remarks if awaited else ())])
         test.studies.append(study)
         if awaited is not None:
-            comparison = self.baselines.receive(awaited, study)
+            comparison = self.baselines.receive(awaited, study, test.name)
             test.comparisons += [comparison] if comparison else []
+            if self._config.compare:
+                test.baselines.append({"baseline": self._config.compare, "found": awaited.kept is not None})
         check_trained(study)
         return study
 
@@ -324,15 +351,18 @@ class Stability:
             make = partial(kind, self._board, test.number, test.calls)
         scope, on_progress = f"{test.name} {test.calls}", partial(self._hooks.progress, test)
         more: dict[str, Any] = {"stop": self._stop, "also": test.conftests, "scope": scope, "on_progress": on_progress}
-        return make(self._store, self._rootdir, self._where, self._policy(), **more)
+        return make(self._store, self._rootdir, self._where, **more)
 
-    def _policy(self) -> Policy:
+    def _policy(self, place: Place, key: str) -> Policy:
         """Say what follows from a verdict: this worker's own tests also try their gates, if that was asked for."""
+        note = partial(self._note_red, place, key)
+        undecided = partial(_noting, note, self._hooks.undecided)
         if not self._config.selftest or self._hooks.is_helping():
-            return Policy(self._hooks.undecided)
+            return Policy(undecided, failed=note)
         from ..study.selftest import selftest
 
-        return Policy(self._hooks.undecided, partial(selftest, undecided_is_red=self._config.undecided == "fail"))
+        judged = partial(selftest, undecided_is_red=self._config.undecided == "fail")
+        return Policy(undecided, partial(_noting, note, judged), failed=note)
 
     def _remarks(self, test: TestContext, asked: Prepared) -> list[str]:
         """Say that a budget of the file is not renewed, or that it was measured in another environment."""
@@ -342,3 +372,13 @@ class Stability:
             return [f"judged by its entry in {BUDGETS}, which --stability-update would renew"]
         here, there = environment_line(asked.environment.to_json()), test.entry.environment
         return [] if there in (None, here) else [f"budget calibrated on {there}; here {here}"]
+
+
+def _noting(note: Callable[[StabilityError], None], act: Callable[..., None], *args: Any) -> None:
+    """Call a function, and ``note`` the failure that it raises."""
+    __tracebackhide__ = True
+    try:
+        act(*args)
+    except ANSWERS as error:
+        note(error)
+        raise

@@ -19,6 +19,7 @@ import pytest
 from ..errors import BaselineExceededError, BudgetError, StabilityError, UsageError, is_ours, spell_settings
 from ..execution.stop import Stop
 from ..store.layout import FORMAT_FILE, SESSIONS, STORE
+from .askers import Asker
 from .findings import STUDIES, Findings, pack
 from .options import BUDGETS, OPTIONS, MarkerConfig, StabilityConfig, check_baselines, spelled
 from .progress import ProgressLines
@@ -144,8 +145,9 @@ class StabilityPlugin:
         self._tests: dict[str, TestContext] = {}
         self._numbers: dict[str, int] = {}
         self._current: pytest.Item | None = None
+        self._askers: list[Asker] = []  #: the fixtures of wider scopes that are being set up, the innermost last
         self._fixture: Stability | None = None
-        self._left = ""  #: why the session's own folder was not removed
+        self._said: list[str] = []  #: what the summary begins with
 
     def budgets(self) -> BudgetFile:
         """Return the reviewed budgets, read when they are first needed."""
@@ -161,14 +163,16 @@ class StabilityPlugin:
             raise BudgetError(self._wrong_budgets[0])
         if self._fixture is None:
             from ..store.run_store import RunStore
+            from .expected import see_expected
             from .fixture import Hooks, Stability
 
             ends = self._undecided, self._incomplete, self._plan_ends
-            hooks = Hooks(self._current_test, self._progress, *ends, self._is_helping)
+            hooks = Hooks(self._current_test, self._asker, self._progress, *ends, self._is_helping)
             store = RunStore(self.store, self.session_id, self.values.cache, self.worker)
             board = self.xdist.board() if self.xdist and self.is_worker else None
             session = self.config.rootpath, store, hooks, self.slot, self.stop, board, self.budgets()
             self._fixture = Stability(self.values, *session)
+            self.config.add_cleanup(see_expected())
         return self._fixture
 
     def _is_helping(self) -> bool:
@@ -228,6 +232,19 @@ class StabilityPlugin:
         self._tests.pop(item.nodeid, None)
 
     @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        """Know which fixture asks, if its scope is wider than a test: whichever test comes first, it asks the same."""
+        if request.scope == "function":
+            return (yield)
+        self._askers.append(Asker(_name_of_fixture(fixturedef, request)))
+        try:
+            return (yield)
+        finally:
+            self._askers.pop()
+
+    @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
         """Fail a test whose studies got worse than their baselines, after its own assertions."""
         __tracebackhide__ = True
@@ -253,6 +270,8 @@ class StabilityPlugin:
         if call.excinfo is not None and call.excinfo.errisinstance(BaselineExceededError):
             report.longrepr = call.excinfo.getrepr(style="value")  # no line of the test is to blame
         test = self._tests.get(item.nodeid)
+        if test is not None and not self._is_helping():
+            self._carry_reds(report, test)
         has_ended = report.when == "call" or (report.when == "setup" and not report.passed)
         if test is None or not has_ended or self._is_helping():
             return report
@@ -265,6 +284,28 @@ class StabilityPlugin:
         item.user_properties = [*others, *_properties(found[STUDIES])]
         report.user_properties = list(item.user_properties)
         return report
+
+    def _carry_reds(self, report: pytest.TestReport, test: TestContext) -> None:
+        """Fail the report of a test that caught its failure, or skips though a study got worse; note failures."""
+        from .expected import is_expected
+
+        if not report.failed and not hasattr(report, "wasxfail"):
+            caught = next((error for error in test.reds if not is_expected(error)), None)
+            if caught is not None:
+                report.outcome = "failed"
+                report.longrepr = (
+                    f"Expected the failure below to reach pytest but the test went on: code of the test, or of what it "
+                    f"calls, caught it. Let it through; a test that expects it says so by pytest.raises(...) or by the "
+                    f"marker xfail.\n\n{type(caught).__name__}: {caught}"
+                )
+            elif self._fixture and (report.skipped or report.when == "teardown"):
+                complaint = self._fixture.baselines.complaint(test.name)
+                if complaint and not test.is_failed:
+                    report.outcome, report.longrepr = "failed", f"BaselineExceededError: {complaint}"
+        test.is_failed = test.is_failed or not report.passed
+        if report.failed and self._fixture:
+            test.reds.clear()
+            self._fixture.note_failure(test)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         """Let go of the studies of a test that has been reported, with their logits."""
@@ -288,8 +329,8 @@ class StabilityPlugin:
         write_line = terminalreporter.write_line
         if exitstatus == pytest.ExitCode.INTERRUPTED and (self.store / FORMAT_FILE).exists():
             write_line(f"stability: finished runs are kept in {self.store}; the next session goes on")
-        if self._left:
-            write_line(f"stability: {self._left}")
+        for said in self._said:
+            write_line(f"stability: {said}", red=True)
         for title, lines in self.findings.sections():
             terminalreporter.write_sep("=", title)
             write_line("\n".join(lines))
@@ -303,7 +344,9 @@ class StabilityPlugin:
         if self.is_worker:
             return
         is_written = self.findings.write_budgets(self.config.rootpath / BUDGETS, update=self.values.update)
-        if not is_written and session.exitstatus == pytest.ExitCode.OK:
+        nothing = self.findings.nothing_compared()
+        self._said += [nothing] if nothing else []
+        if (nothing or not is_written) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.folder.is_dir():
             self._clear_up()
@@ -320,7 +363,7 @@ class StabilityPlugin:
             with contextlib.suppress(OSError):  # a worker that is being killed still writes: the next session clears up
                 remove(self.folder)
         except NotOurs as error:
-            self._left = str(error)
+            self._said.append(str(error))
         with contextlib.suppress(OSError, StabilityError):  # another session clears up, too
             Pruning(Catalog(self.store)).leftovers()
 
@@ -348,6 +391,9 @@ class StabilityPlugin:
             number, conftests = self._numbers.get(item.nodeid, 0), conftests_of(item.path, self.config.rootpath)
             self._tests[item.nodeid] = TestContext(_name_of(item), number, _marker_of(item), tuple(conftests))
         return self._tests[item.nodeid]
+
+    def _asker(self) -> Asker:
+        return self._askers[-1] if self._askers else self._current_test().asker
 
     def _progress(self, test: TestContext, progress: Progress) -> None:
         now = time.time()
@@ -404,6 +450,15 @@ def _name_of(item: pytest.Item) -> str:
     name, at, _ = item.nodeid.rpartition("@")
     grouped = item.config.getoption("loadgroup", False) and item.get_closest_marker("xdist_group")
     return name if at and grouped else item.nodeid
+
+
+def _name_of_fixture(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> str:
+    """Return a name that does not depend on the test that comes first: where the fixture lives, and its parameter."""
+    where = fixturedef.baseid if request.scope in ("session", "package") else request.node.nodeid
+    has_param, param = hasattr(request, "param"), getattr(request, "param", None)
+    is_plain = isinstance(param, (str, int, float, bool, type(None)))
+    shown = f"[{param if is_plain else request.param_index}]" if has_param else ""  # type: ignore[attr-defined]
+    return f"{where}::{fixturedef.argname}{shown} (a fixture)"
 
 
 def _marker_of(item: pytest.Item) -> MarkerConfig:

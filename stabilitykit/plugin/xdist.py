@@ -114,9 +114,20 @@ class XdistBridge:
         """Free the slot of a worker that has ended, before its replacement takes one."""
         self._slots.give_back(node.gateway.id)
 
-    @pytest.hookimpl(optionalhook=True, tryfirst=True)
-    def pytest_handlecrashitem(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
-        """Give a test whose worker crashed to another worker, which finds the finished runs in the store."""
+    @pytest.hookimpl(optionalhook=True, wrapper=True)
+    def pytest_handlecrashitem(
+        self, crashitem: str, report: pytest.TestReport, sched: Any
+    ) -> Generator[None, object, object]:
+        """Give a test whose worker crashed to another worker, which finds the finished runs in the store.
+
+        Unless another plugin has done so, as pytest-rerunfailures does: the test would run twice.
+        """
+        result = yield
+        if str(report.outcome) != "rerun":
+            self._run_again(crashitem, report, sched)
+        return result
+
+    def _run_again(self, crashitem: str, report: pytest.TestReport, sched: Any) -> None:
         if self.config.getoption("dist") == "each":  # each worker runs every test anyway
             return
         number = list(sched.collection).index(crashitem)

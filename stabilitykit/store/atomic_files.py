@@ -98,6 +98,13 @@ def write_json(path: Path, values: Mapping[str, Any], *, durable: bool = True) -
         draft.put(durable=durable)
 
 
+def write_first(path: Path, values: Mapping[str, Any]) -> bool:
+    """Write an object to a JSON file, durably; False if another file is there, which stays."""
+    with Draft(path.parent, path.name) as draft:
+        draft.write(json.dumps(values).encode())
+        return draft.put_first()
+
+
 def write_once(path: Path, content: str) -> None:
     """Write text to a file, unless the file exists."""
     if not path.exists():

@@ -8,12 +8,13 @@
                            claims.lock claims/  see `Claims`
                            certificate.json   what is proven of the task, where the base run lies
                            inputs/<id>.json   what a training read, see `Inputs`
-                           gates/<id>.json    at which runs, and how surely, a budget was judged
+                           gates/             see `VerdictFiles`
                            prefix/            see `Prefixes`
                            logs/0007.log      the output of a child process that trains run 7
                   baselines/<name>/           see `BaselineFiles`
                   sessions/<id>/living.lock   locked while a process of the session lives
                                 owners.lock, 3.begun, ...  see `Board`
+                                <asker>.0.red  see `Reds`
                                 private/<key>/  experiments that end with the session
                                 tasks/        the output of child processes that train no run
 
@@ -64,6 +65,11 @@ def file_of_test(
     return session / (f"{test}.{what}" if call is None else f"{test}.{call}.{what}")
 
 
+def file_of_red(session: Path, asker: str, call: int) -> Path:
+    """Return the file that says how question number ``call`` of a test failed; ``asker`` are 16 hex digits for it."""
+    return session / f"{asker}.{call}.red"
+
+
 def task_log(tasks: Path, number: int) -> Path:
     """Return the file for the output of children of this process; ``number`` tells its tasks apart."""
     return tasks / f"{os.getpid()}-{number:x}.log"
@@ -112,7 +118,7 @@ _EXPERIMENT = Folder(
         "old": Folder({rf"{_INDEX}\.\d+\.json": FILE, **_ARRAYS}),
         "claims": Folder({rf"{_INDEX}\.json": FILE}),
         INPUTS: Folder({r"[0-9a-f]{16}\.json": FILE}),
-        "gates": Folder({r"[0-9a-f]{16}\.json": FILE}),
+        "gates": Folder({r"[0-9a-f]{16}(\.\d{4,}|\.fail)?\.json": FILE}),  # earlier versions had one file a gate
         "prefix": Folder({rf"({_INDEX}|proven)\.json": FILE, rf"{_INDEX}(\.[0-9a-f]{{12}})?\.safetensors": FILE}),
         "logs": Folder({rf"{_INDEX}\.log": FILE}),
     },
@@ -124,6 +130,7 @@ _SESSION = Folder(
         _any_of(LIVING_LOCK, OWNERS_LOCK): FILE,
         rf"({_any_of(LIVING_LOCK, OWNERS_LOCK)})\.leases": _LEASES,
         r"\d+\.(begun|done|studies|disputed)|\d+\.\d+\.(settled|refuted)": FILE,
+        r"[0-9a-f]{16}\.\d+\.red": FILE,
         PRIVATE: Folder({KEY: _EXPERIMENT}),
         TASKS: Folder({r"\d+-[0-9a-f]+\.(task|pt|log)": FILE}),  # .task and .pt: of earlier versions
     },

@@ -26,6 +26,7 @@ from .ownership import check_form, check_may_be_store, format_of, remove
 from .record import RunRecord
 from .run_files import RunFiles
 from .shared_epochs import Prefixes
+from .verdict_files import VerdictFiles
 
 #: auto reuses finished runs; refresh trains them again, once a session; off keeps nothing after the session.
 CacheMode: TypeAlias = Literal["auto", "refresh", "off"]
@@ -73,6 +74,7 @@ class RunStore:
         """Return the place of one experiment; a private one ends with the session."""
         kept = self.folder / EXPERIMENTS / key
         folder = self.session_folder / PRIVATE / key if private or self.cache == "off" else kept
+        kept = folder if private else kept
         return Experiment(folder, self.session, about, reuse=self.cache != "refresh", worker=self.worker, kept=kept)
 
     def prefixes(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Prefixes:
@@ -106,8 +108,9 @@ class Experiment:
         kept: Path | None = None,
     ) -> None:
         self.folder, self.session, self.reuse, self.worker = folder, session, reuse, worker
-        self._kept = kept or folder  #: the folder in which other sessions keep these runs
         self.about = about  #: the values that its key was made of, and which test asked
+        #: Beside the runs, or, where these end with the session, where other sessions keep them.
+        self.verdicts = VerdictFiles(folder, kept or folder, self._make_place)
         self._files = RunFiles(folder)
         self.claims = Claims(folder, session, worker)
         self._seen: dict[int, dict[str, Any]] = {}  #: headers whose files were read and hashed by this process
@@ -224,22 +227,6 @@ class Experiment:
         self.folder.mkdir(parents=True, exist_ok=True)  # it may have been pruned
         write_json(self.folder / CERTIFICATE, {**proofs, "of": self.folder.name, "session": self.session})
 
-    def read_looks(self, gate: str) -> list[dict[str, Any]]:
-        """Return the looks that a gate has taken at these runs, in any session.
-
-        They count even if runs are not reused: training the same seeds again does not ask a new question.
-        """
-        found = read_json(self._looks_file(gate)) or read_json(self._kept / "gates" / f"{gate}.json")
-        return list(found.get("looks", [])) if found else []
-
-    def write_looks(self, gate: str, looks: list[dict[str, Any]]) -> None:
-        """Keep the looks that a gate has taken, so that another session goes on with them."""
-        self._looks_file(gate).parent.mkdir(parents=True, exist_ok=True)
-        write_json(self._looks_file(gate), {"looks": looks})
-
-    def _looks_file(self, gate: str) -> Path:
-        return self.folder / "gates" / f"{gate}.json"
-
     def _header(self, index: int) -> Mapping[str, Any] | None:
         if index not in self._seen:
             header = self._files.header(index)
@@ -260,8 +247,18 @@ class Experiment:
                 (self.folder / part).mkdir(exist_ok=True)
         except OSError as error:
             raise unwritable(self.folder / part, error) from error
-        if self.about:
-            about = self.folder / ABOUT
-            if read_json(about) is None:  # not there, or damaged
-                remove(about)
-                write_once(about, json.dumps(self.about, indent=1, default=str))
+        self._describe(self.folder)
+
+    def _make_place(self, folder: Path) -> None:
+        """Create the folder of this experiment, or of the one in which other sessions keep its runs."""
+        try:
+            (self.claims if folder == self.folder else Claims(folder)).make_place()
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        self._describe(folder)
+
+    def _describe(self, folder: Path) -> None:
+        about = folder / ABOUT
+        if self.about and read_json(about) is None:  # not there, or damaged
+            remove(about)
+            write_once(about, json.dumps(self.about, indent=1, default=str))

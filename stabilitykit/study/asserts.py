@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import BudgetError, BudgetExceededError, number_of
 from ..estimates.measure_kinds import kind_of
@@ -37,7 +37,7 @@ def assert_within(study: Study, budget: Budget) -> None:
     if isinstance(study, PlannedStudy):
         study.note(budget)
         return
-    verdict = study.judge(budget)
+    verdict = study.policy.standing(budget, study.judge(budget))
     study.journal.verdicts.append(verdict)
     coarse = under_two_examples(budget.limits, study.measures.examples)
     if coarse:
@@ -64,7 +64,7 @@ def demand_pass(study: Study, verdict: Verdict, why: Iterable[str]) -> None:
     summary = summarize(study, test=study.task)
     message = "\n\n".join([said, *why, *flips, "\n".join(study_table([summary]))])
     if verdict.outcome is Outcome.FAIL:
-        raise BudgetExceededError(f"{message}\n\n{_NEXT}")
+        _fail(study, f"{message}\n\n{_NEXT}")
     study.policy.undecided(message)
 
 
@@ -165,6 +165,13 @@ def _within_of_others(of: MeasureLikeness) -> RelativeGate:
 def _demand(study: Study, judgement: Judgement, message: str) -> None:
     __tracebackhide__ = True
     if judgement.outcome is Outcome.FAIL:
-        raise BudgetExceededError(message)
+        _fail(study, message)
     if judgement.outcome is Outcome.UNDECIDED:
         study.policy.undecided(message)
+
+
+def _fail(study: Study, message: str) -> NoReturn:
+    __tracebackhide__ = True
+    error = BudgetExceededError(message)
+    study.policy.failed(error)
+    raise error

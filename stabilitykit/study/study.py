@@ -60,12 +60,23 @@ def judge_only(study: Study, gate: Budget | Sequence[RelativeGate]) -> None:
     """Do nothing after a verdict."""
 
 
+def ignore(error: BudgetExceededError) -> None:
+    """Do nothing before a FAIL is raised."""
+
+
+def as_judged(budget: Budget, verdict: Verdict) -> Verdict:
+    """Return a verdict as it is: no earlier one is known."""
+    return verdict
+
+
 @dataclass(frozen=True)
 class Policy:
-    """What a session does with verdicts that are no plain FAIL."""
+    """What a session does with verdicts."""
 
     undecided: Callable[[str], None] = fail_undecided  #: called with the message of an UNDECIDED verdict; may raise
     judged: Judged = judge_only  #: called with a study that did not fail, to try its gates; may raise
+    failed: Callable[[BudgetExceededError], None] = ignore  #: called with the error of a FAIL before it is raised
+    standing: Callable[[Budget, Verdict], Verdict] = as_judged  #: adds a FAIL of an earlier session to a verdict
 
 
 @public

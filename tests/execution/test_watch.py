@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 import random
+import shutil
 
 import pytest
 import torch
 
-from stabilitykit.errors import ConfigError, RunsFailedError
+from stabilitykit.errors import BudgetExceededError, ConfigError, RunsFailedError
 from stabilitykit.estimates.measures import Measures
+from stabilitykit.execution.question import Question
 from stabilitykit.execution.session import check, measure
-from stabilitykit.execution.watch import Watch
+from stabilitykit.execution.watch import Standing, Watch
 from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.store.catalog import Catalog
 from stabilitykit.store.record import RunRecord
 from stabilitykit.store.run_store import RunStore
+from stabilitykit.study.asserts import assert_within
 from stabilitykit.study.study import check_trained
 from stabilitykit.study.summary import summarize
 from stabilitykit.testing import FakeTask
@@ -150,8 +154,60 @@ class TestFinality:
     def test_nor_do_runs_that_are_trained_again(self, outcome, cache):
         assert outcome(20) is Outcome.FAIL
         assert outcome(30, cache) is Outcome.FAIL
-        assert outcome(19, cache) is Outcome.UNDECIDED  # of 15 runs: no more are trained than asked for
+        assert outcome(19, cache) is Outcome.FAIL  # of 15 runs, which alone are undecided, and an earlier FAIL
         assert outcome(19) is Outcome.FAIL
+
+    @pytest.mark.parametrize("cache", ["refresh", "off"])
+    def test_nor_do_fewer_runs_that_are_trained_again(self, outcome, cache):
+        assert outcome(20) is Outcome.FAIL
+        assert outcome(10, cache) is Outcome.FAIL
+        assert outcome(10, "auto") is Outcome.FAIL
+
+    @pytest.mark.parametrize("later", ["auto", "refresh", "off"])
+    def test_nor_does_a_session_after_one_that_kept_no_runs(self, outcome, later):
+        assert outcome(20, "off") is Outcome.FAIL
+        assert outcome(10, later) is Outcome.FAIL
+
+    def test_nor_does_another_session_that_looks_at_the_same_time(self, make_session):
+        """The other one has read the looks before the FAIL, and writes its own after it."""
+        budget, sessions = Budget(accuracy_sd=0.5), [make_session(name) for name in ("one", "two", "three")]
+        studies = [
+            session.prepare(Question.of(Scripted(), protocol(runs), budget=budget, stops_early=True))
+            for session, runs in zip(sessions, (30, 20, 19), strict=True)
+        ]
+        slow = Standing(sessions[0]._experiment(studies[0]), {}, sessions[0].rootdir)
+        watch = Watch(slow, budget, 30, Scripted().measures)
+        assert sessions[1].train(studies[1]).verdicts[-1].outcome is Outcome.FAIL
+        watch.settled()
+        assert watch.verdict.outcome is Outcome.FAIL
+        assert sessions[2].train(studies[2]).verdicts[-1].outcome is Outcome.FAIL
+
+    def test_a_measured_study_is_judged_beside_its_earlier_fail(self, make_session):
+        budget = Budget(accuracy_sd=0.45)
+        for name, runs in (("one", 30), ("two", 4), ("three", 30)):
+            study = measure(Scripted(), protocol(runs), session=make_session(name))
+            with pytest.raises(BudgetExceededError, match=r"accuracy_sd 0\.\d+ .* over 30 runs is beyond"):
+                assert_within(study, budget)
+
+    def test_another_budget_other_code_and_a_removed_experiment_are_new_questions(self, make_session, outcome):
+        assert outcome(20) is Outcome.FAIL
+        wider = check(Scripted(), protocol(19), budget=Budget(accuracy_sd=2.0), session=make_session("wider"))
+        assert wider.verdicts[-1].outcome is Outcome.PASS
+        other = check(Counting(), protocol(19), budget=Budget(accuracy_sd=20.0), session=make_session("other"))
+        assert other.verdicts[-1].outcome is Outcome.PASS
+        for entry in Catalog(make_session("x").store.folder).entries():
+            shutil.rmtree(entry.folder)
+        assert outcome(19) is Outcome.PASS
+
+    def test_a_metric_whose_code_was_mended_is_judged_anew(self, make_session):
+        budget, outcomes = Budget(wrong_sd=0.5), []
+        metrics = {"wrong": lambda logits, labels: logits.argmax(1).ne(labels).float().sum().item()}
+        mended = {"wrong": lambda logits, labels: logits.argmax(1).ne(labels).float().mean().item()}
+        for name, given in (("one", metrics), ("two", metrics), ("three", mended)):
+            session = make_session(name)
+            study = check(Scripted(), protocol(20), metrics=given, budget=budget, session=session)
+            outcomes.append(study.verdicts[-1].outcome.name)
+        assert outcomes == ["FAIL", "FAIL", "PASS"]
 
     def test_fewer_runs_than_were_judged_are_a_note(self, make_session):
         for name, runs in (("one", 20), ("two", 19)):
@@ -171,7 +227,7 @@ class TestFinality:
 def test_the_order_in_which_runs_end_does_not_matter(tmp_path, ask, order):
     study = ask(TASK, "init", runs=12)
     experiment = RunStore(tmp_path / "other", session_id("s")).experiment(key_of("key"), {})
-    watch = Watch(experiment, NARROW, 12, TASK.measures)
+    watch = Watch(Standing(experiment, {}, tmp_path), NARROW, 12, TASK.measures)
     indices = list(range(12))
     random.Random(order).shuffle(indices)
     seen = []
@@ -181,7 +237,7 @@ def test_the_order_in_which_runs_end_does_not_matter(tmp_path, ask, order):
         prefix = next(i for i in itertools.count() if not (i < 12 and experiment.is_finished(i)))
         watch.settled()
         seen.append((prefix, len(watch._gate.taken)))
-    in_order = Watch(experiment, NARROW, 12, TASK.measures, keeps=False)
+    in_order = Watch(Standing(experiment, {}, tmp_path, keeps=False), NARROW, 12, TASK.measures)
     in_order.settled()
     assert watch.verdict == in_order.verdict
     assert len(watch._gate.taken) > 3
@@ -239,6 +295,7 @@ def test_an_undefined_correlation_fails(tmp_path):
         with claimed(experiment, index) as claim:
             experiment.publish(claim, RunRecord(index, {}, "ok", 0.0, logits=torch.zeros(4, 2), fingerprint=str(index)))
     labels = torch.arange(4) % 2
-    watch = Watch(experiment, Budget(correlation=0.5), 20, lambda runs: Measures([r.logits for r in runs], labels))
+    standing = Standing(experiment, {}, tmp_path)
+    watch = Watch(standing, Budget(correlation=0.5), 20, lambda runs: Measures([r.logits for r in runs], labels))
     assert watch.settled() == 3
     assert watch.verdict.outcome is Outcome.FAIL

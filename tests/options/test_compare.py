@@ -220,6 +220,84 @@ def test_neither_a_rerun_nor_a_skip_makes_it_green(project: Project) -> None:
     assert re.search(r"2 failed, 2 rerun", result.stdout.str())
 
 
+SHARED = """
+    from model import RATE
+
+    def net(run):
+        return train(run, RATE)
+
+    @pytest.fixture(scope="{scope}")
+    def study(stability):
+        return stability.measure(net, labels=Y, vary="init+shuffle", runs=10)
+
+    def test_a(study):
+        pass
+
+    def test_b(study, stability):
+        stability.measure(net, labels=Y, vary="init", runs=10)
+"""
+
+
+@pytest.mark.parametrize("scope", ["session", "module"])
+def test_the_study_of_a_wider_fixture_is_found_whichever_test_comes_first(project: Project, scope: str) -> None:
+    project.tests(SHARED.format(scope=scope))
+    commit(project, 0.5)
+    project.run("--stability-save", "main").assert_outcomes(passed=2)
+    result = project.run("--stability-compare", "main", "-k", "test_b")
+    result.assert_outcomes(passed=1)
+    result.stdout.no_fnmatch_line("*no baseline of this test*")
+    commit(project, 0.0005)
+    for one in ("test_a", "test_b"):
+        result = project.run("--stability-compare", "main", "-k", one)
+        result.assert_outcomes(failed=1)
+        result.stdout.fnmatch_lines(["*Expected test_toy.py::study (a fixture) to be no worse than the baseline*"])
+
+
+@pytest.mark.parametrize("phase", ["a verdict that skips", "a fixture that skips", "the end of a fixture"])
+def test_what_got_worse_is_red_in_every_phase(project: Project, phase: str) -> None:
+    measure = "stability.measure(net, labels=Y, vary='init+shuffle', runs=10)"
+    lines = {
+        "a verdict that skips": [
+            "study = " + measure,
+            "assert_within(study, Budget(cross_entropy_sd=study['cross_entropy_sd'].value / 1.05, ratio=1.1))",
+            "yield",
+        ],
+        "a fixture that skips": [measure, "pytest.skip('no')", "yield"],
+        "the end of a fixture": ["yield", measure],
+    }[phase]
+    body = "\n        ".join(lines)
+    project.tests(f"""
+    from model import RATE
+
+    def net(run):
+        return train(run, RATE)
+
+    @pytest.fixture
+    def study(stability):
+        {body}
+
+    def test_it(study):
+        pass
+    """)
+    commit(project, 0.5)
+    assert project.run("--stability-save", "main", "--stability-undecided", "skip").ret == pytest.ExitCode.OK
+    commit(project, 0.0005)
+    result = project.run("--stability-compare", "main", "--stability-undecided", "skip")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED, result.stdout.str()
+    result.stdout.fnmatch_lines(["*to be no worse than the baseline*"])
+
+
+def test_a_comparison_that_compares_nothing_is_an_error(project: Project) -> None:
+    project.tests(COMMIT)
+    commit(project, 0.5)
+    project.run("--stability-save", "main", "-k", "measure").assert_outcomes(passed=1)
+    for way in ("plain", "n2"):
+        result = project.run("--stability-compare", "main", "-k", "check", way=way)
+        assert result.ret == pytest.ExitCode.TESTS_FAILED
+        result.stdout.fnmatch_lines(["*Expected to compare with the baseline 'main' but it has an entry for none of*"])
+    assert project.run("--stability-compare", "main").ret == pytest.ExitCode.OK
+
+
 def test_studies_that_are_there_are_sent_to_the_function(project: Project) -> None:
     project.tests("""
         def test_any(stability):

@@ -12,6 +12,7 @@ import torch
 
 from stabilitykit.errors import BaselineError, ConfigError, StoreError
 from stabilitykit.execution.question import Question
+from stabilitykit.plugin.askers import Place
 from stabilitykit.plugin.baselines import ALPHA, Baselines, differences, find, what_must_match
 from stabilitykit.plugin.options import check_baselines
 from stabilitykit.protocol import NoiseProtocol
@@ -31,9 +32,9 @@ def visit(make_session):
     def visit(name, task=None, protocol=INIT, test="t.py::test", call=0, *, update=False, is_helping=False, **names):
         session, baselines = make_session(name), Baselines(name, update=update, **names)
         asked = session.prepare(Question.of(task or FakeTask(), protocol))
-        awaited = baselines.prepare(asked, session.store.folder, test, call, is_helping=is_helping)
+        awaited = baselines.prepare(asked, session.store.folder, Place(test, call), is_helping=is_helping)
         study = session.train(asked, awaited.remarks if awaited else ())
-        comparison = baselines.receive(awaited, study) if awaited else None
+        comparison = baselines.receive(awaited, study, test) if awaited else None
         return study, [comparison] if comparison else [], baselines.complaint(test)
 
     return visit
@@ -228,7 +229,7 @@ class TestKeeping:
         else:
             header.write_text(json.dumps(json.loads(header.read_text()) | {"format": 99}))
         with pytest.raises(StoreError, match=r"cannot be used: .*--stability-save main --stability-update"):
-            find(BaselineFiles(store, "main"), "t.py::test", 0, {})
+            find(BaselineFiles(store, "main"), Place("t.py::test", 0), {})
 
     def test_nothing_is_executed(self, visit, store):
         visit("one", save="main")
@@ -239,7 +240,7 @@ class TestKeeping:
         told["array"]["sha256"] = hashlib.sha256(array.read_bytes()).hexdigest()
         header.write_text(json.dumps(told))
         with pytest.raises(StoreError, match="allow_pickle"):
-            find(BaselineFiles(store, "main"), "t.py::test", 0, {})
+            find(BaselineFiles(store, "main"), Place("t.py::test", 0), {})
 
 
 class TestDoor:
