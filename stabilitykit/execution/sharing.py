@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ..protocol import NoiseProtocol
+from ..store.atomic_files import read_json
+from ..store.differences import first_difference
+from ..store.layout import ABOUT
 from ..store.record import RunRecord
 from ..store.run_store import Experiment
 from ..study.journal import Journal
@@ -48,11 +52,10 @@ class OwnerSession(SharedSession):
         )
         records = super().gather(runner, journal)
         self._tell_if_settled(runner)
-        if self._board.is_disputed(self._test):
-            journal.remark(
-                "another worker made a different task of this test and could not help: "
-                "is its data or model made from a generator without a seed?"
-            )
+        difference = self._board.dispute_of(self._test)
+        if difference is not None:
+            cause = difference or "is its data or model made from a generator without a seed?"
+            journal.remark(f"another worker made a different task of this test and could not help: {cause}")
         return records
 
 
@@ -81,6 +84,7 @@ class HelperSession(SharedSession):
     def _is_wanted(self, runner: Runner) -> bool:
         folders = {a.folder for a in self._board.announced(self._test) if a.call == self._call}
         if folders and str(runner.wanted.experiment.folder) not in folders:
-            self._board.dispute(self._test)
+            theirs = read_json(Path(next(iter(folders))) / ABOUT)
+            self._board.dispute(self._test, first_difference(theirs or {}, runner.wanted.experiment.about))
             raise HelperUseless
         return not self._board.is_done(self._test)

@@ -235,7 +235,10 @@ class Study:
             notes.append(f"low-level source: {', '.join(sorted(kinds))}")
         prints = {record.fingerprint for record in self.records}
         if not self.failed and self.protocol.name != "none" and len(prints) == 1 < len(self.records):
-            notes.append(f"all runs are bit-identical: {self.protocol.name} never reaches the weights of this task")
+            idle = f"{self.protocol.name} never reaches the weights of this task"
+            if self.recipe is not None and not self.recipe.isolates:  # a black box need not have weights
+                idle = "the seed does nothing"
+            notes.append(f"all runs are bit-identical: {idle}")
         if self.failed and self.is_whole:  # else it has no numbers, and its test has failed
             notes.append(
                 f"{len(self.failed)} of {len(self.records)} runs failed, as max_failed_runs={self.max_failed_runs} "
