@@ -504,9 +504,9 @@ def test_a_root_reached_through_a_link_is_the_same_root(project, tmp_path_factor
     ],
 )
 def test_data_of_a_module_that_code_reaches_by_text_counts(project, text, monkeypatch):
-    project.write(
-        {"settings.py": "import os\nRATE = float(os.environ['SK_RATE'])\nLOCK = __import__('threading').Lock()"}
-    )
+    monkeypatch.delitem(sys.modules, "settings", raising=False)  # of another test
+    text_of_settings = "import os, threading\nRATE = float(os.environ['SK_RATE'])\nLOCK = threading.Lock()"
+    project.write({"settings.py": text_of_settings})
     project.write({"test_a.py": f"import settings\n{text}"})
     prints = []
     for rate in ("0.1", "0.2", "0.1"):
