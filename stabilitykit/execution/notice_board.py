@@ -78,13 +78,16 @@ class Board:
         """Whether a study of the test needs no further run, though some may be free."""
         return file_of_test(self.folder, test, "settled", call).exists()
 
-    def dispute(self, test: int) -> None:
-        """Tell the owner of a test that another worker made a different task of it."""
-        file_of_test(self.folder, test, "disputed").touch()
+    def dispute(self, test: int, difference: str) -> None:
+        """Tell the owner of a test that another worker made a different task of it, and in which value."""
+        file_of_test(self.folder, test, "disputed").write_text(difference, encoding="utf-8")
 
-    def is_disputed(self, test: int) -> bool:
-        """Whether a helper made a different task of the test."""
-        return file_of_test(self.folder, test, "disputed").exists()
+    def dispute_of(self, test: int) -> str | None:
+        """Return how the task that a helper made of the test differs; None if none did."""
+        try:
+            return file_of_test(self.folder, test, "disputed").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
 
     def refute(self, test: int, call: int, why: str) -> None:
         """Tell the owner of a test that a process computes other bits than its study's base run has."""

@@ -19,6 +19,7 @@ from ..estimates.measures import Metric
 from ..protocol import NoiseProtocol
 from ..public import public
 from ..store.catalog import Catalog
+from ..store.differences import UNEXPLAINED
 from ..store.history import difference_to_last
 from ..store.key import key_of, protocol_ingredients
 from ..store.layout import ABOUT, STORE, TASKS
@@ -151,7 +152,9 @@ class Session:
             return
         difference = difference_to_last(Catalog(self.store.folder), experiment.about)
         if difference:
-            journal.remark(f"no run of the last session was reused: {difference}")
+            # An edit explains itself; data that nobody seeds belong to the study.
+            place = journal.remarks if UNEXPLAINED in difference else journal.anew
+            place.append(f"no run of the last session was reused: {difference}")
 
     def _gather(
         self, asked: Prepared, wanted: Wanted, twice: tuple[Experiment, Experiment], journal: Journal

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from ..errors import IsolationError
+from ..store.atomic_files import read_json
+from ..store.differences import first_difference
+from ..store.layout import ABOUT
 from ..store.record import RunRecord
 from ..study.journal import Journal
 from .certifier import Certifier
@@ -52,11 +56,10 @@ class OwnerSession(SharedSession):
         refuted = self._board.why_refuted(self._test, self._call)
         if refuted:
             raise IsolationError(refuted)
-        if self._board.is_disputed(self._test):
-            journal.remark(
-                "another worker made a different task of this test and could not help: "
-                "is its data or model made from a generator without a seed?"
-            )
+        difference = self._board.dispute_of(self._test)
+        if difference is not None:
+            cause = difference or "is its data or model made from a generator without a seed?"
+            journal.remark(f"another worker made a different task of this test and could not help: {cause}")
         return records
 
 
@@ -70,7 +73,7 @@ class HelperSession(SharedSession):
 
         The owner proves the rest, and waits for nothing that a helper does.
         """
-        self._folder = wanted.experiment.folder
+        self._experiment = wanted.experiment
         if not certifier.trainer.task.isolates:
             return
         wait = FIRST_WAIT
@@ -91,7 +94,7 @@ class HelperSession(SharedSession):
 
     def gather(self, runner: Runner, journal: Journal) -> list[RunRecord]:
         """Train the free runs and leave; stay only if the test is known to ask for another study."""
-        self._folder = runner.wanted.experiment.folder
+        self._experiment = runner.wanted.experiment
         while runner.train_free(is_wanted=self._is_wanted):
             pass
         self._tell_if_settled(runner)
@@ -103,7 +106,8 @@ class HelperSession(SharedSession):
 
     def _is_wanted(self) -> bool:
         folders = {a.folder for a in self._board.announced(self._test) if a.call == self._call}
-        if folders and str(self._folder) not in folders:
-            self._board.dispute(self._test)
+        if folders and str(self._experiment.folder) not in folders:
+            theirs = read_json(Path(next(iter(folders))) / ABOUT)
+            self._board.dispute(self._test, first_difference(theirs or {}, self._experiment.about))
             raise HelperUseless
         return not self._board.is_done(self._test)

@@ -6,12 +6,13 @@ Every session of every user loads this module, so whatever needs torch is import
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
@@ -144,6 +145,7 @@ class StabilityPlugin:
         self._wrong_budgets: list[str] = []
         self._tests: dict[str, TestContext] = {}
         self._numbers: dict[str, int] = {}
+        self._asking: dict[str, bool] = {}
         self._current: pytest.Item | None = None
         self._askers: list[Asker] = []  #: the fixtures of wider scopes that are being set up, the innermost last
         self._fixture: Stability | None = None
@@ -164,7 +166,11 @@ class StabilityPlugin:
         if self._fixture is None:
             from ..store.run_store import RunStore
             from .expected import see_expected
+            from ..store.temporary_paths import choose_temporary
             from .fixture import Hooks, Stability
+
+            if self.config.getoption("basetemp", None):
+                choose_temporary(self.config.getoption("basetemp"))
 
             ends = self._undecided, self._incomplete, self._plan_ends
             hooks = Hooks(self._current_test, self._asker, self._progress, *ends, self._is_helping)
@@ -374,7 +380,9 @@ class StabilityPlugin:
 
     def asks(self, item: pytest.Item) -> bool:
         """Whether a test asks for the fixture ``stability``, itself or through another fixture."""
-        return "stability" in getattr(item, "fixturenames", ())
+        if item.nodeid not in self._asking:
+            self._asking[item.nodeid] = "stability" in getattr(item, "fixturenames", ()) or _asks_by_text(item)
+        return self._asking[item.nodeid]
 
     def number_of(self, item: pytest.Item) -> int:
         """Return the test's position in the collection."""
@@ -436,6 +444,21 @@ class StabilityPlugin:
             from ..study.study import fail_undecided
 
             fail_undecided(message)
+
+
+def _asks_by_text(item: pytest.Item) -> bool:
+    """Whether a test, or a fixture of it, writes ``request.getfixturevalue("stability")``."""
+    fixtures = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
+    functions = [getattr(item, "function", None), *(one.func for known in fixtures.values() for one in known)]
+    return any(_names_stability(getattr(inspect.unwrap(f), "__code__", None)) for f in functions if f is not None)
+
+
+def _names_stability(code: CodeType | None) -> bool:
+    if code is None:
+        return False
+    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    is_here = "getfixturevalue" in code.co_names and "stability" in code.co_consts
+    return is_here or any(map(_names_stability, inner))
 
 
 def _store_of(config: pytest.Config, values: StabilityConfig) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 from .layout import PARTS
 
 #: Said of a value that differs where no code does.
-_UNSEEDED = "although no file does: is it made from a generator without a seed, or read from elsewhere?"
+UNEXPLAINED = "although no file does: is it made from a generator without a seed, or read from elsewhere?"
 
 
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -63,9 +63,10 @@ def _file(name: str, old: Any, new: Any) -> str:
 
 def _value(name: str, old: Any, new: Any, *, code_differs: bool) -> str:
     name = _readable(name)
-    if _Absent not in (old, new) and not (_is_hash(old) or _is_hash(new)):
-        return f"{name} was {old} and is {new}"
-    return f"{name} differs" + ("" if code_differs else f", {_UNSEEDED}")
+    is_short = not (_Absent in (old, new) or _is_hash(old) or _is_hash(new) or name.endswith("]"))
+    whole = re.sub(r"(\[\d+\])+$", "", name)  # which item of a container it is says little
+    words = f"{name} was {old} and is {new}" if is_short else f"{whole} differs"
+    return words if code_differs else f"{words}, {UNEXPLAINED}"
 
 
 def _readable(name: str) -> str:

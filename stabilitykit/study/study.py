@@ -272,8 +272,8 @@ class Study:
             notes.append(f"low-level source: {', '.join(sorted(kinds))}")
         prints = {record.fingerprint for record in self.records}
         is_same = not self.failed and self.protocol.name != "none" and len(prints) == 1 < len(self.records)
-        if is_same and not self.certificate.alive:  # as of a black box, of which nothing can be moved alone
-            notes.append("all runs are bit-identical: the seed does nothing in this task")
+        if is_same and self.recipe is not None and not self.recipe.isolates:  # nothing of it can be moved alone
+            notes.append("all runs are bit-identical: the seed does nothing")
         identical = "all runs are bit-identical: " * is_same
         notes += [identical + why_dead(name) for name in self.certificate.dead]
         if self.failed and self.is_whole:  # else it has no numbers, and its test has failed

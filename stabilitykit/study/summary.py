@@ -44,7 +44,7 @@ def summarize(study: Study, test: str) -> dict[str, Any]:
         "certificate": study.certificate.to_json(),
         **({"flips": study.flips.to_json()} if whole and DISAGREEMENT in study.measures else {}),
         **({"similarity": [one.to_json() for one in study.journal.similarities]} if study.journal.similarities else {}),
-        "notes": list(study.notes),
+        "notes": [*study.notes, *study.journal.anew],
         "environment": dict(study.records[0].environment),
         "records": [_record(record, scores.get(record.index, {})) for record in study.records],
     }

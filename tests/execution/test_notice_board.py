@@ -69,10 +69,10 @@ def test_studies_are_announced_once_and_in_order(board, tmp_path):
 
 
 def test_a_dispute_is_seen_by_all(board, tmp_path):
-    assert not board.is_disputed(3)
-    board.dispute(3)
-    assert Board(tmp_path / "session").is_disputed(3)
-    assert not board.is_disputed(4)
+    assert board.dispute_of(3) is None
+    board.dispute(3, "train.X differs")
+    assert Board(tmp_path / "session").dispute_of(3) == "train.X differs"
+    assert board.dispute_of(4) is None
 
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):

@@ -27,7 +27,7 @@ import pytest
 import torch
 from torch import nn
 
-from stabilitykit.store.fingerprint import CannotFingerprint, fingerprint, tensor_digest
+from stabilitykit.store.fingerprint import CannotFingerprint, fingerprint, read, tensor_digest
 
 HERE = Path(__file__).parent
 
@@ -492,6 +492,129 @@ def test_a_root_reached_through_a_link_is_the_same_root(project, tmp_path_factor
     assert fingerprint(linked, link, [link / "conftest.py"]) == plain
     linked.__globals__["RATE"] = 2
     assert fingerprint(linked, link, [link / "conftest.py"]) != plain
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def train(run): return getattr(settings, 'RA' + 'TE')",
+        "def train(run): return vars(settings)['RATE']",
+        "def train(run): return settings.__dict__['RATE']",
+        "RATE = settings.RATE\ndef train(run): return globals()['RATE']",
+    ],
+)
+def test_data_of_a_module_that_code_reaches_by_text_counts(project, text, monkeypatch):
+    monkeypatch.delitem(sys.modules, "settings", raising=False)  # of another test
+    text_of_settings = "import os, threading\nRATE = float(os.environ['SK_RATE'])\nLOCK = threading.Lock()"
+    project.write({"settings.py": text_of_settings})
+    project.write({"test_a.py": f"import settings\n{text}"})
+    prints = []
+    for rate in ("0.1", "0.2", "0.1"):
+        monkeypatch.setenv("SK_RATE", rate)
+        prints.append(project.print_of())
+    assert prints[0] == prints[2] != prints[1]
+
+
+class Marked(torch.Tensor):
+    """A tensor of a class of the user's."""
+
+
+class MarkedArray(np.ndarray):
+    """An array of a class of the user's."""
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_the_class_and_the_attributes_of_a_tensor_or_array_count():
+    plain, marked = torch.ones(2), torch.ones(2).as_subclass(Marked)
+    prints = [of(plain), of(marked)]
+    marked.rate = 0.1
+    prints.append(of(marked))
+    plain.rate = 0.1
+    prints.append(of(plain))
+    assert len(set(prints)) == 4
+    array, view = np.ones((2, 2)), np.ones((2, 2)).view(MarkedArray)
+    prints = [of(array), of(view), of(np.asmatrix(array))]
+    view.rate = 0.1
+    assert len({*prints, of(view)}) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "name"),
+    [
+        ("from torch.optim import SGD\ndef train(run): return SGD", torch.optim.SGD, "step"),
+        ("from torch import nn\nclass Net(nn.Linear): pass\ndef train(run): return Net", nn.Module, "zero_grad"),
+        ("from torch.nn import functional as F\ndef train(run): return F.relu", nn.functional, "relu"),
+        ("import torch\ndef train(run): return torch.nn.functional.relu", nn.functional, "relu"),
+        ("from torch.nn import functional as F\ndef train(run): return F.gelu", nn.functional, "relu"),
+    ],
+)
+def test_a_function_of_the_users_in_place_of_a_librarys_counts(project, text, place, name, monkeypatch):
+    before = project.print_of({"test_a.py": text})
+    assert project.print_of() == before
+    monkeypatch.setattr(place, name, lambda *args, **kwargs: None)
+    assert project.print_of() != before
+    monkeypatch.undo()
+
+
+def test_one_function_of_a_library_in_place_of_another_counts(project, monkeypatch):
+    before = project.print_of({"test_a.py": "from torch.nn import functional as F\ndef train(run): return F.relu(run)"})
+    monkeypatch.setattr(nn.functional, "relu", nn.functional.gelu)
+    assert project.print_of() != before
+
+
+def test_a_script_that_is_loaded_by_its_path_counts_with_its_source(project, tmp_path):
+    project.write({"scripts/net.py": "class Net:\n    def forward(self): return 1\n"})
+
+    def loaded(name):
+        spec = importlib.util.spec_from_file_location(name, tmp_path / "scripts/net.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.Net
+
+    for name in ("a_script", "json"):  # in no list of modules, or under the name of another one
+        before = fingerprint(loaded(name), tmp_path)
+        assert fingerprint(loaded(name), tmp_path) == before
+        project.write({"scripts/net.py": f"class Net:\n    def forward(self): return {name!r}\n"})
+        assert fingerprint(loaded(name), tmp_path) != before
+
+
+def test_a_cell_of_a_notebook_counts_by_its_code():
+    def cell(number, text):
+        scope = {"__name__": "__main__"}
+        exec(compile(text, f"<ipython-input-{number}-0>", "exec"), scope)
+        return scope["train"]
+
+    one = "RATE = 1\nclass Net:\n    width = 3\ndef train(run): return Net(), RATE"
+    assert of(cell(1, one)) == of(cell(7, one))
+    assert of(cell(1, one)) != of(cell(1, one.replace("3", "4")))
+    assert of(cell(1, one)) != of(cell(1, one.replace("1", "2")))
+
+
+def test_the_place_of_a_project_does_not_count(project, tmp_path_factory):
+    text = """
+        from pathlib import Path
+        HERE = Path(__file__).parent
+        DATA = str(HERE / "data")
+        def train(run): return HERE, DATA, __file__
+    """
+    prints = set()
+    for place in ("one", "two"):
+        root = tmp_path_factory.mktemp(place)
+        (root / "test_a.py").write_text(dedent(text))
+        prints.add(fingerprint(project.load(rootdir=root).train, root))
+    assert len(prints) == 1
+
+
+def test_the_parts_of_a_task_are_kept_by_name_and_few(project):
+    project.write(
+        {"test_a.py": "import torch\nRATE = 0.1\nMANY = list(range(1000))\ndef train(run): return RATE, MANY, torch"}
+    )
+    reading = read({"function": project.load().train}, project.root, name="Task")
+    assert reading.parts["Task.function:train.RATE"] == "0.1"
+    assert reading.parts["file test_a.py"] != reading.parts["Task.function:train.__code__"]
+    assert reading.parts["package torch"].startswith(torch.__version__.partition("+")[0])
+    assert len([name for name in reading.parts if ".MANY[" in name]) == 16
+    assert len(reading.parts) < 330
 
 
 @pytest.mark.slow

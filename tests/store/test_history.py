@@ -10,6 +10,7 @@ import pytest
 from stabilitykit.errors import StoreError
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.catalog import Catalog
+from stabilitykit.store.differences import UNEXPLAINED
 from stabilitykit.store.history import History, difference_to_last
 from stabilitykit.store.key import protocol_ingredients
 from stabilitykit.store.record import RunRecord
@@ -51,7 +52,7 @@ def test_a_study_is_named_by_task_test_or_key_and_each_training_has_its_reason(s
         (history,) = History.of(catalog, name)
         assert (history.task, history.test, history.varies) == ("digits", "test_a.py::test_net", "init")
         assert [chapter.entry.key[:2] for chapter in history.chapters] == ["1a", "0a"]
-        assert [chapter.reason for chapter in history.chapters] == ["lr was 1 and is 2", ""]
+        assert [chapter.reason for chapter in history.chapters] == [f"lr was 1 and is 2, {UNEXPLAINED}", ""]
     assert len(History.of(catalog, "digits")) == 2
 
 
@@ -77,8 +78,8 @@ def _empty(catalog: Catalog) -> Catalog:
 
 def test_the_last_session_that_was_answered_the_same_study_is_compared(store):
     catalog = store(about(lr="1"), about(lr="2", session="two"), about("shuffle", lr="3", session="three"))
-    assert difference_to_last(catalog, about(lr="4", session="four")) == "lr was 2 and is 4"
-    assert difference_to_last(catalog, about(lr="4", session="two")) == "lr was 1 and is 4"
+    assert difference_to_last(catalog, about(lr="4", session="four")) == f"lr was 2 and is 4, {UNEXPLAINED}"
+    assert difference_to_last(catalog, about(lr="4", session="two")) == f"lr was 1 and is 4, {UNEXPLAINED}"
     assert difference_to_last(catalog, about(lr="4", session="four", asked_by="test_b.py::test_b 0")) == ""
     assert difference_to_last(catalog, about("all", lr="4", session="four")) == ""
 

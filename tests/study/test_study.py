@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -176,14 +176,13 @@ class TestSharing:
         return count
 
     def counting(self, trained, rate):
-        """The name of the list must not count: it changes while it trains."""
-        note = functools.partial(list.append, trained)
+        """The list must not count: it changes while the task trains."""
 
         def train(seed):
-            Ledger.note(seed)
+            LEDGER.info("%d", seed)
             return torch.randn(12, 3, generator=torch.Generator().manual_seed(seed)) * rate
 
-        Ledger.note = note
+        Ledger.keep(trained)
         return train
 
     def test_the_same_task_is_trained_once_over_sessions(self, count):
@@ -233,12 +232,12 @@ class TestSharing:
     def test_a_task_that_cannot_be_read_is_kept_to_its_study_and_says_so(self, count, make_session):
         def training(handle):
             def train(seed):
-                Ledger.note(seed)
+                LEDGER.info("%d", seed)
                 return torch.randn(12, 3, generator=torch.Generator().manual_seed(seed)) + (handle is None)
 
             return train
 
-        Ledger.note = functools.partial(list.append, count.trained)
+        Ledger.keep(count.trained)
         with Path(__file__).open() as handle:
             train = training(handle)
             session = make_session()
@@ -249,8 +248,26 @@ class TestSharing:
         assert f"runs not kept: {study.private}" in study.notes
 
 
-class Ledger:
-    note = None
+class Ledger(logging.Handler):
+    """Keeps what a task logs while it trains; of a logger, the name counts for a key, and not who listens."""
+
+    LOGGER = logging.getLogger("tests.ledger")
+
+    def __init__(self, trained: list[int]) -> None:
+        super().__init__()
+        self.trained = trained
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.trained.append(record.args[0])
+
+    @classmethod
+    def keep(cls, trained: list[int]) -> None:
+        cls.LOGGER.setLevel(logging.INFO)
+        cls.LOGGER.propagate = False
+        cls.LOGGER.handlers[:] = [cls(trained)]
+
+
+LEDGER = Ledger.LOGGER
 
 
 class TestFailures:
