@@ -12,6 +12,7 @@ from ..protocol import NoiseProtocol, RunPlan, Source
 from ..store.fingerprint import tensor_digest
 from ..store.record import RunRecord
 from ..store.run_store import Experiment
+from ..store.traced_inputs import Inputs
 from ..training.certificate import Certificate, named
 from ..training.control import LEAK, Call, Control, ControlMode, Rehearsal, difference, prove_isolation, rehearse
 from ..training.trainer import UNSEEDED, Trainer
@@ -41,6 +42,7 @@ class Certifier:
         """
         self.base, self.repetition, self.protocol, self.mode, self.trainer = base, repetition, protocol, mode, trainer
         self._call, self.runner = call, runner
+        self.inputs: Inputs | None = None  #: what a training of the task reads, where that is known
         self._known = dict(base.read_certificate())
         self._plan = protocol.base.plans()[0]
 
@@ -70,14 +72,23 @@ class Certifier:
         trace = self._base_record.trace if self._base_record is not None else ()
         fingerprint = self._base_record.fingerprint if self._base_record is not None else ""
         alive = {name: seen for name, seen in self._known.get("alive", {}).items() if name in self._named}
-        return Certificate(proven, scope, tuple(trace), fingerprint, alive)
+        inputs = {} if self.inputs is None else self.inputs.to_json()
+        return Certificate(proven, scope, tuple(trace), fingerprint, alive, inputs)
+
+    def look(self) -> None:
+        """Take the first look, and train run 0 at a place where it is not known which experiment it belongs to."""
+        if self._lacks_look:
+            self._take_look()
+        self.runner(self._run_of(self.base)).gather()
+        self._check_base()
 
     def begin(self) -> None:
         """Prove what must be known before the runs are trained: a look, the base run, and that sources act."""
         if self._lacks_look:
             self._take_look()
         if self.needs_base:
-            self._train_base()
+            self.runner(self._run_of(self.base)).gather()
+            self._check_base()
         if self.trainer.task.isolates:
             self.join()
             for name in self._unknown:
@@ -88,7 +99,7 @@ class Certifier:
         one = self._base_record
         if not self.lacks_held or one is None:
             return
-        (other,) = self.runner(self._run_of(self.repetition)).gather()
+        (other,) = self.runner(self.repeated).gather()
         found = difference(one, other) if other.status == "ok" else f"the second failed: {other.error}"
         if found:
             raise IsolationError(
@@ -172,15 +183,22 @@ class Certifier:
                 yield wanted
 
     def _run_of(self, experiment: Experiment) -> Wanted:
-        return Wanted(experiment, [self._plan])
+        plan = self._plan if self.needs_base else self.protocol.plans()[0]  # with nothing held, run 0 is no base run
+        return Wanted(experiment, [plan])
 
-    def _train_base(self) -> None:
-        if not self.base.is_finished(0):
-            self.runner(self._run_of(self.base)).gather()
+    @property
+    def repeated(self) -> Wanted:
+        """The repetition of the base run."""
+        return self._run_of(self.repetition)
+
+    @property
+    def first_record(self) -> RunRecord | None:
+        """Run 0 as it was trained, if it was."""
+        return self.base.load(0) if self.base.is_finished(0) else None
+
+    def _check_base(self) -> None:
         base, look = self._base_record, self._look
-        if base is None or look is None:
-            return
-        if look.proven and not self.protocol.onset:
+        if base is not None and look is not None and look.proven and self.needs_base and not self.protocol.onset:
             check_begins(base, look.trace)
 
     # Joining

@@ -10,8 +10,9 @@ from typing import Any
 
 from ..estimates.measures import Measures, Metric, check_metrics
 from ..protocol import NoiseProtocol
-from ..store.key import Ingredients, ingredients, key_of
+from ..store.key import Ingredients, ingredients, key_of, protocol_ingredients
 from ..store.record import RunRecord
+from ..store.traced_inputs import Inputs, entries_of, matching, write
 from ..training.control import ControlMode, check_mode
 from ..training.environment import Environment
 from ..training.run import Run
@@ -82,6 +83,8 @@ class Prepared:
     where: Where
     rootdir: Path  #: code below it counts for the key
     also: tuple[Path, ...]  #: further files that count for the key
+    folder_of: Callable[[str], Path]  #: the folder in the store of a key
+    unshared: str  #: stands for the content of a task that has no hash
 
     @cached_property
     def trainer(self) -> Trainer:
@@ -97,7 +100,40 @@ class Prepared:
     @property
     def about(self) -> Mapping[str, Any]:
         """The ingredients of the key, as the store keeps them."""
-        return self.ingredients.about
+        read = {} if self.inputs is None or self.inputs.are_none else {"inputs": self.inputs.digest}
+        return {**self._before_training, **read}
+
+    @property
+    def _before_training(self) -> Mapping[str, Any]:
+        """The ingredients that can be known without a training."""
+        named = {"task": self.question.task.name, **self.ingredients.about}
+        return {**named, "fingerprint": self.unshared} if self.private else named
+
+    @property
+    def entries(self) -> tuple[Inputs, ...]:
+        """What trainings of this task have read, the latest first, as the store has it now."""
+        return () if self.private else entries_of(self._place_of_inputs)
+
+    @property
+    def _place_of_inputs(self) -> Path:
+        protocol = protocol_ingredients(self.question.protocol.base)
+        return self.folder_of(key_of({**self._before_training, "protocol": protocol}))
+
+    @cached_property
+    def inputs(self) -> Inputs | None:
+        """What a training reads, as it is now; None where that is not known before one is trained."""
+        return matching(self.entries, self.rootdir)
+
+    def with_inputs(self, inputs: Inputs) -> Prepared:
+        """Return this question with what a training of it was seen to read."""
+        found = replace(self)
+        vars(found).update(trainer=self.trainer, ingredients=self.ingredients, inputs=inputs)
+        return found
+
+    def keep_inputs(self) -> None:
+        """Let later sessions know what a training reads."""
+        if self.inputs is not None:
+            write(self._place_of_inputs, self.inputs)
 
     @property
     def private(self) -> str:

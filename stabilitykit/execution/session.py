@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import itertools
 import sys
@@ -13,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import IncompleteStudyError
 from ..estimates.meaning import Outputs
 from ..estimates.measures import Metric
 from ..protocol import NoiseProtocol
@@ -27,9 +25,10 @@ from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
 from ..study.journal import Journal
 from ..study.study import Policy, Study, check_trained
-from ..training.certificate import Certificate, check_alive
+from ..training.certificate import check_alive
 from ..training.control import ControlMode
 from ..training.task import Task
+from ..training.tracing import traced
 from ..training.trainer import Trainer
 from ..verdicts.budgets import Budget
 from ..verdicts.unreachable import objections
@@ -40,6 +39,7 @@ from .runner import Progress, Runner, Wanted
 from .stop import Stop
 from .watch import Standing, Watch
 from .where import Where
+from .workplace import Workplace
 
 
 class Session:
@@ -73,7 +73,8 @@ class Session:
 
     def prepare(self, question: Question) -> Prepared:
         """Return a question at the place where this session trains; nothing is trained yet."""
-        return Prepared(question, self.where, self.rootdir, self.also)
+        unshared = f"{self.store.session} {self.scope} {next(self._private)}"
+        return Prepared(question, self.where, self.rootdir, self.also, self.store.folder_of, unshared)
 
     def answer(self, question: Question) -> Study:
         """Return the study of a question; raise `RunsFailedError` or `IsolationError` where it means nothing."""
@@ -87,7 +88,12 @@ class Session:
 
         The study may hold failed runs: `check_trained` raises for those.
         """
-        question, journal = asked.question, Journal([*remarks])
+        journal = Journal([*remarks])
+        with Workplace(self, asked, journal).closing() as place:
+            return self._train(self._settled(asked, place, journal), place, journal)
+
+    def _train(self, asked: Prepared, place: Workplace, journal: Journal) -> Study:
+        question = asked.question
         experiment, base, repetition = self._experiments(asked)
         self._say_why_anew(experiment, asked, journal)
         task, protocol, budget = question.task, question.protocol, question.budget
@@ -98,9 +104,11 @@ class Session:
             journal.remark(f"judged at {watch.most_runs} runs before, which R = {protocol.runs} does not undo")
             protocol = protocol.extended_to(watch.most_runs)
         wanted = Wanted(experiment, protocol.plans(), None if watch is None else watch.settled)
-        records, certificate = self._gather(asked, wanted, (base, repetition), journal)
+        certifier = self._certifier(asked, base, repetition, place)
+        records = self._gather(certifier, wanted, place, journal)
+        untraced = () if asked.inputs is None else asked.inputs.untraced
         unreachable = objections(budget.limits, task.examples) if budget else ()
-        journal.remarks[:0] = [*unreachable, *task.remarks]
+        journal.remarks[:0] = [*unreachable, *untraced, *task.remarks]
         if watch is not None:
             journal.verdicts.append(watch.verdict)
         study = Study(
@@ -108,7 +116,7 @@ class Session:
             protocol=protocol,
             records=tuple(records),
             labels=task.labels,
-            certificate=certificate,
+            certificate=certifier.certificate,
             metrics=dict(question.metrics),
             recipe=task,
             most_runs=protocol.runs if question.stops_early else None,
@@ -124,27 +132,58 @@ class Session:
             study.measures.compute(name for name in study.measures if name not in built_in)
         return study
 
+    def _settled(self, asked: Prepared, place: Workplace, journal: Journal) -> Prepared:
+        """Return the question with what its training reads, which is part of its key.
+
+        Where no stored entry says so, run 0 is trained and traced: which experiment it belongs to is known after.
+        """
+        if asked.private or asked.inputs is not None:
+            return asked
+        if asked.entries and self.store.cache == "auto":
+            journal.remark(f"no stored run read what is there now: {', '.join(asked.entries[0].changed(self.rootdir))}")
+        unknown = self._open_twice({**asked.about, "provisional": True})
+        return self.settle(asked, self._certifier(asked, *unknown, place))
+
+    def settle(self, asked: Prepared, certifier: Certifier) -> Prepared:
+        """Train and trace run 0, and move it to its experiment; sessions under pytest-xdist override this."""
+        with traced(self.rootdir) as trace:  # what a module keeps in memory is read by the first training here
+            certifier.look()
+        first = certifier.first_record
+        settled = asked.with_inputs(trace.inputs().beside(first.inputs if first else {}))
+        experiment, base, _ = self._experiments(settled)
+        if first is not None and first.status == "ok":  # else it may not have come to what it would read
+            settled.keep_inputs()
+        base.write_certificate({**certifier.base.read_certificate(), **base.read_certificate()})
+        adopt(base if certifier.needs_base else experiment, certifier.base)
+        return settled
+
+    def _certifier(self, asked: Prepared, base: Experiment, repetition: Experiment, place: Workplace) -> Certifier:
+        question, runner = asked.question, partial(place.runner, name="base run")
+        certifier = Certifier(base, repetition, question.protocol, question.control, asked.trainer, place.call, runner)
+        certifier.inputs = asked.inputs
+        return certifier
+
     def _experiments(self, asked: Prepared) -> tuple[Experiment, Experiment, Experiment]:
         """Open the experiments of these runs, of the base run and of its repetition.
 
         The trainer is told where the epochs before an onset are kept.
         """
-        private, about = bool(asked.private), dict(asked.about)
-        asked.trainer.stamps = {} if private else asked.ingredients.stamps
-        if private:  # the content has no hash, so the key gets a name of this session's own
-            about["fingerprint"] = f"{self.store.session} {self.scope} {next(self._private)}"
-        question = asked.question
-        of_base = about | {"protocol": protocol_ingredients(question.protocol.base)}
-        name = {"task": question.task.name}
-        if question.protocol.onset:
-            asked.trainer.prefixes = self.store.prefixes(key_of(of_base), name | of_base, private=private)
-        repetition = of_base | {"repetition": True}
-        asker = name | {"asked_by": self.scope, "session": self.store.session}
-        return (
-            self.store.experiment(key_of(about), asker | about, private=private),
-            self.store.experiment(key_of(of_base), asker | of_base, private=private),
-            self.store.experiment(key_of(repetition), name | repetition, private=True),
+        about, protocol = dict(asked.about), asked.question.protocol
+        asked.trainer.stamps = {} if asked.private else asked.ingredients.stamps
+        base, repetition = self._open_twice(about | {"protocol": protocol_ingredients(protocol.base)})
+        if protocol.onset:
+            asked.trainer.prefixes = self.store.prefixes(base.folder.name, base.about, private=bool(asked.private))
+        return self._open(about, private=bool(asked.private)), base, repetition
+
+    def _open_twice(self, about: Mapping[str, Any]) -> tuple[Experiment, Experiment]:
+        """Open the experiment of a run and that of its repetition, which ends with the session."""
+        return self._open(about, private="provisional" in about), self._open(
+            {**about, "repetition": True}, private=True
         )
+
+    def _open(self, about: Mapping[str, Any], *, private: bool) -> Experiment:
+        asker = {"asked_by": self.scope, "session": self.store.session}
+        return self.store.experiment(key_of(about), {**asker, **about}, private=private)
 
     def _say_why_anew(self, experiment: Experiment, asked: Prepared, journal: Journal) -> None:
         """Remark what differs from the last session, if one was answered this study and this one trains it."""
@@ -156,45 +195,24 @@ class Session:
             place = journal.remarks if UNEXPLAINED in difference else journal.anew
             place.append(f"no run of the last session was reused: {difference}")
 
-    def _gather(
-        self, asked: Prepared, wanted: Wanted, twice: tuple[Experiment, Experiment], journal: Journal
-    ) -> tuple[list[RunRecord], Certificate]:
+    def _gather(self, certifier: Certifier, wanted: Wanted, place: Workplace, journal: Journal) -> list[RunRecord]:
         """Prove what the study claims, and return its runs: all of the protocol, or those that the gate takes."""
-        question, protocol = asked.question, asked.question.protocol
-        with contextlib.ExitStack() as stack:
+        question = place.asked.question
+        is_answered, name = wanted.is_finished() and certifier.is_whole, question.protocol.name
+        self.open(wanted)
+        if not is_answered:
+            place.runner(wanted, name).check_not_stopped()
+            self.certify(certifier, wanted)
+            if question.stops_early:
+                check_alive(question.protocol, certifier.certificate)
+            if question.protocol.begins_with_base:
+                adopt(wanted.experiment, certifier.base)
+        records = self.gather(place.runner(wanted, name), journal)
+        if not is_answered:
+            certifier.end()
+        return records
 
-            @functools.cache
-            def executor() -> Executor:
-                asked.check()  # stored runs have passed it
-                return stack.enter_context(contextlib.closing(self._executor(asked.trainer, journal)))
-
-            def runner(wanted: Wanted, name: str = protocol.name) -> Runner:
-                place = InProcess(asked.trainer) if wanted.is_finished() else executor()
-                study = f"{question.task.name} {name}"
-                return Runner(wanted, place, study=study, stop=self.stop, on_progress=self.on_progress)
-
-            def call(function: Callable[..., Any], *args: Any) -> Any:
-                with self.stop.interrupts():
-                    return executor().call(function, *args)
-                raise IncompleteStudyError(f"{question.task.name}: cancelled while its certificate was made.")
-
-            of_base = partial(runner, name="base run")
-            certifier = Certifier(*twice, protocol, question.control, asked.trainer, call, of_base)
-            is_answered = wanted.is_finished() and certifier.is_whole
-            self.open(wanted)
-            if not is_answered:
-                runner(wanted).check_not_stopped()
-                self.certify(certifier, wanted)
-                if question.stops_early:
-                    check_alive(protocol, certifier.certificate)
-                if protocol.begins_with_base:
-                    adopt(wanted.experiment, certifier.base)
-            records = self.gather(runner(wanted), journal)
-            if not is_answered:
-                certifier.end()
-            return records, certifier.certificate
-
-    def _executor(self, trainer: Trainer, journal: Journal) -> Executor:
+    def executor(self, trainer: Trainer, journal: Journal) -> Executor:
         """Return the executor: child processes if they were asked for and the task can be sent, else this process."""
         where = self.where
         if where.isolation != "none":

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import IsolationError
 from ..store.atomic_files import read_json
 from ..store.differences import first_difference
+from ..store.key import key_of
 from ..store.layout import ABOUT
 from ..store.record import RunRecord
+from ..store.traced_inputs import matching
 from ..study.journal import Journal
 from .certifier import Certifier
 from .notice_board import Announcement, Board
+from .question import Prepared
 from .runner import FIRST_WAIT, LONGEST_WAIT, Runner, Wanted
 from .session import Session
 
@@ -68,33 +72,54 @@ class HelperSession(SharedSession):
 
     keeps_looks = False  # the owner writes them
 
+    _about: Mapping[str, Any]  #: what the study that this process knows is made of
+
+    def settle(self, asked: Prepared, certifier: Certifier) -> Prepared:
+        """Train run 0 or its repetition if one is free, until the owner knows what a training reads."""
+        self._about = asked.about
+        for _ in self._waiting(certifier):
+            found = matching(asked.entries, self.rootdir)
+            if found is not None:
+                return asked.with_inputs(found)
+            self._train_missing(certifier)
+        raise HelperLeaves
+
     def certify(self, certifier: Certifier, wanted: Wanted) -> None:
         """Train the base run or its repetition if one is free, and show that this process computes its first bits.
 
         The owner proves the rest, and waits for nothing that a helper does.
         """
-        self._experiment = wanted.experiment
+        self._about = wanted.experiment.about
         if not certifier.trainer.task.isolates:
             return
-        wait = FIRST_WAIT
-        while not certifier.can_join():
-            for missing in certifier.missing():
-                certifier.runner(missing).train_free(is_wanted=self._is_wanted)
-            if certifier.runner(wanted).reason_to_stop() is not None:
-                raise HelperUseless
-            if not self._is_wanted():
-                raise HelperLeaves
-            time.sleep(wait)
-            wait = min(2 * wait, LONGEST_WAIT)
+        for _ in self._waiting(certifier):
+            if certifier.can_join():
+                break
+            self._train_missing(certifier)
         try:
             certifier.join()
         except IsolationError as error:
             self._board.refute(self._test, self._call, str(error))
             raise HelperUseless from None
 
+    def _train_missing(self, certifier: Certifier) -> None:
+        for missing in certifier.missing():
+            certifier.runner(missing).train_free(is_wanted=self._is_wanted)
+
+    def _waiting(self, certifier: Certifier) -> Iterator[None]:
+        """Yield as long as the test goes on, each time a little later."""
+        wait = FIRST_WAIT
+        while self._is_wanted():
+            if certifier.runner(certifier.repeated).reason_to_stop() is not None:
+                raise HelperUseless
+            yield
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT)
+        raise HelperLeaves
+
     def gather(self, runner: Runner, journal: Journal) -> list[RunRecord]:
         """Train the free runs and leave; stay only if the test is known to ask for another study."""
-        self._experiment = runner.wanted.experiment
+        self._about = runner.wanted.experiment.about
         while runner.train_free(is_wanted=self._is_wanted):
             pass
         self._tell_if_settled(runner)
@@ -105,9 +130,15 @@ class HelperSession(SharedSession):
         return super().gather(runner, journal)
 
     def _is_wanted(self) -> bool:
-        folders = {a.folder for a in self._board.announced(self._test) if a.call == self._call}
-        if folders and str(self._experiment.folder) not in folders:
-            theirs = read_json(Path(next(iter(folders))) / ABOUT)
-            self._board.dispute(self._test, first_difference(theirs or {}, self._experiment.about))
+        """Whether the test goes on, with the study that this process knows; raise `HelperUseless` for another one."""
+        folders = [a.folder for a in self._board.announced(self._test) if a.call == self._call]
+        theirs = read_json(Path(folders[0]) / ABOUT) if folders else None
+        if theirs is not None and _key_without_inputs(self._about) != _key_without_inputs(theirs):
+            self._board.dispute(self._test, first_difference(theirs, self._about))
             raise HelperUseless
         return not self._board.is_done(self._test)
+
+
+def _key_without_inputs(about: Mapping[str, Any]) -> str:
+    """Return what can be compared before it is known what a training reads."""
+    return key_of({name: value for name, value in about.items() if name != "inputs"})

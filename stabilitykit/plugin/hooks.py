@@ -165,8 +165,8 @@ class StabilityPlugin:
             raise BudgetError(self._wrong_budgets[0])
         if self._fixture is None:
             from ..store.run_store import RunStore
-            from .expected import see_expected
             from ..store.temporary_paths import choose_temporary
+            from .expected import see_expected
             from .fixture import Hooks, Stability
 
             if self.config.getoption("basetemp", None):

@@ -51,9 +51,13 @@ def ingredients(
     )
 
 
+#: What is kept beside the ingredients of a key: a name, who asked, and what the fingerprint was made of.
+_FOR_PEOPLE = frozenset({PARTS, "task", "asked_by", "session"})
+
+
 def key_of(about: Mapping[str, Any]) -> str:
     """Return the name of the experiment with these ingredients, 32 hex digits."""
-    counts = {name: value for name, value in about.items() if name != PARTS}
+    counts = {name: value for name, value in about.items() if name not in _FOR_PEOPLE}
     return hashlib.sha256(json.dumps(counts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 

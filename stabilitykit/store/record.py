@@ -16,6 +16,9 @@ Status = Literal["ok", "failed", "crashed", "timeout"]
 #: Fields of a record that have files of their own.
 ARRAYS = ("logits", "weights")
 
+#: Fields that are written only where a run has them.
+SELDOM = ("further_weights", "inputs")
+
 
 @public
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,7 @@ class RunRecord:
     weights: Mapping[str, Tensor] | None = None  #: the final state dict, each tensor read when it is asked for
     fingerprint: str = ""  #: sha256 of the final state dict; of the logits if the model is not known
     further_weights: str = ""  #: sha256 of the weights that optimizers stepped beside those of the model; "" if none
+    inputs: Mapping[str, Any] = field(default_factory=dict)  #: what run 0 read while it trained, see `Inputs`
     trace: tuple[str, ...] = ()  #: sha256 of the state dict after each of the first epochs
     curve: tuple[Mapping[str, float], ...] = ()  #: test metrics after each epoch
     perturbation: Mapping[str, Any] | None = None  #: the weight that was moved, see `PerturbationRecord`
@@ -42,8 +46,9 @@ class RunRecord:
     def to_json(self) -> dict[str, Any]:
         """Return every field but logits and weights, in JSON's types."""
         values = {name: value for name, value in vars(self).items() if name not in ARRAYS}
-        if not self.further_weights:  # few tasks have any
-            del values["further_weights"]
+        for name in SELDOM:
+            if not values[name]:
+                del values[name]
         return values | {"seeds": dict(self.seeds), "trace": list(self.trace), "curve": [dict(c) for c in self.curve]}
 
     @classmethod

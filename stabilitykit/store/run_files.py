@@ -27,7 +27,7 @@ from ..errors import StoreError
 from .atomic_files import read_json
 from .layout import FORMAT
 from .ownership import NotOurs, move, remove
-from .record import ARRAYS, RunRecord, Status
+from .record import ARRAYS, SELDOM, RunRecord, Status
 from .sealed_files import SealedFiles, array_name, npy, sha256
 
 if TYPE_CHECKING:
@@ -228,7 +228,7 @@ def _what_is_wrong(header: Mapping[str, Any], index: int) -> str:
     if header.get("format") != FORMAT:
         return f"the header has format {header.get('format')!r}, not {FORMAT!r}"
     record, arrays = header.get("record"), header.get("arrays")
-    if not isinstance(record, dict) or record.keys() | {"further_weights"} != _RECORD_FIELDS:
+    if not isinstance(record, dict) or record.keys() | {*SELDOM} != _RECORD_FIELDS:
         return "the header does not describe a run"
     if record["index"] != index:
         return f"the header is run {record['index']}'s"

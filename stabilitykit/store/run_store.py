@@ -77,6 +77,11 @@ class RunStore:
         kept = folder if private else kept
         return Experiment(folder, self.session, about, reuse=self.cache != "refresh", worker=self.worker, kept=kept)
 
+    def folder_of(self, key: str, *, private: bool = False) -> Path:
+        """Return the folder of an experiment, which need not be there."""
+        ends = private or self.cache == "off"
+        return (self.session_folder / PRIVATE if ends else self.folder / EXPERIMENTS) / key
+
     def prefixes(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Prefixes:
         """Return the place of the states before an onset, in the experiment ``key`` that varies no source.
 

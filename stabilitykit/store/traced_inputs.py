@@ -55,6 +55,19 @@ class Inputs:
         counted = [sorted(mapping.items()) for mapping in (self.modules, self.files, self.variables)]
         return hashlib.sha256(json.dumps(counted).encode()).hexdigest()
 
+    @property
+    def are_none(self) -> bool:
+        """Whether nothing was read that could be another next time."""
+        return not (self.modules or self.files or self.variables)
+
+    def beside(self, more: Mapping[str, Any]) -> Inputs:
+        """Return these inputs with those of another process, in JSON's types, which trained the same."""
+        if not more:
+            return self
+        other = Inputs.from_json(more)
+        merged = {name: {**getattr(self, name), **getattr(other, name)} for name in _BY_NAME}
+        return Inputs(**merged, untraced=tuple(dict.fromkeys((*self.untraced, *other.untraced))))
+
     def to_json(self) -> dict[str, Any]:
         """Return every field, by name."""
         return asdict(self)
@@ -100,6 +113,10 @@ class Inputs:
     def _is_as_it_was(self, name: str, path: Path) -> bool:
         kept = self.stamps.get(name)
         return kept is not None and kept == stamp_of(path)
+
+
+#: Fields of `Inputs` that are mappings.
+_BY_NAME = ("modules", "files", "variables", "places", "stamps")
 
 
 def variable_digest(value: str | None) -> str:
@@ -166,7 +183,7 @@ def place_of(module: str) -> Path | None:
 def write(folder: Path, inputs: Inputs) -> None:
     """Keep the inputs of a training as one more entry of an experiment's folder."""
     entries = folder / INPUTS
-    entries.mkdir(exist_ok=True)
+    entries.mkdir(parents=True, exist_ok=True)
     write_once(entries / f"{inputs.digest[:16]}.json", json.dumps(inputs.to_json()))
 
 

@@ -23,6 +23,7 @@ class Certificate:
     base: str = ""  #: fingerprint of the base run, once it is trained whole
     #: By source, and by what is perturbed: in which part of the training it was seen to act; "" if in none.
     alive: Mapping[str, str] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)  #: what a training reads, with digests; see `Inputs`
 
     @property
     def dead(self) -> tuple[str, ...]:
@@ -43,6 +44,10 @@ class Certificate:
         parts = [f"held: {self.scope}" if self.proven else self.scope]
         parts += [f"alive: {', '.join(moved)}"] if moved else []
         parts += [f"moves nothing: {', '.join(self.dead)}"] if self.dead else []
+        read = [
+            f"{len(self.inputs[kind])} {kind}" for kind in ("modules", "files", "variables") if self.inputs.get(kind)
+        ]
+        parts += [f"traced: {', '.join(read)}"] if read else []
         return "; ".join(parts)
 
 

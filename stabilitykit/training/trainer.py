@@ -30,6 +30,7 @@ from .outputs import check_outputs, fault_of_numbers, without_labels
 from .run import Run, combined_digest
 from .streams import GeneratorStates, Stream
 from .task import Task, TrainingError
+from .tracing import Trace, traced
 
 #: Name of the outputs in the trace of a rehearsal.
 OUTPUTS = "outputs"
@@ -47,6 +48,7 @@ class Trainer:
 
     def __init__(self, task: Task, device: str, threads: int, rootdir: Path) -> None:
         self.task = task
+        self.rootdir = rootdir
         self.device = torch.device(device)
         self.threads = threads
         self.environment: Environment = current_environment(device, threads, rootdir)
@@ -63,10 +65,13 @@ class Trainer:
         run = Run(plan, self.device, prefixes=self.prefixes)
         started = time.perf_counter()
         outcome: dict[str, Any] = {"status": "ok"}
+        # What run 0 reads stands for all runs: another seed may well read other files, but no other settings.
+        reading = traced(self.rootdir) if plan.index == 0 else contextlib.nullcontext()
         try:
-            with self.under(run), stepped_optimizers() as optimizers:
+            with reading as trace, self.under(run), stepped_optimizers() as optimizers:
                 outcome |= self._results(run)
                 outcome["further_weights"] = _further_weights(run, optimizers)
+            outcome["inputs"] = {} if trace is None else _inputs(trace)
         except (UsageError, StoreError, KeyboardInterrupt, RunTimeout):
             raise
         except BaseException as error:  # noqa: BLE001  # a train function may raise anything, pytest.skip() as well
@@ -178,6 +183,16 @@ def stepped_optimizers() -> Iterator[list[Optimizer]]:
         yield found
     finally:
         handle.remove()
+
+
+def _inputs(trace: Trace) -> dict[str, Any]:
+    """Return what a training read, as JSON's types; raise `TaskError` if that changed meanwhile."""
+    if trace.changed_meanwhile:
+        raise TrainingError(
+            f"{', '.join(trace.changed_meanwhile)} changed while the run read it: which content it was trained on is "
+            f"not known"
+        )
+    return trace.inputs().to_json()
 
 
 def _further_weights(run: Run, optimizers: Iterable[Optimizer]) -> str:

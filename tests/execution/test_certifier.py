@@ -258,7 +258,7 @@ class TestAlive:
 
         study = ask(train, "init+augment", labels=Y)
         assert study.certificate.alive == {"init": "in the first epoch", "augment": "in a whole run"}
-        assert study.notes == ()
+        assert not any("never reaches" in note for note in study.notes)
 
     def test_a_moved_weight_that_no_output_shows_is_named(self, ask):
         def train(run):
@@ -274,20 +274,19 @@ class TestAlive:
 
 
 class TestJoining:
-    def test_a_process_that_computes_other_bits_is_refused_and_nothing_is_lost(self, make_session, tmp_path):
+    def test_a_process_that_computes_other_bits_is_refused_and_nothing_is_lost(self, make_session):
         """Something that no key sees is another, as the order of a set under another hash seed."""
-        unseen = tmp_path / "unseen.txt"
-        unseen.write_text("0.0")
-        task = loop(lambda run, model, epoch: model[0].weight.data.add_(float(np.fromfile(unseen, sep=" ")[0])))
+        unseen = [0.0]
+        task = loop(lambda run, model, epoch: model[0].weight.data.add_(unseen[0]))
         measure(task, NoiseProtocol("init", runs=2), session=make_session("one"))
-        unseen.write_text("1.0")
+        unseen[0] = 1.0
         certifier._shown.clear()
         answered = measure(task, NoiseProtocol("init", runs=2), session=make_session("two"))
         assert len(answered.records) == 2
         with pytest.raises(IsolationError, match="no run of this process may join") as refusal:
             measure(task, NoiseProtocol("init", runs=3), session=make_session("three"))
         assert "PYTHONHASHSEED" in str(refusal.value)
-        unseen.write_text("0.0")
+        unseen[0] = 0.0
         assert len(measure(task, NoiseProtocol("init", runs=3), session=make_session("four")).records) == 3
 
     def test_a_store_with_runs_of_two_platforms_is_refused(self, make_session, monkeypatch):
