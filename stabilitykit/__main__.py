@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from ._version import __version__
+from .errors import StabilityError
+
+SAME, DIFFERS, USAGE = 0, 1, 2
 
 _EXAMPLES = """\
 examples:
@@ -15,6 +19,8 @@ examples:
   stabilitykit plan test_model.py -k init         some of them: whatever pytest takes, it takes
   stabilitykit plan -n 2 --stability-runs 20      minutes with two workers, verdicts of at most 20 runs
   stabilitykit why test_model.py::test_init       why its runs were trained again: what differs from the last time
+  stabilitykit env                                what the bits of a run depend on here
+  stabilitykit env 3f2a                           what of it differs from a stored study, by its key
 
 `stability-cache` says what the run store holds. In tests, everything is an option of pytest: pytest --help.
 """
@@ -33,6 +39,15 @@ each limit of each budget:
 
 Notes below the table say what a row assumes, and name budgets that no number of runs can reach, since examples that
 flip on their own already spread the accuracy more.
+"""
+
+_ENV = """\
+Prints what must match between the runs of a study, and for the record the commit and the host. The field `kernels` is
+a hash of the bits that small operations compute in this process: another CPU, library, variable of MKL, oneDNN or
+torch, or number of threads, computes other bits.
+
+With STUDY, prints each field that differs: its value there, and its value here. Exit code 0 where none does, 1 where
+one does, 2 where the study cannot be found.
 """
 
 
@@ -63,8 +78,77 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=layout,
     )
     commands.add_parser("why", help="say why the runs of a study were trained again", usage="stabilitykit why STUDY")
-    parser.parse_args(given or ["--help"])
-    return 0
+    environment = commands.add_parser(
+        "env",
+        help="say what the bits of a run depend on here, and what of it differs from a stored study",
+        description=_ENV,
+        formatter_class=layout,
+    )
+    environment.add_argument(
+        "study", nargs="?", metavar="STUDY", help="the beginning of a key, see stability-cache list"
+    )
+    environment.add_argument("--device", default=None, help="cpu, cuda, cuda:N or auto (default: the study's, or auto)")
+    environment.add_argument(
+        "--threads", type=int, metavar="N", help="CPU threads of a run (default: the study's, or 1)"
+    )
+    environment.add_argument(
+        "--store", type=Path, metavar="PATH", help="the store (default: .stabilitykit here or above)"
+    )
+    environment.set_defaults(carry_out=_env)
+    asked = parser.parse_args(given or ["--help"])
+    try:
+        return int(asked.carry_out(asked))
+    except (OSError, StabilityError) as error:
+        print(f"stabilitykit: {error}", file=sys.stderr)
+        return USAGE
+
+
+def _env(asked: argparse.Namespace) -> int:
+    """Print the environment of a run here, or how it differs from that of a stored study."""
+    stored = None if asked.study is None else _stored_environment(asked.study, asked.store)
+    from .errors import ConfigError, check_count
+    from .training.environment import current_environment, resolve_device
+
+    there = stored or {}
+    threads = there.get("threads", 1) if asked.threads is None else asked.threads
+    check_count(ConfigError, "threads", threads, 1)
+    device = resolve_device(asked.device or ("cpu" if there.get("device") == "cpu" else "auto"))
+    here = current_environment(device, int(str(threads)), Path.cwd())
+    if stored is None:
+        for name, value in _flat(here.to_json()):
+            print(f"{name}: {_said(value)}")
+        return SAME
+    one, other = dict(_flat(stored)), dict(_flat(here.must_match))
+    differing = [name for name in one | other if one.get(name) != other.get(name)]
+    for name in differing:
+        print(f"{name}: {_said(one.get(name))} there, {_said(other.get(name))} here")
+    if not differing:
+        print(f"A run here has the bits of study {asked.study}: nothing differs.")
+    return DIFFERS if differing else SAME
+
+
+def _stored_environment(key: str, store: Path | None) -> Mapping[str, object]:
+    from .errors import StoreError
+    from .store.catalog import Catalog
+
+    entry = (Catalog.above(Path.cwd()) if store is None else Catalog.of(store)).find(key)
+    found = entry.about.get("environment")
+    if not isinstance(found, dict):
+        raise StoreError(f"Expected {entry.key} to say where it was trained but its experiment.json is torn.")
+    return found
+
+
+def _flat(values: Mapping[str, object], of: str = "") -> Iterator[tuple[str, object]]:
+    """Yield each value by its name, those in a mapping by ``mapping.name``."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{of}{name}.")
+        else:
+            yield f"{of}{name}", value
+
+
+def _said(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "zoo": {"training"},
     "testing": {"protocol", "store", "estimates", "training", "study"},
     "cli": {"_version", "store", "render"},
-    "__main__": {"_version", "cli"},
+    "__main__": {"_version", "cli", "store", "training"},
     FRONT_PAGE: {"_version", "protocol", "store", "estimates", "verdicts", "training", "study", "execution"},
 }
 
@@ -244,7 +244,7 @@ def test_a_circle_and_an_arrow_upward_are_found() -> None:
 #: Modules without a test file of their own name, and where they are tested instead.
 TESTED_ELSEWHERE = {
     "_version": "nothing to test: one line",
-    "__main__": "tests/options/test_plan.py: by what the command prints",
+    "__main__": "tests/options/test_plan.py and tests/test_env.py: by what the command prints",
     "execution.preload": "tests/execution/test_child_processes.py: it is what their server loads",
     "execution.session": "tests/study/test_study.py: by the studies that it makes",
     "execution.sharing": "tests/options/test_sharing.py: it needs workers of pytest-xdist",

@@ -146,7 +146,8 @@ class Session:
 
     def settle(self, asked: Prepared, certifier: Certifier) -> Prepared:
         """Train and trace run 0, and move it to its experiment; sessions under pytest-xdist override this."""
-        with traced(self.rootdir) as trace:  # what a module keeps in memory is read by the first training here
+        # Here too, since what a module keeps in memory is read by the first training of this process.
+        with traced(self.rootdir, self.store.folder) as trace:
             certifier.look()
         first = certifier.first_record
         settled = asked.with_inputs(trace.inputs().beside(first.inputs if first else {}))

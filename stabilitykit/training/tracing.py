@@ -50,9 +50,12 @@ _FOLDER = "/"
 
 
 @contextlib.contextmanager
-def traced(rootdir: Path) -> Iterator[Trace]:
-    """Trace what this process, and those that it forks, read in a block; `Trace.inputs` says it afterwards."""
-    trace = Trace(rootdir)
+def traced(rootdir: Path, store: Path | None = None) -> Iterator[Trace]:
+    """Trace what this process, and those that it forks, read in a block; `Trace.inputs` says it afterwards.
+
+    What lies in the run store is no input, whatever its folder is called.
+    """
+    trace = Trace(rootdir, store)
     with contextlib.ExitStack() as stack:
         stack.callback(trace._end)
         stack.enter_context(_activated(trace))
@@ -62,8 +65,9 @@ def traced(rootdir: Path) -> Iterator[Trace]:
 class Trace:
     """What has been read since a block began."""
 
-    def __init__(self, rootdir: Path) -> None:
+    def __init__(self, rootdir: Path, store: Path | None = None) -> None:
         self._rootdir = rootdir.resolve()
+        self._store = "" if store is None else f"{store.resolve()}{os.sep}"
         self._loaded_before = frozenset(sys.modules)
         self._asked_for: set[str] = set()  #: modules that were imported by a computed name
         self._seen: set[object] = set()
@@ -101,7 +105,7 @@ class Trace:
             return
         self._seen.add(path)
         folder = path.rpartition(os.sep)[0]
-        if not _is_watched(folder, self._rootdir):
+        if not self._is_watched(folder):
             return
         file = Path(path)
         try:
@@ -125,8 +129,13 @@ class Trace:
         name = path.rstrip(_FOLDER) + _FOLDER
         if name not in self._seen:
             self._seen.add(name)
-            if _is_watched(path, self._rootdir):
+            if self._is_watched(path):
                 self._note("read", name, (content_digest(Path(path), is_folder=True), None))
+
+    def _is_watched(self, folder: str) -> bool:
+        if self._store and f"{folder}{os.sep}".startswith(self._store):
+            return False
+        return _is_watched(folder, self._rootdir)
 
     def saw_variable(self, name: str, value: str | None) -> None:
         """Note an environment variable that is read."""

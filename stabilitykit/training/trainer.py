@@ -66,7 +66,8 @@ class Trainer:
         started = time.perf_counter()
         outcome: dict[str, Any] = {"status": "ok"}
         # What run 0 reads stands for all runs: another seed may well read other files, but no other settings.
-        reading = traced(self.rootdir) if plan.index == 0 else contextlib.nullcontext()
+        store = None if self.prefixes is None else self.prefixes.experiment
+        reading = traced(self.rootdir, store) if plan.index == 0 else contextlib.nullcontext()
         try:
             with reading as trace, self.under(run), stepped_optimizers() as optimizers:
                 outcome |= self._results(run)
