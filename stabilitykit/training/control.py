@@ -55,9 +55,14 @@ class Rehearsal:
         return self.from_epoch + self.epochs < self.planned_epochs
 
     @property
+    def tensors(self) -> list[Mapping[str, str]]:
+        """The hash of each tensor of the model after each of the first epochs."""
+        return [digests for digests in self.trace if OUTPUTS not in digests]
+
+    @property
     def states(self) -> tuple[str, ...]:
         """One hash of the model after each of the first epochs, as a `RunRecord` has them."""
-        return tuple(combined_digest(dict(digest)) for digest in self.trace if OUTPUTS not in digest)
+        return tuple(combined_digest(dict(digests)) for digests in self.tensors)
 
     @property
     def outputs(self) -> str:
@@ -128,27 +133,28 @@ def _in_words(rehearsal: Rehearsal, epochs: int | None) -> str:
 
 
 def _compare(first: Rehearsal, second: Rehearsal) -> None:
-    if (first.epochs, len(first.trace)) != (second.epochs, len(second.trace)):
+    place = _place_of_difference(first, second)
+    if not place:
+        return
+    if first.resumed_at != second.resumed_at:
         raise IsolationError(
-            f"Expected two trainings under one plan to be bit-identical, but the first trained {first.epochs} epochs "
-            f"and the second {second.epochs}: what ends the loop is not held. {LEAK}"
+            f"Expected a training that goes on from its stored first epochs to have the bits of one from the start, but "
+            f"{place}. {LEAK} Or a state goes on from epoch to epoch that is in no tensor of the model or its "
+            f"optimizer: keep it in a buffer of the model, or write train(run), whose runs are all trained from the "
+            f"start."
         )
-    for epoch, (one, other) in enumerate(zip(first.trace, second.trace, strict=True), first.from_epoch):
+    raise IsolationError(f"Expected two trainings under one plan to be bit-identical, but {place}. {LEAK}")
+
+
+def _place_of_difference(first: Rehearsal, second: Rehearsal) -> str:
+    for epoch, (one, other) in enumerate(zip(first.tensors, second.tensors, strict=False), first.from_epoch):
         differing = [name for name in {**one, **other} if one.get(name) != other.get(name)]
         if differing:
-            in_outputs = differing == [OUTPUTS]
-            place = "in the test outputs" if in_outputs else f"in {differing[0]!r} after epoch {epoch} (from 0)"
             more = f" and {len(differing) - 1} more tensors" if len(differing) > 1 else ""
-            if first.resumed_at != second.resumed_at:
-                raise IsolationError(
-                    f"Expected a training that goes on from its stored first epochs to have the bits of one from the "
-                    f"start, but they differ {place}{more}. {LEAK} Or a state goes on from epoch to epoch that is in "
-                    f"no tensor of the model or its optimizer: keep it in a buffer of the model, or write train(run), "
-                    f"whose runs are all trained from the start."
-                )
-            raise IsolationError(
-                f"Expected two trainings under one plan to be bit-identical, but they differ {place}{more}. {LEAK}"
-            )
+            return f"they differ in {differing[0]!r} after epoch {epoch} (from 0){more}"
+    if first.epochs != second.epochs:
+        return f"one trained {first.epochs} epoch{'s' * (first.epochs != 1)}, the other {second.epochs}"
+    return "" if first.outputs == second.outputs else "they differ in the test outputs"
 
 
 def difference(one: RunRecord, other: RunRecord) -> str:

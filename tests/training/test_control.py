@@ -254,6 +254,24 @@ def test_a_late_leak_is_only_seen_by_a_full_control(prove):
         prove(as_task(train, Y), epochs=None)
 
 
+def test_trainings_of_another_length_are_told_apart(prove):
+    lengths = iter([2, 1] * 4)
+
+    def train(run):
+        with run.stream("init"):
+            model = nn.Linear(4, 3)
+        run.perturb(model)
+        last = next(lengths)
+        for epoch in run.epochs(5):
+            if epoch == last:  # as a coin or the clock may decide
+                break
+        return model(X)
+
+    expected = r"but one trained 2 epochs, the other 1\. Something that is held is not: "
+    with pytest.raises(IsolationError, match=expected):
+        prove(as_task(train, Y))
+
+
 def test_the_repeat_is_trained_over_other_global_generators_which_are_put_back(prove, monkeypatch):
     def draw():
         return random.random(), float(np.random.rand()), float(torch.rand(()))

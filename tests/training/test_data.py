@@ -209,6 +209,18 @@ class Stream(IterableDataset):
         return iter([])
 
 
+class SizedStream(Stream):
+    """With a length for its progress bar, and the ``__getitem__`` that every Dataset inherits."""
+
+    def __len__(self):
+        return 5
+
+
+class Unfinished(Dataset):
+    def __len__(self):
+        return 5
+
+
 class TestChecking:
     @pytest.mark.parametrize(
         ("data", "message"),
@@ -234,7 +246,10 @@ class TestChecking:
             check_data("train", data)
         assert str(refusal.value) == message
 
-    @pytest.mark.parametrize("data", [Stream(), 3, None, torch.zeros(3, 2), torch.utils.data.DataLoader(Noisy())])
+    @pytest.mark.parametrize(
+        "data",
+        [Stream(), SizedStream(), Unfinished(), 3, None, torch.zeros(3, 2), torch.utils.data.DataLoader(Noisy())],
+    )
     def test_data_without_items_by_index_is_refused(self, data):
         with pytest.raises(TaskError) as refusal:
             check_data("test", data)

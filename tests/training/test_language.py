@@ -70,6 +70,53 @@ def recipe(corpus: Corpus) -> LanguageRecipe:
     )
 
 
+def test_a_step_is_rehearsed(recipe: LanguageRecipe) -> None:
+    def check_of(**changes: Any) -> None:
+        dataclasses.replace(recipe, **changes).check(NoiseProtocol("init", runs=2), torch.device("cpu"))
+
+    check_of()
+    with pytest.raises(TaskError, match=r"^Expected a segment of the text to be trained on but it raised NotImpl"):
+        check_of(optimizer=lambda model: Broken(model.parameters(), {"lr": 0.1}))
+    with pytest.raises(TaskError, match=r"^Expected optimizer\(model\) to make an optimizer but it raised KeyError"):
+        check_of(optimizer=lambda model: {}["adam"])
+    with pytest.raises(TaskError, match=r"got one of the optimizer: a step's rate is in proportion to the length"):
+        check_of(schedule=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1))
+
+
+class Broken(torch.optim.Optimizer):
+    def step(self, closure: object = None) -> None:
+        raise NotImplementedError("step")
+
+
+def test_lbfgs_trains_a_language_model(recipe: LanguageRecipe, tmp_path: Path) -> None:
+    second_order = dataclasses.replace(
+        recipe, optimizer=lambda model: torch.optim.LBFGS(model.parameters(), lr=0.1, max_iter=3)
+    )
+    second_order.check(NoiseProtocol("init", runs=2), torch.device("cpu"))
+    assert train(second_order, tmp_path).status == "ok"
+
+
+def test_a_row_of_the_vocabulary_that_the_text_uses_is_moved(tmp_path: Path) -> None:
+    text = a_text(40, 0)
+    corpus = Corpus.of_texts(train=text, valid=text, test=text)
+
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(5000, 4), nn.Linear(4, len(corpus))
+
+        def forward(self, tokens: Tensor, hidden: None) -> tuple[Tensor, None]:
+            return self.head(self.embed(tokens)), None
+
+    task = LanguageRecipe(Wide, corpus, 1, 4, lambda model: torch.optim.SGD(model.parameters(), lr=1.0), segment=12)
+    protocol = NoiseProtocol(perturb="ulp", runs=3)
+    task.check(protocol, torch.device("cpu"))
+    records = [train(task, tmp_path, plan) for plan in protocol.plans()]
+    moved = [record.perturbation for record in records]
+    assert all(move is not None and move["parameter"] == "embed.weight" for move in moved)
+    assert all(move["index"][0] < len(corpus) for move in moved if move is not None)
+
+
 def train(recipe: LanguageRecipe, folder: Path, plan: RunPlan | None = None) -> RunRecord:
     """One run, without a study."""
     return Trainer(recipe, "cpu", 1, folder).train_once(
