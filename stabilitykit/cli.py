@@ -17,6 +17,7 @@ from .render.columns import aligned
 from .store.catalog import SHORT, Catalog, Entry, size_of, trained_at
 from .store.layout import ABOUT, SESSIONS
 from .store.pruning import Pruning
+from .store.reading import harmless
 
 OK, BAD, USAGE = 0, 1, 2
 
@@ -156,7 +157,7 @@ def _show_run(entry: Entry, run: str, as_json: bool) -> None:
     rows += [(f"epoch {epoch}", _plain(values)) for epoch, values in enumerate(record["curve"])]
     _print_table(rows)
     if record["error"]:
-        print(f"\n{record['error']}")
+        print(f"\n{harmless(record['error'])}")
 
 
 def _verify(catalog: Catalog, asked: argparse.Namespace) -> int:
@@ -307,7 +308,7 @@ def _ago(then: float) -> str:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    print(*aligned(rows, "<" * len(rows[0])), sep="\n")
+    print(*aligned([[harmless(cell) for cell in row] for row in rows], "<" * len(rows[0])), sep="\n")
 
 
 if __name__ == "__main__":

@@ -279,5 +279,5 @@ def test_what_cannot_be_written_is_one_error_and_the_file_stays(path: Path, monk
 
 def test_a_folder_of_that_name_is_one_error(path: Path) -> None:
     path.mkdir()
-    with pytest.raises(BudgetError, match=r"Expected to read .*stability-budgets.toml but got: .*directory"):
+    with pytest.raises(BudgetError, match=r"Expected to read .*stability-budgets.toml but got: .*is no regular file"):
         write(path, [calibration()], update=False, date=DAY)
