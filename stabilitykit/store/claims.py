@@ -129,9 +129,12 @@ class Claims:
 
     def share(self) -> bool:
         """Mark the experiment as in use, as other processes may do as well; False where that cannot be."""
-        with contextlib.suppress(FileNotFoundError):
+        try:
             return self.locks.share(_IN_USE)
-        return False
+        except FileNotFoundError:  # it was pruned, and will be made anew
+            return False
+        except OSError as error:
+            raise unwritable(self.experiment, error) from error
 
     def unshare(self) -> None:
         """Take back `share`."""
