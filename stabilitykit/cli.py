@@ -18,6 +18,7 @@ from .store.catalog import SHORT, Catalog, Entry, size_of, trained_at
 from .store.history import History
 from .store.layout import ABOUT, PARTS, SESSIONS
 from .store.pruning import Pruning
+from .store.reading import harmless
 
 OK, BAD, USAGE = 0, 1, 2
 
@@ -159,7 +160,7 @@ def _show_run(entry: Entry, run: str, as_json: bool) -> None:
     rows += [(f"epoch {epoch}", _plain(values)) for epoch, values in enumerate(record["curve"])]
     _print_table(rows)
     if record["error"]:
-        print(f"\n{record['error']}")
+        print(f"\n{harmless(record['error'])}")
 
 
 def _why(catalog: Catalog, asked: argparse.Namespace) -> None:
@@ -326,7 +327,7 @@ def _ago(then: float) -> str:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    print(*aligned(rows, "<" * len(rows[0])), sep="\n")
+    print(*aligned([[harmless(cell) for cell in row] for row in rows], "<" * len(rows[0])), sep="\n")
 
 
 if __name__ == "__main__":

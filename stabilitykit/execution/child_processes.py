@@ -34,6 +34,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import torch
 
+from ..errors import StabilityError
 from ..protocol import RunPlan
 from ..store.layout import task_log
 from ..store.ownership import remove
@@ -163,8 +164,11 @@ class _Process:
         process = context.Process(  # type: ignore[attr-defined]  # of a concrete context
             target=_main, args=(theirs, call, str(log)), name=f"stabilitykit {log.stem}"
         )
-        with _no_main():
-            process.start()
+        try:
+            with _no_main():
+                process.start()
+        except (EOFError, OSError) as error:
+            raise _not_started(error) from error
         self.started = time.monotonic()  #: after the server, if it was to start first, has loaded torch
         self._process, self._pid = process, int(process.pid)
         theirs.close()  # so that the end of the child is the end of the pipe
@@ -274,6 +278,14 @@ def _write_to(log: str) -> None:
     faulthandler.register(_TELL, sys.stderr, all_threads=False)
 
 
+def _not_started(error: Exception) -> StabilityError:
+    return StabilityError(
+        f"Expected to start a child process but got {type(error).__name__}: {error}. The server that forks children "
+        f"was ended while it started, or the system has no process, file or memory left. The finished runs are "
+        f"kept: run it again."
+    )
+
+
 def _exit_code(code: int | None) -> str:
     """Write how a process ended.
 
@@ -299,7 +311,10 @@ def _changed_variables(method: StartMethod) -> VariableChanges:
     if method == "spawn":
         return VariableChanges({})
     before, variables = _server(), dict(os.environ)
-    forkserver.ensure_running()
+    try:
+        forkserver.ensure_running()
+    except (EOFError, OSError) as error:
+        raise _not_started(error) from error
     if _server() != before:  # it was started here and now
         _variables_of_servers[_server()] = variables
     began_with = _variables_of_servers.get(_server())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import time
 from abc import ABC, abstractmethod
@@ -74,16 +75,21 @@ class InProcess(Executor):
         training = trainings[0]
         started = time.perf_counter()
         try:
-            with time_limit(self.time_limit):
+            with time_limit(self.time_limit), no_exit():
                 training.outcome = self.trainer.train_once(training.plan)
         except RunTimeout as interruption:
             where = f"\n\n{traceback_of(interruption)}"
             training.outcome = timed_out(training.plan, self.time_limit, time.perf_counter() - started, where)
+        seconds, outcome = time.perf_counter() - started, training.outcome
+        is_late = self.time_limit is not None and seconds > self.time_limit
+        if is_late and isinstance(outcome, RunRecord) and outcome.status == "ok":
+            where = "; it caught the interruption, as `except BaseException` does, or no line of Python was reached"
+            training.outcome = timed_out(training.plan, self.time_limit, seconds, where)
         return [training]
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         try:
-            with time_limit(self.time_limit):
+            with time_limit(self.time_limit), no_exit():
                 return function(self.trainer, *args)
         except RunTimeout:
             raise ProcessDied(f"it took longer than {self.time_limit:g} s") from None
@@ -93,6 +99,36 @@ def timed_out(plan: RunPlan, limit: float | None, seconds: float, where: str = "
     """Return the record of a run that took longer than ``limit`` seconds; ``where`` is its stack at that time."""
     error = f"the run had not ended after {limit:g} s, which {setting('run_timeout')} allows{where}"
     return RunRecord(index=plan.index, seeds=plan.seeds, status="timeout", seconds=seconds, error=error)
+
+
+#: What ends or replaces this process without a word to Python.
+_EXITS = ("_exit", "execv", "execve")
+
+
+@contextlib.contextmanager
+def no_exit() -> Iterator[None]:
+    """Raise RuntimeError for a block that ends this process with success, which would end pytest with success.
+
+    Processes that the block has forked may end as they like.
+    """
+    before, me = {name: getattr(os, name) for name in _EXITS}, os.getpid()
+
+    def stand_in(name: str) -> Callable[..., Any]:
+        def end(*args: Any) -> Any:
+            ends_well = name != "_exit" or (args and args[0] % 256 == 0)
+            if os.getpid() == me and ends_well:
+                raise RuntimeError(f"os.{name} was called while training: it would end pytest, and report success")
+            return before[name](*args)
+
+        return end
+
+    for name in _EXITS:
+        setattr(os, name, stand_in(name))
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(os, name, function)
 
 
 @contextlib.contextmanager

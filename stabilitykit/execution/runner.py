@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from ..store.record import RunRecord
 from ..store.run_store import Experiment
 from .executor import Died, Executor, Training
 from .stop import Stop
+from .tally import Tally
 
 #: A block in which another thread reports progress.
 _Beats: TypeAlias = "Callable[[], AbstractContextManager[None]]"
@@ -40,6 +42,7 @@ class Progress:
     elapsed: float  #: seconds since it was asked for
     may_stop_early: bool = False  #: R is the most that it trains
     running: tuple[Running, ...] = ()  #: being trained now, by any process
+    held: tuple[int, ...] = ()  #: locked for a minute by a process that does not say what it does
     by_worker: Mapping[str, int] = field(default_factory=dict)  #: new runs by the worker that trained them
 
     @property
@@ -89,9 +92,9 @@ class Runner:
         self._claims = wanted.experiment.claims
         self._study, self._stop, self._on_progress = study, stop or Stop(), on_progress
         self._started = time.monotonic()
-        finished = self._experiment.finished()
-        self._known = finished.keys() & {plan.index for plan in wanted.plans}
-        self._longest: float = max((finished[index]["seconds"] for index in self._known), default=0.0)
+        self._tally = Tally(self._experiment, (plan.index for plan in wanted.plans))
+        self._longest: float = self._tally.longest
+        self._first_open = 0  #: position of the first plan that is not known to be finished
         self._reported: tuple[object, ...] | None = None
         self._last_report = self._started
 
@@ -101,9 +104,9 @@ class Runner:
         A run that is in training when the verdict stands is given up. ``is_wanted`` is asked before each run: whether
         the study is still waited for.
         """
-        trained = 0
+        trained = self._first_open = 0
         running: dict[Training, Claim] = {}
-        with self._heartbeat() as beats:
+        with self._experiment.in_use(), self._heartbeat() as beats:
             try:
                 while True:
                     self._begin(running, is_wanted)
@@ -120,18 +123,20 @@ class Runner:
     def gather(self) -> list[RunRecord]:
         """Return the record of every plan that is wanted, in order, training and waiting as needed."""
         wait = FIRST_WAIT
-        while not self.wanted.is_finished():
-            if self.train_free():
-                wait = FIRST_WAIT
-            elif not self.wanted.is_finished():  # other processes train the rest; if one dies, its run is free again
-                self.check_not_stopped()
-                time.sleep(wait)
-                wait = min(2 * wait, LONGEST_WAIT)
-                self.report_progress()
-        self.report_progress()
+        with self._experiment.in_use():
+            while not self.wanted.is_finished():
+                if self.train_free():
+                    wait = FIRST_WAIT
+                elif not self.wanted.is_finished():  # other processes train the rest; if one dies, its run is free
+                    self.check_not_stopped()
+                    time.sleep(wait)
+                    wait = min(2 * wait, LONGEST_WAIT)
+                    self.report_progress()
+            self._tally.look()
+            self.report_progress()
+            wanted = self.wanted.now()
+            records = [self._experiment.load(plan.index) for plan in wanted]
         # The record of a crashed run has no seeds; its plan has them.
-        wanted = self.wanted.now()
-        records = [self._experiment.load(plan.index) for plan in wanted]
         return [replace(r, seeds=r.seeds or plan.seeds) for r, plan in zip(records, wanted, strict=True)]
 
     def reason_to_stop(self) -> str | None:
@@ -152,32 +157,39 @@ class Runner:
 
     def report_progress(self) -> None:
         """Report progress if it has changed, or if the last report is old."""
-        records = self._experiment.finished()
-        wanted = self.wanted.now()
-        finished = [plan.index for plan in wanted if plan.index in records]
-        running = tuple(self._claims.running().values()) if len(finished) < len(wanted) else ()
-        now, state = time.monotonic(), (len(finished), *(run.index for run in running))
+        wanted, tally = self.wanted.now(), self._tally
+        if len(wanted) < len(self.wanted.plans):
+            tally = tally.of_first(len(wanted))
+        tally.look_if_due()
+        finished = len(tally)
+        running = tuple(self._claims.running().values()) if finished < len(wanted) else ()
+        now, state = time.monotonic(), (finished, *(run.index for run in running))
         if state == self._reported and now - self._last_report < _HEARTBEAT:
             return
+        is_silent = self._reported is not None and now - self._last_report >= _HEARTBEAT and not running
+        held = [index for index in self.wanted.missing() if self._claims.is_held(index)] if is_silent else ()
         self._reported, self._last_report = state, now
-        new = [index for index in finished if index not in self._known]
         self._on_progress(
             Progress(
                 self._study,
                 total=len(wanted),
-                finished=len(finished),
-                failed=sum(records[index]["status"] != "ok" for index in finished),
-                new=len(new),
+                finished=finished,
+                failed=tally.failed,
+                new=tally.new,
                 elapsed=now - self._started,
                 may_stop_early=self.wanted.settled is not None,
                 running=running,
-                by_worker=Counter(records[index]["trained_by"].get("worker", "main") for index in new),
+                held=tuple(held),
+                by_worker=Counter(tally.by_worker),
             )
         )
 
     def _begin(self, running: dict[Training, Claim], is_wanted: Callable[[], bool]) -> None:
         """Fill the executor's slots with the lowest free runs."""
-        for plan in self.wanted.now():
+        plans = self.wanted.now()
+        while self._first_open < len(plans) and self._experiment.is_finished(plans[self._first_open].index):
+            self._first_open += 1
+        for plan in itertools.islice(plans, self._first_open, None):
             if self._experiment.is_finished(plan.index):
                 continue
             is_full = len(running) >= self._executor.slots
@@ -218,6 +230,7 @@ class Runner:
             assert outcome is not None, "executors return a training when it has ended"
             self._longest = max(self._longest, outcome.seconds)
             self._experiment.publish(claim, outcome)
+        self._tally.note(plan.index)
         self._experiment.release(running.pop(training))
         return True
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import IsolationError
-from ..store.atomic_files import read_json
 from ..store.differences import first_difference
 from ..store.key import key_of
 from ..store.layout import ABOUT
+from ..store.reading import read_json
 from ..store.record import RunRecord
 from ..store.traced_inputs import matching
 from ..study.journal import Journal

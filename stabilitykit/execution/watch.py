@@ -75,7 +75,7 @@ class Watch:
         self._standing, self._experiment = standing, standing.experiment
         self._budget, self._measures_of = budget, measures_of
         self._name = standing.name_of(budget)
-        earlier = [Look(*look) for look in self._experiment.verdicts.looks(self._name)]
+        earlier = [Look(look.runs, look.alpha, look.beta) for look in self._experiment.verdicts.looks(self._name)]
         there = (look.runs for look in earlier if look.runs <= runs or self._are_there(look.runs))
         self.most_runs = max([runs, *there])
         self._gate = Gate(budget, self.most_runs, earlier)

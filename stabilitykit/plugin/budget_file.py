@@ -6,11 +6,15 @@ file is edited as text, entry by entry, and each entry by tomlkit, whose 35 ms o
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import fcntl
 import itertools
+import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -19,12 +23,16 @@ from typing import Any, TypeAlias
 
 from ..errors import BudgetError, StoreError
 from ..store.atomic_files import Draft
+from ..store.reading import harmless, read_bytes
 from ..verdicts.budgets import Budget, check_is_budget
 from ..verdicts.calibration import Calibration
 from .options import BUDGETS as NAME
 
 #: Format version of the file.
 FORMAT = 1
+
+#: Seconds to wait for another session that writes the file, which takes it some milliseconds.
+_PATIENCE = 60.0
 
 _HEAD = """\
 # Budgets of the stability tests that name none themselves: stability.check(task) finds its limits here.
@@ -93,10 +101,10 @@ class BudgetFile:
     def read(cls, path: Path) -> BudgetFile:
         """Read a file; raises `BudgetError` with the line that is wrong."""
         try:
-            text = path.read_text(encoding="utf-8")
+            text = read_bytes(path, follow=True).decode()
         except FileNotFoundError:
             return cls(path)
-        except (OSError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise BudgetError(f"Expected to read {path} but got: {error}.") from None
         lines = [text.count("\n", 0, header.start()) + 1 for header in _HEADER.finditer(text)]
         return cls(path, [_entry(table, line) for table, line in zip(_tables(text), lines, strict=True)])
@@ -166,9 +174,40 @@ def write(path: Path, calibrations: Iterable[Calibration], *, update: bool, date
     Renewing an entry changes only the limits that it has, so that a limit stays deleted once a reviewer deleted it; an
     entry without limits gets them all. The file changes in one step, or not at all.
     """
-    calibrations = sorted(calibrations, key=lambda c: (c.position, c.test, c.study))
+    with _alone(path):
+        return _write(path, sorted(calibrations, key=lambda c: (c.position, c.test, c.study)), update=update, date=date)
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other sessions from writing the file: they lock its folder, so that no further file lies in a project."""
+    until = time.monotonic() + _PATIENCE
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise BudgetError(f"Expected to write {path} but got: {error}. Make the folder readable.") from None
+    try:
+        while True:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise BudgetError(
+                        f"Expected to write {path} but another process has locked its folder for {_PATIENCE:g} s. "
+                        f"End it, and calibrate again."
+                    ) from None
+                time.sleep(0.02)
+            except OSError:  # a file system without such locks
+                break
+        yield
+    finally:
+        os.close(folder)
+
+
+def _write(path: Path, calibrations: Sequence[Calibration], *, update: bool, date: date) -> Written:
     before = BudgetFile.read(path)
-    head, *found = _split(path.read_text(encoding="utf-8") if path.exists() else _HEAD)
+    head, *found = _split(read_bytes(path, follow=True).decode() if path.exists() else _HEAD)
     texts = {(entry.test, entry.study): text for entry, text in zip(before.entries, found, strict=True)}
     order = list(texts)
     positions = {calibration.test: calibration.position for calibration in calibrations}
@@ -275,9 +314,10 @@ def _tables(text: str) -> list[dict[str, Any]]:
 
     try:
         document = tomlkit.parse(text)
-    except tomlkit.exceptions.TOMLKitError as error:
+    except (tomlkit.exceptions.TOMLKitError, RecursionError) as error:
         raise BudgetError(
-            f"Expected {NAME} to be TOML but got: {str(error).rstrip('.')}. Mend it, or take it from the last commit."
+            f"Expected {NAME} to be TOML but got: {harmless(str(error)).rstrip('.')}. "
+            f"Mend it, or take it from the last commit."
         ) from None
     if document.get("format") != FORMAT:
         raise BudgetError(

@@ -178,6 +178,8 @@ class StabilityPlugin:
             board = self.xdist.board() if self.xdist and self.is_worker else None
             session = self.config.rootpath, store, hooks, self.slot, self.stop, board, self.budgets()
             self._fixture = Stability(self.values, *session)
+            if self.slot == 0:  # one worker is enough
+                self._clear_leftovers()
             self.config.add_cleanup(see_expected())
         return self._fixture
 
@@ -309,8 +311,9 @@ class StabilityPlugin:
                 if complaint and not test.is_failed:
                     report.outcome, report.longrepr = "failed", f"BaselineExceededError: {complaint}"
         test.is_failed = test.is_failed or not report.passed
+        if not report.passed or hasattr(report, "wasxfail"):
+            test.reds.clear()  # they have been reported
         if report.failed and self._fixture:
-            test.reds.clear()
             self._fixture.note_failure(test)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
@@ -361,15 +364,20 @@ class StabilityPlugin:
 
     def _clear_up(self) -> None:
         """Remove the files of this session, and those that killed sessions have left."""
-        from ..store.catalog import Catalog
         from ..store.ownership import NotOurs, remove
-        from ..store.pruning import Pruning
 
         try:
             with contextlib.suppress(OSError):  # a worker that is being killed still writes: the next session clears up
                 remove(self.folder)
         except NotOurs as error:
             self._said.append(str(error))
+        self._clear_leftovers()
+
+    def _clear_leftovers(self) -> None:
+        """Remove what killed sessions have left: when a session begins as well, since each of them may be killed."""
+        from ..store.catalog import Catalog
+        from ..store.pruning import Pruning
+
         with contextlib.suppress(OSError, StabilityError):  # another session clears up, too
             Pruning(Catalog(self.store)).leftovers()
 

@@ -28,7 +28,11 @@ class ProgressLines:
         reporter = self._reporter
         study, finished, total = f"{progress['test']} {progress['call']}", progress["finished"], progress["total"]
         before = self._finished.get(study, 0)
-        if reporter is None or finished < before or not (progress["new"] or progress["running"]):
+        if (
+            reporter is None
+            or finished < before
+            or not (progress["new"] or progress["running"] or progress.get("held"))
+        ):
             return  # another worker has told more already, or everything was in the store
         silent = _BETWEEN_LINES if 10 * finished // total > 10 * before // total else _SILENCE
         capture = self._config.pluginmanager.get_plugin("capturemanager")
@@ -76,6 +80,8 @@ def _progress_line(progress: dict[str, Any]) -> str:
     may_stop = progress["may_stop_early"]
     parts = [f"{progress['finished']}/{progress['total']} runs{' at most' * may_stop}"]
     parts += [f"{len(progress['running'])} running"] if progress["running"] else []
+    held = progress.get("held", ())
+    parts += [f"waiting for run {held[0]}, which a process holds without saying what it does"] if held else []
     parts += [f"{progress['failed']} failed"] if progress["failed"] else []
     if progress["seconds_left"]:
         parts.append(f"{'at most ' * may_stop}{_duration(progress['seconds_left'])} left")

@@ -113,15 +113,6 @@ def write_once(path: Path, content: str) -> None:
             draft.put(durable=False)
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file; None if the file is missing or torn."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def unwritable(path: Path | str, error: OSError) -> StoreError:
     """Return the error to raise if a file of the store cannot be written."""
     return StoreError(

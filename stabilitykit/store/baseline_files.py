@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import StoreError
-from .atomic_files import read_json
 from .layout import BASELINES
 from .ownership import check_form
-from .sealed_files import SealedFiles, npy
+from .reading import Damaged, is_there, read_json, typed
+from .sealed_files import SealedFiles, array_name, npy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,29 +51,34 @@ class BaselineFiles:
 
     def headers(self) -> list[dict[str, Any]]:
         """Return the headers of its studies; unreadable ones are left out."""
-        found = [read_json(path) for path in sorted(self.folder.glob("*.json"))]
-        return [header for header in found if header is not None and header.get("format") == FORMAT]
+        found = [read_json(path, escape=True) for path in sorted(self.folder.glob("*.json"))]
+        return [header for header in found if header is not None and typed(header, _Listed) is not None]
 
     def read(self, test: str, call: int) -> tuple[dict[str, Any], np.ndarray[Any, Any]] | None:
         """Return the header and the answers of a test's study; None without one."""
         place = self._sealed.place(_stem(test, call))
-        if not place.exists():
+        if not is_there(place):
             return None
         import numpy as np
 
-        header = read_json(place)
         try:
-            if header is None or header["format"] != FORMAT:
-                raise ValueError(f"it is torn, or not of format {FORMAT}")
-            content = self._sealed.read_array(header["array"]["file"], header["array"]["sha256"])
-            return header, np.load(io.BytesIO(content), allow_pickle=False)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            header = read_json(place, escape=True)
+            wrong = "it is torn" if header is None else _what_is_wrong(header)
+            if header is None or wrong:
+                raise Damaged(wrong)
+            name = array_name(_stem(test, call), ".npy", header["array"]["sha256"])
+            content = self._sealed.read_array(name, header["array"]["sha256"])
+            answers = np.load(io.BytesIO(content), allow_pickle=False)
+            if answers.ndim < 2 or len(answers) != header["runs"]:
+                raise Damaged(f"its answers are not those of {header['runs']} runs")
+        except (OSError, ValueError, EOFError) as error:
             raise StoreError(
                 f"Expected a study of {test} in the baseline {self.name!r} but {place} cannot be used: {error}. Keep "
                 f"the baseline anew.",
                 save=self.name,
                 update=True,
             ) from error
+        return header, answers
 
     def write(self, test: str, call: int, header: Mapping[str, Any], answers: np.ndarray[Any, Any]) -> None:
         """Write a study, in the place of an earlier one."""
@@ -90,8 +97,46 @@ class BaselineFiles:
 
     def session_of(self, test: str, call: int) -> str | None:
         """Return the id of the session that kept a study; None without one."""
-        header = read_json(self._sealed.place(_stem(test, call)))
+        header = read_json(self._sealed.place(_stem(test, call)), escape=True)
         return None if header is None else str(header.get("session"))
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """The types of what a list of baselines shows."""
+
+    format: Literal[1]
+    commit: str | None = None
+    saved: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The types of a header's values."""
+
+    test: str
+    call: int
+    task: str
+    question: str
+    runs: int
+    seeds: list[dict[str, int | None]]
+    about: dict[str, Any]
+    commit: str | None
+    session: str
+    saved: float
+    array: dict[str, str]
+
+
+def _what_is_wrong(header: Mapping[str, Any]) -> str:
+    """Return why a header is not one of a study; empty where it is."""
+    if header.get("format") != FORMAT:
+        return f"it is not of format {FORMAT}"
+    checked = typed(header, _Header)
+    if checked is None or not isinstance(checked.about.get("environment"), dict):
+        return "its header has values of other types"
+    if len(checked.seeds) != checked.runs or not 0 <= checked.saved < 2**40:
+        return "its header contradicts itself"
+    return "" if re.fullmatch("[0-9a-f]{64}", checked.array.get("sha256", "")) else "its header names no array"
 
 
 def _stem(test: str, call: int) -> str:

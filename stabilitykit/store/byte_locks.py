@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import struct
 import sys
 import threading
@@ -60,7 +61,10 @@ class ByteLocks:
     @classmethod
     def at(cls, path: Path) -> ByteLocks:
         """Return this process's one instance for a file, created if missing; raise `StoreError` if it has no locks."""
-        key = path.resolve(), os.getpid()  # a forked child inherits no locks, so it has instances of its own
+        key = (
+            path.parent.resolve() / path.name,
+            os.getpid(),
+        )  # a forked child inherits no locks, so it has instances of its own
         if key not in cls._of_process:
             try:
                 cls._of_process[key] = cls(key[0])
@@ -77,6 +81,10 @@ class ByteLocks:
     def acquire(self, byte: int) -> bool:
         """Lock a byte; False if it is held, by another process or by this one."""
         return self._lock(byte, byte, 1)
+
+    def share(self, byte: int) -> bool:
+        """Lock a byte that any number of processes may share; False if it is held by this one, or alone by another."""
+        return self._lock(byte, byte, 1, fcntl.LOCK_SH)
 
     def acquire_all(self) -> bool:
         """Lock every byte; False if one is held."""
@@ -116,14 +124,14 @@ class ByteLocks:
             finally:
                 self._close_if_idle()
 
-    def _lock(self, name: int, start: int, length: int) -> bool:
+    def _lock(self, name: int, start: int, length: int, kind: int = fcntl.LOCK_EX) -> bool:
         with self._mutex:
             if self._held & {name, _ALL}:
                 return False
             while True:
                 self._open()
                 try:
-                    fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+                    fcntl.lockf(self._handle, kind | fcntl.LOCK_NB, length, start)
                 except (BlockingIOError, PermissionError):
                     return False
                 else:
@@ -150,7 +158,12 @@ class ByteLocks:
 
     def _open(self) -> None:
         if not self._held:
-            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+            if not stat.S_ISREG(os.fstat(self._handle).st_mode):
+                os.close(self._handle)
+                raise OSError(
+                    errno.EFTYPE if hasattr(errno, "EFTYPE") else errno.EPERM, "no regular file", str(self._path)
+                )
 
     def _close_if_idle(self) -> None:
         if not self._held:

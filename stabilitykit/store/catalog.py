@@ -11,11 +11,11 @@ from typing import Any
 
 from ..errors import StabilityError, StoreError
 from ..protocol import NoiseProtocol, Perturbation
-from .atomic_files import read_json
 from .baseline_files import BaselineFiles
 from .claims import Claims, Running
 from .layout import ABOUT, EXPERIMENTS, FORMAT, FORMAT_FILE, KEY, SESSION_ID, SESSIONS, STORE
 from .ownership import format_of
+from .reading import is_there, read_json
 from .run_files import RunFiles
 from .shared_epochs import Prefixes
 
@@ -95,12 +95,12 @@ class Entry:
     @cached_property
     def about(self) -> dict[str, Any]:
         """The values that its key was made of."""
-        return read_json(self.folder / ABOUT) or {}
+        return read_json(self.folder / ABOUT, escape=True) or {}
 
     @property
     def about_is_torn(self) -> bool:
         """Whether experiment.json exists but cannot be parsed."""
-        return (self.folder / ABOUT).exists() and read_json(self.folder / ABOUT) is None
+        return is_there(self.folder / ABOUT) and read_json(self.folder / ABOUT, escape=True) is None
 
     @property
     def task(self) -> str:
@@ -114,7 +114,7 @@ class Entry:
             protocol = self.about["protocol"]
             perturb = protocol["perturb"] and Perturbation(**protocol["perturb"])
             return NoiseProtocol(protocol["vary"], perturb, onset=protocol.get("onset", 0)).name
-        except (KeyError, TypeError, ValueError, StabilityError):
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError, StabilityError):
             return "unknown"
 
     @property

@@ -11,7 +11,9 @@ The kernel frees the locks of a dead process, so no heartbeat has to be guessed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import secrets
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -20,10 +22,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .atomic_files import read_json, unwritable, write_json
+from .atomic_files import unwritable, write_json
 from .byte_locks import ByteLocks
 from .layout import CLAIMS_LOCK
 from .ownership import check_form, remove
+from .reading import read_json, typed
 
 #: A process that died while training a run: pid, host, worker, session and reason.
 Death: TypeAlias = Mapping[str, Any]
@@ -33,6 +36,9 @@ MOST_DEATHS = 2
 
 #: The same over all sessions: a run that kills its whole session would never reach MOST_DEATHS in one.
 _MOST_DEATHS_EVER = 3
+
+#: The byte, beyond those of the runs, that sessions share while they work through the runs.
+_IN_USE = 2**29 + 1
 
 #: Attempts to create the experiment's folder: a concurrent prune may delete it before a lock in it is held.
 _TRIES = 10
@@ -60,13 +66,24 @@ class Running:
     @classmethod
     def read(cls, path: Path) -> Running | None:
         """Return the content of a claim file; None if it is torn, or of another version."""
-        left = read_json(path) or {}
-        try:
-            worker, pid, host = str(left["worker"]), int(left["pid"]), str(left["host"])
-            attempt = _attempt(left["deaths"], left["session"])
-            return cls(int(path.stem), worker, pid, host, float(left["started"]), attempt)
-        except (AttributeError, KeyError, TypeError, ValueError):
+        left = typed(read_json(path, escape=True), _Left)
+        if left is None or not path.stem.isdecimal():
             return None
+        attempt = _attempt(left.deaths, left.session)
+        return cls(int(path.stem), left.worker, left.pid, left.host, left.started, attempt)
+
+
+@dataclass(frozen=True)
+class _Left:
+    """The content of a claim file."""
+
+    session: str
+    worker: str
+    pid: int
+    host: str
+    started: float
+    deaths: list[dict[str, str | int | None]]
+    process: str = ""  #: earlier versions wrote none
 
 
 class Claims:
@@ -110,6 +127,23 @@ class Claims:
         except FileNotFoundError:  # the experiment was pruned
             return False
 
+    def share(self) -> bool:
+        """Mark the experiment as in use, as other processes may do as well; False where that cannot be."""
+        try:
+            return self.locks.share(_IN_USE)
+        except FileNotFoundError:  # it was pruned, and will be made anew
+            return False
+        except OSError as error:
+            raise unwritable(self.experiment, error) from error
+
+    def unshare(self) -> None:
+        """Take back `share`."""
+        self.locks.release(_IN_USE)
+
+    def is_in_use(self) -> bool:
+        """Whether a session works through the runs of the experiment, this process's among them."""
+        return self.is_held(_IN_USE)
+
     def running(self) -> dict[int, Running]:
         """Return the runs that living processes train now, this process among them."""
         found = map(Running.read, sorted((self.experiment / "claims").glob("*.json")))
@@ -122,6 +156,7 @@ class Claims:
     def take(self, index: int, deaths: Sequence[Death]) -> Claim:
         """Write down that this process trains a run, after ``deaths``; only with the run locked."""
         owner = {"session": self.session, "worker": self.worker, "pid": os.getpid(), "host": socket.gethostname()}
+        owner |= {"process": _this_process()}
         write_json(self._file(index), owner | {"started": time.time(), "deaths": list(deaths)}, durable=False)
         return Claim(index, _attempt(deaths, self.session))
 
@@ -144,21 +179,32 @@ class Claims:
 
     def recorded_deaths(self, index: int) -> list[Death]:
         """Return the deaths over a run since it was last published or released, as its claim file lists them."""
-        return list((read_json(self._file(index)) or {}).get("deaths", []))
+        left = typed(read_json(self._file(index), escape=True), _Left)
+        return [] if left is None else [*left.deaths]
 
     def deaths(self, index: int) -> list[Death]:
         """The recorded deaths, and the claim's owner: a claim file whose lock was free belongs to a dead process."""
-        left = read_json(self._file(index))
-        if not left:
+        left = typed(read_json(self._file(index), escape=True), _Left)
+        if left is None:
             return []
-        recorded = list(left.get("deaths", []))
-        owner = {name: left.get(name) for name in ("pid", "host", "worker", "session")}
-        if (owner["pid"], owner["host"]) == (os.getpid(), socket.gethostname()):
+        recorded: list[Death] = [*left.deaths]
+        owner = {"pid": left.pid, "host": left.host, "worker": left.worker, "session": left.session}
+        if left.process == _this_process():
             return recorded  # this process was interrupted while taking the claim, and lives
         return [*recorded, owner | {"reason": "left no exit status"}]
 
     def _file(self, index: int) -> Path:
         return self.experiment / "claims" / f"{index:04d}.json"
+
+
+@functools.cache
+def _token_of(pid: int) -> str:
+    return secrets.token_hex(8)
+
+
+def _this_process() -> str:
+    """Return a name that no other process has: in two containers both the process id and the host can be equal."""
+    return _token_of(os.getpid())
 
 
 def obituary(deaths: Sequence[Death]) -> str:

@@ -16,6 +16,8 @@ from .ownership import NotOurs, check_removable, drafts_below, move, remove
 #: Seconds for which leftovers may still belong to a slow process: one that has made its lock, or has not yet.
 _MINUTE, _DAY = 60.0, 86_400.0
 
+_USED = "a session works through its runs"
+
 
 @dataclass(frozen=True)
 class Removal:
@@ -85,12 +87,12 @@ class Pruning:
         check_removable(entry.folder)  # before locking, which would create a marker file
         size = entry.bytes
         if self.rehearsal:
-            if trainers := _trainers(entry):
-                raise _InUse(trainers)
+            if entry.claims.is_in_use() or _trainers(entry):
+                raise _InUse(_trainers(entry) or _USED)
             return size
         locks = entry.claims.locks
         if not _acquire_all(locks):
-            raise _InUse(_trainers(entry) or "it is in use")
+            raise _InUse(_trainers(entry) or _USED)
         try:
             # In one step for all processes: one that asks for a claim now creates the experiment anew.
             away = entry.folder.with_name(f".pruned-{entry.key}-{os.urandom(4).hex()}")
@@ -103,6 +105,8 @@ class Pruning:
     def _run(self, entry: Entry, index: int) -> int:
         check_removable(entry.files.place(index))
         locks = entry.claims.locks
+        if entry.claims.is_in_use():
+            raise _InUse(_USED)
         if locks.is_held(index) if self.rehearsal else not locks.acquire(index):
             raise _InUse("it is being trained")
         if self.rehearsal:

@@ -19,16 +19,16 @@ import os
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from ..errors import StoreError
-from .atomic_files import read_json
 from .layout import FORMAT
 from .ownership import NotOurs, move, remove
+from .reading import Damaged, open_file, read_json, typed
 from .record import ARRAYS, SELDOM, RunRecord, Status
-from .sealed_files import SealedFiles, array_name, npy, sha256
+from .sealed_files import SealedFiles, array_name, check_digest, npy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +37,37 @@ if TYPE_CHECKING:
 #: Fields of a run that its header holds.
 _RECORD_FIELDS = {field.name for field in fields(RunRecord)} - set(ARRAYS)
 _DTYPES = ("<f4", "<f8")
+_STEM = re.compile(r"\.?([0-9]{4,9})\.")
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The types of a record's fields in a header; see `RunRecord`."""
+
+    index: int
+    seeds: dict[str, int | None]
+    status: Status
+    seconds: float
+    fingerprint: str
+    trace: list[str]
+    curve: list[dict[str, Any]]
+    perturbation: dict[str, Any] | None
+    low_level: str
+    error: str
+    environment: dict[str, Any]
+    trained_by: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _TrainedBy:
+    """The types of what a header says of the process that trained a run."""
+
+    session: str = ""
+    worker: str = "main"
+    host: str = ""
+    pid: int | None = None
+    time: float = 0.0
+    attempt: int = 1
 
 
 class StoredWeights(Mapping[str, "Tensor"]):
@@ -63,8 +94,9 @@ class StoredWeights(Mapping[str, "Tensor"]):
         from safetensors import SafetensorError, safe_open
 
         try:
+            open_file(self.path).close()  # no pipe, and no link
             return safe_open(self.path, "pt")
-        except (OSError, SafetensorError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise _gone("weights", self.path, error) from error
 
 
@@ -98,12 +130,13 @@ class RunFiles:
 
     def _file_problem(self, described: Mapping[str, Any]) -> str:
         try:
-            if sha256(self.folder / described["file"]) != described["sha256"]:
-                return f"{described['file']} has other bytes than were written"
             if "shape" in described:
-                self._map(described)
-        except (OSError, ValueError) as error:
-            return f"{described['file']} cannot be read: {error}"
+                self._map(described)  # first: a file of another size is not read
+            check_digest(self.folder / described["file"], described["sha256"])
+        except FileNotFoundError:
+            return f"{described['file']} is missing"
+        except ValueError as error:
+            return str(error)
         return ""
 
     def array(self, header: Mapping[str, Any]) -> np.ndarray[Any, Any] | None:
@@ -112,7 +145,7 @@ class RunFiles:
             return None
         try:
             return self._map(header["arrays"])
-        except (OSError, ValueError) as error:
+        except (FileNotFoundError, ValueError) as error:
             raise _gone("logits", self.folder / header["arrays"]["file"], error) from error
 
     def record(self, header: Mapping[str, Any]) -> RunRecord:
@@ -162,6 +195,13 @@ class RunFiles:
             move(path, self.old / path.name)
         move(self.place(index), self.old / f"{index:04d}.{time.time_ns()}.json")
 
+    def strays(self) -> frozenset[int]:
+        """Return the runs that a killed process may have left drafts or arrays of: one look through the folder."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.folder) as entries:
+            found = [_STEM.match(entry.name) for entry in entries if not entry.name.endswith(".json")]
+            return frozenset(int(stem[1]) for stem in found if stem) - frozenset(self.indices())
+        return frozenset()
+
     def sweep(self, index: int) -> None:
         """Remove drafts, and arrays without a header, that a killed process left; only for the owner of the claim."""
         for path in self._sealed.beginning_with(f".{_stem(index)}."):
@@ -201,18 +241,19 @@ class RunFiles:
         import numpy as np
 
         path, shape, dtype = self.folder / arrays["file"], tuple(arrays["shape"]), np.dtype(arrays["dtype"])
-        with path.open("rb") as file:
+        with open_file(path) as file:
             np.lib.format.read_magic(file)
             found = np.lib.format.read_array_header_1_0(file)
             start, size = file.tell(), os.fstat(file.fileno()).st_size
-        if found != (shape, False, dtype):
-            raise ValueError(f"an array of {found[2]} {list(found[0])} is not the described one, {dtype} {list(shape)}")
-        count = math.prod(shape)
-        if size != start + count * dtype.itemsize:
-            raise ValueError(f"{size} bytes are not {start} of a header and {count} times {dtype.itemsize}")
-        if count == 0:
-            return np.empty(shape, dtype)
-        return np.memmap(path, dtype, mode="c", offset=start, shape=shape)  # copy on write: torch wants it writable
+            if found != (shape, False, dtype):
+                described = f"{dtype} {list(shape)}"
+                raise Damaged(f"an array of {found[2]} {list(found[0])} is not the described one, {described}")
+            count = math.prod(shape)
+            if size != start + count * dtype.itemsize:
+                raise Damaged(f"{size} bytes are not {start} of a header and {count} times {dtype.itemsize}")
+            if count == 0:
+                return np.empty(shape, dtype)
+            return np.memmap(file, dtype, mode="c", offset=start, shape=shape)  # copy on write: torch wants it writable
 
 
 def _gone(what: str, path: Path, error: Exception) -> StoreError:
@@ -230,14 +271,10 @@ def _what_is_wrong(header: Mapping[str, Any], index: int) -> str:
     record, arrays = header.get("record"), header.get("arrays")
     if not isinstance(record, dict) or record.keys() | {*SELDOM} != _RECORD_FIELDS:
         return "the header does not describe a run"
+    if typed(record, _Record) is None or typed(record["trained_by"], _TrainedBy) is None:
+        return "the header describes a run by values of other types"
     if record["index"] != index:
         return f"the header is run {record['index']}'s"
-    if record["status"] not in get_args(Status):
-        return f"the header has the unknown status {record['status']!r}"
-    wanted = {"trained_by": dict, "seeds": dict, "environment": dict, "curve": list, "trace": list, "seconds": float}
-    for name, kind in wanted.items():
-        if not isinstance(record[name], (kind, int) if kind is float else kind):
-            return f"the header has no {name}"
     weights = header.get("weights")
     if (arrays is None and weights is None) != (record["status"] != "ok"):
         return f"a run of status {record['status']!r} has {'no' if arrays is None else 'an'} array"

@@ -13,16 +13,19 @@ import secrets
 import socket
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from ..errors import StoreError
-from .atomic_files import Draft, read_json, unwritable, write_json, write_once
+from .atomic_files import Draft, unwritable, write_json, write_once
 from .byte_locks import ByteLocks
 from .claims import Claim, Claims, Death, obituary
 from .layout import ABOUT, CERTIFICATE, EXPERIMENTS, FORMAT, FORMAT_FILE, LIVING_LOCK, PRIVATE, SESSIONS
 from .ownership import check_form, check_may_be_store, format_of, remove
+from .reading import is_there, read_json, typed
 from .record import RunRecord
 from .run_files import RunFiles
 from .shared_epochs import Prefixes
@@ -99,6 +102,30 @@ class RunStore:
             remove(self.session_folder)
 
 
+@dataclass(frozen=True)
+class _StoredLook:
+    """The types of the values of a look at the first epochs of a task."""
+
+    proven: bool
+    scope: str
+    trace: list[str]
+    outputs: str
+    planned_epochs: int
+    is_cut: bool
+    session: str
+
+
+@dataclass(frozen=True)
+class _StoredCertificate:
+    """The types of a stored certificate's values."""
+
+    of: str
+    session: str
+    held: str = ""
+    alive: dict[str, str] = field(default_factory=dict)
+    looks: dict[str, Any] = field(default_factory=dict)
+
+
 class Experiment:
     """The runs of one protocol on one task: finished, claimed or free."""
 
@@ -118,6 +145,7 @@ class Experiment:
         self.verdicts = VerdictFiles(folder, kept or folder, self._make_place)
         self._files = RunFiles(folder)
         self.claims = Claims(folder, session, worker)
+        self._uses, self._is_shared = 0, False
         self._seen: dict[int, dict[str, Any]] = {}  #: headers whose files were read and hashed by this process
         try:
             for part in (folder, *(folder / name for name in ("runs", "old", "gates", "logs"))):
@@ -127,6 +155,10 @@ class Experiment:
                 os.utime(folder / ABOUT)  # `stability-cache prune` removes what was not used lately
         except OSError as error:
             raise unwritable(folder, error) from error
+
+    @cached_property
+    def _strays(self) -> frozenset[int]:
+        return self._files.strays()  # before this process trains; one that is killed later leaves its claim
 
     def is_finished(self, index: int) -> bool:
         """Whether run ``index`` has a complete and acceptable result."""
@@ -145,6 +177,29 @@ class Experiment:
         """Return the record of every finished run, as `RunRecord.to_json` writes it: without the arrays."""
         headers = {index: self._header(index) for index in self._files.indices()}
         return {index: header["record"] for index, header in headers.items() if header is not None}
+
+    def indices(self) -> list[int]:
+        """Return the runs that have a file, good or damaged."""
+        return self._files.indices()
+
+    def record_of(self, index: int) -> Mapping[str, Any] | None:
+        """Return the record of a finished run, without the arrays; None if it is not finished."""
+        header = self._header(index)
+        return None if header is None else header["record"]
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the experiment from being pruned while a session works through its runs."""
+        try:
+            is_first = not self._uses
+            if is_first:
+                self._is_shared = self.claims.share()
+            self._uses += 1
+            yield
+        finally:
+            self._uses -= 1
+            if not self._uses and self._is_shared:
+                self.claims.unshare()
 
     def log_file(self, index: int) -> Path:
         """Return the file for the output of a child process that trains run ``index``."""
@@ -188,12 +243,15 @@ class Experiment:
 
     def _make_way(self, index: int) -> None:
         """Retire what an earlier attempt at this run left: a damaged file, or a failure."""
-        header = self._files.header(index)
-        is_good = header is not None and header["record"]["status"] == "ok" and not self._files.array_problem(header)
+        is_left = is_there(self._files.place(index))
         try:
-            if not is_good and self._files.place(index).exists():
-                self._files.retire(index)
-            self._files.sweep(index)
+            if is_left:
+                header = self._files.header(index)
+                is_ok = header is not None and header["record"]["status"] == "ok"
+                if header is None or not is_ok or self._files.array_problem(header):
+                    self._files.retire(index)
+            if is_left or self.claims.is_left(index) or index in self._strays:  # it looks through the whole folder
+                self._files.sweep(index)
         except OSError as error:
             raise unwritable(self._files.place(index), error) from error
 
@@ -208,13 +266,18 @@ class Experiment:
         ours = {"session": self.session, "worker": self.worker, "attempt": claim.attempt, "time": time.time()}
         values = record.to_json() | {"trained_by": process | ours}
         array = None if record.logits is None else record.logits.numpy()
-        is_there = self._files.header(claim.index) is not None
-        if is_there and self._header(claim.index) is not None:
+        is_replaced = self._files.header(claim.index) is not None
+        if is_replaced and self._header(claim.index) is not None:
             return  # a published result never changes
         # A result that is there nevertheless is of an earlier session, and this one was told to train the run anew.
-        header = self._files.write(claim.index, values, array, record.weights, replace=is_there)
+        header = self._files.write(claim.index, values, array, record.weights, replace=is_replaced)
         if header is not None:
             self._seen[claim.index] = header
+        elif self._header(claim.index) is None:
+            raise StoreError(
+                f"Expected to keep run {claim.index} as {self._files.place(claim.index)} but something that is no "
+                f"result of this run lies there. Move it away; until then the run would be trained again for ever."
+            )
 
     def release(self, claim: Claim) -> None:
         """Give a claim back, after the result is published or the training is interrupted."""
@@ -222,10 +285,12 @@ class Experiment:
 
     def read_certificate(self) -> Mapping[str, Any]:
         """Return what is proven of the task whose base run lies here; nothing if it may not be reused."""
-        found = read_json(self.folder / CERTIFICATE)
-        if not found or found.get("of") != self.folder.name:
+        found = read_json(self.folder / CERTIFICATE, escape=True)
+        if found is None or typed(found, _StoredCertificate) is None or found["of"] != self.folder.name:
             return {}
-        return found if self.reuse or found.get("session") == self.session else {}
+        if any(typed(look, _StoredLook) is None for look in found.get("looks", {}).values()):
+            return {}
+        return found if self.reuse or found["session"] == self.session else {}
 
     def write_certificate(self, proofs: Mapping[str, Any]) -> None:
         """Keep what is proven, so that the next study of the task does not prove it again."""

@@ -12,13 +12,16 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from .atomic_files import Draft
 from .ownership import remove
+from .reading import MOST_BYTES, Damaged, open_file, read_bytes, unreadable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +41,7 @@ class SealedFiles:
 
     def numbers(self) -> list[int]:
         """Return the stems that are numbers and have a header, good or damaged."""
-        return sorted(int(path.stem) for path in self.folder.glob("*.json") if path.stem.isdecimal())
+        return sorted(int(path.stem) for path in self.folder.glob("*.json") if re.fullmatch("[0-9]{4,9}", path.stem))
 
     def write_array(self, stem: str, suffix: str, content: Iterable[bytes], hashed: bytes = b"") -> dict[str, Any]:
         """Write an array, before its header; return its name and digest, which covers ``hashed`` and the content."""
@@ -59,10 +62,15 @@ class SealedFiles:
             return True
 
     def read_array(self, name: str, digest: str, hashed: bytes = b"") -> bytes:
-        """Return the content of an array. Raises ValueError if it is not what was written, OSError if unreadable."""
-        content = (self.folder / name).read_bytes()
+        """Return the content of an array.
+
+        Raises ValueError if it is not what was written, FileNotFoundError if it is not there, and `StoreError` if the
+        system does not let this process read it.
+        """
+        check_digest(self.folder / name, digest, hashed)  # before it is read as a whole: it may be of any size
+        content = read_bytes(self.folder / name, most=None)
         if hashlib.sha256(hashed + content).hexdigest() != digest:
-            raise ValueError(f"{name} has other bytes than were written")
+            raise Damaged(f"{name} changes while it is read")
         return content
 
     def arrays(self, stem: str) -> list[Path]:
@@ -97,7 +105,38 @@ def npy(array: np.ndarray[Any, Any]) -> Iterator[bytes]:
         yield np.asarray(chunk).tobytes()
 
 
-def sha256(path: Path) -> str:
-    """Return the digest of a file, read in chunks."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def check_digest(path: Path, digest: str, hashed: bytes = b"") -> None:
+    """Read a file in chunks; raise `Damaged` unless ``hashed`` and its content have this digest."""
+    with open_file(path) as file:
+        found = hashlib.sha256(hashed)
+        try:
+            _check_size(file, path)  # first: a file of 10 GB of holes is not read
+            while chunk := file.read(_CHUNK):
+                found.update(chunk)
+        except OSError as error:
+            raise unreadable(path, error) from error
+        except (AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError) as error:
+            raise error if isinstance(error, Damaged) else Damaged(f"{path.name} has no head: {error}") from None
+    if found.hexdigest() != digest:
+        raise Damaged(f"{path.name} has other bytes than were written")
+
+
+def _check_size(file: IO[bytes], path: Path) -> None:
+    """Raise `Damaged` unless a file is as long as its own head says."""
+    size, described = os.fstat(file.fileno()).st_size, -1
+    if path.suffix == ".npy":
+        import numpy as np
+
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        described = file.tell() + math.prod(shape) * dtype.itemsize
+        if dtype.hasobject:
+            raise Damaged(f"{path.name} holds Python objects, which are never loaded (allow_pickle=False)")
+    else:
+        length = int.from_bytes(file.read(8), "little")
+        if length <= min(size, MOST_BYTES):
+            tensors = [one for one in json.loads(file.read(length)).values() if "data_offsets" in one]
+            described = 8 + length + max((one["data_offsets"][1] for one in tensors), default=0)
+    if size != described:
+        raise Damaged(f"{path.name} has {size} bytes, and not the {described} that it says itself")
+    file.seek(0)

@@ -13,15 +13,17 @@ executed. Listing the states needs no torch.
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .atomic_files import read_json, unwritable, write_json, write_once
+from .atomic_files import unwritable, write_json, write_once
 from .claims import Claims
 from .layout import ABOUT
+from .reading import read_json
 from .sealed_files import SealedFiles, array_name
 
 if TYPE_CHECKING:
@@ -50,11 +52,15 @@ class Prefixes:
         for found in reversed([stored for stored in self.epochs() if stored <= epoch]):
             header, problem, content = self._read_files(found)
             if not problem:
+                from safetensors import SafetensorError
                 from safetensors.torch import load
 
                 from .plain_values import unflatten
 
-                return found, unflatten(header["state"], load(content), device)
+                try:
+                    return found, unflatten(header["state"], load(content), device)
+                except (AttributeError, KeyError, RuntimeError, TypeError, ValueError, SafetensorError):
+                    continue  # written by another program
         return 0, None
 
     def keep(self, epoch: int, state: Mapping[str, Any]) -> None:
@@ -70,6 +76,8 @@ class Prefixes:
 
         plain, tensors = flatten(dict(state))
         try:
+            if self.folder.is_symlink():
+                raise FileExistsError(errno.EEXIST, "a link is in its place", str(self.folder))
             self.folder.mkdir(parents=True, exist_ok=True)
             locks = Claims(self.experiment).locks
             if not locks.acquire(_WRITING):  # another process writes or prunes: not storing costs time, no more
@@ -116,8 +124,8 @@ class Prefixes:
             return header, "", self._sealed.read_array(name, digest, _hashed(header["state"]))
         except ValueError:
             return {}, f"{name} or its header has other bytes than were written", b""
-        except OSError as error:
-            return {}, f"{name} cannot be read: {error}", b""
+        except FileNotFoundError:
+            return {}, f"{name} is missing", b""
 
 
 def _stem(epoch: int) -> str:

@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .atomic_files import read_json, write_once
+from .atomic_files import write_once
 from .layout import INPUTS, STORE
+from .reading import read_json
 
 #: The digest of a file, folder, module or variable that is not there.
 ABSENT = "absent"

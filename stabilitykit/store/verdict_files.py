@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from .atomic_files import read_json, write_first
+from .atomic_files import write_first
+from .reading import is_there, read_json, typed
 
 
-class LookTaken(NamedTuple):
+@dataclass(frozen=True)
+class LookTaken:
     """A number of runs at which a budget was judged, and the error rates of the bounds there."""
 
     runs: int
@@ -40,12 +42,7 @@ class Fail:
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> Fail:
         """Return the FAIL that a file holds; a file that is damaged still says that there was one."""
-        return cls(
-            _typed(found, "runs", int, 0),
-            _typed(found, "reason", str, "it cannot be read any more"),
-            _typed(found, "session", str, ""),
-            float(_typed(found, "time", (int, float), 0)),
-        )
+        return typed(found, cls) or cls(0, "it cannot be read any more", "", 0.0)
 
 
 class VerdictFiles:
@@ -65,7 +62,7 @@ class VerdictFiles:
         """
         found: dict[int, LookTaken] = {}
         for folder in (self._folder, self._kept):
-            together = read_json(folder / f"{gate}.json") or {}
+            together = read_json(folder / f"{gate}.json", escape=True) or {}
             listed = together.get("looks")
             alone = map(read_json, folder.glob(f"{gate}.[0-9]*.json"))
             for look in map(_look, [*(listed if isinstance(listed, list) else ()), *alone]):
@@ -75,13 +72,13 @@ class VerdictFiles:
 
     def keep_look(self, gate: str, look: LookTaken) -> None:
         """Keep a look, so that another session goes on with it."""
-        self._write(self._folder, f"{gate}.{look.runs:04d}.json", look._asdict())
+        self._write(self._folder, f"{gate}.{look.runs:04d}.json", asdict(look))
 
     def fail(self, gate: str) -> Fail | None:
         """Return the FAIL that a budget came to at these runs, in any session; None without one."""
         for path in (self._kept / f"{gate}.fail.json", self._folder / f"{gate}.fail.json"):
-            if path.exists():
-                return Fail.from_json(read_json(path) or {})
+            if is_there(path):
+                return Fail.from_json(read_json(path, escape=True) or {})
         return None
 
     def keep_fail(self, gate: str, runs: int, reason: str, session: str) -> None:
@@ -97,13 +94,6 @@ class VerdictFiles:
 
 def _look(found: object) -> LookTaken | None:
     """Return the look that a file holds; None where it holds none."""
-    if not isinstance(found, dict) or found.keys() != set(LookTaken._fields):
-        return None
-    runs, rates = found["runs"], (found["alpha"], found["beta"])
-    is_right = type(runs) is int and 2 <= runs < 10**6 and all(type(r) is float and 0 <= r <= 1 for r in rates)
-    return LookTaken(runs, *rates) if is_right else None
-
-
-def _typed(found: Mapping[str, Any], name: str, kind: Any, other: Any) -> Any:
-    value = found.get(name)
-    return value if isinstance(value, kind) and not isinstance(value, bool) else other
+    look = typed(found, LookTaken) if isinstance(found, dict) else None
+    is_right = look is not None and look.runs >= 2 and 0 <= look.alpha <= 1 and 0 <= look.beta <= 1
+    return look if is_right else None

@@ -138,8 +138,8 @@ def _compare(first: Rehearsal, second: Rehearsal) -> None:
         return
     if first.resumed_at != second.resumed_at:
         raise IsolationError(
-            f"Expected a training that goes on from its stored first epochs to have the bits of one from the start, but "
-            f"{place}. {LEAK} Or a state goes on from epoch to epoch that is in no tensor of the model or its "
+            f"Expected a training that goes on from its stored first epochs to have the bits of one from the start, "
+            f"but {place}. {LEAK} Or a state goes on from epoch to epoch that is in no tensor of the model or its "
             f"optimizer: keep it in a buffer of the model, or write train(run), whose runs are all trained from the "
             f"start."
         )

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from stabilitykit.errors import TaskError
+from stabilitykit.errors import StabilityError, TaskError
 from stabilitykit.execution.child_processes import ChildProcesses
 from stabilitykit.execution.executor import Died, ProcessDied, Training
 from stabilitykit.execution.variables import VariableChanges
@@ -352,3 +352,16 @@ def test_a_record_keeps_its_fields_on_the_way(children: Callable, tmp_path: Path
     executor.wait([training])
     there, here = (dataclasses.replace(r, logits=None, seconds=0) for r in (training.outcome, trainer.train_once(plan)))
     assert there.to_json() == here.to_json()
+
+
+@pytest.mark.parametrize("error", [EOFError(), BrokenPipeError("gone"), OSError(24, "Too many open files")])
+def test_a_server_that_dies_while_it_starts_is_one_error(
+    children: Callable, monkeypatch: pytest.MonkeyPatch, error: Exception, tmp_path: Path
+) -> None:
+    def die() -> None:
+        raise error
+
+    executor = children(lambda run: torch.zeros(2, 2))
+    monkeypatch.setattr(forkserver, "ensure_running", die)
+    with pytest.raises(StabilityError, match="Expected to start a child process but got"):
+        executor.start(PLAN, log=str(tmp_path / "log"))

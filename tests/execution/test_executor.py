@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from stabilitykit.errors import ConfigError
 from stabilitykit.execution.executor import RunTimeout, time_limit
+from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.testing import FakeTask
+from tests.conftest import study_of
 
 
 @pytest.fixture
@@ -69,3 +74,57 @@ def test_a_limit_outside_of_the_main_thread_is_refused_with_the_way_out() -> Non
     thread.start()
     thread.join()
     assert "Set --stability-isolation process." in said[0]
+
+
+# What would make a session green
+
+
+class Swallows(FakeTask):
+    """Catches whatever interrupts it."""
+
+    def fit(self, run):
+        until = time.monotonic() + 0.5
+        try:
+            while time.monotonic() < until:
+                time.sleep(0.01)
+        except BaseException:  # noqa: BLE001  # as users write it
+            pass
+        while time.monotonic() < until:
+            pass
+        return super().fit(run)
+
+
+LEAVES = ["os._exit(0)", "os._exit(256)", "os.execv('/bin/true', ['true'])", "os.execlp('true', 'true')"]
+
+
+@pytest.mark.parametrize("leave", LEAVES)
+def test_a_run_that_would_end_pytest_with_success_fails(make_session, leave):
+    class Leaves(FakeTask):
+        def fit(self, run):
+            exec(leave, {"os": os})  # a line of the test's own
+            return super().fit(run)
+
+    before = os._exit, os.execv, os.execve
+    study = study_of(make_session(), Leaves(), NoiseProtocol("init", runs=2))
+    assert [record.status for record in study.records] == ["failed", "failed"]
+    assert "it would end pytest, and report success" in study.records[0].error
+    assert (os._exit, os.execv, os.execve) == before
+
+
+def test_a_forked_child_of_a_run_may_end_as_it_likes(make_session):
+    class Forks(FakeTask):
+        def fit(self, run):
+            child = os.fork()
+            if not child:
+                os._exit(0)
+            os.waitpid(child, 0)
+            return super().fit(run)
+
+    study = study_of(make_session(), Forks(), NoiseProtocol("init", runs=2))
+    assert [record.status for record in study.records] == ["ok", "ok"]
+
+
+def test_a_time_limit_that_is_caught_is_kept_all_the_same(make_session):
+    study = study_of(make_session(run_timeout=0.2), Swallows(), NoiseProtocol("init", runs=2))
+    assert [record.status for record in study.records] == ["timeout", "timeout"]
+    assert "it caught the interruption" in study.records[0].error

@@ -127,6 +127,15 @@ def test_a_fail_that_the_test_expects_is_none(project: Project, expecting: str) 
     project.run().assert_outcomes(passed=1)
 
 
+def test_a_fail_that_a_marker_expects_is_none(project: Project) -> None:
+    project.tests("""
+        @pytest.mark.xfail(reason="known")
+        def test_check(stability):
+            stability.check(train, labels=Y, vary="init", runs=4, budget=Budget(cross_entropy_sd=1e-6))
+    """)
+    project.run().assert_outcomes(xfailed=1)
+
+
 def test_a_worker_that_crashes_is_replaced_once_beside_pytest_rerunfailures(project: Project) -> None:
     project.tests(
         """

@@ -71,3 +71,23 @@ def test_a_store_whose_sessions_lie_elsewhere_is_refused_and_nothing_there_is_to
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*sessions is a symbolic link*"])
     assert mine.read_text() == "mine"
+
+
+def test_what_killed_sessions_left_goes_when_the_next_one_begins(project: Project) -> None:
+    """It may be killed as well, and the one after it."""
+    project.tests(
+        """
+        import os
+
+        def test_dies(stability):
+            os._exit(7)
+        """
+    )
+    killed = project.path / ".stabilitykit" / "sessions" / ("0" * 16)
+    project.run()
+    killed.mkdir(parents=True)
+    (killed / "living.lock").touch()
+    os.utime(killed / "living.lock", (1, 1))
+    os.utime(killed, (1, 1))
+    assert project.run().ret == 7
+    assert not killed.exists()

@@ -17,6 +17,7 @@ from stabilitykit.plugin.baselines import ALPHA, Baselines, differences, find, w
 from stabilitykit.plugin.options import check_baselines
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.baseline_files import BaselineFiles
+from stabilitykit.store.sealed_files import array_name
 from stabilitykit.study.comparison import Comparison, NoWorse, Sample
 from stabilitykit.testing import FakeTask, fake_study
 from stabilitykit.training.environment import current_environment
@@ -237,7 +238,8 @@ class TestKeeping:
         (array,) = store.glob("baselines/main/*.npy")
         np.save(array, np.array([print], dtype=object), allow_pickle=True)
         told = json.loads(header.read_text())
-        told["array"]["sha256"] = hashlib.sha256(array.read_bytes()).hexdigest()
+        told["array"]["sha256"] = digest = hashlib.sha256(array.read_bytes()).hexdigest()
+        array.rename(array.with_name(array_name(header.stem, ".npy", digest)))
         header.write_text(json.dumps(told))
         with pytest.raises(StoreError, match="allow_pickle"):
             find(BaselineFiles(store, "main"), Place("t.py::test", 0), {})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import errno
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from textwrap import dedent
 
@@ -11,6 +13,7 @@ import pytest
 
 from stabilitykit import Budget
 from stabilitykit.errors import BudgetError
+from stabilitykit.plugin import budget_file
 from stabilitykit.plugin.budget_file import BudgetFile, write
 from stabilitykit.store.atomic_files import Draft
 from stabilitykit.verdicts.calibration import Calibration, Proposal
@@ -279,5 +282,29 @@ def test_what_cannot_be_written_is_one_error_and_the_file_stays(path: Path, monk
 
 def test_a_folder_of_that_name_is_one_error(path: Path) -> None:
     path.mkdir()
-    with pytest.raises(BudgetError, match=r"Expected to read .*stability-budgets.toml but got: .*directory"):
+    with pytest.raises(BudgetError, match=r"Expected to read .*stability-budgets.toml but got: .*is no regular file"):
+        write(path, [calibration()], update=False, date=DAY)
+
+
+def test_two_sessions_write_one_after_the_other(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = budget_file._put
+
+    def slowly(path: Path, text: str) -> None:
+        time.sleep(0.2)
+        put(path, text)
+
+    monkeypatch.setattr(budget_file, "_put", slowly)
+    tests = [f"test_a.py::test_{number}" for number in range(4)]
+
+    def calibrate(number: int) -> None:
+        write(path, [calibration(tests[number], position=number)], update=False, date=DAY)
+
+    with ThreadPoolExecutor(4) as sessions:
+        list(sessions.map(calibrate, range(4)))
+    assert sorted(entry.test for entry in BudgetFile.read(path).entries) == tests
+
+
+def test_a_folder_that_stays_locked_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget_file, "_PATIENCE", 0.1)
+    with budget_file._alone(path), pytest.raises(BudgetError, match="another process has locked its folder"):
         write(path, [calibration()], update=False, date=DAY)

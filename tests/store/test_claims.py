@@ -244,3 +244,29 @@ class TestClaims:
         assert experiment.claim(0) is None
         monkeypatch.undo()
         assert not experiment.claims.locks.is_held(0)
+
+
+def test_a_process_of_another_container_is_told_from_this_one(open_store, tmp_path):
+    """There the process id is 1, and the host's name the same, in each session."""
+    with claimed(open_store("one"), 3):
+        (path,) = tmp_path.glob("**/claims/0003.json")
+        left = json.loads(path.read_text())
+    path.write_text(json.dumps(left | {"process": "of another container", "session": "two"}))
+    deaths = open_store("three").claims.deaths(3)
+    assert [death["pid"] for death in deaths] == [os.getpid()]
+    path.write_text(json.dumps(left))
+    assert open_store("three").claims.deaths(3) == []
+
+
+def test_a_run_whose_place_is_blocked_is_an_error_and_not_trained_for_ever(open_store, tmp_path):
+    experiment = open_store("one")
+    with claimed(experiment, 0):
+        (runs,) = tmp_path.glob("**/runs")
+    (runs / "0000.json").symlink_to("nothing")
+    with pytest.raises(StoreError, match="is a symbolic link"):
+        experiment.claim(0)
+    (runs / "0000.json").unlink()
+    with claimed(experiment, 1) as claim:
+        (runs / "0001.json").symlink_to("nothing")
+        with pytest.raises(StoreError, match="something that is no result of this run lies there"):
+            experiment.publish(claim, record(1))

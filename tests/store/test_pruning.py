@@ -214,3 +214,28 @@ class TestLeftovers:
         session = self.leave(stored, 2)
         carry_out("prune", "--key", "ab34")
         assert session.exists()
+
+
+USE = """
+import sys, time
+from pathlib import Path
+from stabilitykit.store.run_store import Experiment
+with Experiment(Path(sys.argv[1]), "busy", {}).in_use():
+    print("in use", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("select", [("--all",), ("--failed",)])
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_what_a_living_session_uses_stays_between_two_of_its_runs(carry_out, stored, start_holder, select, dry_run):
+    key = "ab12cd" + "0" * 26
+    users = [start_holder(USE, experiment_folder(stored, key))[0] for _ in range(2)]
+    for user in users:
+        _, out, _ = carry_out("prune", *select, *dry_run)
+        assert "a session works through its runs" in out
+        assert (experiment_folder(stored, key) / "runs" / "0001.json").exists()
+        user.kill()
+        user.wait()
+    _, out, _ = carry_out("prune", *select, *dry_run)
+    assert "a session works" not in out
