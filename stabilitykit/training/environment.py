@@ -33,13 +33,13 @@ class Environment:
     cuda: str | None
     cudnn: int | None
     cpu_capability: str  #: the vector instructions that torch's kernels use, such as AVX512
-    kernels: str  #: hash of the bits that small operations compute here, see `kernels_fingerprint`
     threads: int  #: CPU threads of one run; another count sums in another order
     default_dtype: str
     matmul_precision: str
     mkldnn: bool
     ambient: Mapping[str, object]  #: flags of torch that are not as in a new process, see `ambient.described`
     replaced: Mapping[str, str]  #: content hash of each function that stands in the place of one of torch's
+    kernels: str  #: hash of the bits that small operations compute here, see `kernels_fingerprint`
     commit: str | None  #: commit of the repository under test
     host: str
     #: What stands there, by the same names: sent to child processes, and in no report.
@@ -119,13 +119,13 @@ def current_environment(device: str, threads: int, rootdir: Path) -> Environment
         cuda=torch.version.cuda if on_gpu else None,
         cudnn=torch.backends.cudnn.version() if on_gpu else None,  # type: ignore[no-untyped-call]  # torch's own
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
-        kernels=kernels_fingerprint(device, threads),
         threads=threads,
         default_dtype=str(torch.get_default_dtype()),
         matmul_precision=_matmul_precision(),
         mkldnn=bool(torch.backends.mkldnn.enabled),
         ambient=ambient,
         replaced=replaced,
+        kernels=kernels_fingerprint(device, threads),
         commit=_commit(rootdir),
         host=socket.gethostname(),
         replacements=replacements,

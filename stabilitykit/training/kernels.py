@@ -158,7 +158,7 @@ def _battery(numbers: _Numbers) -> Iterator[Tensor]:
 
 def _products(numbers: _Numbers) -> Iterator[Tensor]:
     take = numbers.take
-    for rows, inner, columns in ((64, 128, 32), (16, 4, 8), (7, 65, 3), (1, 256, 10)):
+    for rows, inner, columns in ((64, 128, 32), (16, 4, 8), (7, 65, 3), (1, 256, 10), (100, 150, 120)):
         yield _aten.mm(take(rows, inner), take(inner, columns))
         yield _aten.mm(take(inner, rows).t(), take(columns, inner).t())
     yield _aten.bmm(take(4, 16, 8), take(4, 8, 16))

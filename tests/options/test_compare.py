@@ -162,7 +162,7 @@ def test_unlike_things_are_refused_with_every_reason_before_anything_trains(proj
     )
     assert (
         "but the test labels differ; the test data differ; the training data differ; epochs: 1 there, 2 here; "
-        "what varies: init there, shuffle here; threads: 1 there, 2 here. What differs"
+        "what varies: init there, shuffle here; threads: 1 there, 2 here"
     ) in result.stdout.str()
     assert project.stored() == runs
 

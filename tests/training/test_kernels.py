@@ -163,6 +163,18 @@ def test_precisions_of_the_new_api_are_put_back():
         assert place.fp32_precision == "bf16"
 
 
+def test_the_flags_of_a_new_process_hold_while_it_is_computed():
+    x = torch.arange(512.0 * 512).reshape(512, 512) / 77_777
+    with setting(torch.set_float32_matmul_precision, "medium", "highest"):
+        rounded = x @ x
+        with kernels._usual_flags():
+            inside = x @ x
+        assert torch.equal(x @ x, rounded)
+    assert torch.equal(inside, x @ x)
+    if torch.equal(inside, rounded):
+        pytest.skip("this CPU does not multiply in bfloat16")
+
+
 def state_now():
     generators = [torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()]
     modes = [torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")]
