@@ -1,10 +1,13 @@
-"""Failures that a test expects, as ``pytest.raises`` and ``assertRaises`` see them."""
+"""Failures that a test expects: seen by ``pytest.raises`` or ``assertRaises``, or caught by the name of their class."""
 
 from __future__ import annotations
 
+import ast
 import functools
+import linecache
 import unittest
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -16,8 +19,46 @@ _EXPECTED = "stability_is_expected"
 
 
 def is_expected(error: BaseException) -> bool:
-    """Whether ``pytest.raises`` or ``assertRaises`` has seen an error, or one that was raised from it."""
-    return getattr(error, _EXPECTED, False)
+    """Whether ``pytest.raises`` or ``assertRaises`` has seen an error or one raised from it, or a test names its class.
+
+    ``except IsolationError:`` is a decision; ``except Exception:`` may be one about something else.
+    """
+    return getattr(error, _EXPECTED, False) or _is_caught_by_name(error)
+
+
+def _is_caught_by_name(error: BaseException) -> bool:
+    """Whether the frame that caught an error did so by a class of stabilitykit's errors."""
+    if error.__traceback__ is None:
+        return False
+    frame, line = error.__traceback__.tb_frame, error.__traceback__.tb_lineno
+    try:
+        tree = ast.parse("".join(linecache.getlines(frame.f_code.co_filename)))
+    except SyntaxError:
+        return False
+    around = (node for node in ast.walk(tree) if isinstance(node, ast.Try) and _spans(node.body, line))
+    named = (handler.type for node in around for handler in node.handlers if handler.type is not None)
+    kinds = (_value_of(name, frame) for name in named)
+    return any(_names_ours(kind) and isinstance(error, kind) for kind in kinds)
+
+
+def _spans(body: list[ast.stmt], line: int) -> bool:
+    return body[0].lineno <= line <= (body[-1].end_lineno or 0)
+
+
+def _value_of(expression: ast.expr, frame: FrameType) -> Any:
+    """Return the value of ``name``, ``module.name`` or a tuple of these in a frame; None for anything else."""
+    if isinstance(expression, ast.Tuple):
+        return tuple(_value_of(one, frame) for one in expression.elts)
+    if isinstance(expression, ast.Attribute):
+        return getattr(_value_of(expression.value, frame), expression.attr, None)
+    if isinstance(expression, ast.Name):
+        return {**frame.f_builtins, **frame.f_globals, **frame.f_locals}.get(expression.id)
+    return None
+
+
+def _names_ours(kind: Any) -> bool:
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return all(isinstance(one, type) and issubclass(one, StabilityError) for one in kinds)
 
 
 def see_expected() -> Callable[[], None]:

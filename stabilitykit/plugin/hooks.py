@@ -303,8 +303,8 @@ class StabilityPlugin:
                 report.outcome = "failed"
                 report.longrepr = (
                     f"Expected the failure below to reach pytest but the test went on: code of the test, or of what it "
-                    f"calls, caught it. Let it through; a test that expects it says so by pytest.raises(...) or by the "
-                    f"marker xfail.\n\n{type(caught).__name__}: {caught}"
+                    f"calls, caught it. Let it through; a test that expects it says so by pytest.raises(...), by "
+                    f"'except {type(caught).__name__}:' or by the marker xfail.\n\n{type(caught).__name__}: {caught}"
                 )
             elif self._fixture and (report.skipped or report.when == "teardown"):
                 complaint = self._fixture.baselines.complaint(test.name)
