@@ -6,6 +6,7 @@ import enum
 import functools
 import os
 import site
+import sys
 import sysconfig
 from pathlib import Path
 from types import FrameType
@@ -32,7 +33,8 @@ class Caller(enum.Enum):
     IMPORTER = "Python's importer"
     TOOL = "stabilitykit, a test runner or a debugger"
     LIBRARY = "a library that reads files for its caller, and variables for itself"
-    USER = "the user's code, or a library that is not known"
+    INSTALLED = "another package, which reads for its caller, or for itself while it is imported"
+    USER = "the user's code"
 
 
 def _folders(*names: str) -> tuple[str, ...]:
@@ -41,6 +43,7 @@ def _folders(*names: str) -> tuple[str, ...]:
 
 
 _PYTHONS = _folders("stdlib", "platstdlib")
+_LIBRARY = tuple(f"{prefix}{os.sep}lib{os.sep}" for prefix in {sys.prefix, sys.base_prefix})
 _SITES = frozenset({"site-packages", "dist-packages"})
 _INSTALLED = _folders("purelib", "platlib") + tuple(f"{path}{os.sep}" for path in [site.getusersitepackages()])
 
@@ -55,7 +58,7 @@ def kind_of(file: str) -> Caller:
     parts = Path(file).parts
     for folder in _SITES.intersection(parts):
         package = parts[len(parts) - parts[::-1].index(folder) :][0].removesuffix(".py")
-        return Caller.TOOL if package in _TOOLS else Caller.LIBRARY if package in _LIBRARIES else Caller.USER
+        return Caller.TOOL if package in _TOOLS else Caller.LIBRARY if package in _LIBRARIES else Caller.INSTALLED
     if file.startswith(_PYTHONS):
         # Only a traceback or a warning reads the lines of a source.
         return Caller.TOOL if parts[-1] == "linecache.py" else Caller.PYTHON
@@ -64,14 +67,14 @@ def kind_of(file: str) -> Caller:
 
 def is_foreign(file: str) -> bool:
     """Whether a file or folder is of Python or of an installed package."""
-    return f"{file}{os.sep}".startswith((*_PYTHONS, *_INSTALLED)) or not _SITES.isdisjoint(Path(file).parts)
+    return f"{file}{os.sep}".startswith((*_LIBRARY, *_PYTHONS, *_INSTALLED)) or not _SITES.isdisjoint(Path(file).parts)
 
 
 def responsible(frame: FrameType | None) -> Caller:
-    """Return whose code the innermost frame is of that is not the standard library's; the user's if all frames are."""
+    """Return whose code has asked: the innermost that does not read for its caller; the user's if all frames do."""
     while frame is not None:
         kind = kind_of(frame.f_code.co_filename)
-        if kind is not Caller.PYTHON:
+        if kind not in (Caller.PYTHON, Caller.INSTALLED):
             return kind
         frame = frame.f_back
     return Caller.USER  # a thread that runs Path.read_text

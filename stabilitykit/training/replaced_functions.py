@@ -103,7 +103,11 @@ def _theirs(value: object) -> object | None:
 
 
 def _is_users_file(file: str) -> bool:
-    return kind_of(file) is Caller.USER and not file.startswith("<") and Path(file).stem not in _LENDERS
+    return (
+        kind_of(file) in (Caller.USER, Caller.INSTALLED)
+        and not file.startswith("<")
+        and Path(file).stem not in _LENDERS
+    )
 
 
 def _is_theirs(cls: type) -> bool:

@@ -26,7 +26,7 @@ from stabilitykit.training.callers import Caller, is_foreign, kind_of, responsib
         (__file__, Caller.USER),
         ("<string>", Caller.USER),
         ("<ipython-input-3>", Caller.USER),
-        ("/venv/lib/python3.11/site-packages/decouple.py", Caller.USER),
+        ("/venv/lib/python3.11/site-packages/decouple.py", Caller.INSTALLED),
         ("/venv/lib/python3.11/site-packages/numpy/lib/io.py", Caller.LIBRARY),
     ],
 )

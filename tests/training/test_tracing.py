@@ -17,9 +17,15 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.store.traced_inputs import Inputs
+from stabilitykit.training.recipe import Recipe
+from stabilitykit.training.task import LoopTask
 from stabilitykit.training.tracing import traced
+from stabilitykit.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -207,6 +213,22 @@ class TestVariables:
 
         assert read_in(root, read).variables == {}
 
+    @pytest.fixture
+    def installed(self, tmp_path, monkeypatch):
+        """A package in site-packages that reads a variable when it is imported, and one for its caller."""
+        folder = tmp_path / "site-packages"
+        folder.mkdir()
+        source = "import os\nHOME = os.environ.get('ACME_HOME')\ndef config(name): return os.environ.get(name)\n"
+        (folder / "acme_settings.py").write_text(source)
+        monkeypatch.syspath_prepend(str(folder))
+        yield
+        sys.modules.pop("acme_settings", None)
+
+    def test_what_a_library_reads_for_its_caller_is_seen_and_not_what_it_reads_for_itself(self, root, installed):
+        inputs = read_in(root, lambda: importlib.import_module("acme_settings").config("ACME_RATE"))
+        assert list(inputs.variables) == ["ACME_RATE"]
+        assert (inputs.files, inputs.modules) == ({}, {})
+
     def test_reading_all_of_them_is_said(self, root):
         assert read_in(root, lambda: dict(os.environ)).untraced == (
             "It reads all environment variables at once: they are not traced.",
@@ -351,3 +373,39 @@ def test_the_inputs_are_known_when_the_block_is_over(root):
 def test_an_error_of_the_users_is_his_own(root):
     with traced(root), pytest.raises(FileNotFoundError, match="nowhere"):
         open("nowhere\udcff")  # noqa: SIM115, PTH123  # a name that is no text
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("vary", ["init", "low_level"])
+def test_a_training_that_reads_nothing_has_no_inputs(tmp_path, vary):
+    x = torch.arange(48.0).reshape(12, 4) / 48
+    recipe = Recipe(
+        model=lambda: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 3)),
+        train=(x, torch.arange(12) % 3),
+        test=(x, torch.arange(12) % 3),
+        epochs=2,
+        batch_size=4,
+        optimizer=lambda model: torch.optim.Adam(model.parameters()),
+    )
+    trainer = Trainer(recipe, "cpu", 1, tmp_path)
+    inputs = read_in(tmp_path, lambda: trainer.train_once(NoiseProtocol(vary, runs=2).plans()[0]))
+    assert inputs == Inputs()
+
+
+@pytest.mark.trains
+def test_the_settings_that_a_train_function_reads_are_its_inputs(root, monkeypatch):
+    monkeypatch.setenv("ACME_WIDTH", "8")
+
+    def train(run):
+        settings = json.loads((root / "config.json").read_text())
+        with run.stream("init"):
+            model = nn.Linear(4, int(os.environ.get("ACME_WIDTH", settings.get("width"))))
+        run.perturb(model)
+        for _ in run.epochs(1):
+            for x, _ in run.batches((torch.ones(4, 4), torch.zeros(4)), batch_size=2):
+                model(x)
+        return model(torch.ones(6, 4))
+
+    trainer = Trainer(LoopTask(train, torch.arange(6) % 3), "cpu", 1, root)
+    inputs = read_in(root, lambda: trainer.train_once(NoiseProtocol("init", runs=2).plans()[0]))
+    assert (list(inputs.files), list(inputs.variables), inputs.untraced) == (["config.json"], ["ACME_WIDTH"], ())
