@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +30,7 @@ from stabilitykit.training.task import LoopTask
 from stabilitykit.verdicts.budgets import Budget
 from stabilitykit.verdicts.judgement import Outcome
 from tests.conftest import study_of
+from tests.ledger import LEDGER, keep_ledger
 from tests.seeds import BASE_SEED
 from tests.store_names import session_id
 
@@ -182,7 +182,7 @@ class TestSharing:
             LEDGER.info("%d", seed)
             return torch.randn(12, 3, generator=torch.Generator().manual_seed(seed)) * rate
 
-        Ledger.keep(trained)
+        keep_ledger(trained)
         return train
 
     def test_the_same_task_is_trained_once_over_sessions(self, count):
@@ -237,7 +237,7 @@ class TestSharing:
 
             return train
 
-        Ledger.keep(count.trained)
+        keep_ledger(count.trained)
         with Path(__file__).open() as handle:
             train = training(handle)
             session = make_session()
@@ -246,28 +246,6 @@ class TestSharing:
                 assert len(count.trained) == 2 * study_number
         assert "train.handle is a TextIOWrapper: " in study.private  # and Python's own words, which change
         assert f"runs not kept: {study.private}" in study.notes
-
-
-class Ledger(logging.Handler):
-    """Keeps what a task logs while it trains; of a logger, the name counts for a key, and not who listens."""
-
-    LOGGER = logging.getLogger("tests.ledger")
-
-    def __init__(self, trained: list[int]) -> None:
-        super().__init__()
-        self.trained = trained
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.trained.append(record.args[0])
-
-    @classmethod
-    def keep(cls, trained: list[int]) -> None:
-        cls.LOGGER.setLevel(logging.INFO)
-        cls.LOGGER.propagate = False
-        cls.LOGGER.handlers[:] = [cls(trained)]
-
-
-LEDGER = Ledger.LOGGER
 
 
 class TestFailures:

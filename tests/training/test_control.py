@@ -22,6 +22,7 @@ from stabilitykit.training.run import TRACED_EPOCHS
 from stabilitykit.training.streams import seed_generators
 from stabilitykit.training.task import as_task
 from stabilitykit.training.trainer import Trainer
+from tests.ledger import LEDGER, keep_ledger
 
 pytestmark = pytest.mark.trains
 
@@ -181,7 +182,7 @@ def loop_with(noise, *, epochs=3, perturb=True, use_epochs=True):
             run.perturb(model)
         optimizer = sgd(model)
         for _ in run.epochs(epochs) if use_epochs else range(epochs):
-            trained.append(run.index)
+            LEDGER.info("%d", run.index)
             for x, y in run.batches((X, Y), 8):
                 optimizer.zero_grad()
                 nn.functional.cross_entropy(model(x + noise(run)), y).backward()
@@ -197,6 +198,7 @@ trained: list[int] = []
 @pytest.fixture(autouse=True)
 def nothing_trained():
     trained.clear()
+    keep_ledger(trained)
 
 
 @pytest.mark.parametrize(
