@@ -92,7 +92,7 @@ class Pruning:
             return size
         locks = entry.claims.locks
         if not _acquire_all(locks):
-            raise _InUse(_trainers(entry) or _USED)
+            raise _InUse(_trainers(entry) or (_USED if entry.claims.is_in_use() else "it is in use"))
         try:
             # In one step for all processes: one that asks for a claim now creates the experiment anew.
             away = entry.folder.with_name(f".pruned-{entry.key}-{os.urandom(4).hex()}")

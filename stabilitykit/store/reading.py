@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import json
 import math
 import os
@@ -105,12 +106,7 @@ def typed(found: Mapping[str, Any] | None, kind: type[T]) -> T | None:
     """
     if found is None:
         return None
-    hints = typing.get_type_hints(kind)
-    defaults = {
-        field.name
-        for field in dataclasses.fields(cast("Any", kind))
-        if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-    }
+    hints, defaults = _fields(cast("Any", kind))
     values = {}
     for name, wanted in hints.items():
         if name in found:
@@ -143,6 +139,15 @@ def unreadable(path: Path | str, error: OSError) -> StoreError:
         f"Expected to read {path} but got: {error}. The file may be good, so it stays as it is; let this user read it, "
         f"or name another store."
     )
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
+    """Return the types of a dataclass's fields, and the names of those that have a default."""
+    missing = dataclasses.MISSING
+    fields = dataclasses.fields(cast("Any", kind))
+    optional = (field.name for field in fields if field.default is not missing or field.default_factory is not missing)
+    return typing.get_type_hints(kind), frozenset(optional)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
