@@ -94,8 +94,9 @@ class TestAxis:
         assert axis_doubt(Reading([runs[0], *(run.movedim(-1, 1) for run in runs[1:])], Meaning.of(labels))) == ""
 
     def test_models_that_know_nothing_are_not_doubted_for_their_axes(self):
-        runs, labels = [torch.randn(6, 8, 8, 8, generator=DRAWS) for _ in range(3)], images(8)[1]
-        assert axis_doubt(Reading(runs, Meaning.of(labels))) == ""
+        labels = images(8)[1]
+        runs = [torch.randn(6, 8, 8, 8, generator=DRAWS) for _ in range(40)]
+        assert not any(axis_doubt(Reading([run], Meaning.of(labels))) for run in runs)
 
     @pytest.mark.parametrize(
         ("labels", "shape", "may"),

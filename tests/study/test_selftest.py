@@ -342,16 +342,24 @@ def test_a_reduction_turns_red_where_there_is_none():
 @pytest.mark.parametrize(
     ("outputs", "labels", "limits"),
     [
-        (lambda z: z.softmax(-1), lambda y: y, {"cross_entropy_sd": 0.05}),
-        (lambda z: z.masked_fill(torch.arange(z.shape[-1]) == 7, -torch.inf), lambda y: y, {"disagreement": 30}),
-        (lambda z: z[..., :1].sigmoid(), lambda y: (y == 0).float()[:, None], {"disagreement": 30}),
-        (lambda z: z, lambda y: torch.nn.functional.one_hot(y, 10).bool(), {"label_disagreement": 20}),
+        (lambda z: z.softmax(-1), lambda y: y, ["cross_entropy_sd"]),
+        (lambda z: z.masked_fill(torch.arange(z.shape[-1]) == 7, -torch.inf), lambda y: y, ["disagreement"]),
+        (lambda z: z[..., :1].sigmoid(), lambda y: (y == 0).float()[:, None], ["disagreement"]),
+        (lambda z: z, lambda y: torch.nn.functional.one_hot(y, 10).bool(), ["label_disagreement"]),
     ],
 )
 def test_faults_are_planted_into_every_kind_of_outputs(outputs, labels, limits):
     y = torch.arange(400) % 7
     z = torch.randn(8, 400, 10, generator=torch.Generator().manual_seed(0)) + 3 * torch.nn.functional.one_hot(y, 10)
-    study = fake_study(outputs(z), labels(y), outputs="multi_label" if labels(y).dtype is torch.bool else None)
+    for stated in (None, fake_study(outputs(z), labels(y)).measures.reading.word):
+        check_faults_are_noticed(fake_study(outputs(z), labels(y), outputs=stated), limits)
+
+
+def check_faults_are_noticed(study: Study, limits: list[str]) -> None:
+    copies = module._Copies(study, undecided_is_red=True)
+    unchanged = copies.of_outputs(copies._outputs)
+    for name in limits:
+        assert unchanged[name].value == pytest.approx(study[name].value, rel=1e-5)
     budget = Budget(**{name: 1.05 * study[name].value for name in limits})
     note = module.try_budget(study, budget, undecided_is_red=True)
     assert "planted fault" in note
