@@ -77,7 +77,7 @@ class Certifier:
 
     def look(self) -> None:
         """Take the first look, and train run 0 at a place where it is not known which experiment it belongs to."""
-        if self._lacks_look:
+        if self._lacks_look and not self.protocol.onset:  # of an onset it shows that stored epochs change no bit
             self._take_look()
         self.runner(self._run_of(self.base)).gather()
         self._check_base()

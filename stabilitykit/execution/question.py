@@ -12,7 +12,7 @@ from ..estimates.measures import Measures, Metric, check_metrics
 from ..protocol import NoiseProtocol
 from ..store.key import Ingredients, ingredients, key_of, protocol_ingredients
 from ..store.record import RunRecord
-from ..store.traced_inputs import Inputs, entries_of, matching, write
+from ..store.traced_inputs import Inputs, entries_of, matching
 from ..training.control import ControlMode, check_mode
 from ..training.environment import Environment
 from ..training.run import Run
@@ -112,12 +112,12 @@ class Prepared:
     @property
     def entries(self) -> tuple[Inputs, ...]:
         """What trainings of this task have read, the latest first, as the store has it now."""
-        return () if self.private else entries_of(self._place_of_inputs)
+        return () if self.private else entries_of(self.folder_of(key_of(self.about_base)))
 
     @property
-    def _place_of_inputs(self) -> Path:
-        protocol = protocol_ingredients(self.question.protocol.base)
-        return self.folder_of(key_of({**self._before_training, "protocol": protocol}))
+    def about_base(self) -> Mapping[str, Any]:
+        """The ingredients of the base run's key that can be known without a training: its folder has the entries."""
+        return {**self._before_training, "protocol": protocol_ingredients(self.question.protocol.base)}
 
     @cached_property
     def inputs(self) -> Inputs | None:
@@ -129,11 +129,6 @@ class Prepared:
         found = replace(self)
         vars(found).update(trainer=self.trainer, ingredients=self.ingredients, inputs=inputs)
         return found
-
-    def keep_inputs(self) -> None:
-        """Let later sessions know what a training reads."""
-        if self.inputs is not None:
-            write(self._place_of_inputs, self.inputs)
 
     @property
     def private(self) -> str:

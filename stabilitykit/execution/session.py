@@ -21,9 +21,10 @@ from ..store.differences import UNEXPLAINED
 from ..store.history import difference_to_last
 from ..store.key import key_of, protocol_ingredients
 from ..store.layout import ABOUT, STORE, TASKS
-from ..store.ownership import remove
+from ..store.ownership import move, remove
 from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
+from ..store.traced_inputs import write
 from ..study.journal import Journal
 from ..study.study import Policy, Study, check_trained
 from ..training.certificate import check_alive
@@ -154,10 +155,11 @@ class Session:
         with traced(self.rootdir, self.store.folder) as trace:
             certifier.look()
         first = certifier.first_record
-        settled = asked.with_inputs(trace.inputs().beside(first.inputs if first else {}))
+        inputs = trace.inputs().beside(first.inputs if first else {})
+        settled = asked.with_inputs(inputs)
         experiment, base, _ = self._experiments(settled)
         if first is not None and first.status == "ok":  # else it may not have come to what it would read
-            settled.keep_inputs()
+            write(self._open(asked.about_base, private=False).folder, inputs)
         base.write_certificate({**certifier.base.read_certificate(), **base.read_certificate()})
         adopt(base if certifier.needs_base else experiment, certifier.base)
         if first is None or first.status != "ok":  # other inputs may train: nothing of this try is kept for them
@@ -258,8 +260,13 @@ def adopt(experiment: Experiment, base: Experiment) -> None:
         return
     claim = experiment.claim(0)
     if claim is not None:
+        record, log, place = base.load(0), base.log_file(0), experiment.log_file(0)
         try:
-            experiment.publish(claim, base.load(0))
+            if log.exists() and not place.exists():
+                place.parent.mkdir(exist_ok=True)
+                move(log, place)
+                record = replace(record, error=record.error.replace(str(log), str(place)))
+            experiment.publish(claim, record)
         finally:
             experiment.release(claim)
 

@@ -13,7 +13,7 @@ UNEXPLAINED = "although no file does: is it made from a generator without a seed
 
 
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    """Say in which ingredient ``new`` differs from ``old``: first what is around a task, then its files, its values.
+    """Say in which ingredient ``new`` differs from ``old``: first its files, then what is around it, then its values.
 
     Both are what experiments keep of their keys. Empty if no difference can be named.
 
@@ -26,13 +26,13 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
-    for name in ("protocol", "environment"):
-        for field, before, after in _unequal(old.get(name), new.get(name)):
-            yield f"{name}: {field} was {_short(before)} and is {_short(after)}"
     parts = [*_unequal(old.get(PARTS), new.get(PARTS))]
     packages, files = ([part for part in parts if part[0].startswith(kind)] for kind in ("package ", "file "))
     yield from (_package(*part) for part in packages)
     yield from (_file(*part) for part in files)
+    for name in ("protocol", "environment"):
+        for field, before, after in _unequal(old.get(name), new.get(name)):
+            yield f"{name}: {field} was {_short(before)} and is {_short(after)}"
     values = (part for part in parts if part not in packages and part not in files)
     yield from (_value(*part, code_differs=bool(packages or files)) for part in values)
 

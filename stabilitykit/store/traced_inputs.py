@@ -189,7 +189,7 @@ def place_of(module: str) -> Path | None:
 def write(folder: Path, inputs: Inputs) -> None:
     """Keep the inputs of a training as one more entry of an experiment's folder."""
     entries = folder / INPUTS
-    entries.mkdir(parents=True, exist_ok=True)
+    entries.mkdir(exist_ok=True)
     write_once(entries / f"{inputs.digest[:16]}.json", json.dumps(inputs.to_json()))
 
 

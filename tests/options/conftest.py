@@ -22,6 +22,7 @@ from tests.options.warm_python import warm_python
 from tests.seeds import BASE_SEED
 
 TOY = """
+import logging
 import os
 import signal
 import time
@@ -31,6 +32,10 @@ import torch
 from torch import nn
 
 from stabilitykit import *
+
+# How a test lets it train is no input of a training: of a logger the name counts, and no attribute.
+HOW = logging.getLogger("toy")
+HOW.settings = {name: value for name, value in os.environ.items() if name.startswith("TOY_")}
 
 # Its runs have an SD of the cross-entropy of 0.03 to 0.05 nats where `init` varies, under five base seeds. A limit of
 # 10^-6 is therefore broken by three runs, and one of 2 is kept: the SD of three normal numbers is a 10,000th of what
@@ -51,8 +56,8 @@ def train(run, rate=0.1):
     run.perturb(model)
     for epoch in run.epochs(3):
         if epoch == 2 and not run.is_rehearsed:  # a look at the first epochs stops before
-            meet(int(os.environ.get("TOY_MEET", "1")))
-            time.sleep(float(os.environ.get("TOY_SECONDS", "0")))
+            meet(int(HOW.settings.get("TOY_MEET", "1")))
+            time.sleep(float(HOW.settings.get("TOY_SECONDS", "0")))
             suffer(run)
         for x, y in run.batches((X, Y), 16):
             step(model, nn.functional.cross_entropy(model(x), y), rate)
@@ -75,7 +80,7 @@ def meet(count):
 
 def suffer(run):
     # `exit 3 once` ends the process in run 3, the first time only.
-    what, index, *once = os.environ.get("TOY_FAULT", "none -1").split()
+    what, index, *once = HOW.settings.get("TOY_FAULT", "none -1").split()
     if run.index != int(index) or (once and os.path.exists("suffered")):
         return
     open("suffered", "w").close()
@@ -204,11 +209,12 @@ class Project:
         """Return the trainings that ended since the last call."""
         trainings = self.in_ledger()
         (self.path / "ledger.txt").unlink(missing_ok=True)
-        # The certificate of a task repeats its base run, once.
+        # The certificate of each task repeats its base run, once.
         of_base = [(training.index, training.seeds) for training in trainings if training.index == 0]
-        for base in {base for base in of_base if of_base.count(base) > 1}:
-            repetition = [one for one in trainings if (one.index, one.seeds) == base][-1]
-            trainings.remove(repetition)
+        repeated = {base: of_base.count(base) // 2 for base in set(of_base)}
+        for base, count in repeated.items():
+            for repetition in [one for one in trainings if (one.index, one.seeds) == base][:count]:
+                trainings.remove(repetition)
         return trainings
 
     def in_ledger(self) -> list[Training]:
