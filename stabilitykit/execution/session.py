@@ -19,7 +19,7 @@ from ..public import public
 from ..store.catalog import Catalog
 from ..store.differences import UNEXPLAINED
 from ..store.history import difference_to_last
-from ..store.key import key_of, protocol_ingredients
+from ..store.key import ROLE, key_of, protocol_ingredients
 from ..store.layout import ABOUT, STORE, TASKS
 from ..store.ownership import move, remove
 from ..store.record import RunRecord
@@ -159,7 +159,7 @@ class Session:
         settled = asked.with_inputs(inputs)
         experiment, base, _ = self._experiments(settled)
         if first is not None and first.status == "ok":  # else it may not have come to what it would read
-            write(self._open(asked.about_base, private=False).folder, inputs)
+            write(self._open({ROLE: "base run", **asked.about_base}, private=False).folder, inputs)
         base.write_certificate({**certifier.base.read_certificate(), **base.read_certificate()})
         adopt(base if certifier.needs_base else experiment, certifier.base)
         if first is None or first.status != "ok":  # other inputs may train: nothing of this try is kept for them

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import StoreError
 from .catalog import Catalog, Entry
 from .differences import first_difference
+from .key import ROLE
 
 #: How many experiments are looked through for the last one of a study, the last used first.
 _MOST_LOOKED_AT = 500
@@ -37,7 +38,7 @@ class History:
 
         Raises `StoreError` for a name that the store does not know.
         """
-        entries = catalog.entries()
+        entries = [entry for entry in catalog.entries() if ROLE not in entry.about]
         names = [{entry.task, _test_of(entry.about), entry.key} for entry in entries]
         chosen = [entry for entry, known in zip(entries, names, strict=True) if study in known]
         chosen = chosen or [entry for entry in entries if entry.key.startswith(study)]
@@ -61,7 +62,7 @@ def difference_to_last(catalog: Catalog, about: Mapping[str, Any]) -> str:
     Empty if there was none. Studies are the same if one call of one test asks for them, of one task and protocol.
     """
     for entry in catalog.entries()[:_MOST_LOOKED_AT]:
-        is_same = all(entry.about.get(name) == about.get(name) for name in ("task", "asked_by"))
+        is_same = all(entry.about.get(name) == about.get(name) for name in ("task", "asked_by", ROLE))
         if is_same and entry.about.get("session") != about.get("session") and _varies(entry.about) == _varies(about):
             return first_difference(entry.about, about)
     return ""

@@ -51,8 +51,11 @@ def ingredients(
     )
 
 
+#: The entry of experiment.json of a base run, which no study has asked for.
+ROLE = "role"
+
 #: What is kept beside the ingredients of a key: a name, who asked, and what the fingerprint was made of.
-_FOR_PEOPLE = frozenset({PARTS, "task", "asked_by", "session"})
+_FOR_PEOPLE = frozenset({PARTS, "task", "asked_by", "session", ROLE})
 
 
 def key_of(about: Mapping[str, Any]) -> str:

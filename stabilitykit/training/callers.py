@@ -60,6 +60,8 @@ def kind_of(file: str) -> Caller:
         package = parts[len(parts) - parts[::-1].index(folder) :][0].removesuffix(".py")
         return Caller.TOOL if package in _TOOLS else Caller.LIBRARY if package in _LIBRARIES else Caller.INSTALLED
     if file.startswith(_PYTHONS):
+        if parts[-3:-1] == ("importlib", "metadata"):  # it lists all of sys.path for whoever looks for plugins
+            return Caller.IMPORTER
         # Only a traceback or a warning reads the lines of a source.
         return Caller.TOOL if parts[-1] == "linecache.py" else Caller.PYTHON
     return Caller.USER

@@ -41,7 +41,7 @@ def test_a_log_has_lines_of_their_own(project: Project, way: str) -> None:
     project.sleep_in_runs(0.3)
     result = project.run(way=way)
     result.assert_outcomes(passed=2)
-    lines = [line for line in result.stdout.lines if "stability: test" in line]
+    lines = [line for line in result.stdout.lines if "stability: test" in line and "base run" not in line]
     counts = [int(found[1]) for line in lines if (found := re.fullmatch(LINE, line))]
     assert len(counts) == len(lines), "nothing else on the line"
     assert counts

@@ -36,7 +36,7 @@ def test_the_folder_is_named_on_the_command_line_or_in_the_ini_file(project: Pro
     project.ini(ini)
     project.tests(STUDY.replace("24", "2"))
     project.run(*args).assert_outcomes(passed=1)
-    assert len(list(project.path.glob("mine/v*/*/runs/*.json"))) == 2
+    assert len(list(project.path.glob("mine/v*/*/runs/*.json"))) == 2 + 1  # with the base run
 
 
 #: Names that the store's own folders and files have, or might have.
