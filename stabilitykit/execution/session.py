@@ -204,10 +204,10 @@ class Session:
         if not is_answered:
             place.runner(wanted, name).check_not_stopped()
             self.certify(certifier, wanted)
-            if question.stops_early:
-                check_alive(question.protocol, certifier.certificate)
-            if question.protocol.begins_with_base:
-                adopt(wanted.experiment, certifier.base)
+        if question.stops_early:  # stored runs, too, may be those of a study that was only measured
+            check_alive(question.protocol, certifier.certificate)
+        if not is_answered and question.protocol.begins_with_base:
+            adopt(wanted.experiment, certifier.base)
         records = self.gather(place.runner(wanted, name), journal)
         if not is_answered:
             certifier.end()
