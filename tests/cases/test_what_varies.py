@@ -227,7 +227,9 @@ class TestWhichWeightMoves:
             def forward(self, x):
                 return self.used(x)
 
-        study = ask(recipe_of(Spare, blobs, lr=0.1), perturb=Perturbation("ulp", parameter="spare.weight", index=(0, 0)))
+        study = ask(
+            recipe_of(Spare, blobs, lr=0.1), perturb=Perturbation("ulp", parameter="spare.weight", index=(0, 0))
+        )
         assert not is_felt(study)
         assert any("never reaches an output of this task" in note for note in study.notes), study.notes
 
@@ -257,7 +259,9 @@ class TestFrozenSources:
         assert torch.equal(before, torch.get_rng_state())
         assert any("init never reaches the weights of this task: does a constructor" in note for note in study.notes)
         with pytest.raises(IsolationError, match="init never reaches"):
-            check(self.reseeded(blobs), NoiseProtocol(vary, runs=10, seed=BASE_SEED), budget=LOOSE, session=make_session())
+            check(
+                self.reseeded(blobs), NoiseProtocol(vary, runs=10, seed=BASE_SEED), budget=LOOSE, session=make_session()
+            )
 
     # Siblings
 
@@ -284,7 +288,7 @@ class TestFrozenSources:
 
     def test_a_constructor_that_seeds_another_generator_freezes_nothing(self, ask, blobs):
         def model():
-            np.random.seed(5)  # noqa: NPY002  # what the library did
+            np.random.seed(5)  # what the library did
             return nn.Linear(6, 3)
 
         study = ask(recipe_of(model, blobs, lr=0.1), "init")
@@ -352,10 +356,10 @@ class TestPrecision:
     """
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-    @pytest.mark.parametrize("question", [{"vary": "low_level"}, {"vary": "all"}, {"perturb": "ulp"}, {"perturb": "bit"}])
+    @pytest.mark.parametrize("question", ["vary low_level", "vary all", "perturb ulp", "perturb bit"])
     def test_low_level_and_steps(self, ask, blobs, dtype, question):
         whole = recipe_of(lambda: nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3)), blobs, lr=0.1)
-        study = ask(Recipe(**{**vars(whole), "dtype": dtype, "_prepared": {}}), **question)
+        study = ask(Recipe(**{**vars(whole), "dtype": dtype, "_prepared": {}}), **dict([question.split()]))
         assert models(study) == 3
         assert study.accuracy.value > 50
 
