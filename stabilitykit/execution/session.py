@@ -21,6 +21,7 @@ from ..store.differences import UNEXPLAINED
 from ..store.history import difference_to_last
 from ..store.key import key_of, protocol_ingredients
 from ..store.layout import ABOUT, STORE, TASKS
+from ..store.ownership import remove
 from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
 from ..study.journal import Journal
@@ -141,7 +142,8 @@ class Session:
             return asked
         if asked.entries and self.store.cache == "auto":
             journal.remark(f"no stored run read what is there now: {', '.join(asked.entries[0].changed(self.rootdir))}")
-        unknown = self._open_twice({**asked.about, "provisional": True})
+        # Named by what is known, so that other inputs of this task get another place, the same in every worker.
+        unknown = self._open_twice({**asked.about, "provisional": sorted(entry.digest for entry in asked.entries)})
         return self.settle(asked, self._certifier(asked, *unknown, place))
 
     def settle(self, asked: Prepared, certifier: Certifier) -> Prepared:
@@ -156,6 +158,8 @@ class Session:
             settled.keep_inputs()
         base.write_certificate({**certifier.base.read_certificate(), **base.read_certificate()})
         adopt(base if certifier.needs_base else experiment, certifier.base)
+        if first is None or first.status != "ok":  # other inputs may train: nothing of this try is kept for them
+            remove(certifier.base.folder)
         return settled
 
     def _certifier(self, asked: Prepared, base: Experiment, repetition: Experiment, place: Workplace) -> Certifier:
