@@ -72,7 +72,7 @@ class Certifier:
         trace = self._base_record.trace if self._base_record is not None else ()
         fingerprint = self._base_record.fingerprint if self._base_record is not None else ""
         alive = {name: seen for name, seen in self._known.get("alive", {}).items() if name in self._named}
-        inputs = {} if self.inputs is None else self.inputs.to_json()
+        inputs = {} if self.inputs is None else self.inputs.told()
         return Certificate(proven, scope, tuple(trace), fingerprint, alive, inputs)
 
     def look(self) -> None:

@@ -1,4 +1,4 @@
-"""Failures that a test expects: seen by ``pytest.raises`` or ``assertRaises``, or caught by the name of their class."""
+"""Failures that a test expects: seen by ``pytest.raises`` or ``assertRaises``, or caught as what they are."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ _EXPECTED = "stability_is_expected"
 
 
 def is_expected(error: BaseException) -> bool:
-    """Whether ``pytest.raises`` or ``assertRaises`` has seen an error or one raised from it, or a test names its class.
+    """Whether ``pytest.raises`` or ``assertRaises`` has seen an error or one raised from it, or it was caught as such.
 
-    ``except IsolationError:`` is a decision; ``except Exception:`` may be one about something else.
+    ``except IsolationError:`` and ``except AssertionError:`` are decisions; ``except Exception:`` may be one about
+    something else.
     """
-    return getattr(error, _EXPECTED, False) or _is_caught_by_name(error)
+    return getattr(error, _EXPECTED, False) or _is_caught_as_such(error)
 
 
-def _is_caught_by_name(error: BaseException) -> bool:
-    """Whether the frame that caught an error did so by a class of stabilitykit's errors."""
+def _is_caught_as_such(error: BaseException) -> bool:
+    """Whether the frame that caught an error names classes that not every exception has."""
     if error.__traceback__ is None:
         return False
     frame, line = error.__traceback__.tb_frame, error.__traceback__.tb_lineno
@@ -38,7 +39,7 @@ def _is_caught_by_name(error: BaseException) -> bool:
     around = (node for node in ast.walk(tree) if isinstance(node, ast.Try) and _spans(node.body, line))
     named = (handler.type for node in around for handler in node.handlers if handler.type is not None)
     kinds = (_value_of(name, frame) for name in named)
-    return any(_names_ours(kind) and isinstance(error, kind) for kind in kinds)
+    return any(_is_narrow(kind) and isinstance(error, kind) for kind in kinds)
 
 
 def _spans(body: list[ast.stmt], line: int) -> bool:
@@ -56,9 +57,9 @@ def _value_of(expression: ast.expr, frame: FrameType) -> Any:
     return None
 
 
-def _names_ours(kind: Any) -> bool:
+def _is_narrow(kind: Any) -> bool:
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    return all(isinstance(one, type) and issubclass(one, StabilityError) for one in kinds)
+    return all(isinstance(one, type) and issubclass(one, Exception) and one is not Exception for one in kinds)
 
 
 def see_expected() -> Callable[[], None]:

@@ -147,6 +147,7 @@ class StabilityPlugin:
         self._numbers: dict[str, int] = {}
         self._asking: dict[str, bool] = {}
         self._current: pytest.Item | None = None
+        self._params: dict[str, str] = {}  #: the parameters that fixtures of wider scopes were made with last
         self._askers: list[Asker] = []  #: the fixtures of wider scopes that are being set up, the innermost last
         self._fixture: Stability | None = None
         self._said: list[str] = []  #: what the summary begins with
@@ -246,7 +247,11 @@ class StabilityPlugin:
         """Know which fixture asks, if its scope is wider than a test: whichever test comes first, it asks the same."""
         if request.scope == "function":
             return (yield)
-        self._askers.append(Asker(_name_of_fixture(fixturedef, request)))
+        # Those of the fixtures that it is made of, too, which are set up by now.
+        params = [*(self._params.get(name, "") for name in fixturedef.argnames), _param_of(request)]
+        self._params[fixturedef.argname] = "".join(params)
+        where = fixturedef.baseid if request.scope in ("session", "package") else request.node.nodeid
+        self._askers.append(Asker(f"{where}::{fixturedef.argname}{self._params[fixturedef.argname]} (a fixture)"))
         try:
             return (yield)
         finally:
@@ -483,13 +488,12 @@ def _name_of(item: pytest.Item) -> str:
     return name if at and grouped else item.nodeid
 
 
-def _name_of_fixture(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> str:
-    """Return a name that does not depend on the test that comes first: where the fixture lives, and its parameter."""
-    where = fixturedef.baseid if request.scope in ("session", "package") else request.node.nodeid
-    has_param, param = hasattr(request, "param"), getattr(request, "param", None)
-    is_plain = isinstance(param, (str, int, float, bool, type(None)))
-    shown = f"[{param if is_plain else request.param_index}]" if has_param else ""  # type: ignore[attr-defined]
-    return f"{where}::{fixturedef.argname}{shown} (a fixture)"
+def _param_of(request: pytest.FixtureRequest) -> str:
+    """Return how a name shows the parameter of a fixture; empty without one."""
+    if not hasattr(request, "param"):
+        return ""
+    is_plain = isinstance(request.param, (str, int, float, bool, type(None)))
+    return f"[{request.param if is_plain else request.param_index}]"  # type: ignore[attr-defined]
 
 
 def _marker_of(item: pytest.Item) -> MarkerConfig:

@@ -133,6 +133,10 @@ class _Walk:
         try:
             read = next((read for kind, read in _READERS if isinstance(value, kind)), _Walk._instance)
             result = read(self, value, where)
+        except (CannotFingerprint, RecursionError):
+            raise
+        except Exception as error:  # noqa: BLE001  # as random.SystemRandom, whose state is the system's
+            raise CannotFingerprint(f"{where} is a {type(value).__qualname__}: {error}") from None
         finally:
             del self._open[key]
         self._done[key] = (result, value)

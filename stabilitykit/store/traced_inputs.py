@@ -73,6 +73,11 @@ class Inputs:
         """Return every field, by name."""
         return asdict(self)
 
+    def told(self) -> dict[str, Any]:
+        """Return what a report tells: the inputs with their digests, and what is untraced."""
+        told = {"modules": dict(self.modules), "files": dict(self.files), "variables": dict(self.variables)}
+        return {**told, "untraced": list(self.untraced)}
+
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Inputs:
         """Return the inputs that `to_json` wrote; raises `ValueError` for anything else."""

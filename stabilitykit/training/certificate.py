@@ -23,7 +23,8 @@ class Certificate:
     base: str = ""  #: fingerprint of the base run, once it is trained whole
     #: By source, and by what is perturbed: in which part of the training it was seen to act; "" if in none.
     alive: Mapping[str, str] = field(default_factory=dict)
-    inputs: Mapping[str, Any] = field(default_factory=dict)  #: what a training reads, with digests; see `Inputs`
+    #: What a training reads: modules, files and variables with the digest of their content, and what is untraced.
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dead(self) -> tuple[str, ...]:

@@ -42,6 +42,8 @@ def kernels_fingerprint(device: str, threads: int) -> str:
     generators) neither changes the hash nor is changed, but for oneDNN: where it is switched off, the hash is that of
     the kernels without it.
     """
+    if torch.device(device).type == "meta":  # it has shapes, and no numbers
+        return ""
     with _one_at_a_time:
         return _fingerprint(device, threads, bool(torch._C._get_mkldnn_enabled()))
 

@@ -76,9 +76,9 @@ class Trace:
         self._untraced: dict[str, None] = {}
         self._written: set[str] = set()
         self._pid = os.getpid()
-        handle, self._spool = tempfile.mkstemp(prefix="stabilitykit-trace-")  # for the processes that this one forks
-        self._began_ns = os.fstat(handle).st_mtime_ns  # the clock of files is behind that of the process
-        os.close(handle)
+        self._file = tempfile.NamedTemporaryFile(prefix="stabilitykit-trace-")  # noqa: SIM115  # closed by _end
+        self._spool = self._file.name  # for the processes that this one forks
+        self._began_ns = os.fstat(self._file.fileno()).st_mtime_ns  # the clock of files is behind that of the process
         self._inputs: Inputs | None = None
         #: What was edited while it was being read, in words: which content was trained on is not known.
         self.changed_meanwhile: tuple[str, ...] = ()
@@ -186,10 +186,11 @@ class Trace:
     def _end(self) -> None:
         with contextlib.suppress(OSError):  # something has cleared the temporary folder
             lines = Path(self._spool).read_text(encoding="utf-8").splitlines()
-            Path(self._spool).unlink()
             for line in lines:
                 with contextlib.suppress(ValueError):  # torn: the process was killed
                     self._take(*json.loads(line))
+        with contextlib.suppress(OSError):
+            self._file.close()
         modules, places, changed = self._modules()
         files, edited = self._files(frozenset(places.values()))
         stamps = {self._named(name): stamp for name, (_, stamp) in self._read.items() if stamp and stamp[0] > SMALL}

@@ -175,7 +175,7 @@ class TestFinality:
             session.prepare(Question.of(Scripted(), protocol(runs), budget=budget, stops_early=True))
             for session, runs in zip(sessions, (30, 20, 19), strict=True)
         ]
-        slow = Standing(sessions[0]._experiment(studies[0]), {}, sessions[0].rootdir)
+        slow = Standing(sessions[0]._experiments(studies[0])[0], {}, sessions[0].rootdir)
         watch = Watch(slow, budget, 30, Scripted().measures)
         assert sessions[1].train(studies[1]).verdicts[-1].outcome is Outcome.FAIL
         watch.settled()

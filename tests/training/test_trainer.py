@@ -444,7 +444,7 @@ def test_no_model_outlives_its_run(tmp_path, linear, without_collector, make, fa
         assert trainer.train_once(plan).status == ("failed" if fails else "ok")
     if not fails:
         assert trainer.rehearse(plan, 2).model is None
-        assert len(trainer.rehearse(plan, 2).trace) == 2
+        assert len(trainer.rehearse(plan, 2).trace) == 2 + 1  # with the outputs
     assert alive == [[]] * len(made)
     assert [ref() for ref in made] == [None] * len(made)
 
