@@ -91,7 +91,9 @@ class Session:
         """
         journal = Journal([*remarks])
         with Workplace(self, asked, journal).closing() as place:
-            return self._train(self._settled(asked, place, journal), place, journal)
+            settled = self._settled(asked, place, journal)
+            place.move_to(settled)
+            return self._train(settled, place, journal)
 
     def _train(self, asked: Prepared, place: Workplace, journal: Journal) -> Study:
         question = asked.question
@@ -174,7 +176,6 @@ class Session:
         The trainer is told where the epochs before an onset are kept.
         """
         about, protocol = dict(asked.about), asked.question.protocol
-        asked.trainer.stamps = {} if asked.private else asked.ingredients.stamps
         base, repetition = self._open_twice(about | {"protocol": protocol_ingredients(protocol.base)})
         if protocol.onset:
             asked.trainer.prefixes = self.store.prefixes(base.folder.name, base.about, private=bool(asked.private))

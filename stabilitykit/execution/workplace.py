@@ -26,8 +26,10 @@ class Workplace:
     @cached_property
     def executor(self) -> Executor:
         """Where the runs are trained; raises `UsageError` for a task that cannot be trained."""
-        self.asked.check()  # stored runs have passed it
-        return self._session.executor(self.asked.trainer, self._journal)
+        asked = self.asked
+        asked.check()  # stored runs have passed it
+        asked.trainer.stamps = {} if asked.private else asked.ingredients.stamps
+        return self._session.executor(asked.trainer, self._journal)
 
     def runner(self, wanted: Wanted, name: str) -> Runner:
         """Return what trains the missing runs of ``wanted``; ``name`` is told with its progress."""
@@ -41,11 +43,21 @@ class Workplace:
             return self.executor.call(function, *args)
         raise IncompleteStudyError(f"{self.asked.question.task.name}: cancelled while its certificate was made.")
 
+    def move_to(self, asked: Prepared) -> None:
+        """Train for the question as it is known now; children with an onset must learn where epochs are kept."""
+        self.asked = asked
+        if asked.question.protocol.onset:
+            self._close()
+
+    def _close(self) -> None:
+        executor = vars(self).pop("executor", None)
+        if executor is not None:
+            executor.close()
+
     @contextlib.contextmanager
     def closing(self) -> Iterator[Workplace]:
         """Free the executor, if there is one, after a block."""
         try:
             yield self
         finally:
-            if "executor" in vars(self):
-                self.executor.close()
+            self._close()

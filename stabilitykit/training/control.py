@@ -153,7 +153,7 @@ def _place_of_difference(first: Rehearsal, second: Rehearsal) -> str:
             more = f" and {len(differing) - 1} more tensors" if len(differing) > 1 else ""
             return f"they differ in {differing[0]!r} after epoch {epoch} (from 0){more}"
     if first.epochs != second.epochs:
-        return f"one trained {first.epochs} epoch{'s' * (first.epochs != 1)}, the other {second.epochs}"
+        return f"one completed {first.epochs} epoch{'s' * (first.epochs != 1)}, the other {second.epochs}"
     return "" if first.outputs == second.outputs else "they differ in the test outputs"
 
 

@@ -173,7 +173,7 @@ class TestHeld:
             return model(X)
 
         lengths = itertools.cycle([True, False, False])
-        with pytest.raises(IsolationError, match="but one trained 1 epoch, the other 2"):
+        with pytest.raises(IsolationError, match="but one completed 0 epochs, the other 2"):
             ask(train, "none", labels=Y)
 
     @pytest.mark.parametrize("fault", ["cut at a wrong place", "raises once"])

@@ -269,7 +269,7 @@ def test_trainings_of_another_length_are_told_apart(prove):
                 break
         return model(X)
 
-    expected = r"but one trained 2 epochs, the other 1\. Something that is held is not: "
+    expected = r"but one completed 2 epochs, the other 1\. Something that is held is not: "
     with pytest.raises(IsolationError, match=expected):
         prove(as_task(train, Y))
 
