@@ -106,8 +106,7 @@ class Certifier:
                 f"Expected the base run, trained twice under one plan, to be bit-identical, but {found}. "
                 f"{_two_processes(one, other)}{LEAK}"
             )
-        by = " by two processes" if one.trained_by.get("pid") != other.trained_by.get("pid") else ""
-        self._note(held=f"the whole run twice{by}, bit-identical")
+        self._note(held="the whole run twice, bit-identical")
 
     @cached_property
     def _named(self) -> dict[str, RunPlan]:

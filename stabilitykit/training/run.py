@@ -75,6 +75,7 @@ class Run:
         self.snapshots: list[Tensor] = []  #: test outputs of the models that a snapshot ensemble is made of
         self.trained_epochs = 0  #: epochs taken from `epochs`; 0 in a training that cannot be stopped
         self.planned_epochs = 0  #: epochs that the loop asked for; 0 before it does
+        self.is_rehearsed = False  #: whether only its bits are wanted, to compare them: no result is kept
         self.resumed_at = 0  #: the epoch of the stored state that it went on from; 0 if trained from the start
         self._stop_after, self._prefixes, self._from_start = stop_after, prefixes, from_start
         self._at_onset: list[Callable[[], object]] = []

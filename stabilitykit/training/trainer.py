@@ -99,6 +99,7 @@ class Trainer:
         """
         stop_after = None if epochs is None else plan.first_varied_epoch + epochs
         run = Run(plan, self.device, stop_after=stop_after, prefixes=self.prefixes, from_start=from_start)
+        run.is_rehearsed = True
         with self.under(run):
             returned = self.task.fit(run)
             run.check_began()

@@ -50,13 +50,13 @@ def train(run, rate=0.1):
         model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).to(run.device)
     run.perturb(model)
     for epoch in run.epochs(3):
-        if epoch == 2:  # the control stops before
+        if epoch == 2 and not run.is_rehearsed:  # a look at the first epochs stops before
             meet(int(os.environ.get("TOY_MEET", "1")))
             time.sleep(float(os.environ.get("TOY_SECONDS", "0")))
             suffer(run)
         for x, y in run.batches((X, Y), 16):
             step(model, nn.functional.cross_entropy(model(x), y), rate)
-    if epoch == 2:
+    if epoch == 2 and not run.is_rehearsed:
         note(run, started)
     with torch.inference_mode():
         return model(X)
@@ -204,6 +204,11 @@ class Project:
         """Return the trainings that ended since the last call."""
         trainings = self.in_ledger()
         (self.path / "ledger.txt").unlink(missing_ok=True)
+        # The certificate of a task repeats its base run, once.
+        of_base = [(training.index, training.seeds) for training in trainings if training.index == 0]
+        for base in {base for base in of_base if of_base.count(base) > 1}:
+            repetition = [one for one in trainings if (one.index, one.seeds) == base][-1]
+            trainings.remove(repetition)
         return trainings
 
     def in_ledger(self) -> list[Training]:
@@ -228,7 +233,11 @@ class Project:
 
     def stored(self) -> list[int]:
         """Return the sorted indices of the runs in the store."""
-        return sorted(int(path.stem) for path in self.path.glob(".stabilitykit/v2/*/runs/*.json"))
+        return sorted(
+            int(path.stem)
+            for path in self.path.glob(".stabilitykit/v2/*/runs/*.json")
+            if not (path.parents[1] / "certificate.json").exists()  # where the base run lies, for all studies
+        )
 
     def claims(self) -> list[str]:
         """Return the names of the claims that somebody has left or holds."""
