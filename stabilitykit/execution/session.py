@@ -144,8 +144,8 @@ class Session:
             return asked
         if asked.entries and self.store.cache == "auto":
             journal.remark(f"no stored run read what is there now: {', '.join(asked.entries[0].changed(self.rootdir))}")
-        # Named by what is known, so that other inputs of this task get another place, the same in every worker.
-        unknown = self._open_twice({**asked.about, "provisional": sorted(entry.digest for entry in asked.entries)})
+        # A place of this question's own: another one, of the same task, may read other settings at the same time.
+        unknown = self._open_twice({**asked.about, "provisional": asked.unshared})
         return self.settle(asked, self._certifier(asked, *unknown, place))
 
     def settle(self, asked: Prepared, certifier: Certifier) -> Prepared:

@@ -359,6 +359,27 @@ class TestCode:
         edited.is_seen(edit, PYTHONPATH=str(edited.project.path))
 
 
+def test_two_workers_with_other_settings_at_once_train_their_own(project):
+    """A sibling of the settings: neither takes the other's first run for its own."""
+    project.tests(
+        """
+        @pytest.mark.parametrize("rate", ["0.1", "0.3"])
+        def test_it(stability, monkeypatch, rate):
+            monkeypatch.setenv("ACME_RATE", rate)
+
+            def other(run):
+                return train(run, float(os.environ["ACME_RATE"]))
+
+            study = stability.measure(other, vary="init", runs=2, labels=Y)
+            print("OUT", float(study.outputs.double().sum()))
+        """
+    )
+    project.sleep_in_runs(0.3)
+    result = project.run("-rP", way="n2")
+    result.assert_outcomes(passed=2)
+    assert len({line for line in result.stdout.lines if line.startswith("OUT ")}) == 2
+
+
 class TestNothingToSee:
     """What changes no bit trains nothing again."""
 
