@@ -145,8 +145,8 @@ class Session:
             return asked
         if asked.entries and self.store.cache == "auto":
             journal.remark(f"no stored run read what is there now: {', '.join(asked.entries[0].changed(self.rootdir))}")
-        # Named by what is known, so that other inputs of this task get another place, the same in every worker.
-        unknown = self._open_twice({**asked.about, "provisional": sorted(entry.digest for entry in asked.entries)})
+        # A place of this question's own: another one, of the same task, may read other settings at the same time.
+        unknown = self._open_twice({**asked.about, "provisional": asked.unshared})
         return self.settle(asked, self._certifier(asked, *unknown, place))
 
     def settle(self, asked: Prepared, certifier: Certifier) -> Prepared:
@@ -211,10 +211,10 @@ class Session:
         if not is_answered:
             place.runner(wanted, name).check_not_stopped()
             self.certify(certifier, wanted)
-            if question.stops_early:
-                check_alive(question.protocol, certifier.certificate)
-            if question.protocol.begins_with_base:
-                adopt(wanted.experiment, certifier.base)
+        if question.stops_early:  # stored runs, too, may be those of a study that was only measured
+            check_alive(question.protocol, certifier.certificate)
+        if not is_answered and question.protocol.begins_with_base:
+            adopt(wanted.experiment, certifier.base)
         records = self.gather(place.runner(wanted, name), journal)
         if not is_answered:
             certifier.end()

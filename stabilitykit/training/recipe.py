@@ -139,7 +139,8 @@ class Recipe(Task):
         key = "labels", id(self.test)
         if key not in self._prepared:
             examples = self._examples(self.test, torch.device("cpu"))
-            labels = as_labels(torch.cat([y for _, y in self._in_order(examples)]))
+            with told("test= to give batches of examples of one shape", "Mend the Dataset, or write train(run)."):
+                labels = as_labels(torch.cat([y for _, y in self._in_order(examples)]))
             self._prepared[key] = self.test, labels  # the data too, so that its id stays taken
         kept: Tensor = self._prepared[key][1]
         return kept

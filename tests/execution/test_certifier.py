@@ -236,6 +236,14 @@ class TestAlive:
             check(task, NoiseProtocol(vary, runs=10), budget=LOOSE, session=make_session())
         assert {index for index, _ in trained} == {0}
 
+    def test_a_check_of_runs_that_were_measured_before_is_no_way_around(self, make_session):
+        task = loop(init=lambda: torch.manual_seed(23))
+        measure(task, NoiseProtocol("init+shuffle", runs=10), session=make_session("one"))
+        trained.clear()
+        with pytest.raises(IsolationError, match="init never reaches the weights"):
+            check(task, NoiseProtocol("init+shuffle", runs=10), budget=LOOSE, session=make_session("two"))
+        assert trained == []
+
     def test_all_names_what_there_is(self, make_session, linear):
         study = check(linear, NoiseProtocol("all", runs=10), budget=LOOSE, session=make_session())
         assert study.certificate.dead == ("augment", "stochastic")
