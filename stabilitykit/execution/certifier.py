@@ -79,16 +79,14 @@ class Certifier:
         """Take the first look, and train run 0 at a place where it is not known which experiment it belongs to."""
         if self._lacks_look and not self.protocol.onset:  # of an onset it shows that stored epochs change no bit
             self._take_look()
-        self.runner(self._run_of(self.base)).gather()
-        self._check_base()
+        self._train_base()
 
     def begin(self) -> None:
         """Prove what must be known before the runs are trained: a look, the base run, and that sources act."""
         if self._lacks_look:
             self._take_look()
         if self.needs_base:
-            self.runner(self._run_of(self.base)).gather()
-            self._check_base()
+            self._train_base()
         if self.trainer.task.isolates:
             self.join()
             for name in self._unknown:
@@ -195,7 +193,13 @@ class Certifier:
         """Run 0 as it was trained, if it was."""
         return self.base.load(0) if self.base.is_finished(0) else None
 
-    def _check_base(self) -> None:
+    def _train_base(self) -> None:
+        """Train the base run; where another process trains it, its repetition meanwhile."""
+        wanted = self._run_of(self.base)
+        self.runner(wanted).train_free()
+        if not wanted.is_finished() and self.lacks_held:
+            self.runner(self.repeated).train_free()
+        self.runner(wanted).gather()
         base, look = self._base_record, self._look
         if base is not None and look is not None and look.proven and self.needs_base and not self.protocol.onset:
             check_begins(base, look.trace)

@@ -77,8 +77,12 @@ def meet(count):
     mine = Path(f"met-{os.getpid()}")
     if count > 1 and not mine.exists():
         mine.touch()
+        for place in range(count):  # not a list of the files: what a folder holds would be an input of the training
+            if not os.path.exists(f"met-at-{place}"):
+                Path(f"met-at-{place}").touch()
+                break
         until = time.monotonic() + 100
-        while len(list(Path().glob("met-*"))) < count and time.monotonic() < until:
+        while not os.path.exists(f"met-at-{count - 1}") and time.monotonic() < until:
             time.sleep(0.01)
 
 
