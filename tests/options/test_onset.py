@@ -70,8 +70,9 @@ def test_report_is_the_same_in_every_way(project: Project) -> None:
 def test_the_shared_epochs_are_trained_once(project: Project) -> None:
     project.tests(QUESTIONS)
     project.run("-k", "test_onset or test_gate")
-    # Of one step each. The base run and its repetition 8 each, its first epoch and the source moved alone. From 2 on: the
-    # look 4 and 2, four runs of 6. From 6 on: the look 4 more and 2, 2, four runs of 2. A step is rehearsed three times.
+    # Of one step each. The base run and its repetition take 8 each, its first epoch and the source moved alone 1 each.
+    # From 2 on: the look takes 4 and 2, four runs of 6. From 6 on: the look 4 more and 2, 2, four runs of 2. A step is
+    # rehearsed three times.
     expected = 8 + 8 + 1 + 1 + (4 + 2 + 4 * 6) + (6 - 2 + 2 + 2 + 4 * 2) + 3
     assert len((project.path / "steps.txt").read_text().split()) == expected
 

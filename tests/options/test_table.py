@@ -40,7 +40,7 @@ EVERY_KIND = """
 
     class TestClass:
         def test_regression(self, stability):
-            stability.check(regression, labels=Y.float(), vary="init", runs=3, budget=Budget(correlation=-1))
+            stability.check(regression, labels=X[:, 0], vary="init", runs=3, budget=Budget(correlation=-1))
 
     def test_without(stability):
         pass
