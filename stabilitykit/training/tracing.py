@@ -230,7 +230,7 @@ class Trace:
 
     def _named(self, path: str) -> str:
         inside = path.startswith(f"{self._rootdir}{os.sep}")
-        return path[len(str(self._rootdir)) + 1 :] if inside else path
+        return path[len(str(self._rootdir)) + 1 :] or f".{_FOLDER}" if inside else path
 
 
 # Seeing

@@ -121,6 +121,14 @@ class TestSettings:
         (folder / "b.bin").touch()
         assert bits(ask(task, "init", labels=Y)) != before
 
+    def test_the_folder_of_the_project_is_found_again(self, ask, tmp_path):
+        """Whatever lists the rootdir: its name is that of a folder, and its content is as it was."""
+        task = loop(lambda: 4 + 0 * len([*tmp_path.glob("*.yaml")]))
+        study = ask(task, "init", labels=Y)
+        again = ask(task, "init", labels=Y)
+        assert bits(again) == bits(study)
+        assert again.notes == study.notes
+
 
 class TestRelabelledFiles:
     """Labels that were corrected in place are trained on.
