@@ -145,7 +145,7 @@ class Session:
         if asked.entries and self.store.cache == "auto":
             journal.remark(f"no stored run read what is there now: {', '.join(asked.entries[0].changed(self.rootdir))}")
         # A place of this question's own: another one, of the same task, may read other settings at the same time.
-        unknown = self._open_twice({**asked.about, "provisional": asked.unshared})
+        unknown = self._open_twice({**asked.about, "provisional": asked.unshared}, private=True)
         return self.settle(asked, self._certifier(asked, *unknown, place))
 
     def settle(self, asked: Prepared, certifier: Certifier) -> Prepared:
@@ -176,16 +176,16 @@ class Session:
         The trainer is told where the epochs before an onset are kept.
         """
         about, protocol = dict(asked.about), asked.question.protocol
-        base, repetition = self._open_twice(about | {"protocol": protocol_ingredients(protocol.base)})
+        base, repetition = self._open_twice(
+            about | {"protocol": protocol_ingredients(protocol.base)}, private=bool(asked.private)
+        )
         if protocol.onset:
             asked.trainer.prefixes = self.store.prefixes(base.folder.name, base.about, private=bool(asked.private))
         return self._open(about, private=bool(asked.private)), base, repetition
 
-    def _open_twice(self, about: Mapping[str, Any]) -> tuple[Experiment, Experiment]:
+    def _open_twice(self, about: Mapping[str, Any], *, private: bool) -> tuple[Experiment, Experiment]:
         """Open the experiment of a run and that of its repetition, which ends with the session."""
-        return self._open(about, private="provisional" in about), self._open(
-            {**about, "repetition": True}, private=True
-        )
+        return self._open(about, private=private), self._open({**about, "repetition": True}, private=True)
 
     def _open(self, about: Mapping[str, Any], *, private: bool) -> Experiment:
         asker = {"asked_by": self.scope, "session": self.store.session}

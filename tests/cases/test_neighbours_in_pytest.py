@@ -81,8 +81,10 @@ def test_subtests(project):
 SESSION_FIXTURE = """
     @pytest.fixture(scope="session", params=[0.1, 0.3])
     def study(request, stability):
+        rate = request.param
+
         def of_rate(run):
-            return train(run, request.param)
+            return train(run, rate)
 
         return stability.measure(of_rate, labels=Y, vary="init", runs=3)
 
