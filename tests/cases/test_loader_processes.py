@@ -65,6 +65,7 @@ def test_draws_are_those_of_augment_whatever_the_number_of_processes(make_sessio
     assert len(set(bits(alone))) == 2
 
 
+@pytest.mark.slow
 def test_a_child_may_have_loader_processes(make_session, blobs):
     """https://github.com/open-edge-platform/anomalib/pull/3016: daemonic processes may not have children."""
     here = answer(make_session, task(blobs, 0), "here")

@@ -322,6 +322,7 @@ class TestCode:
         assert before != edited.out("tests", PYTHONPATH=two)
         assert before == edited.out("tests", trains=False, PYTHONPATH=one)
 
+    @pytest.mark.slow
     def test_two_files_of_one_name_in_importlib_mode(self, edited):
         """https://github.com/pytest-dev/pytest/pull/7870: made-up names of modules, which no look-up finds."""
         own = _plain(NET) + "\n" + _plain(TEST)
