@@ -51,7 +51,7 @@ PLATFORMS: dict[str, dict[str, str]] = {
 _VARIABLES = sorted({name for variables in PLATFORMS.values() for name in variables} - {"PYTHONPATH"})
 MAIN_JOB = ["stability_tests"]
 #: Left out by --quick: these start pytest for each test, or hold bits against bits of one process, whichever they are.
-_NOT_QUICK = ("tests/options/", "tests/training/test_control.py", "tests/store/test_shared_epochs.py")
+_NOT_QUICK = ("tests/options/", "tests/cases/", "tests/training/test_control.py", "tests/store/test_shared_epochs.py")
 
 
 class Run(NamedTuple):

@@ -146,7 +146,7 @@ class Session:
         if asked.entries and self.store.cache == "auto":
             journal.remark(f"no stored run read what is there now: {', '.join(asked.entries[0].changed(self.rootdir))}")
         # A place of this question's own: another one, of the same task, may read other settings at the same time.
-        unknown = self._open_twice(asked, {**asked.about, "provisional": asked.unshared})
+        unknown = self._open_twice(asked, {**asked.about, "provisional": asked.unshared}, private=True)
         return self.settle(asked, self._certifier(asked, *unknown, place))
 
     def settle(self, asked: Prepared, certifier: Certifier) -> Prepared:
@@ -178,16 +178,16 @@ class Session:
         The trainer is told where the epochs before an onset are kept.
         """
         about, protocol = dict(asked.about), asked.question.protocol
-        base, repetition = self._open_twice(asked, about | {"protocol": protocol_ingredients(protocol.base)})
+        of_base, private = about | {"protocol": protocol_ingredients(protocol.base)}, bool(asked.private)
+        base, repetition = self._open_twice(asked, of_base, private=private)
         if protocol.onset:
             asked.trainer.prefixes = self.store.prefixes(base.folder.name, base.about, private=bool(asked.private))
         return self._open(about, private=bool(asked.private)), base, repetition
 
-    def _open_twice(self, asked: Prepared, about: Mapping[str, Any]) -> tuple[Experiment, Experiment]:
+    def _open_twice(self, asked: Prepared, about: Mapping[str, Any], *, private: bool) -> tuple[Experiment, Experiment]:
         """Open the experiment of a base run, and that of its repetition, which ends with the session."""
-        of_base = {ROLE: "base run", **about}
-        repetition = {**asked.about_base, "repetition": asked.unshared}
-        return self._open(of_base, private="provisional" in about), self._open(repetition, private=True)
+        of_base, repetition = {ROLE: "base run", **about}, {**asked.about_base, "repetition": asked.unshared}
+        return self._open(of_base, private=private), self._open(repetition, private=True)
 
     def _open(self, about: Mapping[str, Any], *, private: bool) -> Experiment:
         asker = {"asked_by": self.scope, "session": self.store.session}

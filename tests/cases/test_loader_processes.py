@@ -65,8 +65,9 @@ def test_draws_are_those_of_augment_whatever_the_number_of_processes(make_sessio
     assert len(set(bits(alone))) == 2
 
 
+@pytest.mark.slow
 def test_a_child_may_have_loader_processes(make_session, blobs):
-    """https://github.com/open-edge-platform/anomalib/pull/3016: "daemonic processes are not allowed to have children"."""
+    """https://github.com/open-edge-platform/anomalib/pull/3016: daemonic processes may not have children."""
     here = answer(make_session, task(blobs, 0), "here")
     child = answer(make_session, task(blobs, 2), "child", isolation="process")
     assert bits(here) == bits(child)
@@ -83,7 +84,7 @@ def test_a_dataset_with_a_generator_of_its_own_is_refused(make_session, blobs, w
 
 
 def test_persistent_workers_of_a_loader_that_runs_share(ask, blobs):
-    """https://github.com/albumentations-team/albumentations/issues/2559: the second run draws where the first stopped."""
+    """https://github.com/albumentations-team/albumentations/issues/2559: a run draws where the last one stopped."""
     loader = DataLoader(Noisy(blobs), batch_size=16, shuffle=True, num_workers=1, persistent_workers=True)
 
     def train(run):

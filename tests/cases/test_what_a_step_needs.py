@@ -87,7 +87,7 @@ class TestClosures:
                         p += climbed[-1][1]
                 closure()
                 for p, step in climbed:
-                    p -= step + 0.1 * p.grad
+                    p -= step + 1.0 * p.grad
                 return loss
 
         study = ask(self.by(lambda model: Sam(model.parameters()), blobs), "shuffle")

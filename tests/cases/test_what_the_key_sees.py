@@ -121,6 +121,14 @@ class TestSettings:
         (folder / "b.bin").touch()
         assert bits(ask(task, "init", labels=Y)) != before
 
+    def test_the_folder_of_the_project_is_found_again(self, ask, tmp_path):
+        """Whatever lists the rootdir: its name is that of a folder, and its content is as it was."""
+        task = loop(lambda: 4 + 0 * len([*tmp_path.glob("*.yaml")]))
+        study = ask(task, "init", labels=Y)
+        again = ask(task, "init", labels=Y)
+        assert bits(again) == bits(study)
+        assert again.notes == study.notes
+
 
 class TestRelabelledFiles:
     """Labels that were corrected in place are trained on.
@@ -314,6 +322,7 @@ class TestCode:
         assert before != edited.out("tests", PYTHONPATH=two)
         assert before == edited.out("tests", trains=False, PYTHONPATH=one)
 
+    @pytest.mark.slow
     def test_two_files_of_one_name_in_importlib_mode(self, edited):
         """https://github.com/pytest-dev/pytest/pull/7870: made-up names of modules, which no look-up finds."""
         own = _plain(NET) + "\n" + _plain(TEST)

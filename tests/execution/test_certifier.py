@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 
 import numpy as np
 import pytest
@@ -315,3 +316,21 @@ class TestJoining:
 def test_seeds_of_python_are_no_leak(ask):
     study = ask(loop(lambda run, model, epoch: model[0].weight.data.add_(random.random())), "init")
     assert study.certificate.proven
+
+
+def test_the_base_run_of_a_task_that_no_key_tells_ends_with_its_session(make_session, tmp_path):
+    lock = threading.Lock()
+
+    def train(run):
+        with lock, run.stream("init"):
+            model = nn.Linear(4, 3)
+        run.perturb(model)
+        for _ in run.epochs(1):
+            pass
+        return model(X)
+
+    session = make_session()
+    study = measure(train, NoiseProtocol("init", runs=2), labels=Y, session=session)
+    assert "runs not kept" in study.notes[0]
+    session.store.end_session()
+    assert not [*(tmp_path / "store").rglob("runs/*.json")]

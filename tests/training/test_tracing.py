@@ -133,6 +133,14 @@ def test_the_names_in_a_folder_are_an_input(root, listing):
     assert inputs.changed(root) == ("folder data/ (other names in it)",)
 
 
+def test_the_folder_of_the_project_itself_has_a_name(root):
+    inputs = read_in(root, lambda: os.listdir(root))  # noqa: PTH208  # what users write
+    assert list(inputs.files) == ["./"]
+    assert inputs.changed(root) == ()
+    (root / "another.txt").touch()
+    assert inputs.changed(root) == ("folder ./ (other names in it)",)
+
+
 class TestNoInput:
     def test_what_the_training_has_written(self, root):
         def read():
