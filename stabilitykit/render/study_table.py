@@ -28,7 +28,16 @@ def study_table(summaries: Sequence[Summary]) -> list[str]:
     left_out = len(summaries) - len(shown)
     more = [f"note: {left_out} more without a verdict, of studies that have a row"] if left_out else []
     notes = ((f"note: {note}", short_name(summary["test"])) for summary in summaries for note in summary["notes"])
-    return lines + more + each_once(notes)
+    proofs = (
+        (_proof(summary), short_name(summary["test"])) for summary in summaries if summary["certificate"]["proven"]
+    )
+    return lines + more + each_once(notes) + each_once(proofs)
+
+
+def _proof(summary: Summary) -> str:
+    """Return the certificate of a study in one line, with the hash of the kernels that it was made on."""
+    kernels = summary["environment"].get("kernels")
+    return f"certificate{f' on kernels {kernels}' * bool(kernels)}: {summary['certificate']['line']}"
 
 
 def _without_repeats(summaries: Sequence[Summary]) -> list[Summary]:

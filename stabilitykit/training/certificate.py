@@ -37,7 +37,7 @@ class Certificate:
 
     def to_json(self) -> dict[str, Any]:
         """Return every field, by name."""
-        return {**asdict(self), "trace": list(self.trace), "alive": dict(self.alive)}
+        return {**asdict(self), "trace": list(self.trace), "alive": dict(self.alive), "line": self.line()}
 
     def line(self) -> str:
         """Return the certificate in one line, for the report."""
