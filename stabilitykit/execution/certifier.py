@@ -161,6 +161,7 @@ class Certifier:
 
     @property
     def lacks_held(self) -> bool:
+        """Whether something is held, and its base run has not been trained twice."""
         return self.needs_base and not self._known.get("held")
 
     @property

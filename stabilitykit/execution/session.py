@@ -91,7 +91,8 @@ class Session:
         The study may hold failed runs: `check_trained` raises for those.
         """
         journal = Journal([*remarks])
-        with Workplace(self, asked, journal).closing() as place:
+        make = partial(self._executor, asked.trainer, journal)
+        with Workplace(asked, make, self.stop, self.on_progress).closing() as place:
             settled = self._settled(asked, place, journal)
             place.move_to(settled)
             return self._train(settled, place, journal)
@@ -220,7 +221,7 @@ class Session:
             certifier.end()
         return records
 
-    def executor(self, trainer: Trainer, journal: Journal) -> Executor:
+    def _executor(self, trainer: Trainer, journal: Journal) -> Executor:
         """Return the executor: child processes if they were asked for and the task can be sent, else this process."""
         where = self.where
         if where.isolation != "none":

@@ -5,23 +5,27 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import IncompleteStudyError
-from ..study.journal import Journal
 from .executor import Executor, InProcess
 from .question import Prepared
-from .runner import Runner, Wanted
-
-if TYPE_CHECKING:
-    from .session import Session
+from .runner import Progress, Runner, Wanted
+from .stop import Stop
 
 
 class Workplace:
     """The executor of one question, and what trains in it: runs one by one, or a function of the trainer."""
 
-    def __init__(self, session: Session, asked: Prepared, journal: Journal) -> None:
-        self._session, self.asked, self._journal = session, asked, journal
+    def __init__(
+        self,
+        asked: Prepared,
+        make_executor: Callable[[], Executor],
+        stop: Stop,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        """Train for ``asked`` in what ``make_executor`` returns, until ``stop`` says so."""
+        self.asked, self._make_executor, self._stop, self._on_progress = asked, make_executor, stop, on_progress
 
     @cached_property
     def executor(self) -> Executor:
@@ -29,17 +33,17 @@ class Workplace:
         asked = self.asked
         asked.check()  # stored runs have passed it
         asked.trainer.stamps = {} if asked.private else asked.ingredients.stamps
-        return self._session.executor(asked.trainer, self._journal)
+        return self._make_executor()
 
     def runner(self, wanted: Wanted, name: str) -> Runner:
         """Return what trains the missing runs of ``wanted``; ``name`` is told with its progress."""
         executor = InProcess(self.asked.trainer) if wanted.is_finished() else self.executor
-        session, study = self._session, f"{self.asked.question.task.name} {name}"
-        return Runner(wanted, executor, study=study, stop=session.stop, on_progress=session.on_progress)
+        study = f"{self.asked.question.task.name} {name}"
+        return Runner(wanted, executor, study=study, stop=self._stop, on_progress=self._on_progress)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return ``function(trainer, *args)``; raise `IncompleteStudyError` if the session stops meanwhile."""
-        with self._session.stop.interrupts():
+        with self._stop.interrupts():
             return self.executor.call(function, *args)
         raise IncompleteStudyError(f"{self.asked.question.task.name}: cancelled while its certificate was made.")
 

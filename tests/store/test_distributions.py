@@ -115,7 +115,7 @@ def test_a_project_is_named_by_what_declares_it_here_or_above(tmp_path, file, te
     [
         ('{"url": "file:///src", "dir_info": {}}', True),
         ('{"url": "file:///src", "dir_info": {"editable": true}}', True),
-        ('{"url": "https://x/lib.whl", "archive_info": {}}', False),
+        ('{"url": "https://example.org/lib.whl", "archive_info": {}}', False),
         ("{", False),
         ("[]", False),
     ],
