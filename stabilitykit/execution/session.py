@@ -19,8 +19,8 @@ from ..public import public
 from ..store.catalog import Catalog
 from ..store.differences import UNEXPLAINED
 from ..store.history import difference_to_last
-from ..store.key import ROLE, key_of, protocol_ingredients
-from ..store.layout import ABOUT, STORE, TASKS
+from ..store.key import key_of, protocol_ingredients
+from ..store.layout import ABOUT, ROLE, STORE, TASKS
 from ..store.ownership import move, remove
 from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
@@ -159,11 +159,12 @@ class Session:
         inputs = trace.inputs().beside(first.inputs if first else {})
         settled = asked.with_inputs(inputs)
         experiment, base, _ = self._experiments(settled)
-        if first is not None and first.status == "ok":  # else it may not have come to what it would read
-            write(self._open({ROLE: "base run", **asked.about_base}, private=False).folder, inputs)
         base.write_certificate({**certifier.base.read_certificate(), **base.read_certificate()})
         adopt(base if certifier.needs_base else experiment, certifier.base)
-        if first is None or first.status != "ok":  # other inputs may train: nothing of this try is kept for them
+        if first is not None and first.status == "ok":
+            # Last: helpers go on from it, and must find the base run.
+            write(self._open({ROLE: "base run", **asked.about_base}, private=False).folder, inputs)
+        else:  # it may not have come to what it would read, and other inputs may train
             remove(certifier.base.folder)
         return settled
 

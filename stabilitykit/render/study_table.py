@@ -28,10 +28,14 @@ def study_table(summaries: Sequence[Summary]) -> list[str]:
     left_out = len(summaries) - len(shown)
     more = [f"note: {left_out} more without a verdict, of studies that have a row"] if left_out else []
     notes = ((f"note: {note}", short_name(summary["test"])) for summary in summaries for note in summary["notes"])
-    proofs = (
-        (_proof(summary), short_name(summary["test"])) for summary in summaries if summary["certificate"]["proven"]
-    )
+    proofs = ((_proof(summary), short_name(summary["test"])) for summary in summaries if _is_certified(summary))
     return lines + more + each_once(notes) + each_once(proofs)
+
+
+def _is_certified(summary: Summary) -> bool:
+    """Whether something was trained to prove what a study claims."""
+    certificate = summary.get("certificate", {})
+    return bool(certificate.get("base") or certificate.get("alive"))
 
 
 def _proof(summary: Summary) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import StoreError
 from .catalog import Catalog, Entry
 from .differences import first_difference
-from .key import ROLE
+from .layout import ROLE
 
 #: How many experiments are looked through for the last one of a study, the last used first.
 _MOST_LOOKED_AT = 500

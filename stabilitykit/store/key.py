@@ -12,7 +12,7 @@ from typing import Any
 
 from ..protocol import NoiseProtocol
 from .fingerprint import CannotFingerprint, read
-from .layout import PARTS
+from .layout import PARTS, ROLE
 from .loaded_files import Stamp, changed_since_import
 
 
@@ -50,9 +50,6 @@ def ingredients(
         reading.sources.stamps(),
     )
 
-
-#: The entry of experiment.json of a base run, which no study has asked for.
-ROLE = "role"
 
 #: What is kept beside the ingredients of a key: a name, who asked, and what the fingerprint was made of.
 _FOR_PEOPLE = frozenset({PARTS, "task", "asked_by", "session", ROLE})
