@@ -37,7 +37,7 @@ from ..store.traced_inputs import (
     stamp_of,
     variable_digest,
 )
-from .callers import Caller, is_foreign, responsible
+from .callers import Caller, is_foreign, kind_of, responsible
 
 #: Bytes up to which a file is hashed when it is first read; a larger one when the training is over.
 _AT_ONCE = 1 << 16
@@ -219,7 +219,9 @@ class Trace:
         new = {name for name in list(sys.modules) if name not in self._loaded_before}
         for name in sorted(new | self._asked_for):
             place = place_of(name)
-            if place is None or is_foreign(str(place)) or str(place) in self._written or not place.is_file():
+            if place is None or kind_of(str(place)) is not Caller.USER or is_foreign(str(place)):
+                continue
+            if str(place) in self._written or not place.is_file():
                 continue
             now = content_digest(place)
             before = self._read.get(str(place), (None, None))[0] or now
