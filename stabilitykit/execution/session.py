@@ -183,8 +183,8 @@ class Session:
         of_base, private = about | {"protocol": protocol_ingredients(protocol.base)}, bool(asked.private)
         base, repetition = self._open_twice(asked, of_base, private=private)
         if protocol.onset:
-            asked.trainer.prefixes = self.store.prefixes(base.folder.name, base.about, private=bool(asked.private))
-        return self._open(about, private=bool(asked.private)), base, repetition
+            asked.trainer.prefixes = self.store.prefixes(base.folder.name, base.about, private=private)
+        return self._open(about, private=private), base, repetition
 
     def _open_twice(self, asked: Prepared, about: Mapping[str, Any], *, private: bool) -> tuple[Experiment, Experiment]:
         """Open the experiment of a base run, and that of its repetition, which ends with the session."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..errors import IsolationError
@@ -30,10 +30,6 @@ class Certificate:
     def dead(self) -> tuple[str, ...]:
         """What was asked to vary, and moves nothing in a whole training."""
         return tuple(name for name, seen in self.alive.items() if not seen)
-
-    def showing(self, names: tuple[str, ...]) -> Certificate:
-        """Return the part that concerns a study in which ``names`` vary."""
-        return replace(self, alive={name: self.alive[name] for name in names if name in self.alive})
 
     def to_json(self) -> dict[str, Any]:
         """Return every field, by name."""
