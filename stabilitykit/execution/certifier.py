@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,8 @@ class Certifier:
             proven, scope = look.proven, look.scope
             if self.mode == "first" and look.is_cut:
                 scope = f"only {scope}, of {look.planned_epochs} epochs"
-        trace = self._base_record.trace if self._base_record is not None else ()
-        fingerprint = self._base_record.fingerprint if self._base_record is not None else ""
+        base = self._base_record if self.needs_base else None
+        trace, fingerprint = ((), "") if base is None else (base.trace, base.fingerprint)
         alive = {name: seen for name, seen in self._known.get("alive", {}).items() if name in self._named}
         inputs = {} if self.inputs is None else self.inputs.told()
         return Certificate(proven, scope, tuple(trace), fingerprint, alive, inputs)
@@ -107,12 +107,12 @@ class Certifier:
         self._note(held="the whole run twice, bit-identical")
 
     @cached_property
-    def _named(self) -> dict[str, RunPlan]:
+    def _named(self) -> dict[str, list[RunPlan]]:
         """What the study claims to move, but for kernels that vary natively: these need no proof, and have no seed."""
         if not self.trainer.task.isolates:
             return {}
-        plans = named(self.protocol)
-        return {name: plan for name, plan in plans.items() if self.trainer.low_level(plan) not in UNSEEDED}
+        plans = named(self.protocol, self.trainer.task.sources)
+        return {name: moved for name, moved in plans.items() if self.trainer.low_level(moved[0]) not in UNSEEDED}
 
     @property
     def _unknown(self) -> list[str]:
@@ -229,18 +229,25 @@ class Certifier:
 
     def _see_alive(self, name: str) -> None:
         """Move one source alone for an epoch, and for a whole training where the first epoch shows nothing."""
-        plan, still, seen = self._named[name], _shown.get(self.base.folder), ""
-        moved = None if still is None else self._rehearse(plan, 1)
-        if still is None or moved is None:
-            return  # a training raised: the runs of the study will say it, with their traceback
-        if _moves(plan, still, moved):
-            seen = "in the first epoch"
-        elif still.is_cut:
-            whole, moved = self._whole, self._rehearse(plan, None)
-            if whole is None or moved is None:
-                return
-            seen = "in a whole run" * _moves(plan, whole, moved)
-        self._note(alive={**self._known.get("alive", {}), name: seen})
+        still = _shown.get(self.base.folder)
+        moves, where = self._moves(name, still, 1), "in the first epoch"
+        if moves is False and still is not None and still.is_cut:
+            moves, where = self._moves(name, self._whole, None), "in a whole run"
+        if moves is not None:  # else a training raised: the runs of the study will say it, with their traceback
+            self._note(alive={**self._known.get("alive", {}), name: where if moves else ""})
+
+    def _moves(self, name: str, still: Rehearsal | None, epochs: int | None) -> bool | None:
+        """Whether one source alone leads elsewhere than ``still``; None where a training raises.
+
+        A perturbation must reach the outputs, for it differs from the start in a weight.
+        """
+        for plan in self._named[name]:
+            moved = None if still is None else self._rehearse(plan, epochs)
+            if still is None or moved is None:
+                return None
+            if still.outputs != moved.outputs or (plan.perturbation is None and still.trace != moved.trace):
+                return True
+        return False
 
     @cached_property
     def _whole(self) -> Rehearsal | None:
@@ -259,16 +266,6 @@ class Certifier:
     def _note(self, **found: Any) -> None:
         self._known = {**self.base.read_certificate(), **self._known, **found}
         self.base.write_certificate(self._known)
-
-
-def _moves(plan: RunPlan, still: Rehearsal, moved: Rehearsal) -> bool:
-    """Whether two rehearsals differ: of a perturbation in the outputs, or where there are none in a second tensor."""
-    if plan.perturbation is None:
-        return still.trace != moved.trace
-    if still.outputs or moved.outputs:
-        return still.outputs != moved.outputs
-    tensors: list[Mapping[str, str]] = [still.trace[-1], moved.trace[-1]]
-    return sum(tensors[0][name] != tensors[1][name] for name in tensors[0]) > 1
 
 
 def check_begins(run: RunRecord, trace: tuple[str, ...]) -> None:

@@ -94,7 +94,7 @@ def is_there(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def typed(found: Mapping[str, Any] | None, kind: type[T]) -> T | None:
+def typed(found: object, kind: type[T]) -> T | None:
     """Return a dataclass made from the values of its fields in ``found``; None where one is missing or of another type.
 
     Values that are no field are left out. Numbers are finite, and integers have 64 bits at most.
@@ -104,7 +104,7 @@ def typed(found: Mapping[str, Any] | None, kind: type[T]) -> T | None:
     LookTaken(runs=4, alpha=0.1, beta=0.2)
     >>> typed({"runs": "4", "alpha": 0.1, "beta": 0.2}, LookTaken)
     """
-    if found is None:
+    if not isinstance(found, Mapping):
         return None
     hints, defaults = _fields(cast("Any", kind))
     values = {}

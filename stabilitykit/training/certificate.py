@@ -48,16 +48,22 @@ class Certificate:
         return "; ".join(parts)
 
 
-def named(protocol: NoiseProtocol) -> dict[str, RunPlan]:
-    """Return what a protocol names as varying, each with the plan that moves it alone away from the base run.
+#: Of a perturbation so many are tried, for training may absorb one ulp here and there.
+_PERTURBATIONS = 3
+
+
+def named(protocol: NoiseProtocol, sources: frozenset[Source] = frozenset(Source)) -> dict[str, list[RunPlan]]:
+    """Return what a protocol names as varying, each with plans that move it alone away from the base run.
+
+    Of ``"all"`` a task has no more than its ``sources``.
 
     >>> sorted(named(NoiseProtocol("init+shuffle", perturb="ulp", runs=2)))
     ['init', 'shuffle', 'ulp']
     """
-    plans = {source.value: protocol.moving_only(source) for source in Source if source in protocol.vary}
+    plans = {source.value: [protocol.moving_only(source)] for source in Source if source in protocol.vary & sources}
     if protocol.perturb is not None:
         alone = NoiseProtocol("none", protocol.perturb, protocol.runs, protocol.seed, dict(protocol.constants))
-        plans[name_of(protocol.perturb)] = alone.plans()[0]
+        plans[name_of(protocol.perturb)] = list(alone.plans()[:_PERTURBATIONS])
     return plans
 
 

@@ -66,8 +66,8 @@ class Rehearsal:
 
     @property
     def outputs(self) -> str:
-        """The hash of the outputs; empty where a run leaves none."""
-        return self.trace[-1].get(OUTPUTS, "") if self.trace else ""
+        """The hash of the outputs."""
+        return self.trace[-1][OUTPUTS]
 
 
 @dataclass(frozen=True)

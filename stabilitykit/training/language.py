@@ -89,6 +89,7 @@ class LanguageRecipe(Task):
 
     keep_weights = True
     leaves_outputs = False
+    sources = frozenset(Source) - {Source.SHUFFLE, Source.AUGMENT}
 
     def __post_init__(self) -> None:
         check_makers(self.model, self.optimizer)
@@ -146,7 +147,7 @@ class LanguageRecipe(Task):
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
         """Build the model once, move the weight, and read the first and the last word of the vocabulary."""
         super().check(protocol, device)
-        absent = protocol.vary & {Source.SHUFFLE, Source.AUGMENT}
+        absent = protocol.vary - self.sources
         if absent and protocol.vary != frozenset(Source):
             names = " and ".join(sorted(source.value for source in absent))
             raise ProtocolError(
@@ -286,6 +287,10 @@ class LanguageRecipe(Task):
                     self._remember(key, self._score(self._stored(run, self._empty(device)), device))
             found.append(self._scores[key])
         return found
+
+    def outputs_of(self, run: Run, returned: Any) -> Tensor:
+        """Return the log-probability of each right token of the test text, ``[N]``."""
+        return self._scores[run.final_digest(), torch.get_num_threads()].log_probabilities
 
     def _remember(self, key: object, scores: TokenScores) -> None:
         each = sum(part.nbytes for part in (scores.log_probabilities, scores.predicted, scores.sample))

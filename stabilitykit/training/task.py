@@ -19,7 +19,7 @@ from ..estimates.scores import TaskKind
 from ..protocol import NoiseProtocol, Source
 from ..store.fingerprint import CannotFingerprint, fingerprint
 from ..store.record import RunRecord
-from .outputs import as_labels
+from .outputs import as_labels, check_outputs, without_labels
 from .run import Run
 
 
@@ -32,6 +32,7 @@ class Task(ABC):
 
     name: str
     isolates: bool = True  #: whether sources can be varied one by one; a black box has one seed for all
+    sources: frozenset[Source] = frozenset(Source)  #: those that every task of this kind may have
     keep_weights: bool = False  #: whether a run keeps its final weights
     remarks: tuple[str, ...] = ()  #: notes for the reader of its studies, beside the numbers
     #: Whether a run leaves its outputs. A task with too many keeps weights, from which `measures` predicts anew.
@@ -57,6 +58,13 @@ class Task(ABC):
     @abstractmethod
     def fit(self, run: Run) -> Any:
         """Train once under the run's streams; return logits ``[N, ..., C]``, or outputs shaped like the targets."""
+
+    def outputs_of(self, run: Run, returned: Any) -> Tensor:
+        """Return what a training that returned ``returned`` predicts for the test set; raises where that is no outputs.
+
+        Of a task that leaves none, it is any tensor that another prediction would change.
+        """
+        return check_outputs(without_labels(returned, self.labels, run.index), self.labels, self.meaning)
 
     @abstractmethod
     def content(self) -> object:

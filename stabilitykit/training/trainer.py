@@ -103,10 +103,7 @@ class Trainer:
         with self.under(run):
             returned = self.task.fit(run)
             run.check_began()
-            if self.task.leaves_outputs:
-                returned = without_labels(returned, self.task.labels, plan.index)
-                outputs = check_outputs(returned, self.task.labels, self.task.meaning)
-                run.trace.append({OUTPUTS: tensor_digest(outputs).hex()})
+            run.trace.append({OUTPUTS: tensor_digest(self.task.outputs_of(run, returned)).hex()})
         if run.model is not None:
             model = weakref.ref(run.model)
             run.model = None

@@ -247,6 +247,14 @@ class Project:
         """Return the sorted indices of the runs that were trained since the last call."""
         return sorted(training.index for training in self.ledger())
 
+    def went_on(self, kept: list[int], runs: int) -> bool:
+        """Whether the runs trained since the last call are those that were missing, and at most the base run once more.
+
+        Its repetition comes last, so a session that was cut leaves it to the next one.
+        """
+        missing = [index for index in range(runs) if index not in kept]
+        return self.trained() in (missing, [0, *missing])
+
     def stored(self) -> list[int]:
         """Return the sorted indices of the runs in the store."""
         return sorted(

@@ -44,6 +44,8 @@ def test_the_numbers_of_a_language_model_are_the_same_with_two_workers(project: 
         project.forget()
     assert reports["plain"] == reports["n2"]
     of_all, of_one_weight = reports["plain"]["studies"]
+    assert of_all["certificate"]["alive"] == dict.fromkeys(["init", "stochastic", "low_level"], "in the first epoch")
+    assert of_one_weight["certificate"]["alive"] == {"ulp": "in the first epoch"}
     assert of_all["metrics"]["perplexity"]["value"] > 1
     assert len({record["fingerprint"] for record in of_all["records"]}) == 4
     assert {record["perturbation"]["parameter"] for record in of_one_weight["records"]} == {"embedding"}

@@ -95,7 +95,8 @@ def test_stored_runs_cost_nothing_and_tell_the_seconds_and_the_spread(project: P
     init, shuffle = alone["plan"]
     assert init["stored"] == len(trained)
     assert shuffle["stored"] == 0
-    assert init["seconds_a_run"] == shuffle["seconds_a_run"] > 0.5
+    assert init["seconds_a_run"] == pytest.approx(shuffle["seconds_a_run"], rel=0.1)
+    assert init["seconds_a_run"] > 0.5
     assert init["limits"][1]["assumes"].endswith(f"of {len(trained)} stored runs")
     assert 0 < init["limits"][1]["stored_share"] < 1
     missing = 20 if init["verdict"] else 40 - len(trained)

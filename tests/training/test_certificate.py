@@ -7,7 +7,7 @@ import json
 import pytest
 
 from stabilitykit.errors import IsolationError
-from stabilitykit.protocol import NoiseProtocol, Perturbation
+from stabilitykit.protocol import NoiseProtocol, Perturbation, Source
 from stabilitykit.training.certificate import Certificate, check_alive, named, why_dead
 
 ALIVE, DEAD = "in the first epoch", ""
@@ -50,11 +50,12 @@ def test_all_asks_for_what_every_training_has(dead, is_red):
 
 
 def test_each_name_moves_one_thing_away_from_the_base_run():
-    protocol = NoiseProtocol("init+low_level", Perturbation("bit", bit=3), runs=2, constants={"shuffle": 4})
+    protocol = NoiseProtocol("init+low_level", Perturbation("bit", bit=3), runs=5, constants={"shuffle": 4})
     base = protocol.base.plans()[0]
     plans = named(protocol)
     assert list(plans) == ["init", "low_level", repr(Perturbation("bit", bit=3))]
-    assert all(plan.index == base.index == 0 for plan in plans.values())
-    moved = [{name for name in base.seeds if plan.seeds[name] != base.seeds[name]} for plan in plans.values()]
+    assert [[plan.index for plan in alone] for alone in plans.values()] == [[0], [0], [0, 1, 2]]
+    moved = [{name for name in base.seeds if plan.seeds[name] != base.seeds[name]} for (plan, *_) in plans.values()]
     assert moved == [{"init"}, {"low_level"}, set()]
+    assert named(NoiseProtocol("all", runs=2), frozenset({Source.INIT})).keys() == {"init"}, "what a task has"
     assert "never reaches an output" in why_dead(repr(Perturbation("bit", bit=3)))
