@@ -48,7 +48,7 @@ class Certificate:
         return "; ".join(parts)
 
 
-#: Of a perturbation so many are tried, for training may absorb one ulp here and there.
+#: So many perturbations of one kind are tried: a training may absorb one ulp here and there.
 _PERTURBATIONS = 3
 
 
