@@ -28,7 +28,7 @@ class Certifier:
     def __init__(
         self,
         base: Experiment,
-        repetition: Experiment,
+        repetition: Callable[[], Experiment],
         protocol: NoiseProtocol,
         mode: ControlMode,
         trainer: Trainer,
@@ -37,11 +37,11 @@ class Certifier:
     ) -> None:
         """Certify studies of ``trainer``'s task under ``protocol``, whose base run lies in the experiment ``base``.
 
-        ``repetition`` is the place of the base run's repetition, which ends with the session.
+        ``repetition`` opens the place of the base run's repetition, which ends with the session.
         ``call`` and ``runner`` train at the place of the study's runs; ``trainer`` only says what is trained.
         """
-        self.base, self.repetition, self.protocol, self.mode, self.trainer = base, repetition, protocol, mode, trainer
-        self._call, self.runner = call, runner
+        self.base, self.protocol, self.mode, self.trainer = base, protocol, mode, trainer
+        self._repetition, self._call, self.runner = repetition, call, runner
         self.inputs: Inputs | None = None  #: what a training of the task reads, where that is known
         self._known = dict(base.read_certificate())
         self._plan = protocol.base.plans()[0]
@@ -175,8 +175,7 @@ class Certifier:
 
     def missing(self) -> Iterator[Wanted]:
         """Yield the base run and its repetition, as far as they are not trained."""
-        for experiment in (self.base, self.repetition) if self.lacks_held else (self.base,):
-            wanted = self._run_of(experiment)
+        for wanted in (self._run_of(self.base), *([self.repeated] if self.lacks_held else [])):
             if not wanted.is_finished():
                 yield wanted
 
@@ -184,10 +183,10 @@ class Certifier:
         plan = self._plan if self.needs_base else self.protocol.plans()[0]  # with nothing held, run 0 is no base run
         return Wanted(experiment, [plan])
 
-    @property
+    @cached_property
     def repeated(self) -> Wanted:
         """The repetition of the base run."""
-        return self._run_of(self.repetition)
+        return self._run_of(self._repetition())
 
     @property
     def first_record(self) -> RunRecord | None:

@@ -99,7 +99,7 @@ class Session:
 
     def _train(self, asked: Prepared, place: Workplace, journal: Journal) -> Study:
         question = asked.question
-        experiment, base, repetition = self._experiments(asked)
+        experiment, base = self._experiments(asked)
         self._say_why_anew(experiment, asked, journal)
         task, protocol, budget = question.task, question.protocol, question.budget
         watch, standing = None, Standing(experiment, question.metrics, self.rootdir, keeps=self.keeps_looks)
@@ -109,7 +109,7 @@ class Session:
             journal.remark(f"judged at {watch.most_runs} runs before, which R = {protocol.runs} does not undo")
             protocol = protocol.extended_to(watch.most_runs)
         wanted = Wanted(experiment, protocol.plans(), None if watch is None else watch.settled)
-        certifier = self._certifier(asked, base, repetition, place)
+        certifier = self._certifier(asked, base, place)
         records = self._gather(certifier, wanted, place, journal)
         untraced = () if asked.inputs is None else asked.inputs.untraced
         unreachable = objections(budget.limits, task.examples) if budget else ()
@@ -147,8 +147,8 @@ class Session:
         if asked.entries and self.store.cache == "auto":
             journal.remark(f"no stored run read what is there now: {', '.join(asked.entries[0].changed(self.rootdir))}")
         # A place of this question's own: another one, of the same task, may read other settings at the same time.
-        unknown = self._open_twice(asked, {**asked.about, "provisional": asked.unshared}, private=True)
-        return self.settle(asked, self._certifier(asked, *unknown, place))
+        unknown = {ROLE: "base run", **asked.about, "provisional": asked.unshared}
+        return self.settle(asked, self._certifier(asked, self._open(unknown, private=True), place))
 
     def settle(self, asked: Prepared, certifier: Certifier) -> Prepared:
         """Train and trace run 0, and move it to its experiment; sessions under pytest-xdist override this."""
@@ -158,7 +158,7 @@ class Session:
         first = certifier.first_record
         inputs = trace.inputs().beside(first.inputs if first else {})
         settled = asked.with_inputs(inputs)
-        experiment, base, _ = self._experiments(settled)
+        experiment, base = self._experiments(settled)
         base.write_certificate({**certifier.base.read_certificate(), **base.read_certificate()})
         adopt(base if certifier.needs_base else experiment, certifier.base)
         if first is not None and first.status == "ok":
@@ -168,28 +168,24 @@ class Session:
             remove(certifier.base.folder)
         return settled
 
-    def _certifier(self, asked: Prepared, base: Experiment, repetition: Experiment, place: Workplace) -> Certifier:
+    def _certifier(self, asked: Prepared, base: Experiment, place: Workplace) -> Certifier:
         question, runner = asked.question, partial(place.runner, name="base run")
+        repetition = partial(self._open, {**asked.about_base, "repetition": asked.unshared}, private=True)
         certifier = Certifier(base, repetition, question.protocol, question.control, asked.trainer, place.call, runner)
         certifier.inputs = asked.inputs
         return certifier
 
-    def _experiments(self, asked: Prepared) -> tuple[Experiment, Experiment, Experiment]:
-        """Open the experiments of these runs, of the base run and of its repetition.
+    def _experiments(self, asked: Prepared) -> tuple[Experiment, Experiment]:
+        """Open the experiments of these runs and of the base run.
 
         The trainer is told where the epochs before an onset are kept.
         """
         about, protocol = dict(asked.about), asked.question.protocol
         of_base, private = about | {"protocol": protocol_ingredients(protocol.base)}, bool(asked.private)
-        base, repetition = self._open_twice(asked, of_base, private=private)
+        base = self._open({ROLE: "base run", **of_base}, private=private)
         if protocol.onset:
             asked.trainer.prefixes = self.store.prefixes(base.folder.name, base.about, private=private)
-        return self._open(about, private=private), base, repetition
-
-    def _open_twice(self, asked: Prepared, about: Mapping[str, Any], *, private: bool) -> tuple[Experiment, Experiment]:
-        """Open the experiment of a base run, and that of its repetition, which ends with the session."""
-        of_base, repetition = {ROLE: "base run", **about}, {**asked.about_base, "repetition": asked.unshared}
-        return self._open(of_base, private=private), self._open(repetition, private=True)
+        return self._open(about, private=private), base
 
     def _open(self, about: Mapping[str, Any], *, private: bool) -> Experiment:
         asker = {"asked_by": self.scope, "session": self.store.session}

@@ -264,9 +264,9 @@ def _mounts_below(store: Path) -> list[Path]:
         lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     except OSError:  # not Linux
         return []
-    real = store.resolve()
-    points = (Path(_ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), line.split()[4])) for line in lines)
-    return [store / point.relative_to(real) for point in points if real in point.parents]
+    real = f"{store.resolve()}{os.sep}"
+    points = (_ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), line.split()[4]) for line in lines)
+    return [store / point.removeprefix(real) for point in points if point.startswith(real)]
 
 
 #: A space, tab, newline or backslash in a path of /proc/self/mountinfo (proc(5)).

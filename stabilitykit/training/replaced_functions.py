@@ -26,6 +26,12 @@ _WATCHED_WITHIN = ("torch.nn.modules.", "torch.optim.")
 #: Where the code of nearly all of torch's functions is.
 _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 
+#: What a class holds in place of a function, which must be looked into.
+_WRAPPERS = (staticmethod, classmethod, property)
+
+#: Classes whose values replace nothing, as this process has met them: a thousand functions are asked for each study.
+_plain: set[type] = set()
+
 #: Packages of which torch takes functions, or wrappers around its own, as they are.
 _LENDERS = ("typing_extensions", "tqdm", "sympy")
 
@@ -83,6 +89,8 @@ def _replaced() -> Iterator[tuple[str, object]]:
 
 def _replaced_methods(owner: type) -> Iterator[tuple[str, object]]:
     for member, value in list(vars(owner).items()):
+        if type(value) in _plain:
+            continue
         plain = value.__func__ if isinstance(value, staticmethod | classmethod) else value
         plain = plain.fget if isinstance(plain, property) else plain
         if (found := _theirs(plain)) is not None:
@@ -98,8 +106,13 @@ def _theirs(value: object) -> object | None:
             return value
         value = value.__dict__.get("__wrapped__")
         kind = type(value)
-    is_plain = kind.__module__ in ("builtins", "typing") or kind.__module__.startswith("torch")
-    return value if not is_plain and _is_stand_in(value) else None
+    if kind in _plain:
+        return None
+    if kind.__module__ in ("builtins", "typing") or kind.__module__.startswith("torch"):
+        if kind not in _WRAPPERS:
+            _plain.add(kind)
+        return None
+    return value if _is_stand_in(value) else None
 
 
 def _is_users_file(file: str) -> bool:
