@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["why"]:
         from .cli import main as look_at_store
 
-        return look_at_store(given)
+        return look_at_store(given, "stabilitykit")
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="stabilitykit",
@@ -98,6 +98,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(given or ["--help"])
     try:
         return int(asked.carry_out(asked))
+    except BrokenPipeError:  # the reader of the pipe has closed it
+        sys.stderr.close()
+        return SAME
     except (OSError, StabilityError) as error:
         print(f"stabilitykit: {error}", file=sys.stderr)
         return USAGE

@@ -37,9 +37,9 @@ exit codes: 0 done, 1 verify found a bad run, 2 the command cannot be carried ou
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Carry out one command and return its exit code."""
-    asked = _parser().parse_args(arguments)
+def main(arguments: Sequence[str] | None = None, name: str = "stability-cache") -> int:
+    """Carry out one command and return its exit code; ``name`` is the program that its user has called."""
+    asked = _parser(name).parse_args(arguments)
     try:
         catalog = Catalog.above(Path.cwd()) if asked.store is None else Catalog.of(asked.store)
         return int(asked.carry_out(catalog, asked) or OK)
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return OK
     except (OSError, StoreError) as error:
-        print(f"stability-cache: {error}", file=sys.stderr)
+        print(f"{name}: {error}", file=sys.stderr)
         return USAGE
 
 
@@ -238,9 +238,9 @@ def _prune(catalog: Catalog, asked: argparse.Namespace) -> None:
     print(f"{done} {_plural(len(freed), 'thing')}, {_sized(sum(freed))}." if freed else "Nothing to remove.")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="stability-cache",
+        prog=name,
         description="Look at, check and prune the runs that stabilitykit keeps.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

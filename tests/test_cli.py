@@ -309,3 +309,5 @@ class TestWhy:
     def test_it_is_a_command_of_the_package_too(self, stored, capsys):
         assert package_main(["why", "digits", "--store", str(stored.folder)]) == 0
         assert "digits [init]" in capsys.readouterr().out
+        assert package_main(["why", "nets", "--store", str(stored.folder)]) == 2
+        assert capsys.readouterr().err.startswith("stabilitykit: Expected the name of a task")
