@@ -85,7 +85,7 @@ def native():
 OTHERS = [name for name in platforms.PLATFORMS if name not in ("native", "oldest")]
 
 
-@pytest.mark.parametrize("platform", OTHERS)
+@pytest.mark.parametrize("platform", [OTHERS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS[1:])])
 def test_other_kernels_have_another(platform):
     """Held to the operations of another battery: what changes their bits here must change the fingerprint."""
     bits, fingerprint = native()
