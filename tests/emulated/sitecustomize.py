@@ -24,17 +24,18 @@ def change(torch):
 def compute_with_more_threads(torch, fewest):
     """Let sums be split as so many threads split them, and a caller be told the number that was set.
 
-    A run sets one thread, writes down that it had one, and knows nothing of the machine.
+    A run sets one thread, writes down that it had one, and knows nothing of the machine. The functions are sent to
+    its children, so that they find torch's own by its name.
     """
-    set_num_threads, told = torch.set_num_threads, torch.get_num_threads()
+    told = torch.get_num_threads()
 
     def set_at_least(count):
         nonlocal told
-        set_num_threads(max(count, fewest))
+        torch._C.set_num_threads(max(count, fewest))
         told = count
 
     torch.set_num_threads, torch.get_num_threads = set_at_least, lambda: told
-    set_num_threads(fewest)
+    torch._C.set_num_threads(fewest)
 
 
 class _Changing(Loader):
