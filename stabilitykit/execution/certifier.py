@@ -41,7 +41,7 @@ class Certifier:
         ``call`` and ``runner`` train at the place of the study's runs; ``trainer`` only says what is trained.
         """
         self.base, self.protocol, self.mode, self.trainer = base, protocol, mode, trainer
-        self._repetition, self._call, self.runner = repetition, call, runner
+        self._open_repetition, self._call, self.runner = repetition, call, runner
         self.inputs: Inputs | None = None  #: what a training of the task reads, where that is known
         self._known = dict(base.read_certificate())
         self._plan = protocol.base.plans()[0]
@@ -183,10 +183,14 @@ class Certifier:
         plan = self._plan if self.needs_base else self.protocol.plans()[0]  # with nothing held, run 0 is no base run
         return Wanted(experiment, [plan])
 
-    @cached_property
+    @property
     def repeated(self) -> Wanted:
         """The repetition of the base run."""
-        return self._run_of(self._repetition())
+        return self._run_of(self._repetition)
+
+    @cached_property
+    def _repetition(self) -> Experiment:
+        return self._open_repetition()
 
     @property
     def first_record(self) -> RunRecord | None:
