@@ -165,7 +165,7 @@ def are_log_probabilities(run: Tensor) -> bool:
     >>> are_log_probabilities(torch.randn(5, 3).log_softmax(-1)), are_log_probabilities(-torch.ones(5, 3))
     (True, False)
     """
-    return run.shape[-1] > 1 and _all_rows(run, lambda rows: _sum_to_one(rows.double().exp(), _rounding(rows)))
+    return run.shape[-1] > 1 and _all_rows(run, _are_logs_of_shares)
 
 
 def _all_rows(run: Tensor, are: Callable[[Tensor], bool]) -> bool:
@@ -177,6 +177,11 @@ def _are_shares(rows: Tensor) -> bool:
     if not bool(((rows >= 0) & (rows <= 1)).all()):  # not so of NaN either
         return False
     return rows.shape[-1] == 1 or _sum_to_one(rows, _rounding(rows))
+
+
+def _are_logs_of_shares(rows: Tensor) -> bool:
+    slack = _rounding(rows)  # the logarithm of a sum that is rounded up may be above 0
+    return bool((rows <= slack).all()) and _sum_to_one(rows.double().exp(), slack)
 
 
 def _sum_to_one(rows: Tensor, rounding: float) -> bool:

@@ -49,7 +49,7 @@ def owner_of(path: Path, folders: frozenset[Path]) -> Distribution | None:
     for folder in path.parents:
         if folder in folders or folder.name in _SITES:
             inside = path.relative_to(folder).parts
-            owners = _owners_of_name(folder, _changed(folder), inside[0])
+            owners = _owners_of_name(folder, changed_at(folder), inside[0])
             if len(owners) > 1:  # parts of a namespace package
                 owners = tuple(owner for owner in owners if _claims(owner, "/".join(inside)))
             if owners:
@@ -59,7 +59,7 @@ def owner_of(path: Path, folders: frozenset[Path]) -> Distribution | None:
 
 def named(name: str, folders: frozenset[Path]) -> Distribution | None:
     """Return the distribution of that name which is installed in one of ``folders``."""
-    found = (_installed(folder, _changed(folder)).get(_normal(name)) for folder in sorted(folders))
+    found = (_installed(folder, changed_at(folder)).get(_normal(name)) for folder in sorted(folders))
     return next((distribution for distribution in found if distribution is not None), None)
 
 
@@ -93,8 +93,8 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_mtime_ns, status.st_size
 
 
-def _changed(folder: Path) -> int:
-    """Return when an entry of a folder was made or removed."""
+def changed_at(folder: Path) -> int:
+    """Return when an entry of a folder was made or removed, in ns; 0 for a folder that is not there."""
     stamp = _stamp(folder)
     return 0 if stamp is None else stamp[0]
 

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ..errors import PACKAGE
-from .distributions import Distribution, named, owner_of, project_names
+from .distributions import Distribution, changed_at, named, owner_of, project_names
+
+#: What is known of files, by all that decides it: each study walks over thousands of functions in the same few files.
+_seen: dict[tuple[object, ...], dict[str, tuple[Origin, Path]]] = {}
 
 #: Distributions that run a test and train nothing.
 _ASKING = frozenset({"pytest", "pytest-xdist", "stabilitykit"})
@@ -28,7 +31,7 @@ Origin: TypeAlias = "Kind | Distribution"
 
 
 class Provenance:
-    """The origin of each file, as one walk over a task sees it."""
+    """The origin of each file, as long as nothing is installed beside."""
 
     def __init__(self, rootdir: Path | None) -> None:
         """Call everything the user's own that is not installed; where ``rootdir`` is None, nothing."""
@@ -37,7 +40,8 @@ class Provenance:
         self.folders = frozenset(self.entries)
         self._projects = frozenset() if rootdir is None else project_names(rootdir)
         self._repository = None if rootdir is None else _repository(rootdir)
-        self._known: dict[str, tuple[Origin, Path]] = {}
+        changed = tuple(changed_at(folder) for folder in self.entries)
+        self._known = _seen.setdefault((rootdir, self.entries, changed), {})
 
     def of(self, file: str | Path) -> Origin:
         """Return where a file comes from."""

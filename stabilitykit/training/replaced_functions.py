@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from operator import is_
 from pathlib import Path
-from types import FunctionType
-from typing import Any
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, NamedTuple
 
 import torch
 
@@ -70,31 +72,66 @@ def _beginnings(name: str) -> Iterator[str]:
     return (".".join(parts[:count]) for count in range(len(parts) - 1, 0, -1))
 
 
-def _replaced() -> Iterator[tuple[str, object]]:
-    seen: set[int] = set()
-    names = [name for name in list(sys.modules) if name in _WATCHED or name.startswith(_WATCHED_WITHIN)]
-    for name in sorted(names):
-        module = sys.modules[name]
-        for member, value in list(vars(module).items()):
-            if isinstance(value, type):
-                if value.__module__.partition(".")[0] == "torch":
-                    if id(value) not in seen:
-                        seen.add(id(value))
-                        yield from _replaced_methods(value)
-                elif _is_theirs(value):
-                    yield f"{name}.{member}", value
-            elif (found := _theirs(value)) is not None:
-                yield f"{name}.{member}", found
+class _Look(NamedTuple):
+    """What stood in torch's modules and classes when this process last went through them all, and what was found."""
+
+    owners: list[ModuleType | type]
+    members: list[object]  #: of all owners, one after the other
+    code: list[CodeType]  #: of those members that are functions
+    found: list[tuple[str, object]]
+
+    def is_current(self) -> bool:
+        """Whether all members are the same objects still: there are thousands, and each study asks."""
+        members = _members(self.owners)
+        return (
+            len(members) == len(self.members) and all(map(is_, members, self.members)) and self.code == _code(members)
+        )
 
 
-def _replaced_methods(owner: type) -> Iterator[tuple[str, object]]:
+_looks: dict[tuple[ModuleType, ...], _Look] = {}  #: by the modules that were loaded
+
+
+def _replaced() -> list[tuple[str, object]]:
+    names = sorted(name for name in [*sys.modules] if name in _WATCHED or name.startswith(_WATCHED_WITHIN))
+    modules = tuple(sys.modules[name] for name in names)
+    look = _looks.get(modules)
+    if look is None or not look.is_current():
+        owners: dict[ModuleType | type, str] = dict(zip(modules, names, strict=True))
+        classes = [member for member in _members(modules) if isinstance(member, type) and _is_torchs(member)]
+        owners.update((cls, f"{cls.__module__}.{cls.__qualname__}") for cls in classes)
+        members = _members(owners)
+        found = [pair for owner, name in owners.items() for pair in _replaced_in(owner, name)]
+        _looks[modules] = look = _Look([*owners], members, _code(members), found)
+    return look.found
+
+
+def _members(owners: Iterable[ModuleType | type]) -> list[object]:
+    return list(chain.from_iterable(vars(owner).values() for owner in owners))
+
+
+def _code(members: list[object]) -> list[CodeType]:
+    return [member.__code__ for member in members if type(member) is FunctionType]
+
+
+def _is_torchs(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] == "torch"
+
+
+def _replaced_in(owner: ModuleType | type, name: str) -> Iterator[tuple[str, object]]:
     for member, value in list(vars(owner).items()):
-        if type(value) in _plain:
-            continue
-        plain = value.__func__ if isinstance(value, staticmethod | classmethod) else value
-        plain = plain.fget if isinstance(plain, property) else plain
-        if (found := _theirs(plain)) is not None:
-            yield f"{owner.__module__}.{owner.__qualname__}.{member}", found if found is not plain else value
+        found = _replacement(value)
+        if found is not None:
+            yield f"{name}.{member}", found
+
+
+def _replacement(value: object) -> object | None:
+    """Return what a user has put in the place of a member of torch's, or within it; None where all is torch's."""
+    if isinstance(value, type):
+        return None if _is_torchs(value) or not _is_theirs(value) else value
+    plain = value.__func__ if isinstance(value, staticmethod | classmethod) else value
+    plain = plain.fget if isinstance(plain, property) else plain
+    found = _theirs(plain)
+    return value if found is plain and found is not None else found
 
 
 def _theirs(value: object) -> object | None:

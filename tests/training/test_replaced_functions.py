@@ -109,3 +109,11 @@ def test_one_that_cannot_be_read_is_refused(monkeypatch):
 def test_a_mock_is_found(monkeypatch):
     monkeypatch.setattr(torch, "sin", mock.MagicMock())
     assert [name for name, _ in replaced_functions._replaced()] == ["torch.sin"]
+
+
+def test_code_that_is_put_into_a_function_of_torch_is_found_and_so_is_its_return(monkeypatch):
+    assert not replaced_functions.find(ROOT)[0]
+    monkeypatch.setattr(nn.functional.relu, "__code__", mine.__code__)
+    assert "torch.nn.functional.relu" in replaced_functions.find(ROOT)[0]
+    monkeypatch.undo()
+    assert not replaced_functions.find(ROOT)[0]
