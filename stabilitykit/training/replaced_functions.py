@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from operator import is_
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +31,12 @@ _TORCH = f"{Path(torch.__file__).parent}{os.sep}"
 
 #: What a class holds in place of a function, which must be looked into.
 _WRAPPERS = (staticmethod, classmethod, property)
+
+#: What binds arguments to a function: none of it stands in those modules of torch.
+_BINDERS = (functools.partial, functools.partialmethod, MethodType)
+
+#: Functions that carry the name under which torch keeps them.
+_NAMED = (FunctionType, BuiltinFunctionType, MethodDescriptorType)
 
 #: Classes whose values replace nothing, as this process has met them: a thousand functions are asked for each study.
 _plain: set[type] = set()
@@ -119,19 +126,28 @@ def _is_torchs(cls: type) -> bool:
 
 def _replaced_in(owner: ModuleType | type, name: str) -> Iterator[tuple[str, object]]:
     for member, value in list(vars(owner).items()):
-        found = _replacement(value)
+        found = _replacement(member, value)
         if found is not None:
             yield f"{name}.{member}", found
 
 
-def _replacement(value: object) -> object | None:
+def _replacement(member: str, value: object) -> object | None:
     """Return what a user has put in the place of a member of torch's, or within it; None where all is torch's."""
     if isinstance(value, type):
         return None if _is_torchs(value) or not _is_theirs(value) else value
     plain = value.__func__ if isinstance(value, staticmethod | classmethod) else value
     plain = plain.fget if isinstance(plain, property) else plain
-    found = _theirs(plain)
+    found = plain if isinstance(plain, _BINDERS) else _theirs(plain)
+    if found is None and _is_of_another_name(member, plain):
+        found = plain
     return value if found is plain and found is not None else found
+
+
+def _is_of_another_name(member: str, value: object) -> bool:
+    """Whether a public name of torch's leads to a public function of another: ``relu`` to ``gelu``."""
+    name = value.__name__ if isinstance(value, _NAMED) else ""  # a getter of C++ has none
+    is_public = bool(name) and not name.startswith("_") and not member.startswith("_")
+    return is_public and member.replace("_", "") != name.replace("_", "")
 
 
 def _theirs(value: object) -> object | None:

@@ -31,6 +31,14 @@ class MyLinear(nn.Linear):
     pass
 
 
+class Scaled:
+    def __init__(self, scale):
+        self.scale = scale
+
+    def softmax(self, x, dim):
+        return self.scale * x
+
+
 def torchs_wrapper_around(function):
     return torch.no_grad()(function)
 
@@ -48,6 +56,12 @@ REPLACED = {
         functools.wraps(nn.init.kaiming_uniform_)(lambda x: x),
     ),
     "torch.nn.modules.linear.Linear": (nn.modules.linear, "Linear", MyLinear),
+    "torch.nn.functional.gelu": (nn.functional, "gelu", nn.functional.silu),
+    "torch.tanh": (torch, "tanh", torch.sigmoid),
+    "torch.Tensor.tanh": (torch.Tensor, "tanh", torch.Tensor.sigmoid),
+    "torch.nn.functional.dropout": (nn.functional, "dropout", functools.partial(nn.functional.dropout, p=0.1)),
+    "torch.nn.functional.softmax": (nn.functional, "softmax", Scaled(2).softmax),
+    "torch.nn.modules.activation.ReLU.forward": (nn.ReLU, "forward", functools.partialmethod(mine, inplace=True)),
 }
 
 
@@ -83,6 +97,16 @@ def test_two_of_another_content_do_not_match(monkeypatch, tmp_path):
     plain = current_environment("cpu", 1, tmp_path).must_match
     assert found[0] == found[2]
     assert len({str(one["replaced"]) for one in [*found, plain]}) == 3
+
+
+def test_bound_arguments_count(monkeypatch):
+    found = []
+    for p in (0.1, 0.2):
+        monkeypatch.setattr(nn.functional, "dropout", functools.partial(nn.Dropout.forward, p=p))
+        found.append(replaced_functions.find(ROOT)[0])
+        monkeypatch.setattr(nn.functional, "dropout", Scaled(p).softmax)
+        found.append(replaced_functions.find(ROOT)[0])
+    assert len({str(hashes) for hashes in found}) == len(found)
 
 
 def test_another_process_is_given_them(monkeypatch, tmp_path):
