@@ -121,7 +121,7 @@ def _code(members: list[object]) -> list[CodeType]:
 
 
 def _is_torchs(cls: type) -> bool:
-    return cls.__module__.partition(".")[0] == "torch"
+    return cls.__module__.partition(".")[0] == "torch" and "<locals>" not in cls.__qualname__
 
 
 def _replaced_in(owner: ModuleType | type, name: str) -> Iterator[tuple[str, object]]:

@@ -400,7 +400,7 @@ class TestNothingToSee:
                 def other(run):
                     outputs = train(run)
                     torch.save(outputs, tmp_path / f"best-{run.index}.pt")
-                    return torch.load(tmp_path / f"best-{run.index}.pt")
+                    return torch.load(tmp_path / f"best-{run.index}.pt", weights_only=True)
 
                 stability.measure(other, vary="shuffle", runs=3, labels=Y)
             """

@@ -168,6 +168,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_no_child_can_have_is_refused(what, tmp_path):
+    if what == "hooks on saved tensors" and not hasattr(torch._C._autograd, "_top_saved_tensors_default_hooks"):
+        pytest.skip("before torch 2.5 nothing tells of them")
     with REFUSED[what](), pytest.raises(UsageError) as refusal:
         current_environment("cpu", 1, tmp_path)
     assert f"but got {what}" in str(refusal.value)

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_a_file_is_seen_however_it_is_read(root, way):
 @pytest.mark.parametrize("name", ["x.npy", "x.pt"])
 def test_what_libraries_read_for_their_caller_is_seen(root, name):
     pickled_numbers(root)
-    load = {"x.npy": np.load, "x.pt": torch.load}[name]
+    load = {"x.npy": np.load, "x.pt": partial(torch.load, weights_only=True)}[name]
     assert list(read_in(root, lambda: load(root / name)).files) == [name]
 
 
@@ -147,7 +148,7 @@ class TestNoInput:
             (root / "log.txt").write_text("a")
             (root / "log.txt").read_text()
             torch.save([1], root / "best.pt")
-            torch.load(root / "best.pt")
+            torch.load(root / "best.pt", weights_only=True)
             with (root / "both").open("w+") as file:
                 file.read()
 
