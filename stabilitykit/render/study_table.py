@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..estimates.measure_kinds import PAPER, is_own_sd, kind_of
@@ -28,8 +28,7 @@ def study_table(summaries: Sequence[Summary]) -> list[str]:
     left_out = len(summaries) - len(shown)
     more = [f"note: {left_out} more without a verdict, of studies that have a row"] if left_out else []
     notes = ((f"note: {note}", short_name(summary["test"])) for summary in summaries for note in summary["notes"])
-    proofs = ((_proof(summary), short_name(summary["test"])) for summary in summaries if _is_certified(summary))
-    return lines + more + each_once(notes) + each_once(proofs)
+    return lines + more + each_once(notes) + each_once(_proofs(filter(_is_certified, summaries)))
 
 
 def _is_certified(summary: Summary) -> bool:
@@ -38,10 +37,24 @@ def _is_certified(summary: Summary) -> bool:
     return bool(certificate.get("base") or certificate.get("alive"))
 
 
-def _proof(summary: Summary) -> str:
-    """Return the certificate of a study in one line, with the hash of the kernels that it was made on."""
-    kernels = summary["environment"].get("kernels")
-    return f"certificate{f' on kernels {kernels}' * bool(kernels)}: {summary['certificate']['line']}"
+def _proofs(summaries: Iterable[Summary]) -> list[tuple[str, str]]:
+    """Return the line of each certificate with each test that it is of: studies of one base run share theirs."""
+    shared: dict[tuple[str, ...], dict[str, None]] = {}
+    lines: list[tuple[tuple[str, ...], str]] = []
+    for summary in summaries:
+        certificate, kernels = summary["certificate"], summary["environment"].get("kernels")
+        moved = [name for name, seen in certificate["alive"].items() if seen]
+        line = f"certificate{f' on kernels {kernels}' * bool(kernels)}: {certificate['line']}"
+        before, _, after = line.partition(f"alive: {', '.join(moved)}")
+        key = (before, after, certificate["base"] or summary["task"]) if moved else (line,)
+        shared.setdefault(key, {}).update(dict.fromkeys(moved))
+        lines.append((key, short_name(summary["test"])))
+    return [(_joined(key, shared[key]), test) for key, test in lines]
+
+
+def _joined(key: tuple[str, ...], moved: Iterable[str]) -> str:
+    before, *after = key
+    return f"{before}alive: {', '.join(moved)}{after[0]}" if after else before
 
 
 def _without_repeats(summaries: Sequence[Summary]) -> list[Summary]:

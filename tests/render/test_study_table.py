@@ -165,3 +165,25 @@ def test_no_study_is_no_table():
 def test_a_name_without_a_file_is_kept():
     assert short_name("fake") == "fake"
     assert short_name("a/b.py::T::t[x::y]") == "T::t[x::y]"
+
+
+def certified(test, alive, base="b0", line="held: x twice; alive: {}; traced: 1 files", task="net"):
+    certificate = {"base": base, "alive": dict.fromkeys(alive, "seen"), "line": line.format(", ".join(alive))}
+    return summary(test, task=task, certificate=certificate, environment={"kernels": "k1"})
+
+
+def test_studies_of_one_base_run_share_a_line():
+    studies = [
+        certified("a.py::test_a", ["init"]),
+        certified("a.py::test_b", ["init", "ulp"]),
+        certified("a.py::test_other", ["shuffle"], base="b1"),
+        certified("a.py::test_cut", ["init"], line="held: only 2 epochs; alive: {}; traced: 1 files"),
+        certified("a.py::test_dead", [], line="held: x twice; moves nothing: augment; traced: 1 files"),
+    ]
+    said = [line for line in study_table(studies) if line.startswith("certificate")]
+    assert said == [
+        "certificate on kernels k1: held: x twice; alive: init, ulp; traced: 1 files (test_a, test_b)",
+        "certificate on kernels k1: held: x twice; alive: shuffle; traced: 1 files (test_other)",
+        "certificate on kernels k1: held: only 2 epochs; alive: init; traced: 1 files (test_cut)",
+        "certificate on kernels k1: held: x twice; moves nothing: augment; traced: 1 files (test_dead)",
+    ]
