@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.machinery
 import io
 import mmap
 import pickle
@@ -29,6 +28,7 @@ import torch
 
 from ..errors import PACKAGE, StoreError
 from ..store.source_files import in_tree
+from ..store.traced_inputs import file_by_name
 from ..training.trainer import Trainer
 
 
@@ -139,19 +139,9 @@ def _goes_by_value(name: str, module: types.ModuleType, rootdir: Path) -> bool:
     if file is None or name.partition(".")[0] == PACKAGE.name or getattr(module, "__name__", None) != name:
         return False
     path = Path(file).resolve()
-    return in_tree(path, rootdir) and not ("." in name and _found_by_name(name) == path)
+    found = file_by_name(name) if "." in name else None
+    return in_tree(path, rootdir) and (found is None or found.resolve() != path)
 
-
-def _found_by_name(name: str) -> Path | None:
-    """Return the file that importing a dotted name would run in a new process."""
-    places: Any = None
-    found: importlib.machinery.ModuleSpec | None = None
-    for part in name.split("."):
-        found = importlib.machinery.PathFinder.find_spec(part, places)
-        if found is None:
-            return None
-        places = found.submodule_search_locations
-    return Path(found.origin).resolve() if found is not None and found.origin else None
 
 
 def _dumps(value: object) -> tuple[bytes, list[torch.Tensor]]:

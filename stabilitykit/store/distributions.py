@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .loaded_files import Stamp, stamp_of
+
 #: Folders in which a distribution counts as installed even if its installer has left no RECORD, as Debian's does.
 _SITES = frozenset({"site-packages", "dist-packages"})
 
@@ -35,7 +37,7 @@ class Distribution:
     @property
     def content(self) -> str:
         """A hash of its RECORD, which has one of every file; without a RECORD, of the names and sizes of its files."""
-        stamp = _stamp(self.info / "RECORD")
+        stamp = stamp_of(self.info / "RECORD")
         return _hash_of_sizes(self.info) if stamp is None else _hash_of_record(self.info / "RECORD", stamp)
 
     @property
@@ -85,17 +87,9 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size
-
-
 def changed_at(folder: Path) -> int:
     """Return when an entry of a folder was made or removed, in ns; 0 for a folder that is not there."""
-    stamp = _stamp(folder)
+    stamp = stamp_of(folder)
     return 0 if stamp is None else stamp[0]
 
 
@@ -153,7 +147,7 @@ def _tops_without_record(distribution: Distribution) -> list[str]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _hash_of_record(record: Path, stamp: tuple[int, int]) -> str:
+def _hash_of_record(record: Path, stamp: Stamp) -> str:
     # Scripts with a path, notes of the installer and compiled files differ between two installations of one wheel.
     others = (b"../", record.parent.name.encode() + b"/")
     lines = record.read_bytes().splitlines()

@@ -176,6 +176,11 @@ def place_of(module: str) -> Path | None:
     if loaded is not None:
         file = getattr(loaded, "__file__", None)
         return Path(file) if isinstance(file, str) else None
+    return file_by_name(module)
+
+
+def file_by_name(module: str) -> Path | None:
+    """Return the file that importing a dotted name would run in a new process; nothing is imported."""
     places: Any = None
     found: importlib.machinery.ModuleSpec | None = None
     for part in module.split("."):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -174,20 +175,24 @@ class Output(OrderedDict):
 
 
 class Items(Dataset):
-    """Token ids and a mask, packed in one of three ways."""
+    """Examples, each as a function makes it of its number."""
 
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
+    def __init__(self, item: Callable[[int], Any]) -> None:
+        self.item = item
 
     def __len__(self) -> int:
         return len(LABELS)
 
     def __getitem__(self, i: int) -> Any:
-        if self.kind == "dict":
-            return {"input_ids": IDS[i], "attention_mask": MASK[i], "labels": int(LABELS[i])}
-        return ((IDS[i], MASK[i]), int(LABELS[i])) if self.kind == "pair" else (IDS[i], MASK[i], int(LABELS[i]))
+        return self.item(i)
 
 
+#: Token ids and a mask, packed in one of three ways.
+PACKED = {
+    "dict": lambda i: {"input_ids": IDS[i], "attention_mask": MASK[i], "labels": int(LABELS[i])},
+    "pair": lambda i: ((IDS[i], MASK[i]), int(LABELS[i])),
+    "three parts": lambda i: (IDS[i], MASK[i], int(LABELS[i])),
+}
 IDS = torch.randint(1, 9, (48, 6), generator=torch.Generator().manual_seed(0))
 MASK = (torch.arange(6) < torch.randint(3, 7, (48, 1), generator=torch.Generator().manual_seed(1))).long()
 LABELS = IDS[:, 0] % 2
@@ -222,7 +227,7 @@ class TestBatches:
     )
     def test_items_of_other_shapes_are_told_both_ways_out(self, ask, kind, got):
         with pytest.raises(TaskError) as error:
-            ask(self.task(Items(kind)), "init")
+            ask(self.task(Items(PACKED[kind])), "init")
         assert f"to be (input, label), numbers or arrays of one shape, but a batch of them is {got}. " in str(
             error.value
         )
@@ -257,39 +262,23 @@ class TestBatches:
 
     # Siblings
 
-    def test_items_of_two_lengths_are_told(self, ask):
-        class Ragged(Dataset):
-            def __len__(self):
-                return 48
-
-            def __getitem__(self, i):
-                return IDS[i, : 3 + i % 3], int(LABELS[i])
-
-        with pytest.raises(
-            TaskError, match=r"to give batches of examples of one shape but it raised RuntimeError: stack"
-        ):
-            ask(self.task(Ragged()), "init", runs=9)
-
-    def test_items_without_a_label_are_told(self, ask):
-        class Bare(Dataset):
-            def __len__(self):
-                return 48
-
-            def __getitem__(self, i):
-                return IDS[i]
-
-        with pytest.raises(TaskError, match=r"\(input, label\)"):
-            ask(self.task(Bare()), "init", runs=9)
+    @pytest.mark.parametrize(
+        ("item", "said"),
+        [
+            (
+                lambda i: (IDS[i, : 3 + i % 3], int(LABELS[i])),
+                r"to give batches of examples of one shape but it raised RuntimeError: stack",
+            ),
+            (lambda i: IDS[i], r"\(input, label\)"),
+        ],
+        ids=["of two lengths", "without a label"],
+    )
+    def test_items_that_make_no_batch_are_told(self, ask, item, said):
+        with pytest.raises(TaskError, match=said):
+            ask(self.task(Items(item)), "init", runs=9)
 
     def test_labels_of_numpy_are_labels(self, ask):
-        class Plain(Dataset):
-            def __len__(self):
-                return 48
-
-            def __getitem__(self, i):
-                return IDS[i].numpy(), np.int32(LABELS[i])
-
-        assert models(ask(self.task(Plain()), "init")) == 3
+        assert models(ask(self.task(Items(lambda i: (IDS[i].numpy(), np.int32(LABELS[i])))), "init")) == 3
 
 
 class TestIterables:
