@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,9 @@ from ..training.control import LEAK, Call, Control, ControlMode, Rehearsal, diff
 from ..training.trainer import UNSEEDED, Trainer
 from .runner import Runner, Wanted
 
+#: What the base run is called among what was trained twice, and leaks among the verdicts that are kept.
+_BASE, _LEAKS = "base run", "leak"
+
 #: The first epoch of each base run that this process, or its children, have shown to compute.
 _shown: dict[Path, Rehearsal] = {}
 
@@ -28,7 +33,8 @@ class Certifier:
     def __init__(
         self,
         base: Experiment,
-        repetition: Callable[[], Experiment],
+        task: Callable[[], Experiment],
+        repetition: Callable[[str], Experiment],
         protocol: NoiseProtocol,
         mode: ControlMode,
         trainer: Trainer,
@@ -37,11 +43,12 @@ class Certifier:
     ) -> None:
         """Certify studies of ``trainer``'s task under ``protocol``, whose base run lies in the experiment ``base``.
 
-        ``repetition`` opens the place of the base run's repetition, which ends with the session.
+        ``task`` opens the place of what is known of the task before a training, where leaks are remembered.
+        ``repetition`` opens the place of a run's repetition, by name, which ends with the session.
         ``call`` and ``runner`` train at the place of the study's runs; ``trainer`` only says what is trained.
         """
         self.base, self.protocol, self.mode, self.trainer = base, protocol, mode, trainer
-        self._open_repetition, self._call, self.runner = repetition, call, runner
+        self._open_task, self._open_repetition, self._call, self.runner = task, repetition, call, runner
         self.inputs: Inputs | None = None  #: what a training of the task reads, where that is known
         self._known = dict(base.read_certificate())
         self._plan = protocol.base.plans()[0]
@@ -60,9 +67,8 @@ class Certifier:
     def certificate(self) -> Certificate:
         """What is proven by now, as far as it concerns this study."""
         look = self._look
-        held = self._known.get("held", "")
-        if held and self.needs_base:
-            proven, scope = True, held
+        if self._held:
+            proven, scope = True, self._held
         elif look is None:
             proven, scope = False, "not proven"
         else:
@@ -77,34 +83,69 @@ class Certifier:
 
     def look(self) -> None:
         """Take the first look, and train run 0 at a place where it is not known which experiment it belongs to."""
-        if self._lacks_look and not self.protocol.onset:  # of an onset it shows that stored epochs change no bit
-            self._take_look()
-        self._train_base()
+        with self._remembering_leaks():
+            if self._lacks_look and not self.protocol.onset:  # of an onset it shows that stored epochs change no bit
+                self._take_look()
+            self._train_base()
 
     def begin(self) -> None:
         """Prove what must be known before the runs are trained: a look, the base run, and that sources act."""
-        if self._lacks_look:
-            self._take_look()
-        if self.needs_base:
-            self._train_base()
+        with self._remembering_leaks():
+            if self._lacks_look:
+                self._take_look()
+            if self.needs_base:
+                self._train_base()
         if self.trainer.task.isolates:
             self.join()
             for name in self._unknown:
                 self._see_alive(name)
 
-    def end(self) -> None:
-        """Train the base run a second time, after the runs of the study, and compare the two."""
-        one = self._base_record
-        if not self.lacks_held or one is None:
+    def end(self, first: RunRecord) -> None:
+        """Train the base run a second time, after the runs of the study, and compare the two.
+
+        Where every source varies, that is run 0 of the study, its ``first``. A repetition that another process trained
+        meanwhile shows nothing of what runs leave in this one: another is then trained.
+        """
+        one = self._base_record if self.needs_base else first
+        if not self.lacks_held or one is None or one.status != "ok":
             return
-        (other,) = self.runner(self.repeated).gather()
+        is_early = self.repeated.is_finished()
+        with self._remembering_leaks():
+            self._compare_with(one, self.repeated)
+            if is_early:
+                self._compare_with(one, self._run_of(self._open_repetition("last repetition")))
+        whole = "the whole run" if self.needs_base else "run 0 of all sources"
+        self._note(held={**self._known.get("held", {}), self._held_name: f"{whole} twice, bit-identical"})
+
+    def _compare_with(self, one: RunRecord, repeated: Wanted) -> None:
+        (other,) = self.runner(repeated).gather()
         found = difference(one, other) if other.status == "ok" else f"the second failed: {other.error}"
         if found:
             raise IsolationError(
-                f"Expected the base run, trained twice under one plan, to be bit-identical, but {found}. "
+                f"Expected one run, trained twice under one plan, to be bit-identical, but {found}. "
                 f"{_two_processes(one, other)}{LEAK}"
             )
-        self._note(held="the whole run twice, bit-identical")
+
+    @contextlib.contextmanager
+    def _remembering_leaks(self) -> Iterator[None]:
+        """Keep the leak that a block finds beside the task, and raise one that was kept: chance may hide it."""
+        if self.is_whole or not self.trainer.task.isolates:
+            yield
+            return
+        verdicts = self._open_task().verdicts
+        leak = verdicts.fail(_LEAKS)
+        if leak is not None and leak.session != self.base.session:
+            date, key = time.strftime("%Y-%m-%d", time.gmtime(leak.time)), self._open_task().folder.name
+            raise IsolationError(
+                f"Expected no leak in this task, but on {date} there was one, which equal runs later do not undo: "
+                f"{leak.reason} The mended task is another one. If something beside it was mended: "
+                f"stability-cache prune --key {key}"
+            )
+        try:
+            yield
+        except IsolationError as error:
+            verdicts.keep_fail(_LEAKS, 2, str(error), self.base.session)
+            raise
 
     @cached_property
     def _named(self) -> dict[str, list[RunPlan]]:
@@ -161,8 +202,22 @@ class Certifier:
 
     @property
     def lacks_held(self) -> bool:
-        """Whether something is held, and its base run has not been trained twice."""
-        return self.needs_base and not self._known.get("held")
+        """Whether no run has been trained twice, whole, and one can be."""
+        is_seeded = self.trainer.low_level(self.protocol.plans()[0]) not in UNSEEDED
+        can_repeat = self.needs_base or (self.trainer.task.isolates and self.mode != "first" and is_seeded)
+        return can_repeat and not self._held
+
+    @property
+    def _held(self) -> str:
+        """What was trained twice, whole; the base run's repetition stands for runs of all sources too."""
+        if not self.trainer.task.isolates or self.mode == "first":
+            return ""
+        held = self._known.get("held", {})
+        return str(held.get(_BASE) or ("" if self.needs_base else held.get(self.protocol.name, "")))
+
+    @property
+    def _held_name(self) -> str:
+        return _BASE if self.needs_base else self.protocol.name
 
     @property
     def _base_record(self) -> RunRecord | None:
@@ -175,7 +230,8 @@ class Certifier:
 
     def missing(self) -> Iterator[Wanted]:
         """Yield the base run and its repetition, as far as they are not trained."""
-        for wanted in (self._run_of(self.base), *([self.repeated] if self.lacks_held else [])):
+        base = [self._run_of(self.base)] if self.needs_base else []
+        for wanted in (*base, *([self.repeated] if self.lacks_held else [])):
             if not wanted.is_finished():
                 yield wanted
 
@@ -185,12 +241,12 @@ class Certifier:
 
     @property
     def repeated(self) -> Wanted:
-        """The repetition of the base run."""
+        """The repetition of the base run, or of run 0 where every source varies."""
         return self._run_of(self._repetition)
 
     @cached_property
     def _repetition(self) -> Experiment:
-        return self._open_repetition()
+        return self._open_repetition("repetition")
 
     @property
     def first_record(self) -> RunRecord | None:

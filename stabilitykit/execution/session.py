@@ -163,15 +163,23 @@ class Session:
         adopt(base if certifier.needs_base else experiment, certifier.base)
         if first is not None and first.status == "ok":
             # Last: helpers go on from it, and must find the base run.
-            write(self._open({ROLE: "base run", **asked.about_base}, private=False).folder, inputs)
+            write(self._open_task(asked).folder, inputs)
         else:  # it may not have come to what it would read, and other inputs may train
             remove(certifier.base.folder)
         return settled
 
     def _certifier(self, asked: Prepared, base: Experiment, place: Workplace) -> Certifier:
         question, runner = asked.question, partial(place.runner, name="base run")
-        repetition = partial(self._open, {**asked.about_base, "repetition": asked.unshared}, private=True)
-        certifier = Certifier(base, repetition, question.protocol, question.control, asked.trainer, place.call, runner)
+        certifier = Certifier(
+            base,
+            partial(self._open_task, asked),
+            lambda name: self._open({**asked.about_base, name: asked.unshared}, private=True),
+            question.protocol,
+            question.control,
+            asked.trainer,
+            place.call,
+            runner,
+        )
         certifier.inputs = asked.inputs
         return certifier
 
@@ -186,6 +194,10 @@ class Session:
         if protocol.onset:
             asked.trainer.prefixes = self.store.prefixes(base.folder.name, base.about, private=private)
         return self._open(about, private=private), base
+
+    def _open_task(self, asked: Prepared) -> Experiment:
+        """Open the place of what is known of a task before one is trained: what its trainings read, and leaks."""
+        return self._open({ROLE: "base run", **asked.about_base}, private=bool(asked.private))
 
     def _open(self, about: Mapping[str, Any], *, private: bool) -> Experiment:
         asker = {"asked_by": self.scope, "session": self.store.session}
@@ -215,7 +227,7 @@ class Session:
             adopt(wanted.experiment, certifier.base)
         records = self.gather(place.runner(wanted, name), journal)
         if not is_answered:
-            certifier.end()
+            certifier.end(records[0])
         return records
 
     def _executor(self, trainer: Trainer, journal: Journal) -> Executor:

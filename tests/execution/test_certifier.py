@@ -214,11 +214,70 @@ class TestHeld:
         with pytest.raises(IsolationError, match="Expected equal runs where nothing varies, but of runs 0 and 3"):
             measure(other, NoiseProtocol("none", runs=4), session=make_session("two"))
 
-    def test_a_study_of_everything_needs_no_base_run(self, ask):
+    def test_a_study_of_everything_repeats_its_first_run_last(self, ask):
         study = ask(loop(), "all", runs=3)
-        assert sum(epoch == 3 for _, epoch in trained) == 3
-        assert study.certificate.scope == "the first 2 epochs twice, bit-identical"
+        assert [index for index, epoch in trained if epoch == 3] == [0, 1, 2, 0]
+        assert study.certificate.scope == "run 0 of all sources twice, bit-identical"
         assert set(study.certificate.alive) == {"init", "shuffle", "augment", "stochastic", "low_level"}
+        trained.clear()
+        assert ask(loop(), "all", runs=3).certificate == study.certificate
+        assert trained == []
+
+    def test_a_base_run_that_is_held_stands_for_a_study_of_everything(self, ask):
+        ask(loop(), "init", runs=2)
+        trained.clear()
+        study = ask(loop(), "all", runs=3)
+        assert [index for index, epoch in trained if epoch == 3] == [0, 1, 2]
+        assert study.certificate.scope == "the whole run twice, bit-identical"
+
+    @pytest.mark.parametrize("vary", ["all", "init"])
+    @pytest.mark.parametrize("at", [3, "test"])
+    def test_what_runs_leave_in_the_process_is_found(self, ask, vary, at):
+        runs = []
+
+        def count(run, model, epoch):
+            if epoch == 3:
+                runs.append(run.index)
+                if at == 3:
+                    model[0].weight.data += len(runs)
+
+        at_test = lambda x: x + len(runs) * (at == "test")  # noqa: E731
+        with pytest.raises(IsolationError, match="state kept between runs"):
+            ask(loop(count, at_test), vary)
+
+    def test_so_it_is_where_another_process_has_repeated_the_base_run_at_once(self, make_session, monkeypatch):
+        runs = []
+
+        def count(run, model, epoch):
+            runs.append(run.index) if epoch == 3 else None
+            model[0].weight.data += float(epoch == 3 and len(runs) > 2)
+
+        def certify(certifier, wanted):
+            certifier.begin()
+            certifier.runner(certifier.repeated).gather()  # as a helper does that comes early
+
+        session = make_session()
+        monkeypatch.setattr(session, "certify", certify)
+        study = measure(loop(), NoiseProtocol("init", runs=2), session=session)
+        assert [index for index, epoch in trained if epoch == 3] == [0, 0, 1, 0]
+        assert study.certificate.scope == "the whole run twice, bit-identical"
+        certifier._shown.clear()
+        leaking = loop(count)
+        leaking.content = lambda: "another task"
+        with pytest.raises(IsolationError, match="state kept between runs"):
+            measure(leaking, NoiseProtocol("init", runs=2), session=session)
+
+    @pytest.mark.parametrize("cache", ["auto", "refresh", "off"])
+    def test_a_leak_that_chance_hides_later_is_remembered(self, make_session, cache):
+        with pytest.raises(IsolationError):
+            measure(
+                loop(lambda run, model, epoch: shifted(model)), NoiseProtocol("init", runs=2), session=make_session()
+            )
+        trained.clear()
+        for vary in ("init", "all"):
+            with pytest.raises(IsolationError, match=r"there was one, .* they differ in '0.weight' after epoch 0"):
+                measure(loop(), NoiseProtocol(vary, runs=2), session=make_session("two", cache=cache))
+        assert trained == []
 
 
 class TestAlive:

@@ -180,14 +180,14 @@ class TestReuse:
 
     def test_a_certificate_serves_later_sessions_but_not_one_that_refreshes(self, open_store):
         assert open_store().read_certificate() == {}
-        open_store().write_certificate({"held": "x"})
-        assert open_store("two").read_certificate()["held"] == "x"
+        open_store().write_certificate({"held": {"base run": "x"}})
+        assert open_store("two").read_certificate()["held"] == {"base run": "x"}
         assert open_store("three", "refresh").read_certificate() == {}
-        open_store("three", "refresh").write_certificate({"held": "y"})
+        open_store("three", "refresh").write_certificate({"held": {"base run": "y"}})
         assert open_store("three", "refresh").read_certificate()["session"] == session_id("three")
 
     @pytest.mark.parametrize(
-        "content", ["", "{", "[]", "{}", '{"held": "x"}', '{"held": "x", "of": "00000000000000000000000000000000"}']
+        "content", ["", "{", "[]", "{}", '{"held": {}}', '{"held": "x", "of": "00000000000000000000000000000000"}']
     )
     def test_a_certificate_that_is_not_whole_or_of_another_task_counts_for_nothing(self, open_store, tmp_path, content):
         experiment = open_store()
