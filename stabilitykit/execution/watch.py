@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..estimates.measures import Measures, Metric
-from ..store.fingerprint import CannotFingerprint, fingerprint
+from ..store.fingerprint import CannotFingerprint, code_fingerprint
 from ..store.record import RunRecord
 from ..store.run_store import Experiment
 from ..store.verdict_files import LookTaken
@@ -36,7 +36,7 @@ class Standing:
         said = repr(budget)
         if own:
             try:
-                said += fingerprint(own, self._rootdir)
+                said += repr([(name, code_fingerprint(metric, self._rootdir)) for name, metric in sorted(own.items())])
             except CannotFingerprint:  # an earlier FAIL may be of other code
                 said += self.experiment.session
         return hashlib.sha256(said.encode()).hexdigest()[:16]

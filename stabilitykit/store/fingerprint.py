@@ -65,6 +65,7 @@ class Reading:
     digest: str
     parts: Mapping[str, str]  #: the first values, and all files and packages: a short hash, or a number itself, by name
     sources: Sources
+    values: str  #: the hash without the files and packages: of objects and the code that they run
 
 
 def read(value: object, rootdir: Path | None, also: Iterable[Path] = (), name: str = "") -> Reading:
@@ -84,12 +85,22 @@ def read(value: object, rootdir: Path | None, also: Iterable[Path] = (), name: s
     in_files = sources.parts()
     digest = hashlib.sha256(content + repr(sorted(in_files.items())).encode()).hexdigest()
     short = {part: text[:_SHORT] if part.startswith("file ") else text for part, text in in_files.items()}
-    return Reading(digest, short | walk.parts, sources)
+    return Reading(digest, short | walk.parts, sources, hashlib.sha256(content).hexdigest())
 
 
 def fingerprint(value: object, rootdir: Path | None, also: Iterable[Path] = ()) -> str:
     """Return the hash of what `read` reads."""
     return read(value, rootdir, also).digest
+
+
+def code_fingerprint(function: Callable[..., Any], rootdir: Path) -> str:
+    """Return the hash of what a function computes: the same under another name, in another place of its file."""
+    plain = function
+    if isinstance(function, types.FunctionType):
+        code = function.__code__.replace(co_name="", co_qualname="")
+        plain = types.FunctionType(code, function.__globals__, "", function.__defaults__, function.__closure__)
+        plain.__kwdefaults__, plain.__module__ = function.__kwdefaults__, ""
+    return read(plain, rootdir).values
 
 
 def tensor_digest(tensor: torch.Tensor) -> bytes:

@@ -199,6 +199,23 @@ class TestFinality:
             shutil.rmtree(entry.folder)
         assert outcome(19) is Outcome.PASS
 
+    def test_a_metric_of_another_name_and_place_is_the_same_question(self, make_session):
+        def wrong(logits, labels):
+            return logits.argmax(1).ne(labels).float().sum().item()
+
+        def renamed(logits, labels):
+            # Another place, another name, a remark.
+            return logits.argmax(1).ne(labels).float().sum().item()
+
+        outcomes = []
+        for name, runs, metric in (("fresh", 3, renamed), ("one", 20, wrong), ("two", 3, renamed)):
+            session = make_session(name, folder="other" if name == "fresh" else "store")
+            study = check(
+                Scripted(), protocol(runs), metrics={"wrong": metric}, budget=Budget(wrong_sd=0.5), session=session
+            )
+            outcomes.append(study.verdicts[-1].outcome.name)
+        assert outcomes == ["UNDECIDED", "FAIL", "FAIL"]
+
     def test_a_metric_whose_code_was_mended_is_judged_anew(self, make_session):
         budget, outcomes = Budget(wrong_sd=0.5), []
         metrics = {"wrong": lambda logits, labels: logits.argmax(1).ne(labels).float().sum().item()}
