@@ -266,7 +266,7 @@ class Study:
             [f"isolation {'proven by ' * only}{self.certificate.scope}"] if only or not self.certificate.proven else []
         )
         if self.private:
-            notes.append(f"runs not kept: {self.private}")
+            notes.append(f"runs not kept, nor verdicts: {self.private}")
         kinds = {record.low_level for record in self.records} - {"deterministic", "not isolated"}
         if kinds:
             notes.append(f"low-level source: {', '.join(sorted(kinds))}")

@@ -123,7 +123,7 @@ def test_a_file_that_is_edited_while_a_session_runs_makes_its_studies_private(pr
     project.tests(EDITED)
     _, report = project.study("-p", "no:randomly")
     notes = [[note for note in study["notes"] if "not kept" in note] for study in report["studies"]]
-    assert notes == [[], ["runs not kept: lazy.py was edited after it had been imported"]]
+    assert notes == [[], ["runs not kept, nor verdicts: lazy.py was edited after it had been imported"]]
     project.ledger()
     project.write("test_toy.py", (project.path / "test_toy.py").read_text().replace("if turn", "if False"))
     _, report = project.study()

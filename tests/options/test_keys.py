@@ -77,7 +77,7 @@ def test_a_task_without_a_fingerprint_keeps_its_runs_to_itself_and_its_workers(p
     for _ in range(2):
         result = project.run(way="n2")
         result.assert_outcomes(passed=2)
-        result.stdout.fnmatch_lines(["note: runs not kept: * (test_lock[[]a[]], test_lock[[]b[]])"])
+        result.stdout.fnmatch_lines(["note: runs not kept, nor verdicts: * (test_lock[[]a[]], test_lock[[]b[]])"])
         trainings = project.ledger()
         assert sorted(training.index for training in trainings) == sorted([*range(6), *range(6)])
         assert len({training.pid for training in trainings}) == 2

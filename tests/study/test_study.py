@@ -245,7 +245,7 @@ class TestSharing:
                 study = measure(train, NoiseProtocol("all", runs=2), labels=LABELS, session=session)
                 assert len(count.trained) == 2 * study_number
         assert "train.handle is a TextIOWrapper: " in study.private  # and Python's own words, which change
-        assert f"runs not kept: {study.private}" in study.notes
+        assert f"runs not kept, nor verdicts: {study.private}" in study.notes
 
 
 class TestFailures:
