@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,8 @@ class Certifier:
         self._known = dict(self.base.read_certificate())
         return self.base.is_finished(0) if self.needs_base else self._look is not None
 
-    @property
-    def certificate(self) -> Certificate:
-        """What is proven by now, as far as it concerns this study."""
+    def certificate(self, records: Iterable[RunRecord] = ()) -> Certificate:
+        """What is proven by now, as far as it concerns a study of these runs."""
         look = self._look
         if self._held:
             proven, scope = True, self._held
@@ -79,7 +78,9 @@ class Certifier:
         trace, fingerprint = ((), "") if base is None else (base.trace, base.fingerprint)
         alive = {name: seen for name, seen in self._known.get("alive", {}).items() if name in self._named}
         inputs = {} if self.inputs is None else self.inputs.told()
-        return Certificate(proven, scope, tuple(trace), fingerprint, alive, inputs)
+        whole = self._known.get("by", {}).get(self._held_name) or self._known.get("by", {}).get(_BASE, ())
+        joined = {_trainer(record) for record in records if record.status == "ok"}.difference(whole)
+        return Certificate(proven, scope, tuple(trace), fingerprint, alive, inputs, len(joined) if self._held else 0)
 
     def look(self) -> None:
         """Take the first look, and train run 0 at a place where it is not known which experiment it belongs to."""
@@ -111,20 +112,25 @@ class Certifier:
             return
         is_early = self.repeated.is_finished()
         with self._remembering_leaks():
-            self._compare_with(one, self.repeated)
+            others = [self._compare_with(one, self.repeated)]
             if is_early:
-                self._compare_with(one, self._run_of(self._open_repetition("last repetition")))
+                others.append(self._compare_with(one, self._run_of(self._open_repetition("last repetition"))))
         whole = "the whole run" if self.needs_base else "run 0 of all sources"
-        self._note(held={**self._known.get("held", {}), self._held_name: f"{whole} twice, bit-identical"})
+        self._note(
+            held={**self._known.get("held", {}), self._held_name: f"{whole} twice, bit-identical"},
+            by={**self._known.get("by", {}), self._held_name: sorted({_trainer(run) for run in (one, *others)})},
+        )
 
-    def _compare_with(self, one: RunRecord, repeated: Wanted) -> None:
+    def _compare_with(self, one: RunRecord, repeated: Wanted) -> RunRecord:
         (other,) = self.runner(repeated).gather()
         found = difference(one, other) if other.status == "ok" else f"the second failed: {other.error}"
         if found:
             raise IsolationError(
-                f"Expected one run, trained twice under one plan, to be bit-identical, but {found}. "
+                f"Expected {'the base run' if self.needs_base else 'run 0'}, trained twice under one plan, to be "
+                f"bit-identical, but {found}. "
                 f"{_two_processes(one, other)}{LEAK}"
             )
+        return other
 
     @contextlib.contextmanager
     def _remembering_leaks(self) -> Iterator[None]:
@@ -346,6 +352,11 @@ def cannot_join(base: Experiment, but: str) -> str:
         f"process may join that study. Code, data and kernels are equal by their hashes. Look for the order of a set, "
         f"which PYTHONHASHSEED moves from process to process, for the time, or for a call of torch.seed()."
     )
+
+
+def _trainer(record: RunRecord) -> str:
+    """Return the worker of a session in which a run was trained, by it or a child of it."""
+    return f"{record.trained_by.get('session')} {record.trained_by.get('worker')}"
 
 
 def _two_processes(one: RunRecord, other: RunRecord) -> str:

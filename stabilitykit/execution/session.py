@@ -121,7 +121,7 @@ class Session:
             protocol=protocol,
             records=tuple(records),
             labels=task.labels,
-            certificate=certifier.certificate,
+            certificate=certifier.certificate(records),
             metrics=dict(question.metrics),
             recipe=task,
             most_runs=protocol.runs if question.stops_early else None,
@@ -222,7 +222,7 @@ class Session:
             place.runner(wanted, name).check_not_stopped()
             self.certify(certifier, wanted)
         if question.stops_early:  # stored runs, too, may be those of a study that was only measured
-            check_alive(question.protocol, certifier.certificate)
+            check_alive(question.protocol, certifier.certificate())
         if not is_answered and question.protocol.begins_with_base:
             adopt(wanted.experiment, certifier.base)
         records = self.gather(place.runner(wanted, name), journal)

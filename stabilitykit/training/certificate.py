@@ -25,6 +25,8 @@ class Certificate:
     alive: Mapping[str, str] = field(default_factory=dict)
     #: What a training reads: modules, files and variables with the digest of their content, and what is untraced.
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    #: Processes that trained runs of the study after they had shown no more than the first epoch of the base run.
+    joined: int = 0
 
     @property
     def dead(self) -> tuple[str, ...]:
@@ -39,6 +41,7 @@ class Certificate:
         """Return the certificate in one line, for the report."""
         moved = [name for name, seen in self.alive.items() if seen]
         parts = [f"held: {self.scope}" if self.proven else self.scope]
+        parts += [f"{self.joined} more process{'es' * (self.joined > 1)}: one epoch"] if self.joined else []
         parts += [f"alive: {', '.join(moved)}"] if moved else []
         parts += [f"moves nothing: {', '.join(self.dead)}"] if self.dead else []
         read = [

@@ -104,8 +104,10 @@ class TestCost:
         measure(task, NoiseProtocol("init", runs=2), session=make_session("one"))
         trained.clear()
         certifier._shown.clear()  # another process
-        measure(task, NoiseProtocol("init", runs=3), session=make_session("two"))
+        study = measure(task, NoiseProtocol("init", runs=3), session=make_session("two"))
         assert trained == [(0, 0), *((2, epoch) for epoch in range(4))]
+        assert study.certificate.joined == 1
+        assert "bit-identical; 1 more process: one epoch; alive: init" in study.certificate.line()
 
     def test_a_look_is_all_where_that_is_asked_for(self, make_session):
         study = measure(loop(epochs=9), NoiseProtocol("init", runs=2), session=make_session(), control="first")

@@ -129,7 +129,11 @@ def test_a_note_is_said_once_with_those_that_it_is_about():
     lines = study_table(
         [
             summary("a.py::one", verdict="pass", notes=["low-level source: native"]),
-            summary("a.py::two", verdict="pass", notes=["low-level source: native", "runs not kept, nor verdicts: x is a file"]),
+            summary(
+                "a.py::two",
+                verdict="pass",
+                notes=["low-level source: native", "runs not kept, nor verdicts: x is a file"],
+            ),
             summary("a.py::two", verdict="pass", notes=["low-level source: native"]),
         ]
     )
