@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TaskError
-from .doubts import axis_doubt, chance_doubt
+from .doubts import axis_doubt, chance_doubt, one_answer_doubt, scale_doubt
 from .estimate import Estimate
 from .flip_floor import floor_estimate, training_sd_estimate
 from .intervals import mean_estimate, pairwise_estimate, sd_estimate
@@ -135,9 +135,11 @@ class Measures(Mapping[str, Estimate]):
         """What a reader should know of the meaning of the outputs: how they were taken, and what speaks against it."""
         if self.reading is None:
             return
-        yield from filter(None, (self.reading.meaning.said, self.reading.said))
+        yield from filter(None, (self.reading.meaning.said, self.reading.said, scale_doubt(self.reading)))
         if self._kind is not TaskKind.REGRESSION:
             yield from filter(None, [self._infinite()])
+        if self.reading.is_yes_or_no:
+            yield from filter(None, [one_answer_doubt(self.predicted, self.reading)])
         if self._kind is TaskKind.CLASSES:
             axis = axis_doubt(self.reading) if self.reading.may_have_other_axis else ""
             yield from filter(None, (axis, self._chance()))
