@@ -41,7 +41,7 @@ def fake_study(
     (75.0, 50.0)
     """
     labels = as_labels(labels)
-    check_labels(labels)
+    check_labels(labels, outputs)
     meaning = Meaning.of(labels, outputs)
     runs = [check_outputs(run, labels, meaning) for run in logits]
     protocol = NoiseProtocol(vary, runs=len(runs))

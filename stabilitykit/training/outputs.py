@@ -30,13 +30,16 @@ def as_labels(labels: Any) -> Tensor:
     return tensor.long()  # in uint8, 156 would equal -100
 
 
-def check_labels(labels: Tensor) -> None:
-    """Raise `TaskError` for labels that are no classes and no targets, whatever the outputs are."""
+def check_labels(labels: Tensor, stated: str | None) -> None:
+    """Raise `TaskError` for labels that are no classes and no targets, whatever the outputs are.
+
+    ``stated`` is the user's word for the outputs: with "values" integers are targets, which may be below 0.
+    """
     if labels.numel() == 0:
         raise TaskError("Expected labels of the test examples but got none; nothing could be scored.")
     if labels.is_floating_point() and not torch.isfinite(labels).all():
         raise TaskError("Expected finite regression targets but the labels hold NaN or infinity.")
-    if not labels.is_floating_point() and ((labels < 0) & (labels != IGNORED_LABEL)).any():
+    if stated != "values" and not labels.is_floating_point() and ((labels < 0) & (labels != IGNORED_LABEL)).any():
         least = int(labels[labels != IGNORED_LABEL].min())
         raise TaskError(
             f"Expected class labels from 0, or {IGNORED_LABEL} for examples to leave out, but the smallest is "

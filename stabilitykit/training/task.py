@@ -77,7 +77,7 @@ class Task(ABC):
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
         """Raise `UsageError` for each fault that can be known before anything trains."""
         labels = self.labels
-        check_labels(labels)
+        check_labels(labels, self.outputs)
         _ = self.meaning  # refuses labels that could be two things
         if (labels == IGNORED_LABEL).all():
             raise TaskError(f"Expected some labels to score but all {labels.numel()} are {IGNORED_LABEL}, left out.")

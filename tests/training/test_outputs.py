@@ -12,6 +12,7 @@ from stabilitykit import Recipe
 from stabilitykit.errors import TaskError
 from stabilitykit.estimates.meaning import Meaning
 from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.testing import fake_study
 from stabilitykit.training.outputs import as_labels, check_outputs, fault_of_numbers, without_labels
 from stabilitykit.training.task import as_task
 
@@ -45,6 +46,11 @@ class TestLabels:
         task = as_task(lambda run: None, torch.tensor([0, -1, 1]))
         with pytest.raises(TaskError, match=r"smallest is -1\. If -1 marks .* labels\.masked_fill\(labels == -1, -100"):
             task.check(NoiseProtocol("init", runs=2), torch.device("cpu"))
+
+    def test_integers_that_are_targets_by_word_may_be_below_0(self):
+        task = as_task(lambda run: None, torch.tensor([3, -100, -7]), "values")
+        task.check(NoiseProtocol("init", runs=2), torch.device("cpu"))
+        assert fake_study(torch.tensor([[3.0, -99.0, -7.0]] * 2), [3, -100, -7], outputs="values").rmse.value > 0
 
     def test_one_hot_labels_are_asked_about(self):
         assert "give labels.argmax(-1)" in refusal(LOGITS, torch.eye(3)[LABELS].long())
