@@ -17,7 +17,7 @@ from .store.fingerprint import tensor_digest
 from .store.record import RunRecord
 from .study.study import Study
 from .training.certificate import Certificate
-from .training.outputs import as_labels, check_outputs
+from .training.outputs import as_labels, check_labels, check_outputs
 from .training.run import Run
 from .training.task import Task
 
@@ -41,8 +41,9 @@ def fake_study(
     (75.0, 50.0)
     """
     labels = as_labels(labels)
+    check_labels(labels, outputs)
     meaning = Meaning.of(labels, outputs)
-    runs = [check_outputs(torch.as_tensor(run), labels, meaning) for run in logits]
+    runs = [check_outputs(run, labels, meaning) for run in logits]
     protocol = NoiseProtocol(vary, runs=len(runs))
     records = tuple(
         RunRecord(plan.index, plan.seeds, "ok", seconds=0.0, logits=run, fingerprint=tensor_digest(run).hex())

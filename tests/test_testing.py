@@ -58,3 +58,8 @@ def test_without_noise_it_is_always_right(ask):
 def test_tasks_of_other_numbers_share_no_runs(ask):
     one, two = (ask(FakeTask(noise=noise), "init") for noise in (1.0, 2.0))
     assert not torch.equal(one.outputs, two.outputs)
+
+
+def test_labels_below_0_are_refused_as_those_of_a_training_are():
+    with pytest.raises(TaskError, match=r"^Expected class labels from 0, or -100 .*, but the smallest is -1\."):
+        fake_study([[[2.0, 0.0], [0.0, 1.0]]] * 2, labels=[0, -1])

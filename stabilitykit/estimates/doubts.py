@@ -10,14 +10,20 @@ import torch
 from torch import Tensor
 
 from .distributions import normal_quantile
-from .metrics import cross_entropy, flatten_examples, percent_right, predictions
-from .reading import Reading
+from .metrics import Runs, cross_entropy, flatten_examples, percent_right, predictions
+from .reading import FIRST_ROWS, Reading
 
 #: Error rate of the bound that accuracy at chance stays below, over all runs of a study together.
 _ERROR = 0.01
 
 #: Standard deviations by which a reading must be right more often than another, in every run: no chance gives five.
 _FAR = 5.0
+
+#: How far the sum of a row may be from 1, or from 100, for its numbers to be taken for what was meant as shares.
+_NEARLY = 0.02
+
+#: The fewest runs with equal outputs that are asked about.
+_SEVERAL = 3
 
 
 def chance_doubt(predicted: Tensor, labels: Tensor) -> str:
@@ -60,6 +66,117 @@ _MOVES = (
     "order of the labels?"
 )
 _LEARNT_NOTHING = ". Are the labels in the order of the outputs, or has training learnt nothing yet?"
+
+
+def scale_doubt(reading: Reading) -> str:
+    """Say that outputs of classes were taken for logits though they look like probabilities; empty if they do not.
+
+    They do if all are in [0, 1], or if none is negative and every row sums to nearly 1, or to 100 as percentages do.
+
+    >>> from stabilitykit.estimates.meaning import Meaning
+    >>> outputs = torch.tensor([[0.2, 0.7], [0.5, 0.501]])
+    >>> print(scale_doubt(Reading([outputs], Meaning.of(torch.tensor([1, 0])))))
+    the outputs are from 0.2 to 0.7, with row sums from 0.9 to 1.001: taken for logits, since probabilities sum to 1. \
+If they are probabilities, divide each row by its sum and say outputs='probabilities'; outputs='logits' says that they \
+are logits
+    """
+    meaning = reading.meaning
+    if not meaning.is_classes or meaning.stated is not None or reading.has_one_output or reading.scale != "logits":
+        return ""
+    if not _are_nearly_shares(*_ranges([run[:FIRST_ROWS] for run in reading.logits])):  # most logits show it here
+        return ""
+    numbers, sums = _ranges(reading.logits)
+    if not _are_nearly_shares(numbers, sums):
+        return ""
+    return (
+        f"the outputs are from {numbers[0]:.4g} to {numbers[1]:.4g}, with row sums from {sums[0]:.7g} to "
+        f"{sums[1]:.7g}: taken for logits, since probabilities sum to 1. If they are probabilities, divide each row by "
+        f"its sum and say outputs='probabilities'; outputs='logits' says that they are logits"
+    )
+
+
+def _ranges(runs: Runs) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the least and the largest number ``[M, C]`` of all runs, and the same of the sums of their rows."""
+    sums = [run.sum(-1, dtype=torch.float64) for run in runs]
+    return _range_of(runs), _range_of(sums)
+
+
+def _range_of(runs: Runs) -> tuple[float, float]:
+    return min(float(run.min()) for run in runs), max(float(run.max()) for run in runs)
+
+
+def _are_nearly_shares(numbers: tuple[float, float], sums: tuple[float, float]) -> bool:
+    if numbers[0] < 0 or sums[1] == 0:  # where all are 0 the model says nothing, on any scale
+        return False
+    return numbers[1] <= 1 or any(
+        whole * (1 - _NEARLY) <= sums[0] and sums[1] <= whole * (1 + _NEARLY) for whole in (1, 100)
+    )
+
+
+def one_answer_doubt(predicted: Tensor, reading: Reading) -> str:
+    """Say that all runs answer every yes or no alike; empty where they do not, and where all labels are so.
+
+    Answers of 0 and 1 in, of any shape.
+
+    >>> from stabilitykit.estimates.meaning import Meaning
+    >>> outputs, labels = torch.tensor([[-0.1, -3.0]]), torch.tensor([[True, False]])
+    >>> print(one_answer_doubt(torch.zeros(2, 2), Reading([outputs, outputs], Meaning.of(labels))))
+    no example gets a label in any of 2 runs: the outputs are from -3 to -0.1, and a logit above 0 is a yes. Numbers \
+that are never above 0 may be log-probabilities: return logits, or say outputs='log_probabilities'
+    """
+    answer = int(predicted.flatten()[0])
+    if bool((predicted != answer).any()) or bool((reading.labels == answer).all()):
+        return ""
+    meaning, (given, _) = reading.meaning, reading.given
+    if meaning.is_classes:
+        found = f"every example gets class {answer} in all {len(given)} runs"
+    elif answer:
+        found = f"every example gets every label in all {len(given)} runs"
+    else:
+        found = f"no example gets a label in any of {len(given)} runs"
+    least, most = _range_of(given)
+    yes = "a probability above 0.5" if reading.scale == "probabilities" else "a logit above 0"
+    cause = ""
+    if most <= 0 and reading.scale == "logits" and meaning.stated != "logits":
+        labels = "give labels.bool() and " * (meaning.stated == "multi_label")
+        cause = (
+            f". Numbers that are never above 0 may be log-probabilities: return logits, or {labels}say "
+            f"outputs='log_probabilities'"
+        )
+    return f"{found}: the outputs are from {least:.3g} to {most:.3g}, and {yes} is a yes{cause}"
+
+
+def shared_outputs_doubt(outputs: Runs, trained: Sequence[object]) -> str:
+    """Say that three runs or more gave equal outputs though what they trained differs; empty where none did.
+
+    What each run trained is compared for equality. Whole numbers raise no doubt: models may well agree on all classes.
+
+    >>> shared_outputs_doubt([torch.tensor([0.1, 0.7])] * 3, ["one", "one", "one"])
+    ''
+    >>> print(shared_outputs_doubt([torch.tensor([0.1, 0.7])] * 3, ["one", "two", "three"]))
+    all 3 runs gave the same outputs bit for bit, though they trained other weights: does the function return the \
+outputs of another run's model, kept in a global or a file, or do the weights that differ reach no output?
+    """
+    groups: list[list[int]] = []
+    for run, given in enumerate(outputs):
+        same = next((group for group in groups if torch.equal(outputs[group[0]], given)), None)
+        if same is None:
+            groups.append([run])
+        else:
+            same.append(run)
+    group = max(groups, key=len, default=[])
+    if len(group) < _SEVERAL or len({trained[run] for run in group}) == 1 or _are_whole(outputs[group[0]]):
+        return ""
+    which = f"all {len(outputs)} runs" if len(group) == len(outputs) else f"{len(group)} of {len(outputs)} runs"
+    which += "" if len(group) == len(outputs) else f" ({_listed(group)})"
+    return (
+        f"{which} gave the same outputs bit for bit, though they trained other weights: does the function return the "
+        f"outputs of another run's model, kept in a global or a file, or do the weights that differ reach no output?"
+    )
+
+
+def _are_whole(numbers: Tensor) -> bool:
+    return bool((numbers == numbers.round()).all())
 
 
 def axis_doubt(reading: Reading) -> str:

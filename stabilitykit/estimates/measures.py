@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TaskError
-from .doubts import axis_doubt, chance_doubt
+from .doubts import axis_doubt, chance_doubt, one_answer_doubt, scale_doubt
 from .estimate import Estimate
 from .flip_floor import floor_estimate, training_sd_estimate
 from .intervals import mean_estimate, pairwise_estimate, sd_estimate
@@ -121,7 +121,10 @@ class Measures(Mapping[str, Estimate]):
         if name not in self._scores:
             raise TaskError(f"Expected a score of this task but got {name!r}. It has {', '.join(self._scores)}.")
         if name not in self._per_run:
-            self._per_run[name] = self._scores[name](*self._data(name)).double()
+            outputs, labels = self._data(name)
+            self._per_run[name] = self._scores[name](outputs, labels).double()
+            if name in self._own:
+                _check_repeats(name, float(self._per_run[name][0]), self._scores[name](outputs[:1], labels))
         return self._per_run[name]
 
     def pairs(self, name: str) -> Tensor:
@@ -135,9 +138,11 @@ class Measures(Mapping[str, Estimate]):
         """What a reader should know of the meaning of the outputs: how they were taken, and what speaks against it."""
         if self.reading is None:
             return
-        yield from filter(None, (self.reading.meaning.said, self.reading.said))
+        yield from filter(None, (self.reading.meaning.said, self.reading.said, scale_doubt(self.reading)))
         if self._kind is not TaskKind.REGRESSION:
             yield from filter(None, [self._infinite()])
+        if self.reading.is_yes_or_no:
+            yield from filter(None, [one_answer_doubt(self.predicted, self.reading)])
         if self._kind is TaskKind.CLASSES:
             axis = axis_doubt(self.reading) if self.reading.may_have_other_axis else ""
             yield from filter(None, (axis, self._chance()))
@@ -316,6 +321,16 @@ def _each_run(name: str, metric: Metric) -> Score:
         return torch.tensor(values, dtype=torch.float64)
 
     return scores
+
+
+def _check_repeats(name: str, once: float, again: Tensor) -> None:
+    """Raise `TaskError` for a metric that gives another number for the same outputs: its SD would be its own."""
+    if float(again) != once:
+        raise TaskError(
+            f"Expected the metric {name!r} to give the same number twice for the same outputs but of run 0 it gave "
+            f"{once!r} and, after the last run, {float(again)!r}. Its spread would not be that of the runs. Seed what "
+            f"it draws anew in each call, keep no state between calls, and change no outputs in place."
+        )
 
 
 def _number(name: str, value: object) -> float:

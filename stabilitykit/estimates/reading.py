@@ -13,7 +13,7 @@ from .metrics import Runs, flatten_examples
 from .scores import TaskKind
 
 #: Rows that are looked at before all others: most outputs that are no probabilities show it at once.
-_FIRST_ROWS = 256
+FIRST_ROWS = 256
 
 #: What is said of a scale that was found and not stated.
 _FOUND = {
@@ -50,7 +50,7 @@ class Reading:
         stated = self.meaning.stated
         if stated in _FOUND or stated == "logits" or self.meaning.kind is TaskKind.REGRESSION:
             return stated if stated in _FOUND else "logits"
-        rows = [run.unsqueeze(-1) for run in self._whole] if self._is_yes_or_no else self._kept
+        rows = [run.unsqueeze(-1) for run in self._whole] if self.is_yes_or_no else self._kept
         if len(rows) and all(are_probabilities(run) for run in rows):
             return "probabilities"
         return "log_probabilities" if len(rows) and all(are_log_probabilities(run) for run in rows) else "logits"
@@ -60,7 +60,7 @@ class Reading:
         """How the outputs were taken, where nobody said what they are; empty for logits."""
         if self.meaning.stated in (self.scale, "values") or self.scale not in _FOUND:
             return ""
-        why = "all of them in [0, 1]" if self._is_yes_or_no else "each row in [0, 1] with the sum 1"
+        why = "all of them in [0, 1]" if self.is_yes_or_no else "each row in [0, 1] with the sum 1"
         return _FOUND[self.scale].format(why=why)
 
     @property
@@ -71,7 +71,7 @@ class Reading:
     @cached_property
     def logits(self) -> Runs:
         """The logits ``[M, C]`` of each run, of the examples that count; of other tasks their outputs ``[N, ...]``."""
-        if self.scale == "logits" and not self._has_one_output:
+        if self.scale == "logits" and not self.has_one_output:
             return self._kept
         return [self._logits_of(run) for run in self._kept]
 
@@ -83,10 +83,10 @@ class Reading:
     def given(self) -> tuple[Runs, Tensor]:
         """Outputs and labels as the task has them, without the examples that do not count."""
         labels = self.meaning.given
-        if self.meaning.is_classes and labels.is_floating_point() and self._has_one_output:
+        if self.meaning.is_classes and labels.is_floating_point() and self.has_one_output:
             return [run.reshape(labels.shape) for run in self._whole], labels
         if self.meaning.is_classes and not labels.is_floating_point():
-            return [run.squeeze(-1) for run in self._kept] if self._has_one_output else self._kept, self.labels
+            return [run.squeeze(-1) for run in self._kept] if self.has_one_output else self._kept, self.labels
         return self._whole, labels
 
     @property
@@ -101,11 +101,11 @@ class Reading:
     def back(self, additive: Tensor) -> Tensor:
         """Return what `additive` gave, or a mean of it, on the scale on which the outputs came."""
         if self.scale == "probabilities":
-            additive = additive.sigmoid() if self._is_yes_or_no else additive.softmax(-1)
+            additive = additive.sigmoid() if self.is_yes_or_no else additive.softmax(-1)
         elif self.scale == "log_probabilities":
             logsigmoid = torch.nn.functional.logsigmoid
-            additive = logsigmoid(additive) if self._is_yes_or_no else additive.log_softmax(-1)
-        return additive.squeeze(-1) if self._has_one_output else additive
+            additive = logsigmoid(additive) if self.is_yes_or_no else additive.log_softmax(-1)
+        return additive.squeeze(-1) if self.has_one_output else additive
 
     def _in_shape(self, run: Tensor) -> Tensor:
         """Give a run with one output for each of two classes an axis of its own for it, ``[N, ..., 1]``."""
@@ -115,23 +115,25 @@ class Reading:
         return run.reshape(*labels.shape, 1)
 
     @property
-    def _has_one_output(self) -> bool:
+    def has_one_output(self) -> bool:
+        """Whether a single output tells two classes apart."""
         return self.meaning.is_classes and bool(self._whole) and self._whole[0].shape[-1] == 1
 
     @property
-    def _is_yes_or_no(self) -> bool:
-        return self._has_one_output or self.meaning.kind is TaskKind.MULTI_LABEL
+    def is_yes_or_no(self) -> bool:
+        """Whether each output answers a question of its own."""
+        return self.has_one_output or self.meaning.kind is TaskKind.MULTI_LABEL
 
     def _additive(self, run: Tensor) -> Tensor:
         if self.scale == "logits":
             return run
         exact = run.double()  # where two probabilities near 1 differ, a float32 could not tell their logarithms apart
-        if not self._is_yes_or_no:
+        if not self.is_yes_or_no:
             return exact.log() if self.scale == "probabilities" else run
         return exact.logit() if self.scale == "probabilities" else exact - (-exact.expm1()).log()
 
     def _logits_of(self, run: Tensor) -> Tensor:
-        if not self._has_one_output:
+        if not self.has_one_output:
             return self._additive(run)
         if self.scale == "probabilities":  # not by way of z, which has no size where a class is certain
             exact = run.double()
@@ -170,7 +172,7 @@ def are_log_probabilities(run: Tensor) -> bool:
 
 def _all_rows(run: Tensor, are: Callable[[Tensor], bool]) -> bool:
     rows = run.reshape(-1, run.shape[-1])
-    return are(rows[:_FIRST_ROWS]) and are(rows)
+    return are(rows[:FIRST_ROWS]) and are(rows)
 
 
 def _are_shares(rows: Tensor) -> bool:

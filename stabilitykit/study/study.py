@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BudgetExceededError, IsolationError, RunsFailedError, TaskError
+from ..estimates.doubts import shared_outputs_doubt
 from ..estimates.estimate import Estimate
 from ..estimates.meaning import Meaning
 from ..estimates.measure_kinds import task_kind
@@ -20,7 +21,7 @@ from ..estimates.measures import Measures, Metric
 from ..estimates.metrics import ensemble_of, vanilla_groups
 from ..estimates.reading import Reading
 from ..estimates.scores import SCORES, TaskKind
-from ..protocol import NoiseProtocol
+from ..protocol import NoiseProtocol, Source
 from ..public import public
 from ..store.record import RunRecord
 from ..training.certificate import Certificate, why_dead
@@ -135,6 +136,11 @@ class Study:
         """Note how the outputs were taken, and what in the numbers speaks against that."""
         for remark in self.measures.remarks:
             self.journal.remark(remark)
+        if self.protocol.vary - {Source.LOW_LEVEL}:  # a step of rounding may well be absorbed
+            trained = [(run.fingerprint, run.trace, run.further_weights) for run in self.trained]
+            doubt = shared_outputs_doubt(self._outputs, trained)
+            if doubt:
+                self.journal.remark(doubt)
 
     @property
     def outputs(self) -> Tensor:

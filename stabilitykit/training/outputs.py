@@ -24,14 +24,67 @@ _MOST_CLASSES = 10
 
 def as_labels(labels: Any) -> Tensor:
     """Return labels as a tensor on the CPU, integers as int64; raise `TaskError` for anything but numbers."""
-    try:
-        tensor = labels if isinstance(labels, Tensor) else torch.as_tensor(np.asarray(labels))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TaskError(f"Expected labels= to be a tensor or array but got {type(labels).__name__}.") from error
-    tensor = tensor.detach().cpu()
+    tensor = _as_tensor(labels, "labels= to be a tensor or array", f"Give labels.filled({IGNORED_LABEL}) for classes.")
     if tensor.is_floating_point() or (tensor.dtype is torch.bool and has_columns(tensor)):
         return tensor
     return tensor.long()  # in uint8, 156 would equal -100
+
+
+def check_labels(labels: Tensor, stated: str | None) -> None:
+    """Raise `TaskError` for labels that are no classes and no targets, whatever the outputs are.
+
+    ``stated`` is the user's word for the outputs: with "values" integers are targets, which may be below 0.
+    """
+    if labels.numel() == 0:
+        raise TaskError("Expected labels of the test examples but got none; nothing could be scored.")
+    if labels.is_floating_point() and not torch.isfinite(labels).all():
+        raise TaskError("Expected finite regression targets but the labels hold NaN or infinity.")
+    if stated != "values" and not labels.is_floating_point() and ((labels < 0) & (labels != IGNORED_LABEL)).any():
+        least = int(labels[labels != IGNORED_LABEL].min())
+        raise TaskError(
+            f"Expected class labels from 0, or {IGNORED_LABEL} for examples to leave out, but the smallest is "
+            f"{int(labels.min())}. If {least} marks examples without a label, give "
+            f"labels.masked_fill(labels == {least}, {IGNORED_LABEL})."
+        )
+
+
+def _as_tensor(given: Any, wanted: str, without_mask: str) -> Tensor:
+    """Return what was given as a dense tensor of real numbers on the CPU; raise `TaskError` where it is none."""
+    parts = given if isinstance(given, list | tuple) else [given]
+    masked = sum(int(np.ma.getmaskarray(part).sum()) for part in parts if isinstance(part, np.ma.MaskedArray))
+    if masked:
+        raise TaskError(
+            f"Expected {wanted} without a mask but got a masked array, with {masked} values masked: a tensor has no "
+            f"mask, and the numbers below it would be scored. {without_mask}"
+        )
+    try:
+        tensor = given if isinstance(given, Tensor) else torch.as_tensor(np.array(given))
+        tensor = (tensor if tensor.layout is torch.strided else tensor.to_dense()).detach().cpu()
+    except Exception as error:  # a conversion of another library's may raise anything
+        raise TaskError(
+            f"Expected {wanted} but got {type(given).__name__}. It makes no array ({_first_line(error)}).{_mend(given)}"
+        ) from error
+    if tensor.is_complex():
+        raise TaskError(
+            f"Expected {wanted} of real numbers but got {str(tensor.dtype).removeprefix('torch.')}: no score takes an "
+            f"imaginary part. Give the numbers' .real or .abs()."
+        )
+    return tensor
+
+
+def _first_line(error: Exception) -> str:
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]).rstrip(".")
+
+
+def _mend(given: object) -> str:
+    if isinstance(given, Mapping):
+        return " Take the one entry that is wanted."
+    if isinstance(given, list | tuple) and any(isinstance(part, Tensor) for part in given):
+        return (
+            " Give one tensor: torch.stack(...) of single examples, torch.cat(...) of batches, or the outputs alone "
+            "without a loss beside them."
+        )
+    return ""
 
 
 def without_labels(returned: Any, labels: Tensor, run: int) -> Any:
@@ -71,18 +124,14 @@ def check_outputs(outputs: object, labels: Tensor, meaning: Meaning) -> Tensor:
 
     ``labels`` are those of the examples that the outputs are of, some of those that ``meaning`` is about.
     """
-    if not isinstance(outputs, Tensor):
-        try:
-            outputs = torch.from_numpy(np.array(outputs, dtype=None))
-        except (TypeError, ValueError) as error:
-            raise TaskError(
-                f"Expected training to return a tensor or array of logits but got {type(outputs).__name__}."
-            ) from error
-    outputs = outputs.detach().cpu()
-    outputs = outputs.float() if outputs.element_size() < 4 or not outputs.is_floating_point() else outputs
-    outputs = (_of_classes if meaning.is_classes else _like_labels)(outputs, labels, meaning)
-    _check_stated(outputs, labels, meaning)
-    return outputs
+    fill = "Fill it, outputs.filled(...); an example is left out by its label, -100."
+    tensor = _as_tensor(outputs, "training to return a tensor or array of logits", fill)
+    if not tensor.is_floating_point() and tensor.element_size() >= 4:
+        tensor = tensor.double()  # a float32 tells no two integers apart beyond 16,777,216
+    tensor = tensor.float() if tensor.element_size() < 4 else tensor
+    fitting = (_of_classes if meaning.is_classes else _like_labels)(tensor, labels, meaning)
+    _check_stated(fitting, labels, meaning)
+    return fitting
 
 
 def _like_labels(outputs: Tensor, labels: Tensor, meaning: Meaning) -> Tensor:

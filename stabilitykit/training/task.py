@@ -19,7 +19,7 @@ from ..estimates.scores import TaskKind
 from ..protocol import NoiseProtocol, Source
 from ..store.fingerprint import CannotFingerprint, fingerprint
 from ..store.record import RunRecord
-from .outputs import as_labels, check_outputs, without_labels
+from .outputs import as_labels, check_labels, check_outputs, without_labels
 from .run import Run
 
 
@@ -77,17 +77,7 @@ class Task(ABC):
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
         """Raise `UsageError` for each fault that can be known before anything trains."""
         labels = self.labels
-        if labels.numel() == 0:
-            raise TaskError("Expected labels of the test examples but got none; nothing could be scored.")
-        if labels.is_floating_point() and not torch.isfinite(labels).all():
-            raise TaskError("Expected finite regression targets but the labels hold NaN or infinity.")
-        if not labels.is_floating_point() and ((labels < 0) & (labels != IGNORED_LABEL)).any():
-            least = int(labels[labels != IGNORED_LABEL].min())
-            raise TaskError(
-                f"Expected class labels from 0, or {IGNORED_LABEL} for examples to leave out, but the smallest is "
-                f"{int(labels.min())}. If {least} marks examples without a label, give "
-                f"labels.masked_fill(labels == {least}, {IGNORED_LABEL})."
-            )
+        check_labels(labels, self.outputs)
         _ = self.meaning  # refuses labels that could be two things
         if (labels == IGNORED_LABEL).all():
             raise TaskError(f"Expected some labels to score but all {labels.numel()} are {IGNORED_LABEL}, left out.")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stabilitykit.estimates.doubts import axis_doubt, chance_doubt
+from stabilitykit.estimates.doubts import axis_doubt, chance_doubt, shared_outputs_doubt
 from stabilitykit.estimates.meaning import Meaning
 from stabilitykit.estimates.reading import Reading
+from stabilitykit.testing import fake_study
 
 DRAWS = torch.Generator().manual_seed(0)
 LABELS = torch.arange(300) % 10
@@ -105,3 +106,125 @@ class TestAxis:
     def test_only_level_axes_leave_it_open(self, labels, shape, may):
         meaning = Meaning.of(torch.zeros(labels).long())
         assert Reading([torch.zeros(shape)], meaning).may_have_other_axis is may
+
+
+class TestScale:
+    LOGITS = 2 * torch.randn(4, 300, 10, generator=DRAWS) + 4 * torch.nn.functional.one_hot(LABELS, 10)
+    SHARES = LOGITS.softmax(-1)
+
+    def said(self, runs: torch.Tensor, **stated: str) -> list[str]:
+        return [remark for remark in fake_study(runs, LABELS, **stated).measures.remarks if "row sums" in remark]
+
+    @pytest.mark.parametrize(
+        "runs",
+        [
+            SHARES + 1e-6,
+            SHARES.clamp(1e-5, 1 - 1e-5),
+            (SHARES * 1000).round() / 1000,
+            (LOGITS + torch.rand(8, 1, 1, 10, generator=DRAWS)).bfloat16().softmax(-1).float().mean(0),
+            SHARES * 1.01,
+            SHARES * 100,
+            LOGITS.sigmoid(),
+        ],
+        ids=["epsilon", "clamp", "rounded", "mean of halves", "above 1", "percent", "one against rest"],
+    )
+    def test_shares_that_sum_to_1_only_nearly_are_said_to_be_taken_for_logits(self, runs):
+        (said,) = self.said(runs)
+        sums = runs.double().sum(-1)
+        assert f"with row sums from {sums.min():.7g} to {sums.max():.7g}: taken for logits" in said
+        assert "divide each row by its sum and say outputs='probabilities'" in said
+        assert self.said(runs, outputs="logits") == []
+
+    def test_what_is_advised_is_accepted_and_gives_the_numbers_of_the_logits(self):
+        runs = self.SHARES + 1e-6
+        mended = fake_study(runs / runs.sum(-1, keepdim=True), LABELS, outputs="probabilities")
+        assert mended.cross_entropy.value == pytest.approx(
+            fake_study(self.LOGITS, LABELS).cross_entropy.value, rel=0.01
+        )
+
+    @pytest.mark.parametrize(
+        "runs",
+        [
+            LOGITS,
+            LOGITS.relu(),
+            SHARES,
+            LOGITS.log_softmax(-1),
+            SHARES * 7,
+            torch.nn.functional.one_hot(LOGITS.argmax(-1), 10),
+            torch.zeros_like(LOGITS),
+        ],
+        ids=["logits", "of relu", "shares", "log", "other sum", "one-hot", "zeros"],
+    )
+    def test_what_is_no_share_or_a_whole_one_is_not_doubted(self, runs):
+        assert self.said(runs) == []
+
+    def test_one_negative_number_late_in_one_run_shows_logits(self):
+        runs = self.SHARES * 0.9
+        runs[3, 299, 9] = -0.1
+        assert self.said(runs) == []
+
+    def test_a_single_output_and_several_labels_have_no_rows(self):
+        z = torch.rand(3, 300, generator=DRAWS)
+        labels = (LABELS % 2, torch.stack([LABELS % 2, LABELS % 3 % 2], -1).bool())
+        for runs, of in ((z, labels[0]), (z[..., None].expand(-1, -1, 2) * 0.6, labels[1])):
+            assert not [remark for remark in fake_study(runs, of).measures.remarks if "row sums" in remark]
+
+
+class TestOneAnswer:
+    SEVERAL = torch.rand(60, 4, generator=DRAWS) < 0.4
+    Z = torch.randn(6, 60, 4, generator=DRAWS) + 3 * SEVERAL - 1.5
+    LOGS = torch.nn.functional.logsigmoid(Z)
+
+    def said(self, runs: torch.Tensor, labels: torch.Tensor = SEVERAL, **stated: str) -> list[str]:
+        remarks = fake_study(runs, labels, **stated).measures.remarks
+        return [remark for remark in remarks if ": the outputs are from" in remark]
+
+    def test_log_probabilities_of_several_labels_are_named(self):
+        (said,) = self.said(self.LOGS)
+        assert said.startswith("no example gets a label in any of 6 runs: the outputs are from ")
+        assert said.endswith("may be log-probabilities: return logits, or say outputs='log_probabilities'")
+        assert self.said(self.LOGS, outputs="log_probabilities") == []
+
+    def test_those_of_a_single_output_too(self):
+        (said,) = self.said(self.LOGS[..., 0], self.SEVERAL[:, 0].long())
+        assert said.startswith("every example gets class 0 in all 6 runs: ")
+        assert said.endswith("outputs='log_probabilities'")
+        assert self.said(self.LOGS[..., 0], self.SEVERAL[:, 0].long(), outputs="log_probabilities") == []
+
+    def test_integer_labels_that_are_several_by_word_cannot_have_another_word(self):
+        (said,) = self.said(self.LOGS, self.SEVERAL.long(), outputs="multi_label")
+        assert said.endswith("return logits, or give labels.bool() and say outputs='log_probabilities'")
+
+    def test_logits_by_word_are_no_log_probabilities_and_yet_never_a_yes(self):
+        (said,) = self.said(self.LOGS, outputs="logits")
+        assert said.endswith("and a logit above 0 is a yes")
+
+    def test_every_label_and_shares_below_a_half_are_said(self):
+        (said,) = self.said(self.Z.sigmoid() * 100)
+        assert said.startswith("every example gets every label in all 6 runs: ")
+        (said,) = self.said(self.Z.sigmoid() * 0.4)
+        assert said.startswith("no example gets a label")
+        assert said.endswith("and a probability above 0.5 is a yes")
+
+    def test_one_yes_in_one_run_or_labels_that_are_all_so_raise_no_doubt(self):
+        runs = self.LOGS.clone()
+        runs[5, 59, 3] = 1e-6
+        assert self.said(runs) == []
+        assert self.said(self.LOGS, torch.zeros(60, 4).bool()) == []
+        assert self.said(self.Z) == []
+
+
+class TestSharedOutputs:
+    ONE, OTHER = torch.randn(2, 5, 3, generator=DRAWS)
+
+    def test_three_runs_or_more_with_other_weights_are_asked_about(self):
+        said = shared_outputs_doubt([self.ONE] * 4, ["a", "b", "c", "d"])
+        assert said.startswith("all 4 runs gave the same outputs bit for bit, though they trained other weights: ")
+        said = shared_outputs_doubt([self.ONE, self.OTHER, *[self.OTHER.clone()] * 2], ["a", "b", "c", "d"])
+        assert said.startswith("3 of 4 runs (run 1, 2, 3) gave ")
+
+    def test_two_runs_equal_weights_and_whole_numbers_raise_no_doubt(self):
+        assert shared_outputs_doubt([self.ONE, self.ONE, self.OTHER], ["a", "b", "c"]) == ""
+        assert shared_outputs_doubt([self.ONE] * 3, ["a", "a", "a"]) == ""
+        assert shared_outputs_doubt([self.ONE.round()] * 3, ["a", "b", "c"]) == ""
+        assert shared_outputs_doubt([], []) == ""

@@ -6,6 +6,7 @@ import itertools
 import math
 import statistics
 
+import numpy as np
 import pytest
 import torch
 
@@ -229,3 +230,48 @@ class TestChecking:
     def test_new_names_are_taken(self):
         check_metrics({"f1": len, "auc": len}, LABELS)
         check_metrics({}, LABELS.float())
+
+
+class Running:
+    """A metric that goes on from call to call, as one of a library with ``update`` and ``compute`` does."""
+
+    def __init__(self) -> None:
+        self.seen = self.right = 0
+
+    def __call__(self, outputs: torch.Tensor, labels: torch.Tensor) -> float:
+        self.seen += len(labels)
+        self.right += int((outputs.argmax(-1) == labels).sum())
+        return self.right / self.seen
+
+
+def bootstrap(outputs: torch.Tensor, labels: torch.Tensor) -> float:
+    chosen = np.random.default_rng().integers(0, len(labels), len(labels))
+    return float(outputs[chosen].mean())
+
+
+def in_place(outputs: torch.Tensor, labels: torch.Tensor) -> float:
+    return float(outputs.add_(1).mean())
+
+
+@pytest.mark.parametrize("metric", [Running(), bootstrap, in_place])
+def test_a_metric_that_gives_another_number_the_second_time_is_an_error(metric):
+    outputs, labels = torch.randn(4, 60, 3, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
+    measures = Measures(outputs, labels, {"mine": metric})
+    with pytest.raises(
+        TaskError, match=r"^Expected the metric 'mine' to give the same number twice .* of run 0 it gave"
+    ):
+        measures["mine_sd"]
+
+
+def test_a_metric_costs_one_more_call_and_may_draw_from_a_seed():
+    calls = []
+
+    def seeded(outputs, labels):
+        calls.append(1)
+        chosen = np.random.default_rng(0).integers(0, len(labels), len(labels))
+        return float(outputs[chosen].mean())
+
+    measures = Measures(torch.randn(4, 60, 3), torch.arange(60) % 3, {"mine": seeded})
+    assert measures["mine_sd"].value > 0
+    assert measures["mine"].value == pytest.approx(float(measures.of_runs("mine").mean()))
+    assert len(calls) == 5

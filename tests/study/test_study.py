@@ -537,3 +537,40 @@ def test_a_script_measures_without_pytest_and_keeps_its_runs_where_it_stands(tmp
     assert not list((tmp_path / ".stabilitykit" / "sessions").iterdir())
     if not torch.cuda.is_available():  # `auto` is where this test asks
         assert first[:3] == prints(ask(FakeTask(), "init"))
+
+
+class TestSharedOutputs:
+    SAID = "gave the same outputs bit for bit, though they trained other weights: "
+
+    def test_a_model_that_a_train_function_keeps_for_later_runs_is_asked_about(self, ask, blobs):
+        kept = []
+
+        def train(run):
+            with run.stream("init"):
+                model = nn.Linear(6, 3)
+            run.perturb(model)
+            kept.append(model(blobs[0]).detach())
+            return kept[0]
+
+        assert [
+            note for note in ask(train, "init", labels=blobs[1]).notes if note.startswith(f"all 3 runs {self.SAID}")
+        ]
+
+    @pytest.mark.parametrize(
+        ("protocol", "prints", "said"),
+        [
+            (NoiseProtocol("init", runs=3), "abc", True),
+            (NoiseProtocol("init+low_level", "ulp", runs=3), "abc", True),
+            (NoiseProtocol("init", runs=3), "aaa", False),
+            (NoiseProtocol("low_level", runs=3), "abc", False),
+            (NoiseProtocol("none", "ulp", runs=3), "abc", False),
+        ],
+    )
+    def test_it_takes_a_seeded_source_and_other_weights(self, protocol, prints, said):
+        study = fake_study([[[2.0, 0.1], [0.3, 1.0]]] * 3, [0, 1])
+        records = [
+            dataclasses.replace(run, fingerprint=print_) for run, print_ in zip(study.records, prints, strict=True)
+        ]
+        study = dataclasses.replace(study, protocol=protocol, records=tuple(records))
+        study.note_meaning()
+        assert any(self.SAID in note for note in study.notes) is said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from stabilitykit import Recipe
 from stabilitykit.errors import TaskError
 from stabilitykit.estimates.meaning import Meaning
 from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.testing import fake_study
 from stabilitykit.training.outputs import as_labels, check_outputs, fault_of_numbers, without_labels
 from stabilitykit.training.task import as_task
 
@@ -45,6 +47,11 @@ class TestLabels:
         with pytest.raises(TaskError, match=r"smallest is -1\. If -1 marks .* labels\.masked_fill\(labels == -1, -100"):
             task.check(NoiseProtocol("init", runs=2), torch.device("cpu"))
 
+    def test_integers_that_are_targets_by_word_may_be_below_0(self):
+        task = as_task(lambda run: None, torch.tensor([3, -100, -7]), "values")
+        task.check(NoiseProtocol("init", runs=2), torch.device("cpu"))
+        assert fake_study(torch.tensor([[3.0, -99.0, -7.0]] * 2), [3, -100, -7], outputs="values").rmse.value > 0
+
     def test_one_hot_labels_are_asked_about(self):
         assert "give labels.argmax(-1)" in refusal(LOGITS, torch.eye(3)[LABELS].long())
         with pytest.raises(TaskError, match=r"give labels\.argmax\(-1\)"):
@@ -74,6 +81,61 @@ class TestShapes:
     @pytest.mark.parametrize("score", [0.5, [0.5], torch.tensor(0.5)])
     def test_a_score_alone_is_one_example_of_a_regression(self, score):
         assert check_outputs(score, torch.zeros(1), Meaning.of(torch.zeros(1))).tolist() == [0.5]
+
+
+class Unwilling:
+    def __array__(self, dtype: object = None, copy: object = None) -> object:
+        raise OSError("no backend\nmore")
+
+
+class TestConversion:
+    @pytest.mark.parametrize(
+        ("outputs", "said"),
+        [
+            ([*LOGITS.clone().requires_grad_()], "but got list. It makes no array (RuntimeError: "),
+            ([LOGITS[:4], LOGITS[4:]], "torch.cat(...) of batches"),
+            ((LOGITS, torch.tensor(0.3)), "or the outputs alone without a loss beside them."),
+            ({"logits": LOGITS}, "but got dict. It makes no array "),
+            (Unwilling(), "but got Unwilling. It makes no array (OSError: no backend)."),
+            (torch.zeros(6, 3, device="meta"), "but got Tensor. It makes no array (NotImplementedError: "),
+            (LOGITS + 1j, "of real numbers but got complex64: no score takes an imaginary part"),
+            (LOGITS.numpy() + 1j, "of real numbers but got complex64"),
+        ],
+    )
+    def test_what_makes_no_array_of_real_numbers_is_refused_with_what_to_give(self, outputs, said):
+        refused = refusal(outputs, LABELS)
+        assert refused.startswith("Expected training to return a tensor or array of logits ")
+        assert said in refused
+
+    @pytest.mark.parametrize("of", [lambda array: array, lambda array: [*array]], ids=["array", "list of arrays"])
+    def test_a_mask_is_refused_and_no_mask_is_none(self, of):
+        masked = np.ma.masked_array(LOGITS.numpy(), mask=LOGITS.numpy() > 100)
+        assert torch.equal(check_outputs(of(masked), LABELS, Meaning.of(LABELS)), LOGITS)
+        masked[2:4] = np.ma.masked
+        said = refusal(of(masked), LABELS)
+        assert "without a mask but got a masked array, with 6 values masked" in said
+        assert "outputs.filled(...)" in said
+
+    def test_labels_have_neither_a_mask_nor_an_imaginary_part(self):
+        with pytest.raises(TaskError, match=r"with 1 values masked: .* Give labels\.filled\(-100\) for classes\."):
+            as_labels(np.ma.masked_array([0, 1, 2], mask=[0, 1, 0]))
+        with pytest.raises(TaskError, match=r"^Expected labels= .* of real numbers but got complex128: "):
+            as_labels(np.array([0, 1j]))
+        with pytest.raises(TaskError, match=r"but got Unwilling\. It makes no array \(OSError: no backend\)\.$"):
+            as_labels(Unwilling())
+
+    def test_sparse_outputs_are_dense_ones(self):
+        assert torch.equal(check_outputs(LOGITS.to_sparse(), LABELS, Meaning.of(LABELS)), LOGITS)
+
+    @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+    def test_integers_keep_every_unit(self, dtype):
+        outputs = torch.tensor([1_700_000_000, 1_700_000_001], dtype=dtype)
+        assert check_outputs(outputs, torch.zeros(2), Meaning.of(torch.zeros(2))).diff().tolist() == [1.0]
+
+    @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int16, torch.float16, torch.bfloat16])
+    def test_what_a_float32_holds_becomes_one(self, dtype):
+        outputs = torch.tensor([0, 1]).to(dtype)
+        assert check_outputs(outputs, torch.zeros(2), Meaning.of(torch.zeros(2))).dtype is torch.float32
 
 
 class TestStated:
