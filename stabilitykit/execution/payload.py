@@ -143,7 +143,6 @@ def _goes_by_value(name: str, module: types.ModuleType, rootdir: Path) -> bool:
     return in_tree(path, rootdir) and (found is None or found.resolve() != path)
 
 
-
 def _dumps(value: object) -> tuple[bytes, list[torch.Tensor]]:
     file = io.BytesIO()
     pickler = _Pickler(file)

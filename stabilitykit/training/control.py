@@ -45,14 +45,10 @@ class Rehearsal:
 
     trace: tuple[Mapping[str, str], ...]  #: hash of each tensor after each of the first epochs, and of the outputs
     epochs: int  #: that were trained and vary; 0 in a training that cannot be stopped
-    planned_epochs: int  #: that the loop asked for
+    planned_epochs: int  #: that all loops asked for
+    is_cut: bool  #: whether the training would have gone on
     from_epoch: int  #: the first epoch that varies
     resumed_at: int  #: the epoch of the stored state that it went on from
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the training would have gone on."""
-        return self.from_epoch + self.epochs < self.planned_epochs
 
     @property
     def tensors(self) -> list[Mapping[str, str]]:
@@ -94,7 +90,7 @@ def rehearse(
     with Stream(seed, trainer.device):
         run = trainer.rehearse(plan, epochs, from_start=from_start)
     epochs = max(0, run.trained_epochs - plan.first_varied_epoch)
-    return Rehearsal(tuple(run.trace), epochs, run.planned_epochs, plan.first_varied_epoch, run.resumed_at)
+    return Rehearsal(tuple(run.trace), epochs, run.planned_epochs, run.is_cut, plan.first_varied_epoch, run.resumed_at)
 
 
 def prove_isolation(call: Call, trainer: Trainer, plan: RunPlan, epochs: int | None = TRACED_EPOCHS) -> Control:

@@ -256,6 +256,62 @@ def test_a_late_leak_is_only_seen_by_a_full_control(prove):
         prove(as_task(train, Y), epochs=None)
 
 
+def in_loops(*counts, noise=lambda member: 0.0):
+    def train(run):
+        with run.stream("init"):
+            models = nn.ModuleList(nn.Linear(4, 3) for _ in counts)
+        run.perturb(models)
+        for member, (model, count) in enumerate(zip(models, counts, strict=True)):
+            optimizer = sgd(model)
+            for _ in run.epochs(count):
+                trained.append(0)
+                for x, y in run.batches((X, Y), 8):
+                    optimizer.zero_grad()
+                    nn.functional.cross_entropy(model(x) + noise(member), y).backward()
+                    optimizer.step()
+        return sum(model(X) for model in models)
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("counts", "planned", "is_cut"),
+    [
+        ((3, 3, 3), 9, True),
+        ((5, 4), 9, True),
+        ((2, 2), 4, True),
+        ((1, 2), 3, True),
+        ((1, 1), 2, False),
+        ((2,), 2, False),
+    ],
+)
+def test_several_loops_are_rehearsed_as_one_training(prove, tmp_path, counts, planned, is_cut):
+    task = as_task(in_loops(*counts), Y)
+    control = prove(task)
+    assert control.scope == "the first 2 epochs twice, bit-identical"
+    assert (control.planned_epochs, control.is_cut) == (planned, is_cut)
+    assert len(trained) == 4
+    whole = Trainer(task, "cpu", 1, tmp_path).train_once(INIT.plans()[0])
+    assert whole.status == "ok"
+    assert whole.trace == control.trace
+
+
+@pytest.mark.parametrize("counts", [(3, 3), (1, 1, 4), (2, 2)])
+def test_several_loops_are_certified_whole(ask, counts):
+    study = ask(as_task(in_loops(*counts), Y), "init")
+    assert study.certificate.line().startswith("held: the whole run twice, bit-identical; alive: init")
+
+
+def test_the_first_epochs_of_several_loops_are_said_to_be_only_those(ask):
+    study = ask(as_task(in_loops(5, 4), Y), "init", control="first")
+    assert study.certificate.scope == "only the first 2 epochs twice, bit-identical, of 9 epochs"
+
+
+def test_a_leak_in_a_later_loop_is_placed_in_the_whole_training(prove):
+    with pytest.raises(IsolationError, match=r"after epoch 1 \(from 0\)"):
+        prove(as_task(in_loops(1, 4, noise=lambda member: member * float(own_numpy.random()) * torch.arange(3)), Y))
+
+
 def test_trainings_of_another_length_are_told_apart(prove):
     lengths = iter([2, 1] * 4)
 
