@@ -79,6 +79,7 @@ class Run:
         self.trained_epochs = 0  #: epochs completed in all calls of `epochs`; 0 in a training that cannot be stopped
         self.planned_epochs = 0  #: epochs that all calls of `epochs` asked for; 0 before the first
         self.is_cut = False  #: whether an epoch was refused, since only the first were wanted
+        self.is_idle = False  #: whether no optimizer of torch's made a step, once a rehearsal has ended
         self.is_rehearsed = False  #: whether only its bits are wanted, to compare them: no result is kept
         self.resumed_at = 0  #: the epoch of the stored state that it went on from; 0 if trained from the start
         self._stop_after, self._prefixes, self._from_start = stop_after, prefixes, from_start

@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from stabilitykit.errors import IsolationError, TaskError
 from stabilitykit.execution.executor import InProcess
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.training.control import prove_isolation
+from stabilitykit.store.record import RunRecord
+from stabilitykit.training.control import difference, prove_isolation
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.run import TRACED_EPOCHS
 from stabilitykit.training.streams import seed_generators
@@ -325,9 +326,66 @@ def test_trainings_of_another_length_are_told_apart(prove):
                 break
         return model(X)
 
-    expected = r"but one completed 2 epochs, the other 1\. Something that is held is not: "
+    expected = (
+        r"but one completed 2 epochs, the other 1 \(does the function return .*\)\. Something that is held is not: "
+    )
     with pytest.raises(IsolationError, match=expected):
         prove(as_task(train, Y))
+
+
+def fitted(seed, noise):
+    torch.manual_seed(seed)
+    model = nn.Linear(4, 3)
+    optimizer = sgd(model)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(X + noise), Y).backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("counts_epochs", [False, True])
+@pytest.mark.parametrize("epochs", [TRACED_EPOCHS, None])
+def test_a_model_from_a_cache_is_no_second_training(prove, counts_epochs, epochs):
+    kept = {}
+
+    def train(run):
+        seed = run.seeds["init"]
+        if seed not in kept:
+            if counts_epochs:
+                list(run.epochs(3))
+            kept[seed] = fitted(seed, float(own_numpy.standard_normal()))
+        return run.perturb(kept[seed])(X)
+
+    found = "one completed [23] epochs, the other 0" if counts_epochs else "an optimizer made steps in one"
+    with pytest.raises(
+        IsolationError, match=rf"{found}.*\(does the function return something that an earlier training"
+    ):
+        prove(as_task(train, Y), epochs=epochs)
+
+
+def test_a_training_without_an_optimizer_of_torchs_is_proven(prove):
+    def train(run):
+        with run.stream("init"):
+            model = nn.Linear(4, 3)
+        return run.perturb(model)(X)
+
+    assert prove(as_task(train, Y)).proven
+
+
+def test_a_cache_that_an_earlier_session_left_is_seen_beside_runs_that_train(ask, make_session):
+    kept = {}
+
+    def train(run):
+        seed = run.seeds["init"]
+        if seed not in kept:
+            kept[seed] = fitted(seed, float(own_numpy.standard_normal()))
+        return run.perturb(kept[seed])(X)
+
+    with pytest.raises(IsolationError, match="an optimizer made steps in one, and none in the other"):
+        ask(as_task(train, Y), "init")
+    with pytest.raises(IsolationError, match="run 0, 1 completed no epoch and no step of an optimizer, and the others"):
+        ask(as_task(train, Y), "init", session=make_session(folder="other"))
 
 
 def test_the_repeat_is_trained_over_other_global_generators_which_are_put_back(prove, monkeypatch):
@@ -409,3 +467,23 @@ def test_partials_are_controlled_as_the_functions_they_bind(prove):
         return loop_with(noise)(run)
 
     assert prove(as_task(functools.partial(train, noise=lambda run: 0.0), Y)).proven
+
+
+def record_of(*trace, **fields):
+    return RunRecord(0, {}, "ok", 1.0, trace=trace, fingerprint="f", **fields)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "found"),
+    [
+        (record_of("a", "b"), record_of("a", "b"), ""),
+        (record_of("a", "b"), record_of("a", "c"), "their weights differ after epoch 1"),
+        (record_of("a", "b"), record_of(), "one completed 2 of the first 2 epochs, the other 0 (does the function"),
+        (record_of("a"), record_of("a", "b"), "one completed 1 of the first 2 epochs, the other 2 (does the function"),
+        (record_of(idle=True), record_of(), "an optimizer made steps in one, and none in the other (does the function"),
+        (record_of(idle=True), record_of(idle=True), ""),
+    ],
+)
+def test_two_runs_of_one_plan_are_told_apart_by_what_they_trained(one, other, found):
+    assert difference(one, other).startswith(found)
+    assert bool(difference(one, other)) is bool(found)

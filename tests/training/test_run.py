@@ -175,10 +175,9 @@ class TestEpochs:
         assert (run.trained_epochs, run.is_cut) == (1, True)
 
     def test_a_loop_that_waits_for_an_epoch_of_a_cut_training_ends_with_an_error(self):
-        run, done = make(stop_after=2), []
+        run = make(stop_after=2)
         with pytest.raises(TaskError, match=r"Write for epoch in run\.epochs\(most\), and leave it by a break"):
-            while len(done) < 5:
-                done += run.epochs(1)
+            train_until(run, 5)
 
     def test_the_state_after_each_of_the_first_epochs_is_kept(self):
         run, model = make(), nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))
@@ -279,3 +278,9 @@ def test_what_begins_at_the_onset_begins_then_or_at_once():
     seen = [list(begun) for _ in run.epochs(3)]
     assert seen == [["at once"], ["at once"], ["at once", "late"]]
     run.check_began()
+
+
+def train_until(run, epochs):
+    done = 0
+    while done < epochs:
+        done += len(list(run.epochs(1)))
