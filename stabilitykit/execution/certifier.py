@@ -16,7 +16,17 @@ from ..store.record import RunRecord
 from ..store.run_store import Experiment
 from ..store.traced_inputs import Inputs
 from ..training.certificate import Certificate, named
-from ..training.control import LEAK, Call, Control, ControlMode, Rehearsal, difference, prove_isolation, rehearse
+from ..training.control import (
+    LEAK,
+    Call,
+    Control,
+    ControlMode,
+    Rehearsal,
+    difference,
+    fewer_epochs,
+    prove_isolation,
+    rehearse,
+)
 from ..training.trainer import UNSEEDED, Trainer
 from .runner import Runner, Wanted
 
@@ -335,12 +345,14 @@ class Certifier:
 
 def check_begins(run: RunRecord, trace: tuple[str, ...]) -> None:
     """Raise `IsolationError` unless a run has the weights that its rehearsal had after the first epochs."""
-    for epoch, (expected, got) in enumerate(zip(trace, run.trace, strict=False)):
-        if expected != got:
-            raise IsolationError(
-                f"Expected the base run, trained by process {run.trained_by.get('pid')}, to have the bits of its "
-                f"rehearsal, but the weights differ after epoch {epoch} (from 0). {LEAK}"
-            )
+    pairs = enumerate(zip(trace, run.trace, strict=False))
+    differ = next((f"the weights differ after epoch {epoch} (from 0)" for epoch, (e, got) in pairs if e != got), "")
+    found = differ or fewer_epochs(trace, run.trace)
+    if found:
+        raise IsolationError(
+            f"Expected the base run, trained by process {run.trained_by.get('pid')}, to have the bits of its "
+            f"rehearsal, but {found}. {LEAK}"
+        )
 
 
 def cannot_join(base: Experiment, but: str) -> str:

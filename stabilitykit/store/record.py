@@ -17,7 +17,7 @@ Status = Literal["ok", "failed", "crashed", "timeout"]
 ARRAYS = ("logits", "weights")
 
 #: Fields that are written only where a run has them.
-SELDOM = ("further_weights", "inputs")
+SELDOM = ("further_weights", "idle", "inputs")
 
 
 @public
@@ -34,6 +34,7 @@ class RunRecord:
     weights: Mapping[str, Tensor] | None = None  #: the final state dict, each tensor read when it is asked for
     fingerprint: str = ""  #: sha256 of the final state dict; of the logits if the model is not known
     further_weights: str = ""  #: sha256 of the weights that optimizers stepped beside those of the model; "" if none
+    idle: bool = False  #: whether no optimizer of torch's made a step
     inputs: Mapping[str, Any] = field(default_factory=dict)  #: what run 0 read while it trained, see `Inputs`
     trace: tuple[str, ...] = ()  #: sha256 of the state dict after each of the first epochs
     curve: tuple[Mapping[str, float], ...] = ()  #: test metrics after each epoch
@@ -42,6 +43,11 @@ class RunRecord:
     error: str = ""  #: traceback of a failed run
     environment: Mapping[str, Any] = field(default_factory=dict)
     trained_by: Mapping[str, Any] = field(default_factory=dict)  #: session, worker, process, host, time, attempt
+
+    @property
+    def trained_nothing(self) -> bool:
+        """Whether the run is known to have completed no epoch, and no step of an optimizer."""
+        return self.idle and not self.trace
 
     def to_json(self) -> dict[str, Any]:
         """Return every field but logits and weights, in JSON's types."""

@@ -25,7 +25,7 @@ from ..protocol import NoiseProtocol, Source
 from ..public import public
 from ..store.record import RunRecord
 from ..training.certificate import Certificate, why_dead
-from ..training.control import LEAK, difference
+from ..training.control import CACHE, LEAK, difference, fewer_epochs
 from ..training.environment import FOR_THE_RECORD
 from ..training.task import Task
 from ..verdicts.budgets import Budget, Verdict, check_is_budget
@@ -408,6 +408,7 @@ def check_bits(study: Study) -> None:
                 f"Expected equal runs where nothing varies, but of runs {trained[0].index} and {record.index} {found}. "
                 f"{LEAK}"
             )
+    _check_all_trained(trained)
     first, certificate = study.records[0], study.certificate
     if not study.protocol.begins_with_base or first.status != "ok":
         return
@@ -418,10 +419,22 @@ def check_bits(study: Study) -> None:
                 f"run bit for bit, but they differ after epoch {epoch} (from 0). The two ran in different processes or "
                 f"at different times: look for the order of a set (PYTHONHASHSEED), files, or state kept between runs."
             )
+    apart = fewer_epochs(certificate.trace, first.trace) if certificate.base else ""
+    if apart:
+        raise IsolationError(f"Expected run 0 to be trained as the base run was, but {apart}. {LEAK}")
     if certificate.base and certificate.base != first.fingerprint:
         raise IsolationError(
             f"Expected run 0, trained by process {first.trained_by.get('pid')}, to end with the bits of the base run, "
             f"but they differ, though not in the first {len(first.trace)} epochs: what differs begins later. {LEAK}"
+        )
+
+
+def _check_all_trained(trained: Sequence[RunRecord]) -> None:
+    idle = [str(record.index) for record in trained if record.trained_nothing]
+    if 0 < len(idle) < len(trained):
+        raise IsolationError(
+            f"Expected all runs of a study to be trained, but run {', '.join(idle)} completed no epoch and no step of "
+            f"an optimizer, and the others did {CACHE}. Train in each call: stabilitykit keeps the runs itself."
         )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from typing import Any, Literal, TypeAlias, get_args
 
 from torch import Tensor
@@ -33,6 +32,10 @@ LEAK = (
 )
 
 
+#: The usual cause of a second training that did not train.
+CACHE = "(does the function return something that an earlier training left, a checkpoint or a cache?)"
+
+
 def check_mode(mode: object) -> None:
     """Raise `ProtocolError` for anything but a `ControlMode`."""
     if mode not in get_args(ControlMode):
@@ -45,14 +48,11 @@ class Rehearsal:
 
     trace: tuple[Mapping[str, str], ...]  #: hash of each tensor after each of the first epochs, and of the outputs
     epochs: int  #: that were trained and vary; 0 in a training that cannot be stopped
-    planned_epochs: int  #: that the loop asked for
+    planned_epochs: int  #: that all loops asked for
+    is_cut: bool  #: whether the training would have gone on
+    is_idle: bool  #: whether no optimizer of torch's made a step
     from_epoch: int  #: the first epoch that varies
     resumed_at: int  #: the epoch of the stored state that it went on from
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the training would have gone on."""
-        return self.from_epoch + self.epochs < self.planned_epochs
 
     @property
     def tensors(self) -> list[Mapping[str, str]]:
@@ -94,7 +94,9 @@ def rehearse(
     with Stream(seed, trainer.device):
         run = trainer.rehearse(plan, epochs, from_start=from_start)
     epochs = max(0, run.trained_epochs - plan.first_varied_epoch)
-    return Rehearsal(tuple(run.trace), epochs, run.planned_epochs, plan.first_varied_epoch, run.resumed_at)
+    return Rehearsal(
+        tuple(run.trace), epochs, run.planned_epochs, run.is_cut, run.is_idle, plan.first_varied_epoch, run.resumed_at
+    )
 
 
 def prove_isolation(call: Call, trainer: Trainer, plan: RunPlan, epochs: int | None = TRACED_EPOCHS) -> Control:
@@ -153,15 +155,21 @@ def _place_of_difference(first: Rehearsal, second: Rehearsal) -> str:
             more = f" and {len(differing) - 1} more tensors" if len(differing) > 1 else ""
             return f"they differ in {differing[0]!r} after epoch {epoch} (from 0){more}"
     if first.epochs != second.epochs:
-        return f"one completed {first.epochs} epoch{'s' * (first.epochs != 1)}, the other {second.epochs}"
+        return f"one completed {first.epochs} epoch{'s' * (first.epochs != 1)}, the other {second.epochs} {CACHE}"
+    if first.is_idle != second.is_idle:
+        return f"an optimizer made steps in one, and none in the other {CACHE}"
     return "" if first.outputs == second.outputs else "they differ in the test outputs"
 
 
 def difference(one: RunRecord, other: RunRecord) -> str:
     """Return where two runs of one plan first differ, in words; empty if every bit that they left is equal."""
-    for epoch, (mine, theirs) in enumerate(zip_longest(one.trace, other.trace)):
+    for epoch, (mine, theirs) in enumerate(zip(one.trace, other.trace, strict=False)):
         if mine != theirs:
             return f"their weights differ after epoch {epoch} (from 0)"
+    if apart := fewer_epochs(one.trace, other.trace):
+        return apart
+    if one.idle != other.idle:
+        return f"an optimizer made steps in one, and none in the other {CACHE}"
     if len(one.curve) != len(other.curve):
         return f"one trained {len(one.curve)} epochs, the other {len(other.curve)}"
     since = f", though not in the first {len(one.trace)} epochs: what differs begins later" if one.trace else ""
@@ -178,6 +186,13 @@ def difference(one: RunRecord, other: RunRecord) -> str:
             "optimizer stepped"
         )
     return "" if list(one.curve) == list(other.curve) else "their scores after an epoch differ"
+
+
+def fewer_epochs(one: Sequence[str], other: Sequence[str]) -> str:
+    """Return that one of two traces has fewer epochs, in words; empty if both have as many."""
+    if len(one) == len(other):
+        return ""
+    return f"one completed {len(one)} of the first {TRACED_EPOCHS} epochs, the other {len(other)} {CACHE}"
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:

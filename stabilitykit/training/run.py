@@ -27,6 +27,9 @@ from .streams import GeneratorStates, Stream, seed_generators
 #: The first epochs in which sources vary: their weights are hashed in every run, and the control trains them twice.
 TRACED_EPOCHS = 2
 
+#: Calls of `Run.epochs` that are given nothing after a rehearsal was cut: more are a loop that waits for an epoch.
+_EMPTY_CALLS = 1000
+
 #: Hash of each tensor of a model's state, by name.
 StateDigest = dict[str, str]
 
@@ -73,8 +76,10 @@ class Run:
         self.trace: list[StateDigest] = []  #: digests of the model after each of the first epochs
         self.curve: list[dict[str, float]] = []  #: test metrics after each epoch, if the task was asked for them
         self.snapshots: list[Tensor] = []  #: test outputs of the models that a snapshot ensemble is made of
-        self.trained_epochs = 0  #: epochs taken from `epochs`; 0 in a training that cannot be stopped
-        self.planned_epochs = 0  #: epochs that the loop asked for; 0 before it does
+        self.trained_epochs = 0  #: epochs completed in all calls of `epochs`; 0 in a training that cannot be stopped
+        self.planned_epochs = 0  #: epochs that all calls of `epochs` asked for; 0 before the first
+        self.is_cut = False  #: whether an epoch was refused, since only the first were wanted
+        self.is_idle = False  #: whether no optimizer of torch's made a step, once a rehearsal has ended
         self.is_rehearsed = False  #: whether only its bits are wanted, to compare them: no result is kept
         self.resumed_at = 0  #: the epoch of the stored state that it went on from; 0 if trained from the start
         self._stop_after, self._prefixes, self._from_start = stop_after, prefixes, from_start
@@ -85,6 +90,8 @@ class Run:
         self._shuffle = torch.Generator().manual_seed(self.acting.shuffle)
         self._augment = torch.Generator().manual_seed(self.acting.augment)
         self._passes = 0
+        self._begun = 0  #: epochs that `epochs` has given, those left by a break too
+        self._calls, self._empty_calls = 0, 0
         self._converted: Converted = {}
 
     @property
@@ -151,28 +158,49 @@ class Run:
     def epochs(self, count: int, *, state: TrainingState | None = None) -> Iterator[int]:
         """Yield 0 to ``count`` - 1; the control stops here after the first epochs that vary.
 
-        With an onset, the sources that vary get the run's own seeds as that epoch begins. Give ``state``, the model and
-        its optimizer, if the loop needs nothing else from one epoch to the next: the epochs before the onset, which all
-        runs share, are then trained once and stored, and the runs go on from there.
+        A training may call it again, for each member of an ensemble or each phase: the control and an onset count the
+        epochs of all calls. With an onset, the sources that vary get the run's own seeds as that epoch begins. Give
+        ``state``, the model and its optimizer, if the loop needs nothing else from one epoch to the next: the epochs
+        before the onset, which all runs share, are then trained once and stored, and the runs go on from there. An
+        onset in a later call stores nothing.
         """
         check_count(TaskError, "count", count, 1, "It is the number of epochs that run.epochs(count) counts.")
         _check_state(state)
-        self.planned_epochs = count
+        self.planned_epochs += count
+        self._calls += 1
+        state = state if self._calls == 1 else None  # a later loop began with more than one model and its optimizer
+        self._check_ends()
         if not self.varies:
-            check_onset(self.plan.first_varied_epoch, count)
             self._resume(state)
-        for epoch in range(self.resumed_at, count if self._stop_after is None else min(count, self._stop_after)):
-            if not self.varies and epoch == self.plan.first_varied_epoch:
-                self._keep(epoch, state)
+        for epoch in range(self._begun if self._calls == 1 else 0, count):
+            place = self._begun  # in the whole training
+            if self._stop_after is not None and place >= self._stop_after:
+                self.is_cut = True
+                return
+            if not self.varies and place == self.plan.first_varied_epoch:
+                self._keep(place, state)
                 self._begin_to_vary()
+            self._begun += 1
             yield epoch
             self.trained_epochs += 1
-            if 0 <= epoch - self.plan.first_varied_epoch < TRACED_EPOCHS and self.model is not None:
+            if 0 <= place - self.plan.first_varied_epoch < TRACED_EPOCHS and self.model is not None:
                 self.trace.append(state_digest(self.model))
 
+    def _check_ends(self) -> None:
+        """Raise `TaskError` where a loop around run.epochs(count) goes on without end after a rehearsal was cut."""
+        self._empty_calls += self.is_cut
+        if self._empty_calls > _EMPTY_CALLS:
+            raise TaskError(
+                f"Expected the calls of run.epochs(count) to end, but {_EMPTY_CALLS} of them came after a rehearsal "
+                f"had all of its {self.trained_epochs} epochs: a loop around them waits for a result that only more "
+                f"training gives. Write for epoch in run.epochs(most), and leave it by a break."
+            )
+
     def check_began(self) -> None:
-        """Raise `TaskError` if the training ended before the onset of its plan."""
+        """Raise `ProtocolError` if the training has no epoch of the onset, `TaskError` if it did not come to it."""
         if not self.varies:
+            if self.planned_epochs:
+                check_onset(self.plan.first_varied_epoch, self.planned_epochs)
             raise TaskError(
                 f"Expected a loop over run.epochs(n), in which sources vary from epoch {self.plan.first_varied_epoch} "
                 f"on, but the training ended before that epoch: nothing varied. Take the epochs from run.epochs(n), or "
@@ -202,13 +230,13 @@ class Run:
 
     def _resume(self, state: TrainingState | None) -> None:
         """Go on from the latest stored state up to the onset, if one fits."""
-        if state is None or self._prefixes is None or self._from_start or self.trained_epochs:
+        if state is None or self._prefixes is None or self._from_start:
             return
         epoch, found = self._prefixes.latest(self.plan.first_varied_epoch, self.device)
         if found is not None and fits(*state, found):
             take_state(*state, found)
             self._take_state(found["run"])
-            self.trained_epochs = self.resumed_at = epoch
+            self.trained_epochs = self.resumed_at = self._begun = epoch
 
     def _state(self) -> dict[str, Any]:
         """Return the state of this run itself, with the generators of this process."""

@@ -71,7 +71,7 @@ class Trainer:
         try:
             with reading as trace, self.under(run), stepped_optimizers() as optimizers:
                 outcome |= self._results(run)
-                outcome["further_weights"] = _further_weights(run, optimizers)
+                outcome |= {"further_weights": _further_weights(run, optimizers), "idle": not optimizers}
             outcome["inputs"] = {} if trace is None else _inputs(trace)
         except (UsageError, StoreError, KeyboardInterrupt, RunTimeout):
             raise
@@ -100,9 +100,11 @@ class Trainer:
         stop_after = None if epochs is None else plan.first_varied_epoch + epochs
         run = Run(plan, self.device, stop_after=stop_after, prefixes=self.prefixes, from_start=from_start)
         run.is_rehearsed = True
-        with self.under(run):
+        with self.under(run), stepped_optimizers() as optimizers:
             returned = self.task.fit(run)
             run.check_began()
+            run.is_idle = not optimizers
+            optimizers.clear()  # so that they keep no weights in memory
             run.trace.append({OUTPUTS: tensor_digest(self.task.outputs_of(run, returned)).hex()})
         if run.model is not None:
             model = weakref.ref(run.model)

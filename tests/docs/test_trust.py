@@ -94,9 +94,9 @@ def test_what_studies_say_is_on_the_page(ask, blobs, tmp_path):
     long = type(study.recipe)(**{**vars(recipe_of(model, blobs, lr=0.1)), "epochs": 90, "_prepared": {}})
     said += ask(long, "init", control="first", runs=2).notes[:1]
     said += ask(lambda seed: blobs[0][:, :3].numpy() + seed % 7, "all", labels=blobs[1]).notes[:1]
-    for begins in (0, 2):
+    for task in (leaking(blobs, 0), leaking(blobs, 2), caching(blobs)):
         with pytest.raises(IsolationError) as leak:
-            ask(leaking(blobs, begins), "init", labels=blobs[1])
+            ask(task, "init", labels=blobs[1])
         said += [str(leak.value)]
     wanted = [line.rstrip("…").strip() for line in sentences() if line.startswith(TRIGGERED)]
     assert not [line for line in wanted if not any(one.startswith(line) for one in said)], said
@@ -114,5 +114,20 @@ def leaking(blobs, begins):
                 for parameter in model.parameters():
                     parameter.data += random.SystemRandom().random()
         return model(blobs[0])
+
+    return train
+
+
+def caching(blobs):
+    """A loop of its own that trains once, and returns what is there from then on."""
+    kept = []
+
+    def train(run):
+        if not kept:
+            model = nn.Linear(6, 3)
+            nn.functional.cross_entropy(model(blobs[0]), blobs[1]).backward()
+            torch.optim.SGD(model.parameters(), lr=0.1).step()
+            kept.append(model)
+        return run.perturb(kept[0])(blobs[0])
 
     return train

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 import threading
@@ -15,6 +16,7 @@ from stabilitykit.errors import IsolationError
 from stabilitykit.execution import certifier
 from stabilitykit.execution.session import check, measure
 from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.store.record import RunRecord
 from stabilitykit.store.run_store import Experiment
 from stabilitykit.study.asserts import assert_accuracy_sd
 from stabilitykit.training.task import LoopTask
@@ -395,3 +397,13 @@ def test_the_base_run_of_a_task_that_no_key_tells_ends_with_its_session(make_ses
     assert "runs not kept" in study.notes[0]
     session.store.end_session()
     assert not [*(tmp_path / "store").rglob("runs/*.json")]
+
+
+@pytest.mark.parametrize(("trace", "left"), [((), 0), (("a",), 1)])
+def test_a_base_run_that_trained_fewer_epochs_than_its_look_is_no_proof(trace, left):
+    record = RunRecord(0, {}, "ok", 1.0, trace=trace)
+    certifier.check_begins(dataclasses.replace(record, trace=("a", "b")), ("a", "b"))
+    with pytest.raises(IsolationError, match=rf"one completed 2 of the first 2 epochs, the other {left} \(does the"):
+        certifier.check_begins(record, ("a", "b"))
+    with pytest.raises(IsolationError, match=rf"one completed {left} of the first 2 epochs, the other 2 \(does the"):
+        certifier.check_begins(dataclasses.replace(record, trace=("a", "b")), trace)

@@ -423,6 +423,19 @@ class TestStudy:
         assert [r.fingerprint for r in branched.records] == [r.fingerprint for r in straight.records]
         assert len(self.prefixes(tmp_path)) == 1
 
+    def test_an_onset_counts_the_epochs_of_all_loops(self, make_session, tmp_path):
+        one, two = in_two_loops(None), in_two_loops(True)
+        for onset in (1, 3, 4):  # the first is stored in the first loop, and the others go on from there
+            straight = self.ask(make_session(folder="other"), onset=onset, task=one, labels=LABELS)
+            branched = self.ask(make_session(), onset=onset, task=two, labels=LABELS)
+            assert [r.fingerprint for r in branched.records] == [r.fingerprint for r in straight.records]
+            assert [r.trace for r in branched.records] == [r.trace for r in straight.records]
+            assert len({r.trace[0] for r in straight.records}) == 3
+            assert len(straight.records[0].trace) == min(2, 5 - onset)
+        assert [path.name for path in self.prefixes(tmp_path)] == ["0001.json"]
+        with pytest.raises(ProtocolError, match="Expected onset= to be one of the 5 epochs, 0 to 4, but got onset=5"):
+            self.ask(make_session(), onset=5, task=one, labels=LABELS)
+
     @pytest.mark.parametrize("onset", [EPOCHS, EPOCHS + 1])
     def test_an_onset_beyond_the_last_epoch_is_refused(self, make_session, onset):
         expected = rf"Expected onset= to be one of the 5 epochs, 0 to 4, but got onset={onset}"
@@ -459,6 +472,25 @@ def loop(run):
 
 def loop_with_state(run):
     return body(run, tells=True)
+
+
+def in_two_loops(tells):
+    def train(run):
+        with run.stream("init"):
+            model = Drawing()
+        run.perturb(model)
+        for count in (2, 3):
+            optimizer = sgd(model)
+            for _ in run.epochs(count, state=(model, optimizer) if tells else None):
+                model.train()
+                for x, y in run.batches((IMAGES, LABELS), 8, augment=noisy):
+                    optimizer.zero_grad()
+                    nn.functional.cross_entropy(model(x), y).backward()
+                    optimizer.step()
+        with torch.no_grad():
+            return model.eval()(IMAGES)
+
+    return train
 
 
 def body(run, tells):

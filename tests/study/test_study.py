@@ -16,6 +16,7 @@ from stabilitykit.errors import (
     BudgetError,
     BudgetExceededError,
     ConfigError,
+    IsolationError,
     ProtocolError,
     RunsFailedError,
     StoreError,
@@ -24,7 +25,9 @@ from stabilitykit.errors import (
 from stabilitykit.execution.session import measure
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.study.asserts import assert_within
+from stabilitykit.study.study import check_bits
 from stabilitykit.testing import FakeTask, fake_study
+from stabilitykit.training.certificate import Certificate
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.task import LoopTask
 from stabilitykit.verdicts.budgets import Budget
@@ -574,3 +577,33 @@ class TestSharedOutputs:
         study = dataclasses.replace(study, protocol=protocol, records=tuple(records))
         study.note_meaning()
         assert any(self.SAID in note for note in study.notes) is said
+
+
+class TestRunsThatDidNotTrain:
+    def study(self, *records, **fields):
+        study = fake_study(torch.randn(len(records), 6, 3), torch.arange(6) % 3, vary="init")
+        changed = [dataclasses.replace(r, **of) for r, of in zip(study.records, records, strict=True)]
+        return dataclasses.replace(study, records=tuple(changed), **fields)
+
+    def test_they_are_refused_beside_runs_that_did(self):
+        idle, trained = {"idle": True}, {"trace": ("a", "b")}
+        with pytest.raises(IsolationError, match="but run 0, 2 completed no epoch and no step of an optimizer, and"):
+            check_bits(self.study(idle, trained, idle))
+
+    @pytest.mark.parametrize(
+        "records",
+        [
+            [{"idle": True}] * 3,  # an optimizer of its own
+            [{"idle": True, "trace": ("a",)}, {"trace": ("b", "c")}],
+            [{}, {"trace": ("a",)}],  # left in the first epoch, or trained by an earlier version
+        ],
+    )
+    def test_others_may_stop_when_they_like(self, records):
+        check_bits(self.study(*records))
+
+    def test_run_0_has_as_many_epochs_as_the_base_run(self):
+        certificate = Certificate(True, "whole", ("a", "b"), base="f")
+        run = {"trace": ("a", "b"), "fingerprint": "f"}
+        check_bits(self.study(run, run, certificate=certificate))
+        with pytest.raises(IsolationError, match="one completed 2 of the first 2 epochs, the other 1"):
+            check_bits(self.study({**run, "trace": ("a",)}, run, certificate=certificate))

@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from stabilitykit.errors import IsolationError, TaskError
 from stabilitykit.execution.executor import InProcess
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.training.control import prove_isolation
+from stabilitykit.store.record import RunRecord
+from stabilitykit.training.control import difference, prove_isolation
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.run import TRACED_EPOCHS
 from stabilitykit.training.streams import seed_generators
@@ -256,6 +257,62 @@ def test_a_late_leak_is_only_seen_by_a_full_control(prove):
         prove(as_task(train, Y), epochs=None)
 
 
+def in_loops(*counts, noise=lambda member: 0.0):
+    def train(run):
+        with run.stream("init"):
+            models = nn.ModuleList(nn.Linear(4, 3) for _ in counts)
+        run.perturb(models)
+        for member, (model, count) in enumerate(zip(models, counts, strict=True)):
+            optimizer = sgd(model)
+            for _ in run.epochs(count):
+                trained.append(0)
+                for x, y in run.batches((X, Y), 8):
+                    optimizer.zero_grad()
+                    nn.functional.cross_entropy(model(x) + noise(member), y).backward()
+                    optimizer.step()
+        return sum(model(X) for model in models)
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("counts", "planned", "is_cut"),
+    [
+        ((3, 3, 3), 9, True),
+        ((5, 4), 9, True),
+        ((2, 2), 4, True),
+        ((1, 2), 3, True),
+        ((1, 1), 2, False),
+        ((2,), 2, False),
+    ],
+)
+def test_several_loops_are_rehearsed_as_one_training(prove, tmp_path, counts, planned, is_cut):
+    task = as_task(in_loops(*counts), Y)
+    control = prove(task)
+    assert control.scope == "the first 2 epochs twice, bit-identical"
+    assert (control.planned_epochs, control.is_cut) == (planned, is_cut)
+    assert len(trained) == 4
+    whole = Trainer(task, "cpu", 1, tmp_path).train_once(INIT.plans()[0])
+    assert whole.status == "ok"
+    assert whole.trace == control.trace
+
+
+@pytest.mark.parametrize("counts", [(3, 3), (1, 1, 4), (2, 2)])
+def test_several_loops_are_certified_whole(ask, counts):
+    study = ask(as_task(in_loops(*counts), Y), "init")
+    assert study.certificate.line().startswith("held: the whole run twice, bit-identical; alive: init")
+
+
+def test_the_first_epochs_of_several_loops_are_said_to_be_only_those(ask):
+    study = ask(as_task(in_loops(5, 4), Y), "init", control="first")
+    assert study.certificate.scope == "only the first 2 epochs twice, bit-identical, of 9 epochs"
+
+
+def test_a_leak_in_a_later_loop_is_placed_in_the_whole_training(prove):
+    with pytest.raises(IsolationError, match=r"after epoch 1 \(from 0\)"):
+        prove(as_task(in_loops(1, 4, noise=lambda member: member * float(own_numpy.random()) * torch.arange(3)), Y))
+
+
 def test_trainings_of_another_length_are_told_apart(prove):
     lengths = iter([2, 1] * 4)
 
@@ -269,9 +326,66 @@ def test_trainings_of_another_length_are_told_apart(prove):
                 break
         return model(X)
 
-    expected = r"but one completed 2 epochs, the other 1\. Something that is held is not: "
+    expected = (
+        r"but one completed 2 epochs, the other 1 \(does the function return .*\)\. Something that is held is not: "
+    )
     with pytest.raises(IsolationError, match=expected):
         prove(as_task(train, Y))
+
+
+def fitted(seed, noise):
+    torch.manual_seed(seed)
+    model = nn.Linear(4, 3)
+    optimizer = sgd(model)
+    for _ in range(3):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(X + noise), Y).backward()
+        optimizer.step()
+    return model
+
+
+@pytest.mark.parametrize("counts_epochs", [False, True])
+@pytest.mark.parametrize("epochs", [TRACED_EPOCHS, None])
+def test_a_model_from_a_cache_is_no_second_training(prove, counts_epochs, epochs):
+    kept = {}
+
+    def train(run):
+        seed = run.seeds["init"]
+        if seed not in kept:
+            if counts_epochs:
+                list(run.epochs(3))
+            kept[seed] = fitted(seed, float(own_numpy.standard_normal()))
+        return run.perturb(kept[seed])(X)
+
+    found = "one completed [23] epochs, the other 0" if counts_epochs else "an optimizer made steps in one"
+    with pytest.raises(
+        IsolationError, match=rf"{found}.*\(does the function return something that an earlier training"
+    ):
+        prove(as_task(train, Y), epochs=epochs)
+
+
+def test_a_training_without_an_optimizer_of_torchs_is_proven(prove):
+    def train(run):
+        with run.stream("init"):
+            model = nn.Linear(4, 3)
+        return run.perturb(model)(X)
+
+    assert prove(as_task(train, Y)).proven
+
+
+def test_a_cache_that_an_earlier_session_left_is_seen_beside_runs_that_train(ask, make_session):
+    kept = {}
+
+    def train(run):
+        seed = run.seeds["init"]
+        if seed not in kept:
+            kept[seed] = fitted(seed, float(own_numpy.standard_normal()))
+        return run.perturb(kept[seed])(X)
+
+    with pytest.raises(IsolationError, match="an optimizer made steps in one, and none in the other"):
+        ask(as_task(train, Y), "init")
+    with pytest.raises(IsolationError, match="run 0, 1 completed no epoch and no step of an optimizer, and the others"):
+        ask(as_task(train, Y), "init", session=make_session(folder="other"))
 
 
 def test_the_repeat_is_trained_over_other_global_generators_which_are_put_back(prove, monkeypatch):
@@ -353,3 +467,23 @@ def test_partials_are_controlled_as_the_functions_they_bind(prove):
         return loop_with(noise)(run)
 
     assert prove(as_task(functools.partial(train, noise=lambda run: 0.0), Y)).proven
+
+
+def record_of(*trace, **fields):
+    return RunRecord(0, {}, "ok", 1.0, trace=trace, fingerprint="f", **fields)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "found"),
+    [
+        (record_of("a", "b"), record_of("a", "b"), ""),
+        (record_of("a", "b"), record_of("a", "c"), "their weights differ after epoch 1"),
+        (record_of("a", "b"), record_of(), "one completed 2 of the first 2 epochs, the other 0 (does the function"),
+        (record_of("a"), record_of("a", "b"), "one completed 1 of the first 2 epochs, the other 2 (does the function"),
+        (record_of(idle=True), record_of(), "an optimizer made steps in one, and none in the other (does the function"),
+        (record_of(idle=True), record_of(idle=True), ""),
+    ],
+)
+def test_two_runs_of_one_plan_are_told_apart_by_what_they_trained(one, other, found):
+    assert difference(one, other).startswith(found)
+    assert bool(difference(one, other)) is bool(found)

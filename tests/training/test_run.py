@@ -140,6 +140,45 @@ class TestEpochs:
         assert run.trained_epochs == 2
         assert list(make(stop_after=2).epochs(1)) == [0]
 
+    @pytest.mark.parametrize(
+        ("stop_after", "calls", "is_cut"),
+        [
+            (None, [[0, 1, 2], [0, 1], [0]], False),
+            (2, [[0, 1], [], []], True),
+            (3, [[0, 1, 2], [], []], True),
+            (4, [[0, 1, 2], [0], []], True),
+            (6, [[0, 1, 2], [0, 1], [0]], False),
+        ],
+    )
+    def test_several_loops_are_one_training(self, stop_after, calls, is_cut):
+        run = make(stop_after=stop_after)
+        assert [list(run.epochs(count)) for count in (3, 2, 1)] == calls
+        assert run.planned_epochs == 6
+        assert run.trained_epochs == min(6, stop_after or 6)
+        assert run.is_cut is is_cut
+
+    def test_the_state_is_kept_after_the_first_epochs_of_all_loops(self):
+        run, model = make(), nn.Linear(1, 2)
+        run.perturb(model)
+        for _ in range(3):
+            for _ in run.epochs(1):
+                with torch.no_grad():
+                    model.weight += 1
+        assert len(run.trace) == TRACED_EPOCHS
+        assert run.trace[0] != run.trace[1]
+
+    def test_an_epoch_that_is_left_by_a_break_has_its_place(self):
+        run = make(stop_after=2)
+        for _ in run.epochs(3):
+            break
+        assert list(run.epochs(3)) == [0]
+        assert (run.trained_epochs, run.is_cut) == (1, True)
+
+    def test_a_loop_that_waits_for_an_epoch_of_a_cut_training_ends_with_an_error(self):
+        run = make(stop_after=2)
+        with pytest.raises(TaskError, match=r"Write for epoch in run\.epochs\(most\), and leave it by a break"):
+            train_until(run, 5)
+
     def test_the_state_after_each_of_the_first_epochs_is_kept(self):
         run, model = make(), nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2))
         run.perturb(model)
@@ -239,3 +278,9 @@ def test_what_begins_at_the_onset_begins_then_or_at_once():
     seen = [list(begun) for _ in run.epochs(3)]
     assert seen == [["at once"], ["at once"], ["at once", "late"]]
     run.check_began()
+
+
+def train_until(run, epochs):
+    done = 0
+    while done < epochs:
+        done += len(list(run.epochs(1)))
