@@ -91,7 +91,9 @@ class TestProbabilities:
         study = ask(returning(small), "init", labels=labels)
         right = torch.stack([functional.cross_entropy(run.double(), labels) for run in small]).mean()
         assert study.cross_entropy.value == pytest.approx(float(right), rel=1e-5)
-        assert not any("probabilities" in note for note in study.notes)
+        assert ["taken for logits" in note for note in study.notes if "probabilities" in note] == [True]
+        stated = ask(returning(small), "init", labels=labels, outputs="logits")
+        assert not any("probabilities" in note for note in stated.notes)
 
 
 class TestOneOutput:
