@@ -27,7 +27,7 @@ from ..store.run_store import Experiment, RunStore
 from ..store.traced_inputs import write
 from ..study.journal import Journal
 from ..study.study import Policy, Study, check_trained
-from ..training.certificate import check_alive
+from ..training.certificate import check_alive, from_onset
 from ..training.control import ControlMode
 from ..training.task import Task
 from ..training.tracing import traced
@@ -111,6 +111,9 @@ class Session:
         wanted = Wanted(experiment, protocol.plans(), None if watch is None else watch.settled)
         certifier = self._certifier(asked, base, place)
         records = self._gather(certifier, wanted, place, journal)
+        certificate = from_onset(certifier.certificate(records), protocol, records)
+        if question.stops_early:
+            check_alive(protocol, certificate)
         untraced = () if asked.inputs is None else asked.inputs.untraced
         unreachable = objections(budget.limits, task.examples) if budget else ()
         journal.remarks[:0] = [*unreachable, *untraced, *task.remarks]
@@ -121,7 +124,7 @@ class Session:
             protocol=protocol,
             records=tuple(records),
             labels=task.labels,
-            certificate=certifier.certificate(records),
+            certificate=certificate,
             metrics=dict(question.metrics),
             recipe=task,
             most_runs=protocol.runs if question.stops_early else None,

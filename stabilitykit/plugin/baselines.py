@@ -18,6 +18,7 @@ from ..protocol import NoiseProtocol
 from ..store.baseline_files import BaselineFiles
 from ..study.comparison import Comparison, NoWorse, Sample
 from ..study.study import Study
+from ..training.certificate import check_alive
 from ..training.environment import Environment
 from ..training.task import Task
 from ..verdicts.judgement import Outcome
@@ -106,6 +107,7 @@ class Baselines:
         """
         if not study.is_whole:  # such a study fails its test anyhow
             return None
+        check_alive(study.protocol, study.certificate)
         sample, comparison = Sample.of(study), None
         if awaited.kept is not None:
             comparison = Comparison.of_samples(

@@ -29,6 +29,7 @@ from ..estimates.metrics import IGNORED_LABEL, class_type, disagreement, percent
 from ..estimates.scores import TaskKind, score_kind
 from ..public import public
 from ..render.comparison_words import comparison_table, conclusion
+from ..training.certificate import check_alive
 from ..verdicts.judgement import Judgement, Outcome
 from .study import Study, check_is_study
 
@@ -207,8 +208,12 @@ class Comparison:
         """Compare two studies of one test set.
 
         Each question has an error rate of ``alpha`` of its own. Runs are paired where both studies had the same seeds.
-        Raises `TaskError` where the test sets are not one, and `RunsFailedError` where a run of either failed.
+        Raises `TaskError` where the test sets are not one, `RunsFailedError` where a run of either failed, and
+        `IsolationError` where what varies moves nothing in one of them.
         """
+        for study in (baseline, candidate):
+            check_is_study(study)
+            check_alive(study.protocol, study.certificate)
         return cls.of_samples(Sample.of(baseline), Sample.of(candidate), alpha=alpha)
 
     @classmethod

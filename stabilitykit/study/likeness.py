@@ -16,6 +16,7 @@ from ..estimates.measure_kinds import kind_of
 from ..estimates.ratios import Ratio, spread_of
 from ..estimates.search import fewest
 from ..public import public
+from ..training.certificate import check_alive
 from ..verdicts.judgement import WORST_FIRST, Judgement, Outcome, worst
 from ..verdicts.undecided import advice
 from .study import Study, listed
@@ -196,8 +197,9 @@ def alike(
     ``measures`` are SDs and means over pairs by name, the paper's five if None. The runs of the studies are taken as
     independent; where they share seeds and so go together, that errs on the safe side. Their labels may differ.
 
-    Raises `TaskError` for fewer than two studies or a measure that one of them does not have, and `BudgetError` for
-    a factor that is not above 1. Source: Summers & Dinneen, ICML 2021, section 3.
+    Raises `TaskError` for fewer than two studies or a measure that one of them does not have, `BudgetError` for a
+    factor that is not above 1, and `IsolationError` for a study in which what varies moves nothing. Source: Summers &
+    Dinneen, ICML 2021, section 3.
 
     >>> import torch
     >>> from stabilitykit.testing import fake_study
@@ -210,6 +212,8 @@ def alike(
     {'disagreement': 'pass', 'correlation': 'pass'}
     """
     studies = listed(studies)
+    for study in studies:
+        check_alive(study.protocol, study.certificate)
     metrics = check_asked(len(studies), within, measures, [tuple(study.measures) for study in studies])
     if metrics is None:
         of_each = [study.measures.of_variability for study in studies]

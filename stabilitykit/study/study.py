@@ -24,7 +24,7 @@ from ..estimates.scores import SCORES, TaskKind
 from ..protocol import NoiseProtocol, Source
 from ..public import public
 from ..store.record import RunRecord
-from ..training.certificate import Certificate, why_dead
+from ..training.certificate import Certificate, check_alive, why_dead
 from ..training.control import CACHE, LEAK, difference, fewer_epochs
 from ..training.environment import FOR_THE_RECORD
 from ..training.task import Task
@@ -281,7 +281,12 @@ class Study:
         if is_same and self.recipe is not None and not self.recipe.isolates:  # nothing of it can be moved alone
             notes.append("all runs are bit-identical: the seed does nothing")
         identical = "all runs are bit-identical: " * is_same
-        notes += [identical + why_dead(name) for name in self.certificate.dead]
+        notes += [identical + why_dead(name, self.protocol.onset) for name in self.certificate.dead]
+        if is_same and self.certificate.alive and not self.certificate.dead:
+            notes.append(
+                f"all runs are bit-identical, though {', '.join(self.certificate.alive)} moved a training: what ends "
+                f"it, a state that is loaded?"
+            )
         if self.failed and self.is_whole:  # else it has no numbers, and its test has failed
             notes.append(
                 f"{len(self.failed)} of {len(self.records)} runs failed, as max_failed_runs={self.max_failed_runs} "
@@ -290,10 +295,16 @@ class Study:
         return (*notes, *self.journal.remarks, *self.journal.selftests)
 
     def judge(self, budget: Budget) -> Verdict:
-        """Hold every limit of the budget against its estimate, once, over all runs."""
+        """Hold every limit of the budget against its estimate, once, over all runs.
+
+        Raises `IsolationError` for a PASS of a study in which what varies moves nothing.
+        """
         check_is_budget(budget)
         failures = FailedRuns(len(self.failed), len(self.records), budget.max_failed_runs)
-        return budget.judge(self.measures).beside(failures)
+        verdict = budget.judge(self.measures).beside(failures)
+        if verdict.outcome is Outcome.PASS:
+            check_alive(self.protocol, self.certificate)
+        return verdict
 
     def cka(
         self, layers: Iterable[str] | None = None, examples: int = 2000, batch_size: int | None = None
@@ -356,6 +367,8 @@ class Study:
 
     def reduction_against(self, baseline: Study) -> Reduction:
         """Return how much less this study varies than ``baseline``: the paper's variability reduction (section 5)."""
+        for study in (self, baseline):
+            check_alive(study.protocol, study.certificate)
         return Reduction.between(self.measures, baseline.measures)
 
 

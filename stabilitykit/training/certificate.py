@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..errors import IsolationError
 from ..protocol import NoiseProtocol, Perturbation, RunPlan, Source
+from ..store.record import RunRecord
+from .control import difference
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,27 @@ _HINTS = {
 }
 
 
-def why_dead(name: str) -> str:
-    """Return the sentence about a source, or a perturbation, that moves nothing."""
+def why_dead(name: str, onset: int = 0) -> str:
+    """Return the sentence about a source, or a perturbation, that moves nothing, or nothing from ``onset`` on."""
+    if onset:
+        return (
+            f"{name} moves nothing from epoch {onset} on: is it drawn in earlier epochs only, or is the learning rate "
+            f"0 by then?"
+        )
     reached = "the weights" if name in _HINTS else "an output"
     hint = _HINTS.get(name, "is the weight that moves one that is used? Name another by Perturbation(parameter=...)")
     return f"{name} never reaches {reached} of this task: {hint}"
+
+
+def from_onset(certificate: Certificate, protocol: NoiseProtocol, records: Iterable[RunRecord]) -> Certificate:
+    """Return the certificate of a study whose runs show whether what varies moves anything from the onset on.
+
+    A source was seen to act in the first epoch, and may no longer be used where the runs begin to differ.
+    """
+    trained = [record for record in records if record.status == "ok"]
+    if not protocol.onset or len(trained) < 2 or any(difference(trained[0], other) for other in trained[1:]):
+        return certificate
+    return replace(certificate, alive={**certificate.alive, **{source.value: "" for source in protocol.vary}})
 
 
 def check_alive(protocol: NoiseProtocol, certificate: Certificate) -> None:
@@ -101,7 +119,8 @@ def check_alive(protocol: NoiseProtocol, certificate: Certificate) -> None:
     always = {Source.INIT.value, Source.SHUFFLE.value} if protocol.vary == frozenset(Source) else None
     dead = [name for name in certificate.dead if always is None or name in always]
     if dead:
+        why = "; ".join(why_dead(name, protocol.onset) for name in dead)
         raise IsolationError(
             f"Expected everything that {protocol.name!r} names to move the training before a verdict says how far, "
-            f"but {'; '.join(map(why_dead, dead))} Mend it, or name in vary= only what this task has."
+            f"but {why} Mend it, or name in vary= only what this task has."
         )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from stabilitykit.errors import BaselineError, ConfigError, StoreError
+from stabilitykit.errors import BaselineError, ConfigError, IsolationError, StoreError
 from stabilitykit.execution.question import Question
 from stabilitykit.plugin.askers import Place
 from stabilitykit.plugin.baselines import ALPHA, Baselines, differences, find, what_must_match
@@ -21,6 +21,7 @@ from stabilitykit.store.sealed_files import array_name
 from stabilitykit.study.comparison import Comparison, NoWorse, Sample
 from stabilitykit.testing import FakeTask, fake_study
 from stabilitykit.training.environment import current_environment
+from stabilitykit.training.task import as_task
 from stabilitykit.verdicts.judgement import Outcome
 
 INIT = NoiseProtocol("init", runs=3)
@@ -264,3 +265,12 @@ class TestDoor:
         assert BaselineFiles.all(tmp_path) == []
         with pytest.raises(ConfigError, match="There are: none"):
             check_baselines(tmp_path, save=None, compare="empty", update=False)
+
+
+def test_a_study_in_which_nothing_moves_is_no_baseline(visit):
+    def train(run):
+        torch.manual_seed(0)
+        return run.perturb(torch.nn.Linear(4, 3))(torch.ones(6, 4))
+
+    with pytest.raises(IsolationError, match="init never reaches the weights"):
+        visit("dead", as_task(train, torch.arange(6) % 3), save="other")

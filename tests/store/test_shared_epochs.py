@@ -19,18 +19,21 @@ from torch.utils.data import Dataset
 from stabilitykit.cli import main as stability_cache
 from stabilitykit.errors import IsolationError, ProtocolError, StoreError, TaskError
 from stabilitykit.execution.executor import InProcess
-from stabilitykit.execution.session import measure
+from stabilitykit.execution.session import check, measure
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.byte_locks import ByteLocks
 from stabilitykit.store.catalog import Catalog
 from stabilitykit.store.pruning import Pruning
 from stabilitykit.store.shared_epochs import _WRITING, Prefixes
+from stabilitykit.study.asserts import assert_disagreement
+from stabilitykit.study.comparison import compare
 from stabilitykit.training.control import Control, prove_isolation
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.run import TRACED_EPOCHS, Run
 from stabilitykit.training.schedule import warmup_cosine
 from stabilitykit.training.task import as_task
 from stabilitykit.training.trainer import Trainer
+from stabilitykit.verdicts.budgets import Budget
 from tests.seeds import BASE_SEED
 from tests.store_names import session_id
 
@@ -585,3 +588,47 @@ def test_a_run_begins_with_what_is_held_and_its_own_seeds_come_with_the_onset():
     own = Run(NoiseProtocol("shuffle", runs=3).plans()[1], torch.device("cpu"))
     fresh = [torch.cat([y for _, y in own.batches((IMAGES, torch.arange(26)), 8)]).tolist() for _ in range(2)]
     assert orders[1][2:] == fresh, "a new generator with the run's seed"
+
+
+class TestDeadFromTheOnset:
+    """A source that acts in the first epoch may move nothing from the onset on: the runs show it."""
+
+    def task(self, last):
+        def train(run):
+            with run.stream("init"):
+                model = nn.Linear(6, 3)
+            run.perturb(model)
+            optimizer = sgd(model)
+            for epoch in run.epochs(5):
+                optimizer.param_groups[0]["lr"] = 0.1 * (epoch <= last)
+                for x, y in run.batches(FLAT, 8):
+                    optimizer.zero_grad()
+                    nn.functional.cross_entropy(model(x), y).backward()
+                    optimizer.step()
+            with torch.no_grad():
+                return model(FLAT[0])
+
+        return train
+
+    def test_a_study_notes_it_and_a_verdict_is_red(self, make_session):
+        protocol = NoiseProtocol("shuffle", runs=3, onset=3)
+        study = measure(self.task(2), protocol, session=make_session(), labels=FLAT[1])
+        said = "shuffle moves nothing from epoch 3 on: is it drawn in earlier epochs only, or is the learning rate 0"
+        assert f"all runs are bit-identical: {said} by then?" in study.notes
+        assert "moves nothing: shuffle" in study.certificate.line()
+        with pytest.raises(IsolationError, match="shuffle moves nothing from epoch 3 on"):
+            assert_disagreement(study, at_most=50)
+        with pytest.raises(IsolationError, match="shuffle moves nothing from epoch 3 on"):
+            check(self.task(2), protocol, session=make_session(), labels=FLAT[1], budget=Budget(disagreement=50))
+        with pytest.raises(IsolationError, match="shuffle moves nothing from epoch 3 on"):
+            compare(study, study)
+
+    def test_one_that_moves_a_late_epoch_is_alive(self, make_session):
+        protocol = NoiseProtocol("shuffle", runs=3, onset=3)
+        study = measure(self.task(4), protocol, session=make_session(), labels=FLAT[1])
+        assert study.certificate.dead == ()
+        assert_disagreement(study, at_most=100)
+        compare(study, study)
+
+
+FLAT = torch.randn(24, 6, generator=torch.Generator().manual_seed(1)), torch.arange(24) % 3

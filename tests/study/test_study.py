@@ -24,7 +24,9 @@ from stabilitykit.errors import (
 )
 from stabilitykit.execution.session import measure
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.study.asserts import assert_within
+from stabilitykit.study.asserts import assert_alike, assert_reduction, assert_within
+from stabilitykit.study.comparison import compare
+from stabilitykit.study.likeness import alike
 from stabilitykit.study.study import check_bits
 from stabilitykit.testing import FakeTask, fake_study
 from stabilitykit.training.certificate import Certificate
@@ -607,3 +609,38 @@ class TestRunsThatDidNotTrain:
         check_bits(self.study(run, run, certificate=certificate))
         with pytest.raises(IsolationError, match="one completed 2 of the first 2 epochs, the other 1"):
             check_bits(self.study({**run, "trace": ("a",)}, run, certificate=certificate))
+
+
+class TestWhatMovesNothing:
+    """A judgement or a comparison that rests on it is red, whichever way it is asked for."""
+
+    @pytest.fixture
+    def alive(self):
+        study = fake_study(torch.randn(4, 12, 3), torch.arange(12) % 3, vary="init")
+        return dataclasses.replace(study, certificate=Certificate(True, "whole", alive={"init": "in the first epoch"}))
+
+    @pytest.fixture
+    def dead(self, alive):
+        return dataclasses.replace(alive, certificate=Certificate(True, "whole", alive={"init": ""}))
+
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda one, other: compare(one, other).is_better,
+            lambda one, other: alike([one, other]),
+            lambda one, other: assert_alike([one, other], within=1e6),
+            lambda one, other: one.reduction_against(other),
+            lambda one, other: assert_reduction(one, other, at_least=-1e6),
+            lambda one, other: [study.judge(Budget(disagreement=100)) for study in (one, other)],
+        ],
+    )
+    def test_it_is_red(self, alive, dead, ask):
+        for pair in ((alive, dead), (dead, alive)):
+            with pytest.raises(IsolationError, match="init never reaches the weights"):
+                ask(*pair)
+
+    def test_equal_runs_of_a_source_that_acts_are_said(self, alive):
+        records = tuple(dataclasses.replace(record, fingerprint="f") for record in alive.records)
+        same = dataclasses.replace(alive, records=records)
+        assert any(n.startswith("all runs are bit-identical, though init moved a training") for n in same.notes)
+        assert not any("bit-identical" in note for note in alive.notes)
