@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from .distributions import Distribution
+from .module_values import changed_values
 from .provenance import Kind, Provenance
 from .source_files import Sources, sources_of
 from .temporary_paths import TemporaryPaths
@@ -82,6 +83,13 @@ def read(value: object, rootdir: Path | None, also: Iterable[Path] = (), name: s
     except RecursionError:
         raise CannotFingerprint(f"{type(value).__name__} is nested too deeply to read") from None
     sources = sources_of([*walk.files, *also], provenance, walk.distributions)
+    try:
+        loaded = walk.loaded(sources.paths)
+    except RecursionError:
+        raise CannotFingerprint("what a module holds is nested too deeply to read") from None
+    if loaded:
+        content += loaded
+        sources = sources_of([*sources.paths, *walk.files], provenance, walk.distributions)
     in_files = sources.parts()
     digest = hashlib.sha256(content + repr(sorted(in_files.items())).encode()).hexdigest()
     short = {part: text[:_SHORT] if part.startswith("file ") else text for part, text in in_files.items()}
@@ -256,6 +264,13 @@ class _Walk:
     def _patched(self, value: type) -> dict[str, object]:
         """Return the functions of the user's that stand in a class of other people's."""
         return {f"{kind.__qualname__}.{n}": f for kind in value.__mro__ for n, f in self._own_functions(kind).items()}
+
+    def loaded(self, paths: Iterable[Path]) -> bytes:
+        """Return the hash of what loaded modules of ``paths`` hold and their source does not give; empty if nothing."""
+        parts: list[bytes] = []
+        for name, value in changed_values(paths, self.provenance.own_path):
+            parts += [name.encode(), self.digest(value, name)]
+        return _combine("loaded", parts) if parts else b""
 
     def _note_module(self, name: str | None) -> None:
         """Remember the distribution of a module of other people's, and functions of the user's that stand in it."""

@@ -17,7 +17,9 @@ from typing import Any, TypeAlias
 Stamp: TypeAlias = tuple[int, int, int]
 
 _FOREIGN = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}", f"{Path(os.__file__).parent}{os.sep}")
+_TRAINING = f"{Path(__file__).parents[1] / 'training'}{os.sep}"
 _loaded: dict[str, Stamp] = {}
+_loaded_by_training: set[str] = set()
 _started = time.time_ns()
 
 
@@ -47,6 +49,18 @@ def imported_otherwise(expected: Mapping[str, Stamp]) -> list[str]:
     return [file for file, stamp in expected.items() if _loaded.get(file, stamp) != stamp]
 
 
+def imported_by_training(path: Path) -> bool:
+    """Whether a training has imported a file in this process: what it read outside for it is traced."""
+    return str(path) in _loaded_by_training
+
+
+def _is_training() -> bool:
+    frame = sys._getframe()
+    while frame.f_back is not None and not frame.f_code.co_filename.startswith(_TRAINING):
+        frame = frame.f_back
+    return frame.f_back is not None
+
+
 def _written(path: Path) -> int:
     try:
         status = path.stat()
@@ -64,6 +78,7 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
     file = os.path.realpath(file)
     if (stamp := stamp_of(file)) is not None:
         _loaded[file] = stamp
+        (_loaded_by_training.add if _is_training() else _loaded_by_training.discard)(file)
 
 
 sys.addaudithook(_hear)
