@@ -7,6 +7,7 @@ study are not kept.
 
 from __future__ import annotations
 
+import builtins
 import copyreg
 import enum
 import functools
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 
 from .distributions import Distribution
-from .module_values import changed_values
+from .module_values import changed_values, is_plain
 from .provenance import Kind, Provenance
 from .source_files import Sources, sources_of
 from .temporary_paths import TemporaryPaths
@@ -205,9 +206,11 @@ class _Walk:
         """Return the values of ``names`` in ``scope``, and in each module among them: ``settings.RATE``."""
         found: list[tuple[str, object]] = []
         reached = names & scope.keys() if _BY_TEXT.isdisjoint(names) else _data_in(scope) | (names & scope.keys())
+        found += self._named_in_builtins(names - scope.keys())
         for name in sorted(reached - _PLACES):
             value = scope[name]
             found.append((name, value))
+            found += self._set_in(value, names)
             if isinstance(value, types.ModuleType):
                 if self._note_file(getattr(value, "__file__", None)):
                     found += self._named(names - {name}, vars(value))
@@ -219,16 +222,48 @@ class _Walk:
         """Return which functions, and which numbers, stand under ``names`` in a module that is not the user's."""
         found: list[tuple[str, object]] = []
         scope = vars(module)
+        is_installed = module.__name__.partition(".")[0] not in sys.stdlib_module_names
         self._note_module(module.__name__)
         for name in sorted(name for name in names & scope.keys() if not name.startswith("_")):
             value = scope[name]
             if isinstance(value, types.ModuleType):
                 found += self._named_elsewhere(names - {name}, value)
+            elif self._is_stand_in(value):
+                found.append((f"{module.__name__}.{name}", value))
+            elif name == "argv" and module is sys:
+                found.append(("sys.argv", _options(value)))
             elif isinstance(value, (type, types.FunctionType, types.BuiltinFunctionType)):
                 found.append((f"{module.__name__}.{name}", f"{value.__module__}.{value.__qualname__}"))
-            elif type(value) in _NUMBERS:
+                found += self._set_in(value, names)
+            elif type(value) in _NUMBERS or (is_installed and is_plain(value)):
                 found.append((f"{module.__name__}.{name}", value))
         return found
+
+    def _named_in_builtins(self, names: set[str]) -> list[tuple[str, object]]:
+        """Return the data and functions that the user has put under ``names`` among those of Python."""
+        values = ((name, vars(builtins).get(name, len)) for name in sorted(names) if not name.startswith("_"))
+        return [(f"builtins.{name}", value) for name, value in values if is_plain(value) or self._is_stand_in(value)]
+
+    def _set_in(self, kind: object, names: set[str]) -> list[tuple[str, object]]:
+        """Return the numbers, and what is the user's, that stand under ``names`` in a class that is not the user's."""
+        if self.provenance.rootdir is None or not isinstance(kind, type) or self._is_own_class(kind):
+            return []
+        members = [(name, vars(kind)[name]) for name in sorted(names & vars(kind).keys()) if name[0] != "_"]
+        where = f"{kind.__module__}.{kind.__qualname__}"
+        return [(f"{where}.{name}", value) for name, value in members if self._is_set(value)]
+
+    def _is_set(self, value: object) -> bool:
+        return type(value) in _NUMBERS or self._is_stand_in(value)
+
+    def _is_stand_in(self, value: object) -> bool:
+        """Whether a value is a function of the user's, bound or not, or a mock."""
+        if isinstance(value, property):
+            value = value.fget
+        while isinstance(value, (functools.partial, types.MethodType, staticmethod, classmethod)):
+            value = value.func if isinstance(value, functools.partial) else value.__func__
+        if isinstance(value, types.FunctionType):
+            return self._is_own_file(value.__code__.co_filename)
+        return type(value).__module__ == "unittest.mock" and not isinstance(value, type)
 
     def _code(self, code: types.CodeType, where: str) -> bytes:
         constants = [self._code(c, where) if isinstance(c, types.CodeType) else c for c in code.co_consts]
@@ -263,7 +298,8 @@ class _Walk:
 
     def _patched(self, value: type) -> dict[str, object]:
         """Return the functions of the user's that stand in a class of other people's."""
-        return {f"{kind.__qualname__}.{n}": f for kind in value.__mro__ for n, f in self._own_functions(kind).items()}
+        members = ((f"{kind.__qualname__}.{n}", f) for kind in value.__mro__ for n, f in [*vars(kind).items()])
+        return {name: member for name, member in members if self._is_stand_in(member)}
 
     def loaded(self, paths: Iterable[Path]) -> bytes:
         """Return the hash of what loaded modules of ``paths`` hold and their source does not give; empty if nothing."""
@@ -281,7 +317,7 @@ class _Walk:
         if self._note_file(getattr(module, "__file__", None)) or self.provenance.rootdir is None:
             return
         for attribute, value in [*vars(module).items()]:
-            if type(value) is types.FunctionType and self._is_own_file(value.__code__.co_filename):
+            if self._is_stand_in(value) and not attribute.startswith("__"):
                 self.patches[f"{module.__name__}.{attribute}"] = value
 
     def _instance(self, value: object, where: str) -> bytes:
@@ -396,6 +432,19 @@ def _data_in(scope: dict[str, Any]) -> set[str]:
     """Return the names of plain data in a module, which its code may reach by text: ``getattr(settings, name)``."""
     plain = (*_NUMBERS, str, bytes, list, tuple, dict, set, frozenset, torch.Tensor, np.ndarray)
     return {name for name, value in scope.items() if isinstance(value, plain) and not name.startswith("__")}
+
+
+def _options(arguments: list[str]) -> list[str]:
+    """Return the options of a command line with their values, without those of stabilitykit and what runs tests."""
+    found: list[str] = []
+    is_value = False
+    for text in map(str, arguments[1:]):
+        is_option = text.startswith("--")
+        is_value = is_value and not text.startswith("-") and not Path(text.partition("::")[0]).exists()
+        counts = is_option and not text.startswith("--stability")
+        found += [text] * (counts or is_value)
+        is_value = counts and "=" not in text
+    return found
 
 
 def _builtin(walk: _Walk, value: types.BuiltinFunctionType, where: str) -> bytes:

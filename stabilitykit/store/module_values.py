@@ -179,25 +179,25 @@ class _Module:
     def _counts(self, node: object, name: str, value: object) -> bool:
         if isinstance(node, ast.expr):
             is_other = name in self.initial and not _is_same(value, self.initial[name])
-            return (is_other and _is_plain(value)) or self._is_brought(value)
+            return (is_other and is_plain(value)) or self._is_brought(value)
         if isinstance(node, _Computed):
-            return self._is_brought(value) or (node.is_outside and self.counts_outside and _is_plain(value))
+            return self._is_brought(value) or (node.is_outside and self.counts_outside and is_plain(value))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             return self._is_replaced(node, name.rpartition(".")[2], value)
         if isinstance(node, _From):
             return node.name not in self.filled and self._is_not_from(node, value)
-        return _is_plain(value) or self._is_brought(value)
+        return is_plain(value) or self._is_brought(value)
 
     def _is_replaced(self, node: _Function | ast.ClassDef, name: str, value: object) -> bool:
         """Whether a name holds something else than the function or class that the source defines under it."""
         if isinstance(node, ast.ClassDef):
             is_its = isinstance(value, type) and value.__qualname__ == name and value.__module__ == self._name
-            return not is_its and (not node.decorator_list or _is_plain(value))
+            return not is_its and (not node.decorator_list or is_plain(value))
         if isinstance(value, (staticmethod, classmethod)):
             value = value.__func__
         value = value.fget if isinstance(value, property) else value
         if not isinstance(value, types.FunctionType):
-            return _is_plain(value) or not node.decorator_list
+            return is_plain(value) or not node.decorator_list
         if node.decorator_list:
             return self._is_brought(value) and not hasattr(value, "__wrapped__")
         return value.__code__.co_name != name or not self._is_here(value)
@@ -221,12 +221,12 @@ class _Module:
     def _is_not_from(self, node: _From, value: object) -> bool:
         """Whether a name that was imported is no longer what its own module has."""
         if not node.name or isinstance(value, types.ModuleType):
-            return _is_plain(value)  # a module, if nothing has taken its place
+            return is_plain(value)  # a module, if nothing has taken its place
         package = self.package.split(".")
         base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
         home = sys.modules.get(".".join(part for part in (base, node.module) if part))
         there = getattr(home, node.name, value) if home is not None else value
-        is_readable = _is_plain(value) or isinstance(value, (types.FunctionType, types.BuiltinFunctionType, type))
+        is_readable = is_plain(value) or isinstance(value, (types.FunctionType, types.BuiltinFunctionType, type))
         return there is not value and is_readable and not _is_same(value, there)
 
 
@@ -241,13 +241,13 @@ def _is_plain_class(node: ast.ClassDef, kind: type) -> bool:
     return not node.decorator_list and type(kind) in (type, abc.ABCMeta) and not hooks
 
 
-def _is_plain(value: object, depth: int = 0) -> bool:
+def is_plain(value: object, depth: int = 0) -> bool:
     """Whether a value is data that can be compared: numbers, text, and containers or dataclasses of these."""
     if type(value) in _NUMBERS or type(value) in _TEXTS or isinstance(value, PurePath):
         return True
     inner = _items(value)
     return (
-        inner is not None and depth < _DEPTH and len(inner) <= _LONGEST and all(_is_plain(v, depth + 1) for v in inner)
+        inner is not None and depth < _DEPTH and len(inner) <= _LONGEST and all(is_plain(v, depth + 1) for v in inner)
     )
 
 
@@ -437,7 +437,7 @@ def _evaluated(source: _Source, scope: Mapping[str, Any]) -> dict[str, object]:
     """Evaluate expressions in the order of the source; other modules, and data imported from them, are as they are."""
     others = (name for name, node in source.given.items() if isinstance(node, _From) and name in scope)
     modules = {
-        name: scope[name] for name in others if isinstance(scope[name], types.ModuleType) or _is_plain(scope[name])
+        name: scope[name] for name in others if isinstance(scope[name], types.ModuleType) or is_plain(scope[name])
     }
     makers = modules | {name: value for name, value in scope.items() if _is_maker(value)}
     found: dict[str, object] = {}
@@ -451,7 +451,7 @@ def _evaluated(source: _Source, scope: Mapping[str, Any]) -> dict[str, object]:
                 value = eval(compile(ast.Expression(node), "<source>", "eval"), names)  # pure, as asked
             except Exception:  # noqa: BLE001  # it reads what only the module has
                 continue
-            if _is_plain(value):
+            if is_plain(value):
                 found[name] = value
     return found
 

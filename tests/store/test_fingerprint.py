@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import builtins
 import collections
 import copy
 import dataclasses
@@ -21,6 +22,7 @@ import threading
 import types
 from pathlib import Path
 from textwrap import dedent
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -560,6 +562,59 @@ def test_one_function_of_a_library_in_place_of_another_counts(project, monkeypat
     before = project.print_of({"test_a.py": "from torch.nn import functional as F\ndef train(run): return F.relu(run)"})
     monkeypatch.setattr(nn.functional, "relu", nn.functional.gelu)
     assert project.print_of() != before
+
+
+def bound(function):
+    return types.MethodType(function, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "name", "make"),
+    [
+        ("import pytest\ndef train(run): return pytest.acme['v']", pytest, "acme", lambda v: {"v": v}),
+        ("import pytest\ndef train(run): return pytest.acme", pytest, "acme", lambda v: "x" * v),
+        ("def train(run): return ACME", builtins, "ACME", lambda v: [v]),
+        ("import sys\ndef train(run): return sys.argv", sys, "argv", lambda v: ["pytest", "test_a.py", f"--v={v}"]),
+        ("import sys\ndef train(run): return sys.argv", sys, "argv", lambda v: ["pytest", "--v", str(v)]),
+        (
+            "import torch\ndef train(run): return torch.optim.SGD",
+            torch.optim,
+            "acme",
+            lambda v: functools.partial(closing_over(v)),
+        ),
+        ("from torch.optim import SGD\ndef train(run): return SGD.acme", torch.optim.SGD, "acme", lambda v: v),
+        ("from torch import optim\ndef train(run): return optim.SGD.acme", torch.optim.SGD, "acme", lambda v: v),
+        (
+            "from torch.optim import SGD\ndef train(r): return SGD",
+            torch.optim.SGD,
+            "acme",
+            lambda v: property(lambda s: v),
+        ),
+        ("from torch.optim import SGD\ndef train(r): return SGD", torch.optim.SGD, "acme", lambda v: mock.Mock(v=v)),
+        ("import torch\ndef train(run): return torch.optim.SGD.acme", torch.optim.SGD, "acme", closing_over),
+        ("import torch\ndef train(run): return torch.acme()", torch, "acme", lambda v: bound(closing_over(v))),
+    ],
+)
+def test_what_the_user_puts_in_a_module_or_class_of_others_counts(project, text, place, name, make, monkeypatch):
+    project.write({"test_a.py": text})
+    prints = []
+    for value in (1, 2, 1):
+        monkeypatch.setattr(place, name, make(value), raising=False)
+        prints.append(project.print_of())
+    assert prints[0] == prints[2] != prints[1]
+
+
+def test_the_command_line_counts_only_by_name_and_without_what_runs_the_tests(project, monkeypatch):
+    project.write({"test_a.py": "import os, sys\ndef train(run): return os.path, sys.platform"})
+    before = project.print_of()
+    monkeypatch.setattr(sys, "argv", ["pytest", "--v=3"])
+    assert project.print_of() == before
+    project.write({"test_a.py": "import sys\ndef train(run): return sys.argv"})
+    prints = []
+    for more in ([], ["-n", "2"], ["--stability-runs", "30"], ["test_a.py"]):
+        monkeypatch.setattr(sys, "argv", ["pytest", "--v=3", *more])
+        prints.append(project.print_of())
+    assert len(set(prints)) == 1
 
 
 def test_a_script_that_is_loaded_by_its_path_counts_with_its_source(project, tmp_path):
