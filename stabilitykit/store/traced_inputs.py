@@ -26,6 +26,9 @@ from .reading import read_json
 #: The digest of a file, folder, module or variable that is not there.
 ABSENT = "absent"
 
+#: What is said of a file that is another one because tests run in another folder.
+HERE = ", seen from another working folder"
+
 #: Bytes up to which a file is always read again; a larger one only where its size or time stamp is another.
 SMALL = 1 << 20
 
@@ -41,6 +44,7 @@ class Inputs:
     """The inputs of a training, by name; `changed` compares them with the present state of this machine.
 
     Files below the rootdir are named relative to it. A folder that was listed is a file whose name ends in ``/``.
+    A file that was asked for relative to the working folder is the one that this path leads to where it is compared.
     """
 
     modules: Mapping[str, str] = field(default_factory=dict)  #: imported while it trained: digest of the source
@@ -49,11 +53,16 @@ class Inputs:
     untraced: tuple[str, ...] = ()  #: sentences: what it read that is not in the others
     places: Mapping[str, str] = field(default_factory=dict)  #: the file of each module
     stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict)  #: size and time stamp of large files
+    relative: Mapping[str, str] = field(default_factory=dict)  #: how such a file was asked for in the working folder
 
     @property
     def digest(self) -> str:
         """The hash of all names and contents, 64 hex digits."""
-        counted = [sorted(mapping.items()) for mapping in (self.modules, self.files, self.variables)]
+        files = {name: name for name in self.files} | {
+            name: f"./{path}" for name, path in self.relative.items() if path != name
+        }
+        read = sorted((files[name], digest) for name, digest in self.files.items())
+        counted = [sorted(self.modules.items()), read, sorted(self.variables.items())]
         return hashlib.sha256(json.dumps(counted).encode()).hexdigest()
 
     @property
@@ -102,19 +111,30 @@ class Inputs:
             if variable_digest(os.environ.get(name)) != digest:
                 yield f"variable {name}"
         for name, digest in self.files.items():
-            path = rootdir / name
+            path = self._path(name, rootdir)
             if self._is_as_it_was(name, path):
                 continue
             now = content_digest(path, is_folder=name.endswith("/"))
-            if now == ABSENT and is_temporary(path, rootdir):
+            if now == ABSENT and name not in self.relative and is_temporary(path, rootdir):
                 continue  # pytest makes such folders anew: the task's own paths count by what is in them
             if now != digest:
                 kind, how = ("folder", "other names in it") if name.endswith("/") else ("file", "edited")
-                yield f"{kind} {name} ({'new' if digest == ABSENT else 'gone' if now == ABSENT else how})"
+                how = "new" if digest == ABSENT else "gone" if now == ABSENT else how
+                is_elsewhere = name in self.relative and path != rootdir / name
+                yield f"{kind} {self.relative[name] if is_elsewhere else name} ({how}{HERE if is_elsewhere else ''})"
         for name, digest in self.modules.items():
             now = content_digest(place_of(name) or rootdir / self.places.get(name, name))
             if now != digest:
                 yield f"module {name}" + (" (gone)" if now == ABSENT else "")
+
+    def _path(self, name: str, rootdir: Path) -> Path:
+        """Return where a file is that a training read: an absolute place, or one seen from the working folder."""
+        if name not in self.relative:
+            return rootdir / name
+        try:
+            return Path(os.path.abspath(self.relative[name]))  # noqa: PTH100  # as the trace names it: links stay
+        except OSError:
+            return rootdir / name  # there is no working folder, and so nothing in it
 
     def _is_as_it_was(self, name: str, path: Path) -> bool:
         kept = self.stamps.get(name)
@@ -122,7 +142,7 @@ class Inputs:
 
 
 #: Fields of `Inputs` that are mappings.
-_BY_NAME = ("modules", "files", "variables", "places", "stamps")
+_BY_NAME = ("modules", "files", "variables", "places", "stamps", "relative")
 
 
 def variable_digest(value: str | None) -> str:

@@ -74,6 +74,10 @@ class Trace:
         self._read: dict[str, tuple[str | None, tuple[int, int] | None]] = {}  #: digest and stamp at the first read
         self._variables: dict[str, str] = {}
         self._untraced: dict[str, None] = {}
+        self._spelled: dict[str, dict[str, None]] = {}  #: how each file was asked for; "" is an absolute path
+        self._cwd = _working_folder()
+        self._moved: str | None = ""  #: the working folder now, as seen from that; None if an absolute path led there
+        self._asked_where = False  #: whether absolute paths may have been made from the working folder
         self._written: set[str] = set()
         self._pid = os.getpid()
         self._file = tempfile.NamedTemporaryFile(prefix="stabilitykit-trace-")  # noqa: SIM115  # closed by _end
@@ -91,22 +95,51 @@ class Trace:
 
     # What the hook has seen; called in any thread, and in forked processes.
 
-    def knows(self, path: str) -> bool:
-        """Whether a file was seen before."""
-        return path in self._seen or path in self._written
+    def spellings(self, given: str, path: str) -> tuple[str, ...]:
+        """Return how a file was asked for: relative to the folder in which the block began, or "" for absolutely."""
+        if not given.startswith(os.sep):
+            return (self._from_here(given, path) or "",)
+        inside = path.startswith(f"{self._cwd}{os.sep}") if self._asked_where and self._cwd else False
+        return ("", path[len(self._cwd) + 1 :]) if inside else ("",)
 
-    def saw_file(self, path: str, *, is_written: bool) -> None:
+    def _from_here(self, given: str, path: str) -> str | None:
+        if self._moved is None or not self._cwd:
+            return None
+        spelling = os.path.normpath(os.path.join(self._moved, given))  # noqa: PTH118  # Path leaves ".."
+        return spelling if os.path.normpath(os.path.join(self._cwd, spelling)) == path else None  # noqa: PTH118
+
+    def saw_move(self, folder: str | None) -> None:
+        """Note that the training changes its working folder."""
+        if folder is None or self._moved is None or folder.startswith(os.sep):
+            is_back = folder is not None and os.path.normpath(folder) == self._cwd
+            self._moved = "" if is_back else None
+        else:
+            self._moved = os.path.join(self._moved, folder)  # noqa: PTH118  # Path leaves ".."
+
+    def saw_question_where(self) -> None:
+        """Note that the user's code asks for the working folder: it may make absolute paths from it."""
+        self._asked_where = True
+
+    def knows(self, path: str, spellings: tuple[str, ...] = ("",)) -> bool:
+        """Whether a file was seen before, asked for in the same way."""
+        return (path, spellings) in self._seen or path in self._written
+
+    def saw_file(self, path: str, spellings: tuple[str, ...] = ("",), *, is_written: bool) -> None:
         """Note a file that is opened: an input, unless the training has written it before."""
-        if self.knows(path):
+        if self.knows(path, spellings):
             return
         if is_written:
             self._written.add(path)
             self._note("written", path, None)
             return
-        self._seen.add(path)
+        self._seen.add((path, spellings))
         folder = path.rpartition(os.sep)[0]
         if not self._is_watched(folder):
             return
+        self._note("spelled", path, spellings)
+        if path in self._seen:
+            return
+        self._seen.add(path)
         file = Path(path)
         try:
             found = file.stat()
@@ -124,12 +157,13 @@ class Trace:
             digest = file_digest(file, found) if found.st_size <= _AT_ONCE else None
             self._note("read", path, (digest, (found.st_size, found.st_mtime_ns)))
 
-    def saw_folder(self, path: str) -> None:
+    def saw_folder(self, path: str, spellings: tuple[str, ...] = ("",)) -> None:
         """Note a folder whose names are listed."""
         name = path.rstrip(_FOLDER) + _FOLDER
-        if name not in self._seen:
-            self._seen.add(name)
+        if (name, spellings) not in self._seen:
+            self._seen.add((name, spellings))
             if self._is_watched(path):
+                self._note("spelled", name, [s and f"{s}{_FOLDER}" for s in spellings])
                 self._note("read", name, (content_digest(Path(path), is_folder=True), None))
 
     def _is_watched(self, folder: str) -> bool:
@@ -174,6 +208,8 @@ class Trace:
         if kind == "read":
             digest, stamp = value
             self._read.setdefault(name, (digest, None if stamp is None else (stamp[0], stamp[1])))
+        elif kind == "spelled":
+            self._spelled.setdefault(name, {}).update(dict.fromkeys(value))
         elif kind == "variable":
             self._variables.setdefault(name, value)
         elif kind == "untraced":
@@ -193,13 +229,17 @@ class Trace:
             self._file.close()
         modules, places, changed = self._modules()
         files, edited = self._files(frozenset(places.values()))
-        stamps = {self._named(name): stamp for name, (_, stamp) in self._read.items() if stamp and stamp[0] > SMALL}
-        self._inputs = Inputs(modules, files, self._variables, tuple(self._untraced), places, stamps)
+        named = {name: path for path in self._read for name in self._names(path) if name in files}
+        stamps = {name: s for name, path in named.items() if (s := self._read[path][1]) and s[0] > SMALL}
+        relative = {name: spelling for path in self._read for name, spelling in self._names(path).items()}
+        relative = {name: spelling for name, spelling in relative.items() if spelling and name in files}
+        self._inputs = Inputs(modules, files, self._variables, tuple(self._untraced), places, stamps, relative)
         self.changed_meanwhile = (*edited, *changed)
 
     def _files(self, modules: frozenset[str]) -> tuple[dict[str, str], list[str]]:
         """Return the digests of files, and which were edited; the files of ``modules`` are not named twice."""
-        files, edited = {}, []
+        files: dict[str, str] = {}
+        edited: list[str] = []
         for path, (digest, stamp) in self._read.items():
             name = self._named(path)
             if name in modules or (path in self._written and digest == ABSENT):  # looked for, and then written
@@ -210,8 +250,16 @@ class Trace:
                 before = now if before is None and stamp == stamp_of(Path(path)) else before
                 if before != now and path not in self._written:
                     edited.append(f"file {name}")
-            files[name] = before or ABSENT
+            files |= dict.fromkeys(self._names(path), before or ABSENT)
         return files, edited
+
+    def _names(self, path: str) -> dict[str, str]:
+        """Return the names by which a file counts, each with its path from the working folder; "" for its own place.
+
+        There is one, but of a file that was asked for in several ways.
+        """
+        first, *more = sorted(self._spelled.get(path, [""]))
+        return {self._named(path): first, **{f"./{spelling}": spelling for spelling in more}}
 
     def _modules(self) -> tuple[dict[str, str], dict[str, str], list[str]]:
         """Return digest and file of the user's modules that were imported, and which were edited."""
@@ -297,18 +345,31 @@ def _tell(see: Callable[..., None], frame: FrameType, *arguments: Any) -> None:
 def _see_open(frame: FrameType, path: object, mode: str | None, flags: int) -> None:
     if not isinstance(path, str | bytes | os.PathLike):
         return  # an open file, by its number
-    name = _absolute(path)
-    if all(trace.knows(name) for trace in _active):
+    given, name = os.fsdecode(path), _absolute(path)
+    if all(trace.knows(name, trace.spellings(given, name)) for trace in _active):
         return
     caller = responsible(frame)
     if caller is Caller.TOOL:
         return
-    if caller is Caller.IMPORTER and name.endswith(".pyc"):
-        name = importlib.util.source_from_cache(name)
+    if caller is Caller.IMPORTER:  # a module counts by its file, whatever sys.path calls the folder
+        name = importlib.util.source_from_cache(name) if name.endswith(".pyc") else name
+        given = name
     access = flags & os.O_ACCMODE
     is_written = access == os.O_WRONLY or (access == os.O_RDWR and bool(flags & (os.O_CREAT | os.O_TRUNC)))
     for trace in _active:
-        trace.saw_file(name, is_written=is_written)
+        trace.saw_file(name, trace.spellings(given, name), is_written=is_written)
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109  # as os.path.abspath reads it
+    except OSError:
+        return ""
+
+
+def _see_move(frame: FrameType, folder: object) -> None:
+    for trace in _active:
+        trace.saw_move(os.fsdecode(folder) if isinstance(folder, str | bytes | os.PathLike) else None)
 
 
 def _absolute(path: Any) -> str:
@@ -318,8 +379,9 @@ def _absolute(path: Any) -> str:
 def _see_folder(frame: FrameType, path: object) -> None:
     if isinstance(path, int) or responsible(frame) in (Caller.TOOL, Caller.IMPORTER):
         return
+    given, name = os.fsdecode(path or "."), _absolute(path or ".")  # type: ignore[arg-type]  # a path, says Python
     for trace in _active:
-        trace.saw_folder(_absolute(path or "."))
+        trace.saw_folder(name, trace.spellings(given, name))
 
 
 def _see_database(frame: FrameType, path: object) -> None:
@@ -345,6 +407,7 @@ _SEEN_BY: dict[str, Callable[..., None]] = {
     "open": _see_open,
     "os.listdir": _see_folder,
     "os.scandir": _see_folder,
+    "os.chdir": _see_move,
     "sqlite3.connect": _see_database,
     "subprocess.Popen": _see_program,
     "os.posix_spawn": _see_program,
@@ -405,6 +468,16 @@ def _replace_readers(replaced: contextlib.ExitStack) -> None:
         return module
 
     _replace(replaced, importlib._bootstrap, "_gcd_import", load_and_tell)
+    where = os.getcwd
+
+    @functools.wraps(where)
+    def where_and_tell() -> str:
+        if not getattr(_hooked, "busy", False) and responsible(sys._getframe(1)) is Caller.USER:
+            for trace in _active:
+                trace.saw_question_where()
+        return where()
+
+    _replace(replaced, os, "getcwd", where_and_tell)
     save = torch.save
 
     @functools.wraps(save)

@@ -130,6 +130,48 @@ class TestSettings:
         assert again.notes == study.notes
 
 
+class TestWorkingFolder:
+    """A relative path means another file in another folder, within one session and across sessions."""
+
+    def test_each_folder_trains_its_own(self, ask, tmp_path, monkeypatch):
+        task, found = loop(lambda: Path("width.txt").read_text()), {}
+        for name, width in {"a": "4", "b": "16", "c": "4"}.items():
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "width.txt").write_text(width)
+            monkeypatch.chdir(tmp_path / name)
+            found[name] = bits(ask(task, "init", labels=Y))
+        assert not set(found["a"]) & set(found["b"])
+        assert found["c"] == found["a"]
+        monkeypatch.chdir(tmp_path / "b")
+        assert bits(ask(task, "init", labels=Y)) == found["b"]
+
+    def test_a_temporary_folder_of_each_session(self, project):
+        project.tests(
+            """
+            from pathlib import Path
+
+            def other(run):
+                print("TRAINED")
+                return train(run, float(Path("rate.txt").read_text()))
+
+            @pytest.mark.parametrize("rate", ["0.1", "0.3"])
+            def test_it(stability, tmp_path, monkeypatch, rate):
+                (tmp_path / "rate.txt").write_text(rate)
+                monkeypatch.chdir(tmp_path)
+                study = stability.measure(other, vary="shuffle", runs=2, labels=Y)
+                print("OUT", float(study.outputs.double().sum()))
+            """
+        )
+        seen = []
+        for is_first in (True, False):
+            result = project.run("-rP")
+            result.assert_outcomes(passed=2)
+            assert ("TRAINED" in result.stdout.lines) == is_first
+            seen.append([line for line in result.stdout.lines if line.startswith("OUT ")])
+            assert len(set(seen[-1])) == 2
+        assert seen[0] == seen[1]
+
+
 class TestRelabelledFiles:
     """Labels that were corrected in place are trained on.
 

@@ -137,7 +137,7 @@ mappings = st.dictionaries(texts, texts, max_size=3)
 
 @given(mappings, mappings, mappings, st.lists(texts).map(tuple), st.integers(0, 2**60))
 def test_json_and_back(modules, files, variables, untraced, size):
-    inputs = Inputs(modules, files, variables, untraced, modules, {"large": (size, 1)})
+    inputs = Inputs(modules, files, variables, untraced, modules, {"large": (size, 1)}, files)
     assert Inputs.from_json(json.loads(json.dumps(inputs.to_json()))) == inputs
 
 

@@ -14,6 +14,8 @@ import threading
 import time
 import warnings
 from functools import partial
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -140,6 +142,117 @@ def test_the_folder_of_the_project_itself_has_a_name(root):
     assert inputs.changed(root) == ()
     (root / "another.txt").touch()
     assert inputs.changed(root) == ("folder ./ (other names in it)",)
+
+
+class TestWorkingFolder:
+    """A relative path is a question to the working folder, whichever that is when the question is asked again."""
+
+    @pytest.fixture
+    def folders(self, root, monkeypatch):
+        for name, text in {"one": "1", "two": "2", "same": "1"}.items():
+            (root / name / "in").mkdir(parents=True)
+            (root / name / "cfg.json").write_text(text)
+            (root / name / "in" / "cfg.json").write_text(text)
+        (root / "none").mkdir()
+        monkeypatch.chdir(root / "one")
+        return root
+
+    @staticmethod
+    def move_and_read(_):
+        os.chdir("in")
+        Path("cfg.json").read_text()
+        os.chdir("..")
+
+    WAYS: ClassVar = {
+        "open": lambda _: open("cfg.json").close(),  # noqa: PTH123  # as users do
+        "above": lambda _: Path("in/../cfg.json").read_text(),
+        "bytes": lambda _: open(b"cfg.json").close(),  # noqa: PTH123  # as users do
+        "abspath": lambda _: open(os.path.abspath("cfg.json")).close(),  # noqa: PTH123, PTH100  # as users do
+        "cwd": lambda _: (Path.cwd() / "cfg.json").read_text(),
+        "resolve": lambda _: Path("cfg.json").resolve().read_text(),
+        "in a worker": lambda _: list(DataLoader(Numbers(Path("cfg.json")), num_workers=1)),
+        "moved": move_and_read,
+        "database": lambda _: sqlite3.connect("cfg.json").close(),
+    }
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_another_folder_is_another_file(self, folders, monkeypatch, way):
+        inputs = read_in(folders, lambda: self.WAYS[way](folders))
+        assert inputs.changed(folders) == ()
+        monkeypatch.chdir(folders / "two")
+        (said,) = inputs.changed(folders)
+        assert "cfg.json (edited, seen from another working folder)" in said
+        monkeypatch.chdir(folders / "none")
+        (said,) = inputs.changed(folders)
+        assert "cfg.json (gone, seen from another working folder)" in said
+        monkeypatch.chdir(folders / "same")
+        assert inputs.changed(folders) == ()
+
+    def test_one_content_in_two_folders_is_one_key(self, folders, monkeypatch):
+        digests = set()
+        for name in ("one", "same", "two"):
+            monkeypatch.chdir(folders / name)
+            digests.add(read_in(folders, lambda: Path("cfg.json").read_text()).digest)
+        assert len(digests) == 2
+
+    def test_in_the_rootdir_it_is_as_by_its_place(self, folders, monkeypatch):
+        monkeypatch.chdir(folders)
+        by_place = read_in(folders, (folders / "one/cfg.json").read_text)
+        relative = read_in(folders, lambda: Path("one/cfg.json").read_text())
+        assert (relative.files, relative.digest) == (by_place.files, by_place.digest)
+
+    def test_a_folder_is_seen_from_there(self, folders, monkeypatch):
+        (folders / "two" / "more").touch()
+        inputs = read_in(folders, lambda: os.listdir("."))  # noqa: PTH208  # as users do
+        monkeypatch.chdir(folders / "same")
+        assert inputs.changed(folders) == ()
+        monkeypatch.chdir(folders / "two")
+        assert inputs.changed(folders) == ("folder ./ (other names in it, seen from another working folder)",)
+
+    def test_a_file_by_its_place_is_no_other_file(self, folders, monkeypatch):
+        inputs = read_in(folders, (folders / "one/cfg.json").read_text)
+        monkeypatch.chdir(folders / "two")
+        assert inputs.changed(folders) == ()
+
+    def test_a_training_that_goes_to_an_absolute_place_is_there_the_next_time(self, folders, monkeypatch):
+        def read():
+            back = os.getcwd()  # noqa: PTH109  # as users do
+            os.chdir(folders / "same")
+            Path("cfg.json").read_text()
+            os.chdir(back)
+
+        inputs = read_in(folders, read)
+        monkeypatch.chdir(folders / "two")
+        assert inputs.changed(folders) == ()
+
+    def test_both_ways_count(self, folders, monkeypatch):
+        def read():
+            Path("cfg.json").read_text()
+            (folders / "one/cfg.json").read_text()
+
+        inputs = read_in(folders, read)
+        monkeypatch.chdir(folders / "same")
+        assert inputs.changed(folders) == ()
+        (folders / "one/cfg.json").write_text("3")
+        assert inputs.changed(folders) == ("file one/cfg.json (edited)",)
+        (folders / "one/cfg.json").write_text("1")
+        monkeypatch.chdir(folders / "two")
+        assert inputs.changed(folders) == ("file cfg.json (edited, seen from another working folder)",)
+
+    def test_a_temporary_folder_that_is_made_anew(self, tmp_path, monkeypatch):
+        project = tmp_path / "project"
+        for name, text in {"one": "1", "again": "1", "other": "2", "empty": ""}.items():
+            (tmp_path / name).mkdir()
+            (tmp_path / name / ("cfg.json" if text else "no.json")).write_text(text)
+        monkeypatch.chdir(tmp_path / "one")
+        inputs = read_in(project, lambda: Path("cfg.json").read_text())
+        (tmp_path / "one" / "cfg.json").unlink()
+        assert inputs.changed(project)
+        (tmp_path / "one").rmdir()
+        assert inputs.changed(project)
+        for name, is_equal in {"again": True, "other": False, "empty": False}.items():
+            monkeypatch.chdir(tmp_path / name)
+            assert (not inputs.changed(project)) == is_equal
 
 
 class TestNoInput:
