@@ -293,6 +293,8 @@ class Certifier:
         expected = (
             base.trace if base is not None else look.trace if look is not None and not self.protocol.onset else ()
         )
+        if expected and not shown.states:
+            raise IsolationError(cannot_join(self.base, "it completed no epoch"))
         if any(mine != theirs for mine, theirs in zip(shown.states, expected, strict=False)):
             raise IsolationError(cannot_join(self.base, "its first epoch gives other weights"))
         whole = "" if base is None or base.logits is None or shown.is_cut else tensor_digest(base.logits).hex()
