@@ -45,6 +45,8 @@ def test_rate_and_duration(trained, findings, change, rate, epochs):
     assert study.cross_entropy_sd.value > 0
 
 
-def test_no_rate_or_duration_is_stable(trained):
-    rows = [("All sources", *shares) for shares in SHARES["All sources"] if shares != ("1", "1/10")]
-    assert_alike([trained(*row) for row in rows], within=2, measures=["disagreement"])
+def test_no_rate_or_duration_is_stable(trained, scale):
+    # The paper's fifth is a hundred epochs; at a lower scale half of the epochs is the least that trains.
+    shortest = Fraction(1, 5) if scale.name == "paper" else Fraction(1, 2)
+    rows = [(rate, epochs) for rate, epochs in SHARES["All sources"] if Fraction(epochs) >= shortest]
+    assert_alike([trained("All sources", *row) for row in rows], within=scale.within, measures=["disagreement"])

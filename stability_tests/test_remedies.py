@@ -51,5 +51,7 @@ def test_it_does_not_help(stability, scale, setting, findings, remedy):
         f"{remedy}: accuracy {treated.accuracy}, disagreement {treated.disagreement}; without {plain.disagreement}"
     )
     assert treated.cross_entropy_sd.value > 0
+    if treated.accuracy.high < plain.accuracy.low - 20:
+        pytest.skip("it hardly trains in so few epochs, and what does not train is stable")
     # One ulp still makes models that differ by half as much or more.
     assert treated.disagreement.high > plain.disagreement.low / 2
