@@ -153,7 +153,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=list(SCALES),
         default="tiny",
         help="tiny (default): the findings, on digits, 10 runs, a few minutes; small: every table and figure, on "
-        "Fashion-MNIST, 5 to 50 runs, an hour and a half on 2 cores; paper: its settings, CIFAR-10, 100 runs, days on GPUs",
+        "Fashion-MNIST, 5 to 50 runs, an hour and a half on 2 cores; paper: its settings, CIFAR-10, 100 runs, days on "
+        "GPUs",
     )
     group.addoption("--paper-json", metavar="PATH", help="write every row and figure to PATH, for benchmarks/paper.py")
 
