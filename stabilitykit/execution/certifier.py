@@ -88,7 +88,7 @@ class Certifier:
         trace, fingerprint = ((), "") if base is None else (base.trace, base.fingerprint)
         alive = {name: seen for name, seen in self._known.get("alive", {}).items() if name in self._named}
         inputs = {} if self.inputs is None else self.inputs.told()
-        whole = self._known.get("by", {}).get(self._held_name) or self._known.get("by", {}).get(_BASE, ())
+        whole = self._known.get("by", {}).get(self._held_name, ())
         joined = {_trainer(record) for record in records if record.status == "ok"}.difference(whole)
         return Certificate(proven, scope, tuple(trace), fingerprint, alive, inputs, len(joined) if self._held else 0)
 
@@ -225,11 +225,10 @@ class Certifier:
 
     @property
     def _held(self) -> str:
-        """What was trained twice, whole; the base run's repetition stands for runs of all sources too."""
+        """What was trained twice, whole."""
         if not self.trainer.task.isolates or self.mode == "first":
             return ""
-        held = self._known.get("held", {})
-        return str(held.get(_BASE) or ("" if self.needs_base else held.get(self.protocol.name, "")))
+        return str(self._known.get("held", {}).get(self._held_name, ""))
 
     @property
     def _held_name(self) -> str:

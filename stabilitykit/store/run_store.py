@@ -122,7 +122,7 @@ class _StoredCertificate:
     of: str
     session: str
     held: dict[str, str] = field(default_factory=dict)
-    by: dict[str, Any] = field(default_factory=dict)
+    by: dict[str, list[str]] = field(default_factory=dict)
     alive: dict[str, str] = field(default_factory=dict)
     looks: dict[str, Any] = field(default_factory=dict)
 
