@@ -148,7 +148,7 @@ class Measures(Mapping[str, Estimate]):
             yield from filter(None, (axis, self._chance()))
 
     def _infinite(self) -> str:
-        if not any(run.isinf().any() for run in self._outputs):  # quicker than scores that nobody may ask for
+        if not any(run.isinf().any() for run in self._outputs):  # a look costs less than the scores of all runs
             return ""
         infinite = self.of_runs("cross_entropy").isinf().nonzero().flatten().tolist()
         if not infinite:

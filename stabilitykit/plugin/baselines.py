@@ -18,7 +18,6 @@ from ..protocol import NoiseProtocol
 from ..store.baseline_files import BaselineFiles
 from ..study.comparison import Comparison, NoWorse, Sample
 from ..study.study import Study
-from ..training.certificate import check_alive
 from ..training.environment import Environment
 from ..training.task import Task
 from ..verdicts.judgement import Outcome
@@ -107,7 +106,7 @@ class Baselines:
         """
         if not study.is_whole:  # such a study fails its test anyhow
             return None
-        check_alive(study.protocol, study.certificate)
+        study.check_alive()
         sample, comparison = Sample.of(study), None
         if awaited.kept is not None:
             comparison = Comparison.of_samples(

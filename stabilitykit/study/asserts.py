@@ -9,7 +9,6 @@ from ..errors import BudgetError, BudgetExceededError, number_of
 from ..estimates.measure_kinds import kind_of
 from ..public import public
 from ..render.study_table import study_table
-from ..training.certificate import check_alive
 from ..verdicts.budgets import Budget, Verdict
 from ..verdicts.explanation import explanation
 from ..verdicts.judgement import Judgement, Outcome
@@ -53,7 +52,7 @@ def demand_pass(study: Study, verdict: Verdict, why: Iterable[str]) -> None:
     """
     __tracebackhide__ = True
     if verdict.outcome is Outcome.PASS:
-        check_alive(study.protocol, study.certificate)
+        study.check_alive()
         return
     said = f"{verdict.summary()}\n{verdict.error_rates()}"
     flips = (

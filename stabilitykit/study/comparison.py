@@ -29,7 +29,6 @@ from ..estimates.metrics import IGNORED_LABEL, class_type, disagreement, percent
 from ..estimates.scores import TaskKind, score_kind
 from ..public import public
 from ..render.comparison_words import comparison_table, conclusion
-from ..training.certificate import check_alive
 from ..verdicts.judgement import Judgement, Outcome
 from .study import Study, check_is_study
 
@@ -213,7 +212,7 @@ class Comparison:
         """
         for study in (baseline, candidate):
             check_is_study(study)
-            check_alive(study.protocol, study.certificate)
+            study.check_alive()
         return cls.of_samples(Sample.of(baseline), Sample.of(candidate), alpha=alpha)
 
     @classmethod

@@ -16,7 +16,6 @@ from ..estimates.measure_kinds import kind_of
 from ..estimates.ratios import Ratio, spread_of
 from ..estimates.search import fewest
 from ..public import public
-from ..training.certificate import check_alive
 from ..verdicts.judgement import WORST_FIRST, Judgement, Outcome, worst
 from ..verdicts.undecided import advice
 from .study import Study, listed
@@ -213,7 +212,7 @@ def alike(
     """
     studies = listed(studies)
     for study in studies:
-        check_alive(study.protocol, study.certificate)
+        study.check_alive()
     metrics = check_asked(len(studies), within, measures, [tuple(study.measures) for study in studies])
     if metrics is None:
         of_each = [study.measures.of_variability for study in studies]

@@ -303,8 +303,12 @@ class Study:
         failures = FailedRuns(len(self.failed), len(self.records), budget.max_failed_runs)
         verdict = budget.judge(self.measures).beside(failures)
         if verdict.outcome is Outcome.PASS:
-            check_alive(self.protocol, self.certificate)
+            self.check_alive()
         return verdict
+
+    def check_alive(self) -> None:
+        """Raise `IsolationError` if what was asked to vary moves nothing: the study then supports no judgement."""
+        check_alive(self.protocol, self.certificate)
 
     def cka(
         self, layers: Iterable[str] | None = None, examples: int = 2000, batch_size: int | None = None
@@ -368,7 +372,7 @@ class Study:
     def reduction_against(self, baseline: Study) -> Reduction:
         """Return how much less this study varies than ``baseline``: the paper's variability reduction (section 5)."""
         for study in (self, baseline):
-            check_alive(study.protocol, study.certificate)
+            study.check_alive()
         return Reduction.between(self.measures, baseline.measures)
 
 
