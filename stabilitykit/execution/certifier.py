@@ -148,10 +148,10 @@ class Certifier:
         if self.is_whole or not self.trainer.task.isolates:
             yield
             return
-        verdicts = self._open_task().verdicts
-        leak = verdicts.fail(_LEAKS)
+        task = self._open_task()
+        leak = task.verdicts.fail(_LEAKS)
         if leak is not None and leak.session != self.base.session:
-            date, key = time.strftime("%Y-%m-%d", time.gmtime(leak.time)), self._open_task().folder.name
+            date, key = time.strftime("%Y-%m-%d", time.gmtime(leak.time)), task.folder.name
             raise IsolationError(
                 f"Expected no leak in this task, but on {date} there was one, which equal runs later do not undo: "
                 f"{leak.reason} The mended task is another one. If something beside it was mended: "
@@ -160,7 +160,7 @@ class Certifier:
         try:
             yield
         except IsolationError as error:
-            verdicts.keep_fail(_LEAKS, 2, str(error), self.base.session)
+            task.verdicts.keep_fail(_LEAKS, 2, str(error), self.base.session)
             raise
 
     @cached_property

@@ -477,6 +477,14 @@ def loop_with_state(run):
     return body(run, tells=True)
 
 
+def train_epoch(run, model, optimizer):
+    model.train()
+    for x, y in run.batches((IMAGES, LABELS), 8, augment=noisy):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+
 def in_two_loops(tells):
     def train(run):
         with run.stream("init"):
@@ -485,11 +493,7 @@ def in_two_loops(tells):
         for count in (2, 3):
             optimizer = sgd(model)
             for _ in run.epochs(count, state=(model, optimizer) if tells else None):
-                model.train()
-                for x, y in run.batches((IMAGES, LABELS), 8, augment=noisy):
-                    optimizer.zero_grad()
-                    nn.functional.cross_entropy(model(x), y).backward()
-                    optimizer.step()
+                train_epoch(run, model, optimizer)
         with torch.no_grad():
             return model.eval()(IMAGES)
 
@@ -502,11 +506,7 @@ def body(run, tells):
     run.perturb(model)
     optimizer = sgd(model)
     for _ in run.epochs(5, state=(model, optimizer) if tells else None):
-        model.train()
-        for x, y in run.batches((IMAGES, LABELS), 8, augment=noisy):
-            optimizer.zero_grad()
-            nn.functional.cross_entropy(model(x), y).backward()
-            optimizer.step()
+        train_epoch(run, model, optimizer)
     with torch.no_grad():
         return model.eval()(IMAGES)
 
