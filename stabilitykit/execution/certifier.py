@@ -23,7 +23,7 @@ from ..training.control import (
     ControlMode,
     Rehearsal,
     difference,
-    fewer_epochs,
+    epochs_apart,
     prove_isolation,
     rehearse,
 )
@@ -294,7 +294,7 @@ class Certifier:
         )
         if expected and not shown.states:
             raise IsolationError(cannot_join(self.base, "it completed no epoch"))
-        if any(mine != theirs for mine, theirs in zip(shown.states, expected, strict=False)):
+        if epochs_apart(expected[: len(shown.states)], shown.states[: len(expected)]):
             raise IsolationError(cannot_join(self.base, "its first epoch gives other weights"))
         whole = "" if base is None or base.logits is None or shown.is_cut else tensor_digest(base.logits).hex()
         if whole and shown.outputs != whole:
@@ -346,9 +346,7 @@ class Certifier:
 
 def check_begins(run: RunRecord, trace: tuple[str, ...]) -> None:
     """Raise `IsolationError` unless a run has the weights that its rehearsal had after the first epochs."""
-    pairs = enumerate(zip(trace, run.trace, strict=False))
-    differ = next((f"the weights differ after epoch {epoch} (from 0)" for epoch, (e, got) in pairs if e != got), "")
-    found = differ or fewer_epochs(trace, run.trace)
+    found = epochs_apart(trace, run.trace)
     if found:
         raise IsolationError(
             f"Expected the base run, trained by process {run.trained_by.get('pid')}, to have the bits of its "

@@ -39,7 +39,9 @@ class RunRecord:
     trace: tuple[str, ...] = ()  #: sha256 of the state dict after each of the first epochs
     curve: tuple[Mapping[str, float], ...] = ()  #: test metrics after each epoch
     perturbation: Mapping[str, Any] | None = None  #: the weight that was moved, see `PerturbationRecord`
-    low_level: str = "deterministic"  #: or "gradient rounding" (the seeded stand-in), "native", "not isolated"
+    #: How low_level acts: "deterministic", "gradient rounding" (the seeded stand-in), "native" or "not isolated".
+    #: " of M of N parameters" follows where the stand-in did not reach all that can be trained.
+    low_level: str = "deterministic"
     error: str = ""  #: traceback of a failed run
     environment: Mapping[str, Any] = field(default_factory=dict)
     trained_by: Mapping[str, Any] = field(default_factory=dict)  #: session, worker, process, host, time, attempt

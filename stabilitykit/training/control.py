@@ -163,18 +163,14 @@ def _place_of_difference(first: Rehearsal, second: Rehearsal) -> str:
 
 def difference(one: RunRecord, other: RunRecord) -> str:
     """Return where two runs of one plan first differ, in words; empty if every bit that they left is equal."""
-    for epoch, (mine, theirs) in enumerate(zip(one.trace, other.trace, strict=False)):
-        if mine != theirs:
-            return f"their weights differ after epoch {epoch} (from 0)"
-    if apart := fewer_epochs(one.trace, other.trace):
+    if apart := epochs_apart(one.trace, other.trace):
         return apart
     if one.idle != other.idle:
         return f"an optimizer made steps in one, and none in the other {CACHE}"
     if len(one.curve) != len(other.curve):
         return f"one trained {len(one.curve)} epochs, the other {len(other.curve)}"
-    since = f", though not in the first {len(one.trace)} epochs: what differs begins later" if one.trace else ""
     if one.fingerprint != other.fingerprint:
-        return f"their final weights differ{since}" if one.trace else "their outputs differ"
+        return f"their final weights differ{begins_later(one.trace)}" if one.trace else "their outputs differ"
     if not _equal(one.logits, other.logits):
         return (
             "their test outputs differ, and their final weights do not: is something drawn at test time, or is a "
@@ -188,11 +184,19 @@ def difference(one: RunRecord, other: RunRecord) -> str:
     return "" if list(one.curve) == list(other.curve) else "their scores after an epoch differ"
 
 
-def fewer_epochs(one: Sequence[str], other: Sequence[str]) -> str:
-    """Return that one of two traces has fewer epochs, in words; empty if both have as many."""
+def epochs_apart(one: Sequence[str], other: Sequence[str]) -> str:
+    """Return where two traces first differ, or that one has fewer epochs, in words; empty if they are equal."""
+    for epoch, (mine, theirs) in enumerate(zip(one, other, strict=False)):
+        if mine != theirs:
+            return f"their weights differ after epoch {epoch} (from 0)"
     if len(one) == len(other):
         return ""
     return f"one completed {len(one)} of the first {TRACED_EPOCHS} epochs, the other {len(other)} {CACHE}"
+
+
+def begins_later(trace: Sequence[str]) -> str:
+    """Return the end of a sentence on final weights that differ after equal traces."""
+    return f", though not in the first {len(trace)} epochs: what differs begins later" if trace else ""
 
 
 def _equal(one: Tensor | None, other: Tensor | None) -> bool:

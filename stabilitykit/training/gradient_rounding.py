@@ -21,11 +21,11 @@ _COMPRESSED = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.spars
 
 
 @contextlib.contextmanager
-def rounded_gradients(seed: int) -> Iterator[None]:
+def rounded_gradients(seed: int) -> Iterator[set[int]]:
     """Move every gradient element to a neighbouring float, by coin toss, where an optimizer's step uses it.
 
     This is the seeded stand-in for the summation order of kernels: its effect has the same size, and can be repeated.
-    Zeros stay zero, as an empty sum does in any order.
+    Zeros stay zero, as an empty sum does in any order. Yields the ids of the parameters with such a gradient.
     """
     rounding = _Rounding(seed)
     hooks = (
@@ -33,11 +33,11 @@ def rounded_gradients(seed: int) -> Iterator[None]:
         register_optimizer_step_post_hook(rounding.after_step),
     )
     try:
-        yield
+        yield rounding.reached
     finally:
         for hook in hooks:
             hook.remove()
-    if not rounding.rounded:
+    if not rounding.reached:
         raise TrainingError(
             "'low_level' varies, but no torch optimizer made a step with gradients: there were none to round"
         )
@@ -50,7 +50,7 @@ class _Rounding:
     """
 
     def __init__(self, seed: int) -> None:
-        self.rounded = False  #: whether there was a gradient to round
+        self.reached: set[int] = set()  #: ids of the parameters with a gradient that was rounded
         self._generator = torch.Generator().manual_seed(seed)
         #: The call of a step that is running. It may call other steps, as a wrapper's and a subclass's do.
         self._outermost: FrameType | None = None
@@ -93,7 +93,7 @@ class _Rounding:
         with torch.no_grad():  # gradients that were made with create_graph=True have a graph of their own
             _nudge([_numbers(gradient) for gradient in new], self._generator)
         self._done |= {id(gradient): (gradient, gradient._version) for gradient in new}
-        self.rounded = self.rounded or bool(new)
+        self.reached.update(map(id, parameters))
 
 
 def _is_running(call: FrameType | None) -> bool:

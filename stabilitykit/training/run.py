@@ -80,6 +80,7 @@ class Run:
         self.planned_epochs = 0  #: epochs that all calls of `epochs` asked for; 0 before the first
         self.is_cut = False  #: whether an epoch was refused, since only the first were wanted
         self.is_idle = False  #: whether no optimizer of torch's made a step, once a rehearsal has ended
+        self.rounded: set[int] = set()  #: ids of the parameters whose gradients were rounded, as ``low_level`` does it
         self.is_rehearsed = False  #: whether only its bits are wanted, to compare them: no result is kept
         self.resumed_at = 0  #: the epoch of the stored state that it went on from; 0 if trained from the start
         self._stop_after, self._prefixes, self._from_start = stop_after, prefixes, from_start

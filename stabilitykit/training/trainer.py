@@ -85,7 +85,7 @@ class Trainer:
             trace=tuple(combined_digest(digest) for digest in run.trace),
             curve=tuple(run.curve),
             perturbation=run.perturbation.to_json() if run.perturbation else None,
-            low_level=self.low_level(plan),
+            low_level=self.low_level(plan) + _rounded_part(run),
             environment=self.environment.to_json(),
             **outcome,
         )
@@ -133,8 +133,11 @@ class Trainer:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(Stream(run.acting.stochastic, self.device))
             if kind == "gradient rounding":
-                rounded = rounded_gradients(run.plan.low_level or 0)
-                run.at_onset(lambda: stack.enter_context(rounded))
+
+                def round_gradients() -> None:
+                    run.rounded = stack.enter_context(rounded_gradients(run.plan.low_level or 0))
+
+                run.at_onset(round_gradients)
             elif kind in UNSEEDED and not run.varies:
                 run.at_onset(lambda: _set_deterministic(False, self.device))
             yield
@@ -194,6 +197,15 @@ def _inputs(trace: Trace) -> dict[str, Any]:
             f"not known"
         )
     return trace.inputs().to_json()
+
+
+def _rounded_part(run: Run) -> str:
+    """Return of how many of the model's parameters gradients were rounded, if not of all that can be trained."""
+    if not run.rounded or run.model is None:
+        return ""
+    trainable = [id(parameter) for parameter in run.model.parameters() if parameter.requires_grad]
+    reached = run.rounded.intersection(trainable)
+    return "" if len(reached) == len(trainable) else f" of {len(reached)} of {len(trainable)} parameters"
 
 
 def _further_weights(run: Run, optimizers: Iterable[Optimizer]) -> str:

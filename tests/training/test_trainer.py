@@ -278,6 +278,31 @@ def test_the_standin_moves_each_gradient_element_to_a_neighbour(train):
     assert record.low_level == "gradient rounding"
 
 
+@pytest.mark.parametrize(
+    ("stepped", "frozen", "told"),
+    [(4, 0, "gradient rounding"), (2, 2, "gradient rounding"), (1, 0, "gradient rounding of 1 of 4 parameters")],
+)
+def test_the_standin_says_how_many_parameters_it_did_not_reach(tmp_path, stepped, frozen, told):
+    """The others are stepped without a torch optimizer, whose gradients nobody rounds."""
+
+    def train(run):
+        model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))
+        run.perturb(model)
+        parameters = list(model.parameters())
+        for parameter in parameters[len(parameters) - frozen :]:
+            parameter.requires_grad_(requires_grad=False)
+        optimizer = torch.optim.SGD(parameters[:stepped], lr=0.1)
+        for _ in run.epochs(1):
+            model(torch.ones(20, 4)).square().mean().backward()
+            optimizer.step()
+            for parameter in parameters[stepped : len(parameters) - frozen]:
+                parameter.data -= 0.1 * parameter.grad
+        return model(torch.ones(20, 4))
+
+    plan = NoiseProtocol("low_level", runs=2).plans()[1]
+    assert Trainer(as_task(train, Y), "cpu", 1, tmp_path).train_once(plan).low_level == told
+
+
 def test_held_low_level_is_deterministic(tmp_path):
     seen = []
 
