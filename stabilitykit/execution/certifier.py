@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ..errors import IsolationError, StoreError, UsageError
 from ..protocol import NoiseProtocol, RunPlan, Source
@@ -28,6 +27,7 @@ from ..training.control import (
     rehearse,
 )
 from ..training.trainer import UNSEEDED, Trainer
+from .proofs import Proofs
 from .runner import Runner, Wanted
 
 #: What the base run is called among what was trained twice, and leaks among the verdicts that are kept.
@@ -60,7 +60,7 @@ class Certifier:
         self.base, self.protocol, self.mode, self.trainer = base, protocol, mode, trainer
         self._open_task, self._open_repetition, self._call, self.runner = task, repetition, call, runner
         self.inputs: Inputs | None = None  #: what a training of the task reads, where that is known
-        self._known = dict(base.read_certificate())
+        self.proofs = Proofs(base)
         self._plan = protocol.base.plans()[0]
 
     @property
@@ -70,7 +70,7 @@ class Certifier:
 
     def can_join(self) -> bool:
         """Whether a process that proves nothing itself finds what it must reproduce: it reads the proofs again."""
-        self._known = dict(self.base.read_certificate())
+        self.proofs = Proofs(self.base)
         return self.base.is_finished(0) if self.needs_base else self._look is not None
 
     def certificate(self, records: Iterable[RunRecord] = ()) -> Certificate:
@@ -86,9 +86,9 @@ class Certifier:
                 scope = f"only {scope}, of {look.planned_epochs} epochs"
         base = self._base_record if self.needs_base else None
         trace, fingerprint = ((), "") if base is None else (base.trace, base.fingerprint)
-        alive = {name: seen for name, seen in self._known.get("alive", {}).items() if name in self._named}
+        alive = {name: seen for name, seen in self.proofs.alive.items() if name in self._named}
         inputs = {} if self.inputs is None else self.inputs.told()
-        whole = self._known.get("by", {}).get(self._held_name, ())
+        whole = self.proofs.trained_by(self._held_name)
         joined = {_trainer(record) for record in records if record.status == "ok"}.difference(whole)
         return Certificate(proven, scope, tuple(trace), fingerprint, alive, inputs, len(joined) if self._held else 0)
 
@@ -126,10 +126,8 @@ class Certifier:
             if is_early:
                 others.append(self._compare_with(one, self._run_of(self._open_repetition("last repetition"))))
         whole = "the whole run" if self.needs_base else "run 0 of all sources"
-        self._note(
-            held={**self._known.get("held", {}), self._held_name: f"{whole} twice, bit-identical"},
-            by={**self._known.get("by", {}), self._held_name: sorted({_trainer(run) for run in (one, *others)})},
-        )
+        trainers = sorted({_trainer(run) for run in (one, *others)})
+        self.proofs.keep_held(self._held_name, f"{whole} twice, bit-identical", trainers)
 
     def _compare_with(self, one: RunRecord, repeated: Wanted) -> RunRecord:
         (other,) = self.runner(repeated).gather()
@@ -173,17 +171,13 @@ class Certifier:
 
     @property
     def _unknown(self) -> list[str]:
-        return [name for name in self._named if name not in self._known.get("alive", {})]
+        return [name for name in self._named if name not in self.proofs.alive]
 
     # The look
 
     @property
     def _look(self) -> Control | None:
-        """The look that was taken; what proved nothing counts only in the session that took it."""
-        found = dict(self._known.get("looks", {}).get(self._look_name, {}))
-        if not found or (found.pop("session") != self.base.session and not found["proven"]):
-            return None
-        return Control(**{**found, "trace": tuple(found["trace"])})
+        return self.proofs.look(self._look_name)
 
     @property
     def _look_name(self) -> str:
@@ -203,8 +197,7 @@ class Certifier:
             first = self.protocol if self.protocol.onset or not self.trainer.task.isolates else self.protocol.base
             epochs = {"epochs": None} if not self.trainer.task.isolates else {}
             control = prove_isolation(self._call, self.trainer, first.plans()[0], **epochs)
-        look = {**vars(control), "trace": list(control.trace), "session": self.base.session}
-        self._note(looks={**self._known.get("looks", {}), self._look_name: look})
+        self.proofs.keep_look(self._look_name, control)
 
     # The base run
 
@@ -228,7 +221,7 @@ class Certifier:
         """What was trained twice, whole."""
         if not self.trainer.task.isolates or self.mode == "first":
             return ""
-        return str(self._known.get("held", {}).get(self._held_name, ""))
+        return self.proofs.held(self._held_name)
 
     @property
     def _held_name(self) -> str:
@@ -310,7 +303,7 @@ class Certifier:
         if moves is False and still is not None and still.is_cut:
             moves, where = self._moves(name, self._whole, None), "in a whole run"
         if moves is not None:  # else a training raised: the runs of the study will say it, with their traceback
-            self._note(alive={**self._known.get("alive", {}), name: where if moves else ""})
+            self.proofs.keep_alive(name, where if moves else "")
 
     def _moves(self, name: str, still: Rehearsal | None, epochs: int | None) -> bool | None:
         """Whether one source alone leads elsewhere than ``still``; None where a training raises.
@@ -338,10 +331,6 @@ class Certifier:
         except (Exception, SystemExit):  # noqa: BLE001
             return None
         return rehearsal
-
-    def _note(self, **found: Any) -> None:
-        self._known = {**self.base.read_certificate(), **self._known, **found}
-        self.base.write_certificate(self._known)
 
 
 def check_begins(run: RunRecord, trace: tuple[str, ...]) -> None:

@@ -162,7 +162,7 @@ class Session:
         inputs = trace.inputs().beside(first.inputs if first else {})
         settled = asked.with_inputs(inputs)
         experiment, base = self._experiments(settled)
-        base.write_certificate({**certifier.base.read_certificate(), **base.read_certificate()})
+        certifier.proofs.copy_to(base)
         adopt(base if certifier.needs_base else experiment, certifier.base)
         if first is not None and first.status == "ok":
             # Last: helpers go on from it, and must find the base run.
