@@ -109,6 +109,7 @@ def test_no_store_is_2(say):
     assert say("ab")[0] == 2
 
 
+@pytest.mark.slow
 def test_the_command_finds_the_store_above(tmp_path):
     store = RunStore(tmp_path / ".stabilitykit", session_id("one"))
     fill(store, key_of("kept"), "digits", [record(0)])

@@ -94,6 +94,7 @@ def test_nothing_else_says_so() -> None:
         assert said <= set(VALUES)
 
 
+@pytest.mark.slow
 def test_a_public_name_is_pickled_by_reference_and_found_in_a_process_that_loaded_nothing() -> None:
     pickled = pickle.dumps([getattr(stabilitykit, name) for name in VALUES])
     assert len(pickled) < 100 * len(VALUES), "names, not contents"

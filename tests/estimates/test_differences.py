@@ -217,6 +217,7 @@ def kernel(draw: np.random.Generator, of_run: np.ndarray) -> np.ndarray:
 
 
 class TestPairs:
+    @pytest.mark.slow
     @pytest.mark.parametrize("runs", [3, 5, 10])
     @pytest.mark.parametrize("paired", [False, True])
     def test_claims_a_difference_that_is_not_in_five_percent(self, runs, paired):

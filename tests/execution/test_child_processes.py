@@ -303,6 +303,7 @@ def test_each_child_has_a_device_of_its_own(children: Callable, tmp_path: Path) 
 class TestVariables:
     """A child begins with the environment of its server, which may have started long before."""
 
+    @pytest.mark.slow
     def test_what_was_set_changed_and_removed_since_the_server_started(
         self, children: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -324,6 +325,7 @@ class TestVariables:
         monkeypatch.setenv("SK_NEW", "now")
         assert VariableChanges.since(before) == VariableChanges({"SK_NEW": "now"})
 
+    @pytest.mark.slow
     def test_of_a_server_that_other_code_began_a_child_keeps_nothing(
         self, children: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -145,11 +145,13 @@ class TestFinality:
     def test_the_planted_scores_depend_on_the_first_schedule(self, outcome, runs, expected):
         assert outcome(runs) is expected
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("later", [(19,), (10,), (30,), (19, 30), (3, 30)])
     def test_more_or_fewer_runs_do_not_turn_it(self, outcome, later):
         assert outcome(20) is Outcome.FAIL
         assert [outcome(runs) for runs in later] == [Outcome.FAIL for _ in later]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("cache", ["refresh", "off"])
     def test_nor_do_runs_that_are_trained_again(self, outcome, cache):
         assert outcome(20) is Outcome.FAIL

@@ -36,6 +36,7 @@ def test_runs_are_kept_and_trained_again_only_where_the_cache_is_refreshed(proje
     assert run_and_count(project, "--cache-clear", way="plain") == [], "our cache is not pytest's"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["plain", "n2"])
 def test_nothing_is_kept_beyond_the_session_where_the_cache_is_off(project: Project, way: str) -> None:
     project.tests(TWICE)
@@ -45,6 +46,7 @@ def test_nothing_is_kept_beyond_the_session_where_the_cache_is_off(project: Proj
     assert not list((project.path / ".stabilitykit" / "sessions").iterdir())
 
 
+@pytest.mark.slow
 def test_two_workers_refresh_each_run_once(project: Project) -> None:
     project.tests(TWICE)
     assert run_and_count(project, way="n2") == [0, 1, 2]

@@ -68,6 +68,7 @@ def test_checks_without_a_budget_train_all_their_runs_and_their_limits_are_writt
     )
 
 
+@pytest.mark.slow
 def test_the_file_is_the_same_for_any_number_of_workers(project: Project) -> None:
     project.tests(CHECKS)
     texts = []
@@ -93,6 +94,7 @@ def test_a_check_is_judged_by_the_limits_of_the_file(project: Project, way: str)
     result.stdout.fnmatch_lines(["E *FAIL *cross_entropy_sd * budget of 1e-09 nats*"])
 
 
+@pytest.mark.slow
 def test_the_number_of_the_check_is_kept_under_a_group(project: Project) -> None:
     project.tests("""
         @pytest.mark.xdist_group("one")
@@ -157,6 +159,7 @@ varies = "init"
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("test", "limit", "message"),
     [
@@ -183,6 +186,7 @@ def test_a_wrong_file_is_one_error_before_anything_trains(
     assert project.trained() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("selected", [["other"], ["test_toy.py::test_own_budget"], ["-k", "own"]])
 def test_an_entry_whose_test_is_not_selected_is_no_error(project: Project, selected: list[str]) -> None:
     project.tests(CHECKS)

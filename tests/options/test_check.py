@@ -30,6 +30,7 @@ def verdicts(project: Project):
     return ask
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 def test_a_verdict_that_stands_ends_the_training(project, verdicts, way):
     project.tests(CHECK)
@@ -54,6 +55,7 @@ def test_reports_are_equal_for_any_way(project, way):
     assert project.timeless(report) == project.timeless(plain)
 
 
+@pytest.mark.slow
 def test_a_second_session_trains_nothing_and_says_the_same(project, verdicts):
     project.tests(CHECK)
     _, first = verdicts("--stability-runs", 20)
@@ -63,6 +65,7 @@ def test_a_second_session_trains_nothing_and_says_the_same(project, verdicts):
     assert project.trained() == []
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 def test_what_was_decided_stays_so_though_more_runs_are_allowed(project, verdicts):
     project.tests(CHECK)
@@ -71,6 +74,7 @@ def test_what_was_decided_stays_so_though_more_runs_are_allowed(project, verdict
     assert [(verdict, runs) for verdict, runs, _ in short] == [(verdict, runs) for verdict, runs, _ in long]
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 def test_an_open_check_goes_on_in_a_longer_session_and_says_what_it_may_err(project, verdicts):
     # An SD of 0.03 to 0.05 is told from these limits by five or eight runs less often than once in 10,000 times, since
@@ -86,6 +90,7 @@ def test_an_open_check_goes_on_in_a_longer_session_and_says_what_it_may_err(proj
     result.stdout.fnmatch_lines(["*error rates: a model within its budget fails in 0.000[12]* % of studies at most*"])
 
 
+@pytest.mark.slow
 def test_too_few_runs_are_one_error_before_training(project, way):
     project.tests(CHECK)
     result = project.run("--stability-runs", 2, way=way)
@@ -94,6 +99,7 @@ def test_too_few_runs_are_one_error_before_training(project, way):
     assert project.ledger() == []
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_ends_the_check(project, way):
     project.tests(CHECK)
     project.suffer("raise 1")
@@ -103,6 +109,7 @@ def test_a_run_that_fails_ends_the_check(project, way):
     assert max(training.index for training in project.ledger()) <= 3
 
 
+@pytest.mark.slow
 def test_some_runs_may_fail(project, way):
     project.tests(CHECK.replace("cross_entropy_sd=limit", "cross_entropy_sd=limit, max_failed_runs=1"))
     project.suffer("raise 1")

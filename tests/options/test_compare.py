@@ -47,6 +47,7 @@ def commit(project: Project, rate: float) -> None:
     project.write("model.py", f"RATE = {rate}\n")
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 def test_two_models_are_trained_and_the_answer_is_reported(project: Project) -> None:
     project.tests(MODELS)
@@ -167,6 +168,7 @@ def test_unlike_things_are_refused_with_every_reason_before_anything_trains(proj
     assert project.stored() == runs
 
 
+@pytest.mark.slow
 def test_a_baseline_that_is_not_there_is_refused_and_the_others_are_listed(project: Project, way: str) -> None:
     project.tests(COMMIT)
     commit(project, 0.5)
@@ -194,6 +196,7 @@ def test_a_test_without_an_entry_is_a_note(project: Project) -> None:
     assert len(list(project.path.glob(".stabilitykit/baselines/next/*.json"))) == 2
 
 
+@pytest.mark.slow
 def test_neither_a_rerun_nor_a_skip_makes_it_green(project: Project) -> None:
     project.tests("""
         from model import RATE
@@ -238,6 +241,7 @@ SHARED = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", ["session", "module"])
 def test_the_study_of_a_wider_fixture_is_found_whichever_test_comes_first(project: Project, scope: str) -> None:
     project.tests(SHARED.format(scope=scope))
@@ -253,6 +257,7 @@ def test_the_study_of_a_wider_fixture_is_found_whichever_test_comes_first(projec
         result.stdout.fnmatch_lines(["*Expected test_toy.py::study (a fixture) to be no worse than the baseline*"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["a verdict that skips", "a fixture that skips", "the end of a fixture"])
 def test_what_got_worse_is_red_in_every_phase(project: Project, phase: str) -> None:
     measure = "stability.measure(net, labels=Y, vary='init+shuffle', runs=10)"
@@ -287,6 +292,7 @@ def test_what_got_worse_is_red_in_every_phase(project: Project, phase: str) -> N
     result.stdout.fnmatch_lines(["*to be no worse than the baseline*"])
 
 
+@pytest.mark.slow
 def test_a_comparison_that_compares_nothing_is_an_error(project: Project) -> None:
     project.tests(COMMIT)
     commit(project, 0.5)
@@ -309,6 +315,7 @@ def test_studies_that_are_there_are_sent_to_the_function(project: Project) -> No
     result.stdout.fnmatch_lines(["E *Expected two tasks to train but got Study('train', *stabilitykit.compare(*"])
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 def test_the_example_of_the_documentation_runs(project: Project) -> None:
     page = (Path(__file__).parents[2] / "docs" / "comparing.md").read_text(encoding="utf-8")

@@ -21,6 +21,7 @@ WITH_CHECKPOINTS = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", [True, False])
 def test_a_temporary_folder_is_the_same_task_in_each_session_and_worker(project, base):
     project.tests(WITH_CHECKPOINTS)
@@ -34,6 +35,7 @@ def test_a_temporary_folder_is_the_same_task_in_each_session_and_worker(project,
     assert project.trained() == []
 
 
+@pytest.mark.slow
 def test_two_workers_name_the_value_in_which_their_tasks_differ(project):
     project.tests(
         """

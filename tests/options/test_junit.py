@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from .conftest import Project
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["plain", "n2"])
 def test_each_metric_is_a_property_of_its_test(project: Project, way: str) -> None:
     project.tests("""

@@ -31,6 +31,7 @@ CAPTURED = """
 """
 
 
+@pytest.mark.slow
 def test_ids_that_differ_in_a_captured_value_never_share_and_an_edited_helper_retrains(project: Project) -> None:
     project.tests(CAPTURED)
     project.write("helper.py", "FACTOR = 1\n")

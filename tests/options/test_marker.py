@@ -45,6 +45,7 @@ def test_vary_and_runs_of_the_closest_marker_count_where_the_test_says_nothing(p
     result.stdout.fnmatch_lines(["init+shuffle 3", "augment 4", "none 4", "init 2", "ulp 2"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["plain", "n2"])
 @pytest.mark.parametrize("arguments", WRONG)
 def test_a_wrong_marker_is_an_error_before_any_test_runs(project: Project, arguments: str, way: str) -> None:

@@ -36,6 +36,7 @@ def trained_nothing(project: Project) -> bool:
     return project.trained() == project.stored() == project.claims() == []
 
 
+@pytest.mark.slow
 def test_nothing_trains_and_each_question_is_planned(project: Project, way: str) -> None:
     project.tests(TESTS)
     result, report = project.study("--stability-plan", "-rs", way=way)
@@ -111,6 +112,7 @@ def test_stored_runs_cost_nothing_and_tell_the_seconds_and_the_spread(project: P
     )
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 def test_a_verdict_that_stands_trains_nothing_more(project: Project) -> None:
     project.tests("""

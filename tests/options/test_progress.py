@@ -34,6 +34,7 @@ HURRY = """
 LINE = r"stability: test_slow \(train init\) ([1-8])/8 runs(, [12] running)?(, \d+ s left)?(; gw0 \d, gw1 \d)?"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["plain", "n2"])
 def test_a_log_has_lines_of_their_own(project: Project, way: str) -> None:
     project.tests(SLOW)
@@ -74,6 +75,7 @@ def test_a_run_that_takes_long_is_named_from_time_to_time(project: Project, way:
     assert told, result.stdout.str()
 
 
+@pytest.mark.slow
 def test_fast_studies_leave_no_lines(project: Project) -> None:
     project.tests(SLOW)
     project.write("conftest.py", HURRY.replace("0.1", "3600"))  # this machine may be slow today

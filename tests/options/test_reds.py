@@ -110,6 +110,7 @@ def test_a_fail_that_the_test_catches_fails_it_all_the_same(project: Project, ca
     result.stdout.fnmatch_lines(["*the test went on*"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "expecting",
     [
@@ -157,6 +158,7 @@ def test_a_worker_that_crashes_is_replaced_once_beside_pytest_rerunfailures(proj
     assert (outcomes["passed"], outcomes["rerun"]) == (2, 1), result.stdout.str()
 
 
+@pytest.mark.slow
 def test_a_red_outlives_the_worker_that_saw_it(project: Project) -> None:
     project.tests(
         ANEW

@@ -30,6 +30,7 @@ READER = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("way", "processes", "plugins"), [("plain", 1, 1), ("n2", 3, 2)])
 def test_reading_every_attribute_of_the_plugins_loads_and_writes_nothing(
     project: Project, way: str, processes: int, plugins: int

@@ -35,6 +35,7 @@ def test_a_store_that_exists_is_not_taken_for_the_project(project: Project, else
     assert project.trained() == []
 
 
+@pytest.mark.slow
 def test_with_an_equals_sign_the_ini_file_is_read(project: Project, elsewhere: Path) -> None:
     report = elsewhere / "report.json"
     for _ in range(2):
@@ -43,6 +44,7 @@ def test_with_an_equals_sign_the_ini_file_is_read(project: Project, elsewhere: P
     assert project.trained() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_a_report_elsewhere_changes_no_verdict_from_its_second_use_on(project: Project, elsewhere: Path) -> None:
     report = elsewhere / "report.json"
     project.run("--stability-json", report).assert_outcomes(passed=1)  # it does not exist yet
@@ -51,6 +53,7 @@ def test_a_report_elsewhere_changes_no_verdict_from_its_second_use_on(project: P
     result.stderr.fnmatch_lines([ERROR.format("json", report)])
 
 
+@pytest.mark.slow
 def test_a_baseline_that_is_named_like_a_folder_with_an_ini_file(project: Project, elsewhere: Path) -> None:
     """The value need not be meant as a path at all."""
     (project.path / "main").mkdir()
@@ -70,6 +73,7 @@ def test_the_variable_for_options_is_read_too(
     result.stderr.fnmatch_lines([ERROR.format("store", elsewhere)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [[], ["test_toy.py"], ["-c", "tox.ini"], ["--rootdir", "."]])
 def test_a_value_that_changes_nothing_may_stand_apart(project: Project, where: list[str]) -> None:
     project.tests(TEST)

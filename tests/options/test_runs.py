@@ -35,6 +35,7 @@ def test_argument_goes_before_marker_before_command_line_before_ini(project: Pro
     result.stdout.fnmatch_lines_random(["stability: runs 4, *", "default 4", "marker 5", "argument 6"])
 
 
+@pytest.mark.slow
 def test_ini_key_goes_before_the_default_of_ten(project: Project) -> None:
     project.tests(COUNTS)
     project.run("-rP", "-k", "test_default").stdout.fnmatch_lines(["stability: runs 10, *", "default 10"])

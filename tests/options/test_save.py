@@ -47,6 +47,7 @@ def test_every_study_is_kept_whichever_worker_made_it(project: Project, way: str
     assert not list(project.path.glob(".stabilitykit/baselines/main/.*")), "no drafts are left"
 
 
+@pytest.mark.slow
 def test_a_name_that_is_taken_is_refused_before_anything_trains(project: Project, way: str) -> None:
     project.tests(KINDS)
     project.run("--stability-save", "main", "-k", "measure").assert_outcomes(passed=2)

@@ -69,6 +69,7 @@ def test_while_children_train_no_file_holds_the_task_or_the_environment(
     assert session.wait(60) == 0
 
 
+@pytest.mark.slow
 def test_a_killed_session_leaves_neither(project: Project, secret: Path, wait_for: Callable) -> None:
     project.sleep_in_runs(60)
     session = project.start("--stability-isolation", "process")
@@ -82,6 +83,7 @@ def test_a_killed_session_leaves_neither(project: Project, secret: Path, wait_fo
     assert tempfile.gettempdir() != str(secret), "this process has another, where the killed one wrote nothing"
 
 
+@pytest.mark.slow
 def test_what_another_user_put_into_the_store_is_not_run(project: Project, secret: Path) -> None:
     """The task lay in the store, where its owner could swap it before a child loaded it."""
     harm = f"cos\nsystem\n(S'touch {project.path / 'harmed'}'\ntR."
@@ -105,6 +107,7 @@ def test_what_another_user_put_into_the_store_is_not_run(project: Project, secre
     assert not (project.path / "harmed").exists()
 
 
+@pytest.mark.slow
 def test_a_log_is_this_users_alone(project: Project, secret: Path) -> None:
     project.tests(TEST.replace("return train(run)", "print(run.index)\n        return train(run)"))
     project.run("--stability-isolation", "process").assert_outcomes(passed=1)

@@ -50,6 +50,7 @@ LOOSE = (
 )
 
 
+@pytest.mark.slow
 def test_gates_turn_red_for_planted_faults_and_nothing_more_is_trained(project: Project, way: str) -> None:
     project.tests(GATES)
     result, without = project.study(way=way)
@@ -72,6 +73,7 @@ def test_gates_turn_red_for_planted_faults_and_nothing_more_is_trained(project: 
         assert one == other  # the flip list and the verdict too
 
 
+@pytest.mark.slow
 def test_a_loose_gate_fails_its_test_and_the_message_says_what_to_do(project: Project, way: str) -> None:
     project.tests(LOOSE)
     project.run(way=way).assert_outcomes(passed=1)
@@ -88,6 +90,7 @@ def test_a_loose_gate_fails_its_test_and_the_message_says_what_to_do(project: Pr
     assert project.trained() != []
 
 
+@pytest.mark.slow
 def test_a_gate_that_always_passes_is_found_out(project: Project) -> None:
     project.write(
         "conftest.py",
@@ -113,6 +116,7 @@ def test_what_fails_anyway_shows_its_own_verdict(project: Project) -> None:
     result.stdout.no_fnmatch_line("*SelfTestError*")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["stability_selftest = true", "stability_selftest = 1"])
 def test_the_ini_file_can_ask_for_it(project: Project, line: str) -> None:
     project.tests(GATES)

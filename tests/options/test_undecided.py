@@ -31,6 +31,7 @@ def test_undecided_fails_by_default_and_says_how_many_runs_would_settle_it(proje
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["plain", "n2"])
 def test_undecided_can_skip_with_the_reason_at_the_users_line(project: Project, way: str) -> None:
     project.tests(UNDECIDED)
@@ -72,6 +73,7 @@ ALIKE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 @pytest.mark.parametrize(("policy", "outcome"), [("fail", "failed"), ("pass", "passed"), ("skip", "skipped")])
 def test_studies_that_may_be_alike_go_by_the_same_policy(project: Project, policy: str, outcome: str) -> None:

@@ -33,6 +33,7 @@ def calibrated(project: Project) -> str:
     return text
 
 
+@pytest.mark.slow
 @pytest.mark.trains
 def test_what_has_an_entry_is_judged_by_it_and_others_are_added(project: Project, calibrated: str, way: str) -> None:
     result = project.run("--stability-calibrate", "--stability-runs", 4, "--stability-undecided", "pass", way=way)

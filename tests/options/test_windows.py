@@ -39,6 +39,7 @@ def test_other_tests_run_and_a_stability_test_fails_by_one_line(without_fcntl: P
     assert "INTERNALERROR" not in result.stdout.str()
 
 
+@pytest.mark.slow
 def test_a_test_file_that_imports_a_recipe_says_what_is_missing(without_fcntl: Project) -> None:
     without_fcntl.write("test_any.py", "from stabilitykit import Recipe\n")
     result = without_fcntl.run()

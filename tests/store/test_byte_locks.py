@@ -177,6 +177,7 @@ def test_threads_share_the_bytes_of_their_process(locks):
     assert got == [True] * 1200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line", ["from stabilitykit import measure", "import stabilitykit.cli", "import stabilitykit.zoo"]
 )

@@ -163,6 +163,7 @@ HOLDERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hold", HOLDERS)
 @pytest.mark.parametrize(("one", "other"), [(0.1, 0.2), (1, 2), (1, 1.0), (True, 1), ("a", "b"), ("1", 1), (None, 0)])
 def test_a_captured_value_counts_wherever_it_is_held(hold, one, other):

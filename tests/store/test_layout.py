@@ -44,6 +44,7 @@ def test_only_the_store_spells_a_path_in_it(module: str) -> None:
     assert not paths_spelt_in(SOURCES[module])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SHARED))
 def test_a_name_that_several_modules_need_is_spelt_once(name: str) -> None:
     spelt = [

@@ -133,6 +133,7 @@ def test_a_branched_run_has_the_bits_of_one_from_the_start(trainer, recipe):
         assert straight[0] != straight[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", LATE.split("+"))
 @pytest.mark.parametrize("onset", [1, 3])
 def test_each_source_by_itself_goes_on_from_the_same_state(trainer, source, onset):
@@ -374,6 +375,7 @@ class TestStudy:
         assert [r.fingerprint for r in first.records] == [r.fingerprint for r in again.records]
         assert {r.trained_by["session"] for r in again.records} == {session_id("one")}
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("cache", ["off", "refresh"])
     def test_what_is_not_to_be_kept_ends_with_the_session(self, make_session, tmp_path, cache):
         expected = [r.fingerprint for r in self.ask(make_session("zero", folder="other")).records]
@@ -407,6 +409,7 @@ class TestStudy:
         session.store.end_session()
         assert self.prefixes(tmp_path) == []
 
+    @pytest.mark.slow
     def test_children_go_on_from_the_same_state(self, make_session, tmp_path):
         expected = [r.fingerprint for r in self.ask(make_session("one", folder="other")).records]
         study = self.ask(make_session("one", isolation="process", workers=2))

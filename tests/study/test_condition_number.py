@@ -98,6 +98,7 @@ class TestStudy:
         again = ask(conv_net, perturb="ulp", runs=3, session=make_session("later"))
         assert again.condition_number("cross_entropy") == first
 
+    @pytest.mark.slow
     def test_a_linear_model_is_well_conditioned_and_a_deeper_one_is_not(self, ask, unstable_net):
         linear = dataclasses.replace(unstable_net, model=lambda: nn.Linear(6, 2))
         deep, flat = (

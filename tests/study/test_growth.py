@@ -51,6 +51,7 @@ class TestNumbers:
             assert last.mean == pytest.approx(study[score].value)
         assert len(study.growth("accuracy").epochs) == dropout_net.epochs
 
+    @pytest.mark.slow
     @pytest.mark.trains
     def test_one_ulp_grows_where_there_is_a_hidden_layer_and_not_in_a_linear_model(self, ask, unstable_net):
         linear = dataclasses.replace(unstable_net, model=lambda: nn.Linear(6, 2))

@@ -49,6 +49,7 @@ def budget_of(study: Study, metric: str, times: float | None = None) -> Budget:
 SOUND = ["accuracy_sd", "flip_floor", "cross_entropy_sd", "disagreement", "correlation"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", SOUND)
 @pytest.mark.parametrize("runs", [3, 5, 10, 20])
 def test_a_budget_near_what_was_measured_turns_red_for_every_fault(metric, runs):

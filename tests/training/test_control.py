@@ -344,6 +344,7 @@ def fitted(seed, noise):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("counts_epochs", [False, True])
 @pytest.mark.parametrize("epochs", [TRACED_EPOCHS, None])
 def test_a_model_from_a_cache_is_no_second_training(prove, counts_epochs, epochs):
@@ -373,6 +374,7 @@ def test_a_training_without_an_optimizer_of_torchs_is_proven(prove):
     assert prove(as_task(train, Y)).proven
 
 
+@pytest.mark.slow
 def test_a_cache_that_an_earlier_session_left_is_seen_beside_runs_that_train(ask, make_session):
     kept = {}
 

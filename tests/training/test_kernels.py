@@ -52,6 +52,7 @@ def test_it_is_computed_once_a_process_for_each_count_of_threads():
     assert kernels._fingerprint.cache_info().misses == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "hash_seed"), [(_PRINT, "0"), (_PRINT, "1"), (f"import numpy, sklearn, scipy.linalg; {_PRINT}", "2")]
 )
@@ -59,6 +60,7 @@ def test_every_process_has_the_same(code, hash_seed):
     assert in_a_process(code, PYTHONHASHSEED=hash_seed) == computed_anew()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_child_has_the_same(method):
     context = multiprocessing.get_context(method)
@@ -85,6 +87,7 @@ def native():
 OTHERS = [name for name in platforms.PLATFORMS if name not in ("native", "oldest")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", [OTHERS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS[1:])])
 def test_other_kernels_have_another(platform):
     """Held to the operations of another battery: what changes their bits here must change the fingerprint."""

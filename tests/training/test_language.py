@@ -218,6 +218,7 @@ def test_scores_are_forgotten_where_there_is_no_room(recipe: LanguageRecipe, ask
     assert len(study.measures.of_runs("perplexity")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vary", ["init", "stochastic", "low_level", "init+stochastic", "all"])
 def test_a_source_that_varies_changes_the_weights(ask: Ask, recipe: LanguageRecipe, vary: str) -> None:
     study = ask(recipe, vary)

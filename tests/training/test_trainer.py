@@ -449,6 +449,7 @@ def without_collector():
     gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [Circle, watched_linear])
 @pytest.mark.parametrize("fails", [False, True])
 def test_no_model_outlives_its_run(tmp_path, linear, without_collector, make, fails):

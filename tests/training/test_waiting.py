@@ -137,6 +137,7 @@ def language_model(steps: int) -> Task:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vary", ["none", "all"])  # all: gradients are rounded by draws of the CPU
 @pytest.mark.parametrize(
     "task_of",

@@ -36,6 +36,7 @@ def test_fixed_runs_of_a_mean_over_pairs_are_those_of_the_design(cv, runs):
     assert tuple(runs_needed(ratio, cv=cv) for ratio in (1.05, 1.1, 1.25, 1.5)) == runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("alpha", "beta", "runs"),
     [(0.05, 0.05, (55, 20, 10)), (0.05, 0.10, (44, 17, 8)), (0.01, 0.05, (70, 25, 11))],

@@ -85,6 +85,7 @@ def test_a_network_is_as_deep_as_its_name(model, depth):
     assert len(layers) == depth
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [32, 28, 16, 8])
 @pytest.mark.parametrize("model", [*DEEP, *SIZED])
 def test_a_model_takes_images_of_other_sizes(model, size):

@@ -147,6 +147,7 @@ def test_averaged_weights_are_scored_and_do_not_change_the_training(recipe):
     assert_trained_alike(trained.model.eval()(X).detach(), plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remedy", REMEDIES)
 def test_a_remedied_recipe_is_controlled_perturbed_rounded_and_ensembled_like_any_other(recipe, remedy, tmp_path):
     remedied = remedy(recipe)

@@ -92,6 +92,7 @@ def test_correlation_is_symmetric_with_ones_on_the_diagonal_and_nan_for_constant
     assert (varying.abs() <= 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", [disagreement, spearman, pearson])
 @given(matrices, st.randoms(use_true_random=False))
 @settings(deadline=None, max_examples=50)

@@ -128,6 +128,7 @@ def test_a_model_that_gives_the_same_for_all_examples_has_no_cka(constant, examp
     assert not got[0, 2].isnan()
 
 
+@pytest.mark.slow
 def test_independent_models_score_zero_on_average_and_the_biased_estimate_does_not():
     """The mean of 200 pairs, with its own standard error; more features than examples is where bias is worst."""
     unbiased, biased = [], []
