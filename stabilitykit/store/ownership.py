@@ -261,12 +261,18 @@ def _check_kind(found: os.stat_result, entry: Entry, path: Path) -> None:
 def _mounts_below(store: Path) -> list[Path]:
     """Return the mount points below a store; none on systems without /proc/self/mountinfo."""
     try:
-        lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
     except OSError:  # not Linux
         return []
     real = f"{store.resolve()}{os.sep}"
-    points = (_ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), line.split()[4]) for line in lines)
+    if real not in _unescaped(mounts):  # nearly always, and each folder of a store is asked for
+        return []
+    points = (_unescaped(line.split()[4]) for line in mounts.splitlines())
     return [store / point.removeprefix(real) for point in points if point.startswith(real)]
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), text)
 
 
 #: A space, tab, newline or backslash in a path of /proc/self/mountinfo (proc(5)).
