@@ -17,33 +17,15 @@ from stabilitykit.errors import PerturbationError, TaskError
 from stabilitykit.protocol import NoiseProtocol, Perturbation
 from stabilitykit.store.fingerprint import fingerprint
 from stabilitykit.training.images import RandomCropFlip
-from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.run import Run
 from stabilitykit.training.schedule import CosineCycles, warmup_cosine
 from stabilitykit.training.streams import Stream
 from stabilitykit.training.trainer import Trainer
 from tests.seeds import BASE_SEED
+from tests.training.conftest import X, Y, recipe_of, sgd
 
 CPU = torch.device("cpu")
 PLANS = NoiseProtocol("init", runs=2, seed=BASE_SEED).plans()
-X = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
-Y = torch.arange(20) % 3
-
-
-def sgd(model, **options):
-    return torch.optim.SGD(model.parameters(), **{"lr": 0.1, **options})
-
-
-def recipe_of(**options):
-    settings = {
-        "model": lambda: nn.Linear(4, 3),
-        "train": (X, Y),
-        "test": (X, Y),
-        "epochs": 2,
-        "batch_size": 8,
-        "optimizer": sgd,
-    }
-    return Recipe(**(settings | options))
 
 
 def fit(recipe, plan=PLANS[0]):

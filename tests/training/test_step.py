@@ -16,28 +16,11 @@ from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.step import described, step_of, told
 from stabilitykit.training.trainer import Trainer
+from tests.training.conftest import X, Y, recipe_of, sgd
 
 pytestmark = pytest.mark.trains
 
 CPU = torch.device("cpu")
-X = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
-Y = torch.arange(20) % 3
-
-
-def sgd(model, **options):
-    return torch.optim.SGD(model.parameters(), **{"lr": 0.1, **options})
-
-
-def recipe_of(**options):
-    settings = {
-        "model": lambda: nn.Linear(4, 3),
-        "train": (X, Y),
-        "test": (X, Y),
-        "epochs": 2,
-        "batch_size": 8,
-        "optimizer": sgd,
-    }
-    return Recipe(**(settings | options))
 
 
 def check(recipe, vary="init"):
