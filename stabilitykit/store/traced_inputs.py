@@ -222,12 +222,18 @@ def entries_of(folder: Path) -> tuple[Inputs, ...]:
     """Return the entries of an experiment's folder, the latest first; a torn one is left out."""
     found: list[tuple[int, Inputs]] = []
     for path in (folder / INPUTS).glob("*.json"):
-        values, stamp = read_json(path), stamp_of(path)
-        try:
-            found.append((stamp[1] if stamp else 0, Inputs.from_json(values or {})))
-        except ValueError:
-            continue
+        inputs, stamp = entry_of(path), stamp_of(path)
+        if inputs is not None:
+            found.append((stamp[1] if stamp else 0, inputs))
     return tuple(inputs for _, inputs in sorted(found, key=lambda entry: entry[0], reverse=True)[:_MOST])
+
+
+def entry_of(file: Path) -> Inputs | None:
+    """Return the inputs in a file that `write` wrote; None for any other."""
+    try:
+        return Inputs.from_json(read_json(file) or {})
+    except ValueError:
+        return None
 
 
 def matching(entries: Iterable[Inputs], rootdir: Path) -> Inputs | None:
