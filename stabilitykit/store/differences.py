@@ -69,8 +69,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str
     yield from (_package(*part) for part in packages)
     yield from (_file(*part) for part in files)
     for name in ("protocol", "environment"):
-        for field, before, after in _unequal(old.get(name), new.get(name)):
-            yield f"{name}: {field} was {_short(before)} and is {_short(after)}"
+        yield from (f"{name}: {_setting(*part)}" for part in _unequal(old.get(name), new.get(name)))
     values = (part for part in parts if part not in packages and part not in files)
     yield from (_value(*part, code_differs=bool(packages or files)) for part in values)
 
@@ -80,6 +79,15 @@ def _unequal(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     for name in [*new, *(name for name in old if name not in new)]:
         if old.get(name, _Absent) != new.get(name, _Absent):
             yield str(name), old.get(name, _Absent), new.get(name, _Absent)
+
+
+def _setting(name: str, old: Any, new: Any) -> str:
+    inner = [*_unequal(old, new)]  # of the flags of torch, the constants of a protocol
+    if inner and not {type(old), type(new)} - {dict, type(_Absent)}:
+        return f"{name}: {_setting(*inner[0])}"
+    if name == "kernels" and _Absent not in (old, new):
+        return "the kernels give other bits (another CPU or library, or a variable such as MKL_CBWR)"
+    return f"{name} was {_short(old)} and is {_short(new)}"
 
 
 class _Absent:

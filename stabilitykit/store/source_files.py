@@ -99,9 +99,9 @@ class _Search:
         """Return the conftests for an own file, and the files that its imports lead to."""
         rootdir = self._provenance.rootdir
         found = [] if rootdir is None else conftests_of(path, rootdir)
-        status = path.stat()
-        if path.suffix == ".py":
-            for level, name in _imports(path, status.st_mtime_ns, status.st_size):
+        stamp = stamp_of(path)
+        if path.suffix == ".py" and stamp is not None:
+            for level, name in _imports(path, stamp):
                 found += self._files_of(level, name, path)
         return found
 
@@ -176,8 +176,8 @@ def _digest_of(path: Path) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def _imports(path: Path, mtime_ns: int, size: int) -> tuple[tuple[int, str], ...]:
-    """Every imported name with its number of leading dots; mtime and size only keep the cache honest."""
+def _imports(path: Path, stamp: Stamp) -> tuple[tuple[int, str], ...]:
+    """Every imported name with its number of leading dots; ``stamp`` only keeps the cache honest."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):

@@ -25,6 +25,16 @@ def about(parts=None, **more):
             about(environment={"threads": 1, "kernels": "ab"}),
             "environment: kernels was not there and is ab",
         ),
+        (
+            about(environment={"ambient": {}}),
+            about(environment={"ambient": {"flush_denormal": True}}),
+            "environment: ambient: flush_denormal was not there and is True",
+        ),
+        (
+            about(environment={"kernels": A}),
+            about(environment={"kernels": B}),
+            "environment: the kernels give other bits (another CPU or library, or a variable such as MKL_CBWR)",
+        ),
         (about({"package acme": f"1.0 {A}"}), about({"package acme": f"2.0 {A}"}), "package acme was 1.0 and is 2.0"),
         (
             about({"package acme": f"1.0 {A}"}),
