@@ -103,7 +103,9 @@ class Inputs:
         if not all(isinstance(s, list | tuple) and {type(n) for n in s} == {int} for s in stamps.values()):
             raise ValueError("not the inputs of a training")
         try:
-            kept = {name: Stamp(*stamp) for name, stamp in stamps.items()}  # earlier versions kept the first two numbers
+            kept = {
+                name: Stamp(*stamp) for name, stamp in stamps.items()
+            }  # earlier versions kept the first two numbers
         except TypeError:
             raise ValueError("not the inputs of a training") from None
         return cls(**{**values, "untraced": tuple(untraced), "stamps": kept})
