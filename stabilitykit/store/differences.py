@@ -41,7 +41,7 @@ def first_other_input(old: Inputs, new: Inputs) -> str:
 
 
 def _by_name(inputs: Inputs) -> dict[str, tuple[str, str]]:
-    """Return digest and place of each input; a file that was asked for in the working folder has the name it had there."""
+    """Return digest and place of each input; a file asked for in the working folder has the name it had there."""
     found = {f"variable {name}": (digest, "") for name, digest in inputs.variables.items()}
     found |= {f"module {name}": (digest, "") for name, digest in inputs.modules.items()}
     for place, digest in inputs.files.items():
