@@ -12,7 +12,7 @@ from ..estimates.measures import Measures, Metric, check_metrics
 from ..protocol import NoiseProtocol
 from ..store.key import Ingredients, ingredients, key_of, protocol_ingredients
 from ..store.record import RunRecord
-from ..store.traced_inputs import Inputs, entries_of, matching
+from ..store.traced_inputs import Inputs, entries_of, matching, renew_stamps
 from ..training.control import ControlMode, check_mode
 from ..training.environment import Environment
 from ..training.run import Run
@@ -122,7 +122,10 @@ class Prepared:
     @cached_property
     def inputs(self) -> Inputs | None:
         """What a training reads, as it is now; None where that is not known before one is trained."""
-        return matching(self.entries, self.rootdir)
+        found = matching(self.entries, self.rootdir)
+        if found is not None:
+            renew_stamps(self.folder_of(key_of(self.about_base)), found, self.rootdir)
+        return found
 
     def with_inputs(self, inputs: Inputs) -> Prepared:
         """Return this question with what a training of it was seen to read."""

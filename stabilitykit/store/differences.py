@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .layout import PARTS
+from .traced_inputs import ABSENT, Inputs
 
 #: Said of a value that differs where no code does.
 UNEXPLAINED = "although no file does: is it made from a generator without a seed, or read from elsewhere?"
@@ -25,14 +26,50 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     return next(_differences(old, new), "")
 
 
+def first_other_input(old: Inputs, new: Inputs) -> str:
+    """Say in which input the training that read ``new`` differs from the one that read ``old``; empty if in none.
+
+    What both of them read comes first: another input may have been read because of it.
+
+    >>> first_other_input(Inputs(files={"lr.json": "d1"}), Inputs(files={"lr.json": "b2"}))
+    'file lr.json, which it reads, was edited'
+    """
+    before, now = _by_name(old), _by_name(new)
+    unequal = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    unequal.sort(key=lambda name: name not in before or name not in now)
+    return next((_input(name, before.get(name), now.get(name)) for name in unequal), "")
+
+
+def _by_name(inputs: Inputs) -> dict[str, tuple[str, str]]:
+    """Return digest and place of each input; a file asked for in the working folder has the name it had there."""
+    found = {f"variable {name}": (digest, "") for name, digest in inputs.variables.items()}
+    found |= {f"module {name}": (digest, "") for name, digest in inputs.modules.items()}
+    for place, digest in inputs.files.items():
+        asked_for = inputs.relative.get(place) or place
+        kind = "folder" if place.endswith("/") else "file"
+        found[f"{kind} {asked_for}"] = digest, "" if asked_for == place else place
+    return found
+
+
+def _input(name: str, old: tuple[str, str] | None, new: tuple[str, str] | None) -> str:
+    if old is None or new is None:
+        return f"{name} is {'read now, and was not before' if old is None else 'no longer read'}"
+    (before, was), (after, is_) = old, new
+    if was != is_:
+        return f"{name}, which it reads in the working folder, was {was or name} and is {is_ or name}"
+    kind = name.partition(" ")[0]
+    there, gone = ("was set", "was unset") if kind == "variable" else ("is new", "is gone")
+    changed = {"variable": "has another value", "folder": "has other names in it"}.get(kind, "was edited")
+    return f"{name}, which it reads, {there if before == ABSENT else gone if after == ABSENT else changed}"
+
+
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     parts = [*_unequal(old.get(PARTS), new.get(PARTS))]
     packages, files = ([part for part in parts if part[0].startswith(kind)] for kind in ("package ", "file "))
     yield from (_package(*part) for part in packages)
     yield from (_file(*part) for part in files)
     for name in ("protocol", "environment"):
-        for field, before, after in _unequal(old.get(name), new.get(name)):
-            yield f"{name}: {field} was {_short(before)} and is {_short(after)}"
+        yield from (f"{name}: {_setting(*part)}" for part in _unequal(old.get(name), new.get(name)))
     values = (part for part in parts if part not in packages and part not in files)
     yield from (_value(*part, code_differs=bool(packages or files)) for part in values)
 
@@ -42,6 +79,15 @@ def _unequal(old: Any, new: Any) -> Iterator[tuple[str, Any, Any]]:
     for name in [*new, *(name for name in old if name not in new)]:
         if old.get(name, _Absent) != new.get(name, _Absent):
             yield str(name), old.get(name, _Absent), new.get(name, _Absent)
+
+
+def _setting(name: str, old: Any, new: Any) -> str:
+    inner = [*_unequal(old, new)]  # of the flags of torch, the constants of a protocol
+    if inner and not {type(old), type(new)} - {dict, type(_Absent)}:
+        return f"{name}: {_setting(*inner[0])}"
+    if name == "kernels" and _Absent not in (old, new):
+        return "the kernels give other bits (another CPU or library, or a variable such as MKL_CBWR)"
+    return f"{name} was {_short(old)} and is {_short(new)}"
 
 
 class _Absent:

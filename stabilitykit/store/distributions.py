@@ -90,7 +90,7 @@ def _normal(name: str) -> str:
 def changed_at(folder: Path) -> int:
     """Return when an entry of a folder was made or removed, in ns; 0 for a folder that is not there."""
     stamp = stamp_of(folder)
-    return 0 if stamp is None else stamp[0]
+    return 0 if stamp is None else stamp.written_ns
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,6 +15,7 @@ import hashlib
 import logging
 import os
 import random
+import re
 import sys
 import types
 import weakref
@@ -52,7 +53,8 @@ _PLACES = frozenset({"__file__", "__cached__", "__path__", "__spec__", "__loader
 
 _NUMBERS = (bool, int, float, complex, type(None))
 
-#: How much of a task is noted by name: the depth of values, the items of a container, all parts, and their lengths.
+#: How much of a task is noted by name: the depth of values, the items of a container, parts of one depth and in all,
+#: and their lengths.
 _DEPTH, _MOST_ITEMS, _MOST_PARTS, _LONGEST_NAME, _SHORT = 8, 16, 256, 120, 12
 
 
@@ -129,7 +131,8 @@ class _Walk:
         self.files: set[Path] = set()
         self.distributions: set[Distribution] = set()
         self.patches: dict[str, object] = {}  #: functions of the user's that stand in modules of other people's
-        self.parts: dict[str, str] = {}
+        self._noted: dict[str, tuple[int, str]] = {}  #: depth and hash of parts, the deepest first
+        self._notes = [0] * (_DEPTH + 1)  #: how many there are of each depth
         self._rootdir = "\0" if provenance.rootdir is None else str(provenance.rootdir)
         self._temporary = TemporaryPaths(provenance.rootdir)
         self._quiet = 0  #: above 0, no parts are noted
@@ -165,8 +168,22 @@ class _Walk:
 
     def _note(self, where: str, text: str) -> None:
         """Note a part of the whole, so that a difference can be named; of large values only the first."""
-        if not self._quiet and len(self._open) <= _DEPTH and len(self.parts) < _MOST_PARTS:
-            self.parts.setdefault(where[:_LONGEST_NAME], text[:_SHORT])
+        depth = len(self._open)
+        if not self._quiet and depth <= _DEPTH and self._notes[depth] < _MOST_PARTS:
+            self._notes[depth] += 1
+            is_long = len(where) > _LONGEST_NAME
+            name = (re.sub(r"[\w.]*<locals>\.", "", where) if is_long else where)[:_LONGEST_NAME]
+            self._noted.pop(name, None)  # its class or a key of it: the whole comes last, and stands for them
+            self._noted[name] = depth, text[:_SHORT]
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """The outermost parts, in which all others lie, and as many inner ones as there is room for."""
+        depths = sorted(depth for depth, _ in self._noted.values())[:_MOST_PARTS]
+        deepest = depths[-1] if len(self._noted) > _MOST_PARTS else _DEPTH
+        found = {name: text for name, (depth, text) in self._noted.items() if depth < deepest}
+        inner = [(name, text) for name, (depth, text) in self._noted.items() if depth == deepest]
+        return dict(inner[: _MOST_PARTS - len(found)]) | found
 
     def _path(self, value: str | PurePath) -> str | None:
         """Return what counts of a path in its place: the way from the root of the project, or temporary content."""

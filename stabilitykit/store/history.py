@@ -8,11 +8,16 @@ from typing import Any
 
 from ..errors import StoreError
 from .catalog import Catalog, Entry
-from .differences import first_difference
-from .layout import ROLE
+from .differences import first_difference, first_other_input
+from .layout import EXPERIMENTS, INPUTS, ROLE
+from .traced_inputs import Inputs, entry_of
 
 #: How many experiments are looked through for the last one of a study, the last used first.
 _MOST_LOOKED_AT = 500
+
+#: Said of a difference that the store cannot name.
+UNKNOWN_INPUT = "it reads other files, variables or modules; which, is no longer in the store"
+UNNAMED = "a value differs that is too deep in the task, or too far back among its values, to be kept by name"
 
 
 @dataclass(frozen=True)
@@ -45,13 +50,13 @@ class History:
         if not chosen or not study:
             raise StoreError(_unknown(catalog, entries, study))
         asked = dict.fromkeys(map(_question, chosen))
-        return [cls._of([entry for entry in entries if _question(entry) == question]) for question in asked]
+        return [cls._of(catalog, [one for one in entries if _question(one) == question]) for question in asked]
 
     @classmethod
-    def _of(cls, entries: list[Entry]) -> History:
+    def _of(cls, catalog: Catalog, entries: list[Entry]) -> History:
         entries = sorted(entries, key=lambda entry: -entry.created)
         before = [*entries[1:], None]
-        chapters = (Chapter(new, _reason(old, new)) for old, new in zip(before, entries, strict=True))
+        chapters = (Chapter(new, _reason(catalog, old, new)) for old, new in zip(before, entries, strict=True))
         first = entries[0]
         return cls(first.task, _test_of(first.about), first.varies, tuple(chapters))
 
@@ -68,8 +73,27 @@ def difference_to_last(catalog: Catalog, about: Mapping[str, Any]) -> str:
     return ""
 
 
-def _reason(old: Entry | None, new: Entry) -> str:
-    return "" if old is None else first_difference(old.about, new.about) or "an ingredient that was not kept by name"
+def _reason(catalog: Catalog, old: Entry | None, new: Entry) -> str:
+    if old is None:
+        return ""
+    return first_difference(old.about, new.about) or _other_input(catalog, old, new) or UNNAMED
+
+
+def _other_input(catalog: Catalog, old: Entry, new: Entry) -> str:
+    digests = [str(entry.about.get("inputs", Inputs().digest)) for entry in (old, new)]
+    if digests[0] == digests[1]:
+        return ""
+    before, after = (_inputs_of(catalog, digest) for digest in digests)
+    return UNKNOWN_INPUT if before is None or after is None else first_other_input(before, after)
+
+
+def _inputs_of(catalog: Catalog, digest: str) -> Inputs | None:
+    """Return what a training read, by its digest; the entries lie in the folders of tasks, which no study names."""
+    if digest == Inputs().digest:
+        return Inputs()
+    files = (catalog.folder / EXPERIMENTS).glob(f"*/{INPUTS}/{digest[:16]}.json")
+    found = (entry_of(file) for file in files)
+    return next((one for one in found if one is not None and one.digest == digest), None)
 
 
 def _question(entry: Entry) -> tuple[str, str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..protocol import NoiseProtocol
+from .compiled_files import outdated
 from .fingerprint import CannotFingerprint, read
 from .layout import PARTS, ROLE
 from .loaded_files import Stamp, changed_since_import
@@ -43,12 +44,21 @@ def ingredients(
         reading = read(content(), rootdir, also, name)
     except CannotFingerprint as error:
         return Ingredients(about, str(error))
-    changed = [path.name for path in changed_since_import(sorted(reading.sources.paths))]
-    return Ingredients(
-        about | {"fingerprint": reading.digest, PARTS: dict(reading.parts)},
-        f"{', '.join(changed)} was edited after it had been imported" if changed else "",
-        reading.sources.stamps(),
-    )
+    stamps = reading.sources.stamps()
+    about |= {"fingerprint": reading.digest, PARTS: dict(reading.parts)}
+    return Ingredients(about, _not_what_stands_there(reading.sources.paths, stamps), stamps)
+
+
+def _not_what_stands_there(paths: Iterable[Path], stamps: Mapping[str, Stamp]) -> str:
+    """Say of which source files another text trains than the one that the key is made of; empty if of none."""
+    if changed := [path.name for path in changed_since_import(sorted(paths))]:
+        return f"{', '.join(changed)} was edited after it had been imported"
+    if old := [Path(path).name for path in outdated(stamps)]:
+        return (
+            f"Python runs an older text of {', '.join(old)}: it keeps what it has compiled in __pycache__, and the new "
+            f"text has the same size and time. Remove __pycache__, or touch the file"
+        )
+    return ""
 
 
 #: What is kept beside the ingredients of a key: a name, who asked, and what the fingerprint was made of.

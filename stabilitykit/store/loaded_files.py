@@ -11,10 +11,25 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
-#: What tells two states of a file apart: when it was written, its size, and its place on the disk.
-Stamp: TypeAlias = tuple[int, int, int]
+
+class Stamp(NamedTuple):
+    """What tells two states of a file apart without reading it.
+
+    Tools can set when a file was written (``cp -p``, ``touch -r``); when the system last changed it, they cannot.
+    """
+
+    size: int
+    written_ns: int
+    changed_ns: int = 0
+    inode: int = 0
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Stamp:
+        """Return the state that the system has told."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
 
 _FOREIGN = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}", f"{Path(os.__file__).parent}{os.sep}")
 _TRAINING = f"{Path(__file__).parents[1] / 'training'}{os.sep}"
@@ -26,10 +41,9 @@ _started = time.time_ns()
 def stamp_of(path: str | Path) -> Stamp | None:
     """Return the state of a file now; None if there is none."""
     try:
-        status = Path(path).stat()
+        return Stamp.of(Path(path).stat())
     except OSError:
         return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def changed_since_import(paths: Iterable[Path]) -> list[Path]:

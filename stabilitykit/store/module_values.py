@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-from .loaded_files import imported_by_training
+from .loaded_files import Stamp, imported_by_training, stamp_of
 
 _NUMBERS = (bool, int, float, complex, type(None))
 _TEXTS = (str, bytes)
@@ -279,15 +279,12 @@ def _is_same(one: object, other: object) -> bool:
 
 
 def _read(path: Path) -> _Source | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return _parsed(path, status.st_mtime_ns, status.st_size) if path.suffix == ".py" else None
+    stamp = stamp_of(path)
+    return None if stamp is None or path.suffix != ".py" else _parsed(path, stamp)
 
 
 @functools.lru_cache(maxsize=1024)
-def _parsed(path: Path, mtime_ns: int, size: int) -> _Source | None:  # another time or size is another entry
+def _parsed(path: Path, stamp: Stamp) -> _Source | None:  # another stamp is another entry
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):

@@ -72,7 +72,9 @@ def sources_of(roots: Iterable[Path], provenance: Provenance, also: Iterable[Dis
         if isinstance(origin, Distribution):
             distributions.add(origin)
         own = provenance.own_path(path)
-        if own is None or own in found or not own.is_file():
+        if own is not None and not own.is_file():  # a module in a zip file: all of that counts
+            own = next((above for above in own.parents if above.is_file()), None)
+        if own is None or own in found:
             continue
         found.add(own)
         waiting += search.neighbours(own)
@@ -99,9 +101,9 @@ class _Search:
         """Return the conftests for an own file, and the files that its imports lead to."""
         rootdir = self._provenance.rootdir
         found = [] if rootdir is None else conftests_of(path, rootdir)
-        status = path.stat()
-        if path.suffix == ".py":
-            for level, name in _imports(path, status.st_mtime_ns, status.st_size):
+        stamp = stamp_of(path)
+        if path.suffix == ".py" and stamp is not None:
+            for level, name in _imports(path, stamp):
                 found += self._files_of(level, name, path)
         return found
 
@@ -137,9 +139,7 @@ class _Search:
     def _below(self, folder: Path, parts: list[str]) -> Iterator[Path]:
         for part in parts:
             listing = self._listing(folder)
-            for name in (f"{part}.py", *(part + suffix for suffix in EXTENSION_SUFFIXES)):
-                if name in listing:
-                    yield folder / name
+            yield from (folder / name for name in _files_named(part) if name in listing)
             folder = folder / part
             if part not in listing:
                 return
@@ -148,7 +148,7 @@ class _Search:
 
     def _has(self, folder: Path, name: str) -> bool:
         listing = self._listing(folder)
-        return name in listing or any(name + suffix in listing for suffix in (".py", *EXTENSION_SUFFIXES))
+        return name in listing or not listing.isdisjoint(_files_named(name))
 
     def _listing(self, folder: Path) -> frozenset[str]:
         if folder not in self._listings:
@@ -171,13 +171,18 @@ class _Search:
         return self._specs[name]
 
 
+def _files_named(module: str) -> list[str]:
+    """Return what the file of a module may be called; a compiled one beside its place has no source."""
+    return [module + suffix for suffix in (".py", ".pyc", *EXTENSION_SUFFIXES)]
+
+
 def _digest_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @functools.lru_cache(maxsize=4096)
-def _imports(path: Path, mtime_ns: int, size: int) -> tuple[tuple[int, str], ...]:
-    """Every imported name with its number of leading dots; mtime and size only keep the cache honest."""
+def _imports(path: Path, stamp: Stamp) -> tuple[tuple[int, str], ...]:
+    """Every imported name with its number of leading dots; ``stamp`` only keeps the cache honest."""
     try:
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):

@@ -9,7 +9,9 @@ import os
 import tempfile
 from pathlib import Path
 
-#: The most files, and bytes of them, that are read below one path; beyond it, their sizes and times count.
+from .loaded_files import stamp_of
+
+#: The most files, and bytes of them, that are read below one path; beyond it, their stamps count.
 _MOST_FILES, _MOST_BYTES = 10_000, 2**30
 
 _chosen: list[str] = []
@@ -57,8 +59,7 @@ def _content_of(path: Path) -> str:
         digest.update(str(path).encode())
     for file in files:
         digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-        status = file.stat()
-        digest.update(repr((status.st_size, status.st_mtime_ns)).encode() if is_much else _hash_of(file))
+        digest.update(repr(stamp_of(file)).encode() if is_much else _hash_of(file))
     return digest.hexdigest()
 
 

@@ -6,6 +6,7 @@ edited has two entries, one for each content; the entry that is as the machine i
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.machinery
@@ -15,12 +16,14 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .atomic_files import write_once
+from ..errors import StoreError
+from .atomic_files import write_json, write_once
 from .layout import INPUTS, STORE
+from .loaded_files import Stamp, stamp_of
 from .reading import read_json
 
 #: The digest of a file, folder, module or variable that is not there.
@@ -29,7 +32,7 @@ ABSENT = "absent"
 #: What is said of a file that is another one because tests run in another folder.
 HERE = ", seen from another working folder"
 
-#: Bytes up to which a file is always read again; a larger one only where its size or time stamp is another.
+#: Bytes up to which a file is always read again; a larger one only where its stamp is another.
 SMALL = 1 << 20
 
 #: Entries of one experiment that are looked at, the latest first: a variable may have another value in each session.
@@ -52,7 +55,7 @@ class Inputs:
     variables: Mapping[str, str] = field(default_factory=dict)  #: digest of the value; the value itself is not kept
     untraced: tuple[str, ...] = ()  #: sentences: what it read that is not in the others
     places: Mapping[str, str] = field(default_factory=dict)  #: the file of each module
-    stamps: Mapping[str, tuple[int, int]] = field(default_factory=dict)  #: size and time stamp of large files
+    stamps: Mapping[str, Stamp] = field(default_factory=dict)  #: of large files
     relative: Mapping[str, str] = field(default_factory=dict)  #: how such a file was asked for in the working folder
 
     @property
@@ -97,9 +100,14 @@ class Inputs:
         texts = [text for name in names - {"untraced", "stamps"} for text in values[name].values()]
         if not isinstance(untraced, list | tuple) or not all(isinstance(text, str) for text in [*texts, *untraced]):
             raise ValueError("not the inputs of a training")
-        if not all(isinstance(s, list | tuple) and [type(n) for n in s] == [int, int] for s in stamps.values()):
+        if not all(isinstance(s, list | tuple) and {type(n) for n in s} == {int} for s in stamps.values()):
             raise ValueError("not the inputs of a training")
-        kept = {name: (size, time) for name, (size, time) in stamps.items()}
+        try:
+            kept = {
+                name: Stamp(*stamp) for name, stamp in stamps.items()
+            }  # earlier versions kept the first two numbers
+        except TypeError:
+            raise ValueError("not the inputs of a training") from None
         return cls(**{**values, "untraced": tuple(untraced), "stamps": kept})
 
     def changed(self, rootdir: Path) -> tuple[str, ...]:
@@ -167,22 +175,13 @@ def file_digest(path: Path, found: os.stat_result) -> str:
         return ABSENT
     if found.st_size <= SMALL:
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    return _large_digest(path, found.st_size, found.st_mtime_ns)
+    return _large_digest(path, Stamp.of(found))
 
 
 @functools.lru_cache(maxsize=65_536)
-def _large_digest(path: Path, size: int, mtime_ns: int) -> str:  # another size or time is another entry of the cache
+def _large_digest(path: Path, stamp: Stamp) -> str:  # another stamp is another entry of the cache
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def stamp_of(path: Path) -> tuple[int, int] | None:
-    """Return size and time stamp of a file; None if it is not there."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_size, found.st_mtime_ns
 
 
 def is_temporary(path: Path, rootdir: Path) -> bool:
@@ -215,19 +214,43 @@ def write(folder: Path, inputs: Inputs) -> None:
     """Keep the inputs of a training as one more entry of an experiment's folder."""
     entries = folder / INPUTS
     entries.mkdir(exist_ok=True)
-    write_once(entries / f"{inputs.digest[:16]}.json", json.dumps(inputs.to_json()))
+    write_once(_file_of(folder, inputs), json.dumps(inputs.to_json()))
+
+
+def _file_of(folder: Path, inputs: Inputs) -> Path:
+    return folder / INPUTS / f"{inputs.digest[:16]}.json"
 
 
 def entries_of(folder: Path) -> tuple[Inputs, ...]:
     """Return the entries of an experiment's folder, the latest first; a torn one is left out."""
     found: list[tuple[int, Inputs]] = []
     for path in (folder / INPUTS).glob("*.json"):
-        values, stamp = read_json(path), stamp_of(path)
-        try:
-            found.append((stamp[1] if stamp else 0, Inputs.from_json(values or {})))
-        except ValueError:
-            continue
+        inputs, stamp = entry_of(path), stamp_of(path)
+        if inputs is not None:
+            found.append((stamp.written_ns if stamp else 0, inputs))
     return tuple(inputs for _, inputs in sorted(found, key=lambda entry: entry[0], reverse=True)[:_MOST])
+
+
+def renew_stamps(folder: Path, inputs: Inputs, rootdir: Path) -> None:
+    """Keep the stamps of large files as they are now in an entry that matches: a copied store is hashed once."""
+    now: dict[str, Stamp] = {}
+    for name, before in inputs.stamps.items():
+        path = inputs._path(name, rootdir)
+        stamp = stamp_of(path)
+        if stamp not in (before, None) and inputs.files.get(name) == content_digest(path) and stamp_of(path) == stamp:
+            now[name] = stamp
+    if now:
+        renewed = replace(inputs, stamps={**inputs.stamps, **now})
+        with contextlib.suppress(StoreError):  # a store that can only be read is hashed each time
+            write_json(_file_of(folder, inputs), renewed.to_json(), durable=False)
+
+
+def entry_of(file: Path) -> Inputs | None:
+    """Return the inputs in a file that `write` wrote; None for any other."""
+    try:
+        return Inputs.from_json(read_json(file) or {})
+    except ValueError:
+        return None
 
 
 def matching(entries: Iterable[Inputs], rootdir: Path) -> Inputs | None:

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from ..store.layout import STORE
+from ..store.loaded_files import Stamp, stamp_of
 from ..store.traced_inputs import (
     ABSENT,
     SMALL,
@@ -34,7 +35,6 @@ from ..store.traced_inputs import (
     file_digest,
     is_temporary,
     place_of,
-    stamp_of,
     variable_digest,
 )
 from .callers import Caller, is_foreign, kind_of, responsible
@@ -71,7 +71,7 @@ class Trace:
         self._loaded_before = frozenset(sys.modules)
         self._asked_for: set[str] = set()  #: modules that were imported by a computed name
         self._seen: set[object] = set()
-        self._read: dict[str, tuple[str | None, tuple[int, int] | None]] = {}  #: digest and stamp at the first read
+        self._read: dict[str, tuple[str | None, Stamp | None]] = {}  #: digest and stamp at the first read
         self._variables: dict[str, str] = {}
         self._untraced: dict[str, None] = {}
         self._spelled: dict[str, dict[str, None]] = {}  #: how each file was asked for; "" is an absolute path
@@ -155,7 +155,7 @@ class Trace:
             self.saw_untraced(f"More than {_MOST_FILES:,} files were read, and the first {_MOST_FILES:,} are traced.")
         else:
             digest = file_digest(file, found) if found.st_size <= _AT_ONCE else None
-            self._note("read", path, (digest, (found.st_size, found.st_mtime_ns)))
+            self._note("read", path, (digest, Stamp.of(found)))
 
     def saw_folder(self, path: str, spellings: tuple[str, ...] = ("",)) -> None:
         """Note a folder whose names are listed."""
@@ -207,7 +207,7 @@ class Trace:
     def _take(self, kind: str, name: str, value: Any) -> None:
         if kind == "read":
             digest, stamp = value
-            self._read.setdefault(name, (digest, None if stamp is None else (stamp[0], stamp[1])))
+            self._read.setdefault(name, (digest, None if stamp is None else Stamp(*stamp)))
         elif kind == "spelled":
             self._spelled.setdefault(name, {}).update(dict.fromkeys(value))
         elif kind == "variable":
@@ -230,7 +230,7 @@ class Trace:
         modules, places, changed = self._modules()
         files, edited = self._files(frozenset(places.values()))
         named = {name: path for path in self._read for name in self._names(path) if name in files}
-        stamps = {name: s for name, path in named.items() if (s := self._read[path][1]) and s[0] > SMALL}
+        stamps = {name: s for name, path in named.items() if (s := self._read[path][1]) and s.size > SMALL}
         relative = {name: spelling for path in self._read for name, spelling in self._names(path).items()}
         relative = {name: spelling for name, spelling in relative.items() if spelling and name in files}
         self._inputs = Inputs(modules, files, self._variables, tuple(self._untraced), places, stamps, relative)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 #: A task that keeps its checkpoints where pytest teaches to.
@@ -130,6 +132,32 @@ def test_a_file_that_is_edited_while_a_session_runs_makes_its_studies_private(pr
     project.write("test_toy.py", (project.path / "test_toy.py").read_text().replace("if turn", "if False"))
     _, report = project.study()
     assert project.trained() != []  # the text is another one now
+
+
+def test_an_edit_that_python_overlooks_keeps_nothing_under_the_new_text(project, monkeypatch):
+    """A text of equal size, written in the same second: Python runs what it has compiled of the old one."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    project.write("rates.py", "RATE = 0.1\n")
+    project.tests(
+        """
+        def other(run):
+            from rates import RATE
+            return train(run, RATE)
+
+        def test_it(stability):
+            stability.measure(other, vary="init", runs=2, labels=Y)
+        """
+    )
+    rates = project.path / "rates.py"
+    said = []
+    for text in ("RATE = 0.1\n", "RATE = 0.2\n"):
+        before = rates.stat()
+        rates.write_text(text)
+        os.utime(rates, ns=(before.st_mtime_ns, before.st_mtime_ns))
+        _, report = project.study()
+        said.append([note for study in report["studies"] for note in study["notes"] if "not kept" in note])
+    assert (said[0], len(said[1])) == ([], 1)
+    assert "Python runs an older text of rates.py" in said[1][0]
 
 
 def test_a_file_that_is_edited_before_training_imports_it_fails_the_run(project):

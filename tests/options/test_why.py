@@ -69,3 +69,31 @@ def test_two_workers_say_it_once(project):
     project.study(way="n2")
     project.write("toy.py", (project.path / "toy.py").read_text() + "\n# edited\n")
     assert len(notes(project.study(way="n2")[1])) == 1
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        ('open("lr.json").read()', "file lr.json, which it reads, was edited"),
+        ('os.environ.get("LR")', "variable LR, which it reads, was set"),
+        ('__import__("importlib").import_module("lr" + "s")', "module lrs, which it reads, was edited"),
+    ],
+)
+def test_what_a_training_reads_is_named(project, monkeypatch, read, said):
+    project.tests(
+        f"""
+        def other(run):
+            {read}
+            return train(run)
+
+        def test_it(stability):
+            stability.measure(other, vary="init", runs=2, labels=Y)
+        """
+    )
+    for content in ("1", "22"):
+        project.write("lr.json", content)
+        project.write("lrs.py", content)
+        _, report = project.study()
+        monkeypatch.setenv("LR", content)
+    assert said.partition(",")[0] in str([study["notes"] for study in report["studies"]])
+    assert said in why(project, "test_toy.py::test_it")

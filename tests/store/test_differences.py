@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stabilitykit.store.differences import UNEXPLAINED, first_difference
+from stabilitykit.store.differences import UNEXPLAINED, first_difference, first_other_input
+from stabilitykit.store.traced_inputs import ABSENT, Inputs
 
 A, B = "0123456789ab", "ba9876543210"
 
@@ -23,6 +24,16 @@ def about(parts=None, **more):
             about(environment={"threads": 1}),
             about(environment={"threads": 1, "kernels": "ab"}),
             "environment: kernels was not there and is ab",
+        ),
+        (
+            about(environment={"ambient": {}}),
+            about(environment={"ambient": {"flush_denormal": True}}),
+            "environment: ambient: flush_denormal was not there and is True",
+        ),
+        (
+            about(environment={"kernels": A}),
+            about(environment={"kernels": B}),
+            "environment: the kernels give other bits (another CPU or library, or a variable such as MKL_CBWR)",
         ),
         (about({"package acme": f"1.0 {A}"}), about({"package acme": f"2.0 {A}"}), "package acme was 1.0 and is 2.0"),
         (
@@ -57,3 +68,39 @@ def test_the_deepest_value_comes_first_and_places_of_functions_are_left_out():
 def test_an_experiment_of_an_earlier_version_or_a_damaged_one_is_compared_as_far_as_it_goes(damaged):
     assert isinstance(first_difference(damaged, about({"x": A})), str)
     assert isinstance(first_difference(about({"x": A}), damaged), str)
+
+
+def moved(place: str, digest: str) -> Inputs:
+    return Inputs(files={place: digest}, relative={place: "lr.json"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (Inputs(), Inputs(), ""),
+        (Inputs(files={"a": "1"}), Inputs(files={"a": "1"}), ""),
+        (Inputs(files={"a": "1"}), Inputs(files={"a": "2"}), "file a, which it reads, was edited"),
+        (Inputs(files={"a": ABSENT}), Inputs(files={"a": "2"}), "file a, which it reads, is new"),
+        (Inputs(files={"a": "1"}), Inputs(files={"a": ABSENT}), "file a, which it reads, is gone"),
+        (Inputs(files={"a/": "1"}), Inputs(files={"a/": "2"}), "folder a/, which it reads, has other names in it"),
+        (Inputs(variables={"A": "1"}), Inputs(variables={"A": "2"}), "variable A, which it reads, has another value"),
+        (Inputs(variables={"A": ABSENT}), Inputs(variables={"A": "2"}), "variable A, which it reads, was set"),
+        (Inputs(variables={"A": "1"}), Inputs(variables={"A": ABSENT}), "variable A, which it reads, was unset"),
+        (Inputs(modules={"a": "1"}), Inputs(modules={"a": "2"}), "module a, which it reads, was edited"),
+        (Inputs(), Inputs(modules={"a": "2"}), "module a is read now, and was not before"),
+        (Inputs(files={"a": "1"}), Inputs(), "file a is no longer read"),
+        (
+            Inputs(files={"c": "1"}, variables={"A": "1"}),
+            Inputs(files={"b": "1"}, variables={"A": "2"}),
+            "variable A, which it reads, has another value",
+        ),
+        (moved("lr.json", "1"), moved("lr.json", "2"), "file lr.json, which it reads, was edited"),
+        (
+            moved("a/lr.json", "1"),
+            moved("b/lr.json", "2"),
+            "file lr.json, which it reads in the working folder, was a/lr.json and is b/lr.json",
+        ),
+    ],
+)
+def test_the_first_other_input_is_named(old, new, words):
+    assert first_other_input(old, new) == words

@@ -733,3 +733,23 @@ print(fingerprint(test_a.train, Path({str(project.root)!r})))
     }
     assert len(prints) == 1
     assert len(prints.pop().strip()) == 64
+
+
+def test_a_difference_in_a_task_of_many_values_is_named_by_what_it_lies_in():
+    def task(last: object, *, small: bool = False) -> object:
+        settings = {f"part {i}": {"sizes": [i] * 10} for i in range(0 if small else 60)}
+
+        def train(run):
+            return settings, last
+
+        return Holder({"function": train})
+
+    def differing(one: object, other: object) -> list[str]:
+        before, after = (read(value, HERE, (), "Task").parts for value in (one, other))
+        assert sum(name.startswith("Task") for name in before) <= 256
+        return [name for name in after if before.get(name) != after[name]]
+
+    for small in (True, False):
+        name = differing(task([1], small=small), task([2], small=small))[0]
+        assert name.rpartition(".")[2] in ("last", "last[0]"), name
+    assert differing(task(1), task(2))[0].endswith(".last")

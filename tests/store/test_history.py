@@ -11,10 +11,11 @@ from stabilitykit.errors import StoreError
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.catalog import Catalog
 from stabilitykit.store.differences import UNEXPLAINED
-from stabilitykit.store.history import History, difference_to_last
+from stabilitykit.store.history import UNKNOWN_INPUT, UNNAMED, History, difference_to_last
 from stabilitykit.store.key import protocol_ingredients
 from stabilitykit.store.record import RunRecord
 from stabilitykit.store.run_store import RunStore
+from stabilitykit.store.traced_inputs import Inputs, write
 from tests.store_names import session_id
 
 
@@ -59,7 +60,30 @@ def test_a_study_is_named_by_task_test_or_key_and_each_training_has_its_reason(s
 def test_an_experiment_whose_difference_was_not_kept_says_so(store):
     catalog = store(about(), about(session="two"))
     (history,) = History.of(catalog, "digits")
-    assert history.chapters[0].reason == "an ingredient that was not kept by name"
+    assert history.chapters[0].reason == UNNAMED
+
+
+READ = [Inputs(), Inputs(files={"lr.json": "1"}), Inputs(files={"lr.json": "2"}), Inputs(variables={"LR": "2"})]
+
+
+def test_what_trainings_read_is_named_for_each_of_them(store):
+    read = [{"inputs": inputs.digest} for inputs in READ[1:]]
+    catalog = store(about(), *(about(session=str(i)) | digest for i, digest in enumerate(read)))
+    task = catalog.folder / "v2" / ("f" * 32)  # what a task reads lies in a folder that no study names
+    task.mkdir()
+    for inputs in READ[1:]:
+        write(task, inputs)
+    (history,) = History.of(catalog, "digits")
+    assert [chapter.reason for chapter in history.chapters] == [
+        "variable LR is read now, and was not before",
+        "file lr.json, which it reads, was edited",
+        "file lr.json is read now, and was not before",
+        "",
+    ]
+    for file in task.glob("inputs/*"):
+        file.write_text("{")  # torn
+    (history,) = History.of(catalog, "digits")
+    assert [chapter.reason for chapter in history.chapters] == [UNKNOWN_INPUT] * 3 + [""]
 
 
 @pytest.mark.parametrize("name", ["nothing", "", "ff"])

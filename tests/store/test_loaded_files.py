@@ -78,3 +78,14 @@ def test_an_import_in_another_state_than_expected_is_told(module):
     edit(file, "RATE = 22\n")
     assert imported_otherwise({str(file): stamp_of(file)}) == [str(file)]
     assert stamp_of(file.parent / "none.py") is None
+
+
+def test_a_copy_of_equal_size_and_time_is_another_state(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("1")
+    before = stamp_of(one)
+    other.write_text("2")
+    os.utime(other, ns=(before.written_ns, before.written_ns))
+    other.rename(one)
+    assert stamp_of(one)[:2] == before[:2]
+    assert stamp_of(one) != before

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+import py_compile
 import sys
+import zipfile
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
@@ -281,3 +284,23 @@ def test_the_digest_does_not_depend_on_where_the_root_lies(write, tmp_path):
     write({"one/test_a.py": "import b", "one/b.py": "", "two/test_a.py": "import b", "two/b.py": ""})
     one, two = (source_digest([tmp_path / name / "test_a.py"], tmp_path / name) for name in ("one", "two"))
     assert one == two
+
+
+def test_a_module_in_a_zip_file_counts_with_the_file(write, tmp_path, monkeypatch):
+    root = write({"test_a.py": "def train():\n    import in_a_zip"})
+    digests = []
+    for text in ("A = 1\n", "A = 2\n"):
+        with zipfile.ZipFile(tmp_path / "code.zip", "w") as file:
+            file.writestr("in_a_zip.py", text)
+        monkeypatch.setattr(sys, "path", [str(tmp_path / "code.zip"), *sys.path])
+        importlib.invalidate_caches()
+        assert reached(root, "test_a.py") == {"test_a.py", "code.zip"}
+        digests.append(source_digest([root / "test_a.py"], root))
+    assert digests[0] != digests[1]
+
+
+def test_a_compiled_module_without_a_source_counts(write):
+    root = write({"test_a.py": "def train():\n    import nets", "nets.py": "A = 1\n"})
+    py_compile.compile(str(root / "nets.py"), cfile=str(root / "nets.pyc"))
+    (root / "nets.py").unlink()
+    assert reached(root, "test_a.py") == {"test_a.py", "nets.pyc"}

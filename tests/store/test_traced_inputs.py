@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from stabilitykit.store import traced_inputs
 from stabilitykit.store.layout import LAYOUT
+from stabilitykit.store.loaded_files import Stamp, stamp_of
 from stabilitykit.store.traced_inputs import (
     ABSENT,
     Inputs,
@@ -19,7 +20,7 @@ from stabilitykit.store.traced_inputs import (
     entries_of,
     matching,
     place_of,
-    stamp_of,
+    renew_stamps,
     variable_digest,
     write,
 )
@@ -63,6 +64,20 @@ class TestChanged:
         os.utime(path, (1, 1))
         assert inputs.changed(tmp_path) == ()
         path.write_bytes(b"1" * (traced_inputs.SMALL + 1))
+        assert inputs.changed(tmp_path) == ("file large (edited)",)
+
+    @pytest.mark.parametrize("how", ["in place", "renamed"])
+    def test_a_large_file_of_equal_size_and_time_is_read_again(self, tmp_path, how):
+        """``cp -p``, ``rsync -t`` and ``touch -r`` give a new file the time of an old one."""
+        path, other = tmp_path / "large", tmp_path / "other"
+        path.write_bytes(b"0" * (traced_inputs.SMALL + 1))
+        inputs = replace(of_file(tmp_path, "large"), stamps={"large": stamp_of(path)})
+        target = path if how == "in place" else other
+        before = path.stat()
+        target.write_bytes(b"1" * (traced_inputs.SMALL + 1))
+        os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+        target.rename(path)
+        assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
         assert inputs.changed(tmp_path) == ("file large (edited)",)
 
     def test_a_small_file_is_read_again_whatever_its_stamp(self, tmp_path):
@@ -113,10 +128,38 @@ class TestEntries:
         chosen = {matching(order, tmp_path).digest for order in (some, some[::-1])}
         assert len(chosen) == 1
 
+    @pytest.mark.parametrize("copied", [True, False])
+    def test_a_copied_store_is_hashed_once_and_not_trained_anew(self, tmp_path, monkeypatch, copied):
+        """Earlier versions kept two numbers of a stamp; on another machine there are other numbers."""
+        path = tmp_path / "large"
+        path.write_bytes(b"0" * (traced_inputs.SMALL + 1))
+        stamp = stamp_of(path)
+        kept = of_file(tmp_path, "large").to_json()
+        kept["stamps"] = {"large": [*stamp[:2], 5, 7] if copied else stamp[:2]}
+        (tmp_path / "inputs").mkdir()
+        digest = of_file(tmp_path, "large").digest[:16]
+        (tmp_path / "inputs" / f"{digest}.json").write_text(json.dumps(kept))
+        found = matching(entries_of(tmp_path), tmp_path)
+        assert found.files == of_file(tmp_path, "large").files
+        renew_stamps(tmp_path, found, tmp_path)
+        (renewed,) = entries_of(tmp_path)
+        monkeypatch.setattr(traced_inputs, "content_digest", None)
+        assert renewed.changed(tmp_path) == ()
+
+    def test_a_stamp_is_renewed_only_of_the_content_that_was_read(self, tmp_path):
+        path = tmp_path / "large"
+        path.write_bytes(b"0" * (traced_inputs.SMALL + 1))
+        inputs = replace(of_file(tmp_path, "large"), stamps={"large": stamp_of(path)})
+        write(tmp_path, inputs)
+        path.write_bytes(b"1" * (traced_inputs.SMALL + 1))
+        renew_stamps(tmp_path, inputs, tmp_path)
+        assert entries_of(tmp_path) == (inputs,)
+
     @pytest.mark.parametrize(
         "content",
         ["", "{", "[]", "{}", '{"files": 1}', json.dumps(Inputs().to_json() | {"files": {"a": 1}}),
          json.dumps(Inputs().to_json() | {"untraced": 3}), json.dumps(Inputs().to_json() | {"stamps": {"a": ["x"]}}),
+         json.dumps(Inputs().to_json() | {"stamps": {"a": [1, 2, 3, 4, 5]}}),
          json.dumps(Inputs().to_json() | {"modules": []}), json.dumps(Inputs().to_json() | {"more": {}})],
     )  # fmt: skip
     def test_one_that_is_torn_is_left_out(self, tmp_path, content):
@@ -137,7 +180,7 @@ mappings = st.dictionaries(texts, texts, max_size=3)
 
 @given(mappings, mappings, mappings, st.lists(texts).map(tuple), st.integers(0, 2**60))
 def test_json_and_back(modules, files, variables, untraced, size):
-    inputs = Inputs(modules, files, variables, untraced, modules, {"large": (size, 1)}, files)
+    inputs = Inputs(modules, files, variables, untraced, modules, {"large": Stamp(size, 1, 2, 3)}, files)
     assert Inputs.from_json(json.loads(json.dumps(inputs.to_json()))) == inputs
 
 
