@@ -19,6 +19,7 @@ from stabilitykit.execution.question import Question
 from stabilitykit.execution.session import Session, measure
 from stabilitykit.execution.where import Where
 from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.store.layout import FILE, LAYOUT, Folder
 from stabilitykit.store.run_store import RunStore
 from stabilitykit.study.study import Study
 from stabilitykit.training.recipe import Recipe
@@ -32,15 +33,33 @@ settings.load_profile("any machine")
 
 
 @pytest.fixture
-def make_session(tmp_path: Path) -> Callable[..., Session]:
+def make_session(tmp_path: Path) -> Iterator[Callable[..., Session]]:
     """A session by name: two of one name are two workers of one session, two names come one after the other."""
+    stores: set[Path] = set()
 
     def make(name: str = "one", *, cache: Any = "auto", folder: str = "store", **options: Any) -> Session:
         places = {field.name for field in dataclasses.fields(Where)}
         where = {"device": "cpu"} | {name: options.pop(name) for name in places & set(options)}
+        stores.add(tmp_path / folder)
         return Session(RunStore(tmp_path / folder, session_id(name), cache), tmp_path, Where(**where), **options)
 
-    return make
+    yield make
+    for store in stores:
+        assert not unknown_below(store)
+
+
+def unknown_below(store: Path) -> list[str]:
+    """The paths in a store that stabilitykit would not remove: it has written a file whose name it does not know."""
+
+    def unknown(folder: Path, rule: Folder) -> Iterator[str]:
+        for path in sorted(folder.iterdir()):
+            entry = rule.find(path.name)
+            if isinstance(entry, Folder) and path.is_dir():
+                yield from unknown(path, entry)
+            elif entry is not FILE or not path.is_file():
+                yield str(path.relative_to(store))
+
+    return [*unknown(store, LAYOUT)] if store.is_dir() else []
 
 
 @pytest.fixture

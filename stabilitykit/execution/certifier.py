@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import IsolationError, StoreError, UsageError
 from ..protocol import NoiseProtocol, RunPlan, Source
+from ..store import layout
 from ..store.fingerprint import tensor_digest
 from ..store.record import RunRecord
 from ..store.run_store import Experiment
@@ -30,8 +31,8 @@ from ..training.trainer import UNSEEDED, Trainer
 from .proofs import Proofs
 from .runner import Runner, Wanted
 
-#: What the base run is called among what was trained twice, and leaks among the verdicts that are kept.
-_BASE, _LEAKS = "base run", "leak"
+#: What the base run is called among what was trained twice.
+_BASE = "base run"
 
 #: The first epoch of each base run that this process, or its children, have shown to compute.
 _shown: dict[Path, Rehearsal] = {}
@@ -147,7 +148,7 @@ class Certifier:
             yield
             return
         task = self._open_task()
-        leak = task.verdicts.fail(_LEAKS)
+        leak = task.verdicts.fail(layout.LEAK)
         if leak is not None and leak.session != self.base.session:
             date, key = time.strftime("%Y-%m-%d", time.gmtime(leak.time)), task.folder.name
             raise IsolationError(
@@ -158,7 +159,7 @@ class Certifier:
         try:
             yield
         except IsolationError as error:
-            task.verdicts.keep_fail(_LEAKS, 2, str(error), self.base.session)
+            task.verdicts.keep_fail(layout.LEAK, 2, str(error), self.base.session)
             raise
 
     @cached_property

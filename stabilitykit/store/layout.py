@@ -54,6 +54,9 @@ ABOUT, CLAIMS_LOCK, CERTIFICATE = "experiment.json", "claims.lock", "certificate
 #: Folder in an experiment's folder: the inputs that trainings of it had, one file for each content.
 INPUTS = "inputs"
 
+#: What stands for a gate's name in the folder of a task's verdicts, where a leak is remembered.
+LEAK = "leak"
+
 #: Names in a session's folder, which the head of this module describes.
 LIVING_LOCK, OWNERS_LOCK, PRIVATE, TASKS = "living.lock", "owners.lock", "private", "tasks"
 
@@ -121,7 +124,8 @@ _EXPERIMENT = Folder(
         "old": Folder({rf"{_INDEX}\.\d+\.json": FILE, **_ARRAYS}),
         "claims": Folder({rf"{_INDEX}\.json": FILE}),
         INPUTS: Folder({r"[0-9a-f]{16}\.json": FILE}),
-        "gates": Folder({r"[0-9a-f]{16}(\.\d{4,}|\.fail)?\.json": FILE}),  # earlier versions had one file a gate
+        # Earlier versions had one file a gate.
+        "gates": Folder({rf"([0-9a-f]{{16}}|{LEAK})(\.\d{{4,}}|\.fail)?\.json": FILE}),
         "prefix": Folder({rf"({_INDEX}|proven)\.json": FILE, rf"{_INDEX}(\.[0-9a-f]{{12}})?\.safetensors": FILE}),
         "logs": Folder({rf"{_INDEX}\.log": FILE}),
     },

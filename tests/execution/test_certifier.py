@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from stabilitykit.cli import main
 from stabilitykit.errors import IsolationError
 from stabilitykit.execution import certifier
 from stabilitykit.execution.session import check, measure
@@ -279,6 +280,19 @@ class TestHeld:
             with pytest.raises(IsolationError, match=r"there was one, .* they differ in '0.weight' after epoch 0"):
                 measure(loop(), NoiseProtocol(vary, runs=2), session=make_session("two", cache=cache))
         assert trained == []
+
+    def test_the_command_that_the_message_gives_forgets_a_leak(self, make_session, tmp_path, capsys):
+        """Where something beside the task was mended."""
+        protocol = NoiseProtocol("init", runs=2)
+        with pytest.raises(IsolationError):
+            measure(loop(lambda run, model, epoch: shifted(model)), protocol, session=make_session())
+        with pytest.raises(IsolationError, match="there was one") as remembered:
+            measure(loop(), protocol, session=make_session("two"))
+        command = str(remembered.value).rpartition("stability-cache ")[2].split()
+        for name in ("one", "two"):
+            make_session(name).store.end_session()
+        assert main(["--store", str(tmp_path / "store"), *command]) == 0, capsys.readouterr()
+        assert measure(loop(), protocol, session=make_session("three")).certificate.proven
 
 
 class TestAlive:

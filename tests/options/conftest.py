@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.conftest import unknown_below
 from tests.options.warm_python import warm_python
 from tests.seeds import BASE_SEED
 
@@ -307,8 +308,10 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str | Path]:
 
 
 @pytest.fixture
-def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, python: str | Path) -> Project:
-    return Project(pytester, monkeypatch, python)
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, python: str | Path) -> Iterator[Project]:
+    project = Project(pytester, monkeypatch, python)
+    yield project
+    assert not unknown_below(project.path / ".stabilitykit")
 
 
 @pytest.fixture(params=WAYS)
