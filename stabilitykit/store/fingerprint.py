@@ -8,7 +8,6 @@ study are not kept.
 from __future__ import annotations
 
 import builtins
-import copyreg
 import enum
 import functools
 import hashlib
@@ -26,9 +25,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from .distributions import Distribution
 from .module_values import changed_values, is_plain
+from .object_state import beside, hook_of, hooks_of, state_of
 from .provenance import Kind, Provenance
 from .source_files import Sources, sources_of
 from .temporary_paths import TemporaryPaths
@@ -296,6 +297,7 @@ class _Walk:
             self._note_module(value.__module__)
             return self.all("class", [value.__module__, value.__qualname__, self._patched(value)], where)
         members = {name: member for name, member in vars(value).items() if name not in _NOT_MEMBERS}
+        members |= {} if type(value) is type else {"__class__": type(value)}
         parts = {"__module__": value.__module__, "__qualname__": value.__qualname__, "__bases__": value.__bases__}
         return self.mapping("class", [*parts.items(), *members.items()], f"{where}:{value.__qualname__}")
 
@@ -339,7 +341,7 @@ class _Walk:
 
     def _instance(self, value: object, where: str) -> bytes:
         try:
-            state = _state_of(value)
+            state = state_of(value)
         except Exception as error:  # noqa: BLE001  # each extension type refuses in its own way
             raise CannotFingerprint(f"{where} is a {type(value).__qualname__}: {error}") from None
         parts = [self.digest(type(value), where)]
@@ -372,7 +374,7 @@ class _Walk:
             return self.all("objects", [value.shape, *value.reshape(-1)], where)
         content = hashlib.sha256(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data if value.nbytes else b"")
         mask = getattr(value, "mask", None)  # of a masked array
-        return self.all("array", [str(value.dtype), value.shape, content.digest(), mask, *_beside(value)], where)
+        return self.all("array", [str(value.dtype), value.shape, content.digest(), mask, *beside(value)], where)
 
     def tensor(self, value: torch.Tensor, where: str) -> bytes:
         """Return the hash of a tensor: class, whether it needs a gradient, strides and content."""
@@ -381,7 +383,7 @@ class _Walk:
             stride = value.stride()
         except RuntimeError as error:  # sparse, nested, without content
             raise CannotFingerprint(f"{where} is a tensor that is not dense: {error}") from None
-        parts = [type(value).__name__, value.requires_grad, stride, content, *_beside(value)]
+        parts = [type(value).__name__, value.requires_grad, stride, content, *beside(value), *hooks_of(value)]
         return self.all("tensor", parts, where)
 
     def set_(self, value: set[object] | frozenset[object], where: str) -> bytes:
@@ -392,7 +394,7 @@ class _Walk:
             digests.append(self.digest(member, where))
             while len(self._done) > known:  # else a hash would depend on which member of a circle came first
                 self._done.popitem()
-        return _combine(type(value).__name__, sorted(digests))
+        return _combine(type(value).__name__, [*sorted(digests), *(self.digest(part, where) for part in beside(value))])
 
     def container(self, value: object, where: str, items: bytes) -> bytes:
         """Return the hash of a list, tuple or dict; a subclass also counts with its class and attributes."""
@@ -408,24 +410,6 @@ def _combine(tag: str, parts: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
-def _state_of(value: object) -> list[object]:
-    """Return the state of an object as pickle would read it, which also finds, or refuses, state held by C code.
-
-    A Python class with hooks for pickle may leave values out; its dict and slots are read instead.
-    """
-    kind = type(value)
-    hooks = (getattr(kind, name, None) for name in ("__reduce_ex__", "__reduce__", "__getstate__"))
-    if kind not in copyreg.dispatch_table and any(isinstance(hook, types.FunctionType) for hook in hooks):
-        # copyreg's own account of slots, private names included; untyped because it is undocumented.
-        slots = [name for name in copyreg._slotnames(kind) if hasattr(value, name)]  # type: ignore[attr-defined]
-        return [dict(getattr(value, "__dict__", {})), {name: getattr(value, name) for name in slots}]
-    reduced = copyreg.dispatch_table[kind](value) if kind in copyreg.dispatch_table else value.__reduce_ex__(2)
-    if isinstance(reduced, str):  # the name of a global, such as a function under lru_cache
-        return [reduced, dict(getattr(value, "__dict__", {}))]
-    # The fourth and fifth are iterators over the items of a list or dict.
-    return [list(part) if i in (3, 4) and part is not None else part for i, part in enumerate(reduced)]
-
-
 def _cell(cell: types.CellType) -> object:
     try:
         return cell.cell_contents
@@ -436,13 +420,6 @@ def _cell(cell: types.CellType) -> object:
 def _names(code: types.CodeType) -> set[str]:
     nested = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
     return set(code.co_names).union(*map(_names, nested))
-
-
-def _beside(value: object) -> list[object]:
-    """Return the class and the attributes of a tensor or array that has more than its content."""
-    attributes = getattr(value, "__dict__", None)
-    is_plain = type(value) in (torch.Tensor, torch.nn.Parameter, np.ndarray)
-    return [] if is_plain and not attributes else [type(value), attributes]
 
 
 def _data_in(scope: dict[str, Any]) -> set[str]:
@@ -480,19 +457,20 @@ _READERS: tuple[tuple[Any, Callable[[_Walk, Any, str], bytes]], ...] = (
     (types.MethodType, lambda walk, v, at: walk.all("method", [v.__func__, v.__self__], at)),
     (types.BuiltinFunctionType, _builtin),
     (types.ModuleType, _Walk.module),
-    (functools.partial, lambda walk, v, at: walk.all("partial", [v.func, v.args, v.keywords], at)),
+    (functools.partial, lambda walk, v, at: walk.all("partial", [v.func, v.args, v.keywords, *beside(v)], at)),
     ((classmethod, staticmethod), lambda walk, v, at: walk.all(type(v).__name__, [v.__func__], at)),
     (functools.cached_property, lambda walk, v, at: walk.all("property", [v.func], at)),  # before 3.12 it holds a lock
-    (property, lambda walk, v, at: walk.all("property", [v.fget, v.fset, v.fdel], at)),
+    (property, lambda walk, v, at: walk.all("property", [v.fget, v.fset, v.fdel, *beside(v)], at)),
     (torch.Tensor, _Walk.tensor),
     (np.ndarray, _Walk.array),
     (np.generic, lambda walk, v, at: walk.all("number", [str(v.dtype), v.tobytes()], at)),
-    (torch.Generator, lambda walk, v, at: walk.all("generator", [v.get_state()], at)),
-    (np.random.Generator, lambda walk, v, at: walk.all("generator", [v.bit_generator.state], at)),
-    (np.random.RandomState, lambda walk, v, at: walk.all("generator", [v.get_state()], at)),
-    (random.Random, lambda walk, v, at: walk.all("generator", [v.getstate()], at)),
+    (torch.Generator, lambda walk, v, at: walk.all("generator", [v.get_state(), *beside(v)], at)),
+    (np.random.Generator, lambda walk, v, at: walk.all("generator", [v.bit_generator.state, *beside(v)], at)),
+    (np.random.RandomState, lambda walk, v, at: walk.all("generator", [v.get_state(), *beside(v)], at)),
+    (random.Random, lambda walk, v, at: walk.all("generator", [v.getstate(), *beside(v)], at)),
     (logging.Logger, lambda walk, v, at: walk.all("logger", [v.name], at)),
     (weakref.ref, lambda walk, v, at: walk.all("weak", [v()], at)),
+    (RemovableHandle, lambda walk, v, at: walk.all("handle", hook_of(v), at)),
     ((list, tuple), lambda walk, v, at: walk.container(v, at, walk.all(type(v).__name__, v, at))),
     ((dict, types.MappingProxyType), lambda walk, v, at: walk.container(v, at, walk.mapping("dict", v.items(), at))),
     ((set, frozenset), _Walk.set_),

@@ -1,4 +1,4 @@
-"""The state of torch around a measurement that changes bits: flags, precisions, autocast, replaced functions.
+"""The state around a measurement that changes bits: torch's flags, precisions, autocast; options of other libraries.
 
 Code outside of the task has set it, so no task's content tells of it, and a child process would begin without it. What
 a child can be given again is described, and is part of the environment; what it cannot is refused.
@@ -7,12 +7,14 @@ a child can be given again is described, and is part of the environment; what it
 from __future__ import annotations
 
 import functools
+import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
@@ -21,6 +23,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from ..errors import PACKAGE, UsageError
 
 _c: Any = torch._C
+_einsums: Any = torch.backends.opt_einsum
 
 #: Precisions of products of float32 by backend and operation, from torch 2.9 on; the wider ones first.
 _PRECISIONS = (
@@ -31,7 +34,7 @@ _PRECISIONS = (
 
 @dataclass(frozen=True)
 class Flag:
-    """One setting of torch: how it is read and put, and its values in a new process."""
+    """One setting: how it is read and put, and its values in a new process."""
 
     name: str
     get: Callable[[], Any]
@@ -46,7 +49,7 @@ def described() -> dict[str, Any]:
     """
     _refuse_what_no_child_can_have()
     found: dict[str, Any] = {}
-    for flag in _flags():
+    for flag in (*_flags(), *_of_libraries()):
         value = flag.get()
         if value not in flag.usual:
             found[flag.name] = value
@@ -61,7 +64,9 @@ def described() -> dict[str, Any]:
 
 def restore(ambient: Mapping[str, Any]) -> None:
     """Put the flags of a new process as they were described."""
-    for flag in _flags():
+    for library in _DEFAULTS.keys() & ambient.keys():
+        importlib.import_module(library)
+    for flag in (*_flags(), *_of_libraries()):
         now = flag.get()
         if flag.name in ambient and now != ambient[flag.name]:
             flag.put(ambient[flag.name])
@@ -84,6 +89,7 @@ def _flags() -> tuple[Flag, ...]:
         Flag("flush_denormal", _flushes_denormals, torch.set_flush_denormal, (False,)),
         Flag("anomaly mode", _anomaly_mode, _set_anomaly_mode, ("off",)),
         Flag("mha fastpath", torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, (True,)),
+        Flag("opt_einsum", _einsum, _set_einsum, ([True, "auto"] if _einsums.is_available() else [False, None],)),
         *_flags_of_c("sdp flash", "_get_flash_sdp_enabled", "_set_sdp_use_flash", True),
         *_flags_of_c("sdp mem_efficient", "_get_mem_efficient_sdp_enabled", "_set_sdp_use_mem_efficient", True),
         *_flags_of_c("sdp math", "_get_math_sdp_enabled", "_set_sdp_use_math", True),
@@ -101,7 +107,25 @@ def _flags() -> tuple[Flag, ...]:
         ("cuda accumulation in float16", "cublas_allow_fp16_accumulation", False),
     ):
         found += _flags_of_c(name, f"_get_{place}", f"_set_{place}", *usual)
+    engines = [name for name in ("x86", "fbgemm", "qnnpack") if name in torch.backends.quantized.supported_engines]
+    found += [Flag("quantized engine", *_attribute(torch.backends.quantized, "engine"), (*engines[:1], "none"))]
+    found += _preferred("cuda linalg", "preferred_linalg_library")
+    found += _preferred("cuda blas", "preferred_blas_library")
     return (*found, *_precisions())
+
+
+def _attribute(owner: Any, name: str) -> tuple[Callable[[], Any], Callable[[Any], object]]:
+    return lambda: getattr(owner, name), lambda value: setattr(owner, name, value)
+
+
+def _preferred(name: str, choose: str) -> list[Flag]:
+    """Return which library torch prefers on a GPU; none where this version has no such choice."""
+    prefer: Any = getattr(torch.backends.cuda, choose, None)
+
+    def read() -> str:
+        return str(prefer().name).lower()
+
+    return [] if prefer is None else [Flag(name, read, prefer, ("default", "cublas"))]
 
 
 def _flags_of_c(name: str, get: str, put: str, *usual: object) -> list[Flag]:
@@ -118,6 +142,61 @@ def _flags_of_c(name: str, get: str, put: str, *usual: object) -> list[Flag]:
         getattr(_c, put)(*value) if several else getattr(_c, put)(value)
 
     return [Flag(name, read, write, usual)]
+
+
+def _defaults_of_sklearn(library: Any) -> dict[str, Any]:
+    return dict(getattr(library._config, "_global_config", {}))  # of which each thread has a copy
+
+
+def _defaults_of_pandas(library: Any) -> dict[str, Any]:
+    registered, old = (getattr(library._config.config, f"_{kind}_options", {}) for kind in ("registered", "deprecated"))
+    counts = {name: option for name, option in registered.items() if name.startswith(("compute.", "mode."))}
+    return {name: option.defval for name, option in counts.items() if name not in old}  # those warn when they are read
+
+
+#: How a library that has options for all of a process tells what they are at first; how it prints changes no bits.
+_DEFAULTS = {"sklearn": _defaults_of_sklearn, "pandas": _defaults_of_pandas}
+_ONLY_SHOWN = frozenset({"display", "print_changed_only"})
+
+
+def _of_libraries() -> Iterator[Flag]:
+    """Yield what is set for all of a process in the libraries that are loaded."""
+    errors = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}
+    yield Flag("numpy errors", np.geterr, lambda value: np.seterr(**value), (errors,))
+    for name, defaults_of in _DEFAULTS.items():
+        library: Any = sys.modules.get(name)
+        if library is not None:
+            yield Flag(name, *_options(library, defaults_of(library)), ({},))
+
+
+def _options(library: Any, defaults: Mapping[str, Any]) -> tuple[Callable[[], Any], Callable[[Any], object]]:
+    """Return how to read those options of a library that are not as at first, and how to put them."""
+
+    def now() -> dict[str, Any]:
+        if hasattr(library, "get_config"):
+            return dict(library.get_config())
+        return {name: library.get_option(name) for name in defaults}
+
+    def read() -> dict[str, Any]:
+        return {name: value for name, value in now().items() if name not in _ONLY_SHOWN and value != defaults.get(name)}
+
+    def write(values: Mapping[str, Any]) -> None:
+        values = {**defaults, **values}
+        if hasattr(library, "set_config"):
+            library.set_config(**values)
+        else:
+            for name, value in values.items():
+                library.set_option(name, value)
+
+    return read, write
+
+
+def _einsum() -> list[Any]:
+    return [_einsums.enabled, _einsums.strategy]
+
+
+def _set_einsum(values: Sequence[Any]) -> None:
+    _einsums.enabled, _einsums.strategy = values
 
 
 def _precisions() -> Iterator[Flag]:

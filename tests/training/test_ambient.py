@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -54,6 +55,13 @@ STATES = {
         lambda on: setattr(torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", on), False, True
     ),
     "fastpath": lambda: putting(torch.backends.mha.set_fastpath_enabled, False, True),
+    "numpy's errors": lambda: np.errstate(over="raise"),
+    "scikit-learn": lambda: pytest.importorskip("sklearn").config_context(assume_finite=True),
+    "pandas": lambda: pytest.importorskip("pandas").option_context("compute.use_numexpr", False),
+    "quantized engine": lambda: putting(
+        lambda name: setattr(torch.backends.quantized, "engine", name), "onednn", torch.backends.quantized.engine
+    ),
+    "linear algebra": lambda: putting(torch.backends.cuda.preferred_linalg_library, "magma", "default"),
     "nnpack": lambda: torch.backends.nnpack.flags(enabled=False),
 }
 NEW_STATES = {
@@ -74,6 +82,12 @@ def test_a_new_process_has_nothing_to_describe():
     assert ambient.described() == {}
 
 
+def test_how_a_library_prints_is_nothing_to_describe():
+    sklearn = pytest.importorskip("sklearn")
+    with sklearn.config_context(display="text"), np.printoptions(precision=3):
+        assert ambient.described() == {}
+
+
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
 @every_state
 def test_a_state_is_described_restored_and_part_of_what_must_match(state, tmp_path):
@@ -90,7 +104,8 @@ def test_a_state_is_described_restored_and_part_of_what_must_match(state, tmp_pa
 
 def restored_in_a_thread(environment):
     """What is described once an environment is restored in a thread, whose modes end with it."""
-    before = {flag.name: flag.get() for flag in ambient._flags()}
+    flags = (*ambient._flags(), *ambient._of_libraries())
+    before = {flag.name: flag.get() for flag in flags}
     found = []
 
     def restore():
@@ -101,7 +116,7 @@ def restored_in_a_thread(environment):
     thread = threading.Thread(target=restore)
     thread.start()
     thread.join()
-    for flag in ambient._flags():
+    for flag in flags:
         if flag.get() != before[flag.name]:
             flag.put(before[flag.name])
     return found[0]
