@@ -8,6 +8,7 @@
                            claims.lock claims/  see `Claims`
                            certificate.json   what is proven of the task, where the base run lies
                            inputs/<id>.json   what a training read, see `Inputs`
+                           later/<id>.json    what only later runs read, see `Inputs`
                            gates/             see `VerdictFiles`
                            prefix/            see `Prefixes`
                            logs/0007.log      the output of a child process that trains run 7
@@ -53,6 +54,9 @@ ABOUT, CLAIMS_LOCK, CERTIFICATE = "experiment.json", "claims.lock", "certificate
 
 #: Folder in an experiment's folder: the inputs that trainings of it had, one file for each content.
 INPUTS = "inputs"
+
+#: Folder in an experiment's folder: what runs of it have read that run 0 had not.
+LATER = "later"
 
 #: Names in a session's folder, which the head of this module describes.
 LIVING_LOCK, OWNERS_LOCK, PRIVATE, TASKS = "living.lock", "owners.lock", "private", "tasks"
@@ -120,7 +124,7 @@ _EXPERIMENT = Folder(
         "runs": Folder({rf"{_INDEX}\.json": FILE, **_ARRAYS}),
         "old": Folder({rf"{_INDEX}\.\d+\.json": FILE, **_ARRAYS}),
         "claims": Folder({rf"{_INDEX}\.json": FILE}),
-        INPUTS: Folder({r"[0-9a-f]{16}\.json": FILE}),
+        _any_of(INPUTS, LATER): Folder({r"[0-9a-f]{16}\.json": FILE}),
         "gates": Folder({r"[0-9a-f]{16}(\.\d{4,}|\.fail)?\.json": FILE}),  # earlier versions had one file a gate
         "prefix": Folder({rf"({_INDEX}|proven)\.json": FILE, rf"{_INDEX}(\.[0-9a-f]{{12}})?\.safetensors": FILE}),
         "logs": Folder({rf"{_INDEX}\.log": FILE}),
