@@ -12,7 +12,7 @@ from ..estimates.measures import Measures, Metric, check_metrics
 from ..protocol import NoiseProtocol
 from ..store.key import Ingredients, ingredients, key_of, protocol_ingredients
 from ..store.record import RunRecord
-from ..store.traced_inputs import Inputs, entries_of, matching, renew_stamps
+from ..store.traced_inputs import Inputs, entries_of, later_of, matching, renew_stamps
 from ..training.control import ControlMode, check_mode
 from ..training.environment import Environment
 from ..training.run import Run
@@ -100,7 +100,10 @@ class Prepared:
     @property
     def about(self) -> Mapping[str, Any]:
         """The ingredients of the key, as the store keeps them."""
-        read = {} if self.inputs is None or self.inputs.are_none else {"inputs": self.inputs.digest}
+        return self._about(self.inputs)
+
+    def _about(self, inputs: Inputs | None) -> Mapping[str, Any]:
+        read = {} if inputs is None or inputs.are_none else {"inputs": inputs.digest}
         return {**self._before_training, **read}
 
     @property
@@ -119,18 +122,48 @@ class Prepared:
         """The ingredients of the base run's key that can be known without a training: its folder has the entries."""
         return {**self._before_training, "protocol": protocol_ingredients(self.question.protocol.base)}
 
-    @cached_property
+    @property
     def inputs(self) -> Inputs | None:
         """What a training reads, as it is now; None where that is not known before one is trained."""
+        return self._read[0]
+
+    @property
+    def edited(self) -> tuple[str, ...]:
+        """In words, what only later runs have read and is not as these have found it."""
+        return self._read[1]
+
+    @cached_property
+    def _read(self) -> tuple[Inputs | None, tuple[str, ...]]:
         found = matching(self.entries, self.rootdir)
-        if found is not None:
-            renew_stamps(self.folder_of(key_of(self.about_base)), found, self.rootdir)
-        return found
+        if found is None:
+            return None, ()
+        renew_stamps(self.folder_of(key_of(self.about_base)), found, self.rootdir)
+        return self._with_later(found)
+
+    def _with_later(self, inputs: Inputs) -> tuple[Inputs, tuple[str, ...]]:
+        """Return inputs of run 0 with what later runs have read, where that is not as these have found it."""
+        edited: dict[str, None] = {}
+        known = None
+        while inputs.digest != known:
+            known, later = inputs.digest, self.later(inputs)
+            changed = [word for one in later for word in one.changed(self.rootdir)]
+            edited |= dict.fromkeys(changed)
+            for one in later if changed else ():
+                inputs = inputs.merged(one.now(self.rootdir))
+        return inputs, tuple(edited)
+
+    def later(self, inputs: Inputs) -> tuple[Inputs, ...]:
+        """Return what only later runs of this study, and of its base run, have read beside ``inputs``."""
+        about = self._about(inputs)
+        of_base = {**about, "protocol": protocol_ingredients(self.question.protocol.base)}
+        keys = sorted({key_of(about), key_of(of_base)})
+        return tuple(one for key in keys for one in later_of(self.folder_of(key)))
 
     def with_inputs(self, inputs: Inputs) -> Prepared:
         """Return this question with what a training of it was seen to read."""
         found = replace(self)
-        vars(found).update(trainer=self.trainer, ingredients=self.ingredients, inputs=inputs)
+        vars(found).update(trainer=self.trainer, ingredients=self.ingredients)
+        vars(found).update(_read=found._with_later(inputs))
         return found
 
     @property

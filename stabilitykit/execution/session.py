@@ -24,7 +24,7 @@ from ..store.layout import ABOUT, ROLE, STORE, TASKS
 from ..store.ownership import move, remove
 from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
-from ..store.traced_inputs import write
+from ..store.traced_inputs import Inputs, write
 from ..study.journal import Journal
 from ..study.study import Policy, Study, check_trained
 from ..training.certificate import check_alive, from_onset
@@ -42,6 +42,9 @@ from .stop import Stop
 from .watch import Standing, Watch
 from .where import Where
 from .workplace import Workplace
+
+#: What is said, before the names of what differs, where runs were stored of other inputs alone.
+_NOW = "no stored run read what is there now: "
 
 
 class Session:
@@ -100,6 +103,8 @@ class Session:
     def _train(self, asked: Prepared, place: Workplace, journal: Journal) -> Study:
         question = asked.question
         experiment, base = self._experiments(asked)
+        if asked.edited and self.store.cache == "auto" and not (experiment.folder / ABOUT).exists():
+            journal.remark(f"{_NOW}{', '.join(asked.edited)}")
         self._say_why_anew(experiment, asked, journal)
         task, protocol, budget = question.task, question.protocol, question.budget
         watch, standing = None, Standing(experiment, question.metrics, self.rootdir, keeps=self.keeps_looks)
@@ -114,7 +119,7 @@ class Session:
         certificate = from_onset(certifier.certificate(records), protocol, records)
         if question.stops_early:
             check_alive(protocol, certificate)
-        untraced = () if asked.inputs is None else asked.inputs.untraced
+        untraced = () if asked.inputs is None else _untraced(asked.inputs, asked.later(asked.inputs))
         unreachable = objections(budget.limits, task.examples) if budget else ()
         journal.remarks[:0] = [*unreachable, *untraced, *task.remarks]
         if watch is not None:
@@ -148,7 +153,7 @@ class Session:
         if asked.private or asked.inputs is not None:
             return asked
         if asked.entries and self.store.cache == "auto":
-            journal.remark(f"no stored run read what is there now: {', '.join(asked.entries[0].changed(self.rootdir))}")
+            journal.remark(f"{_NOW}{', '.join(asked.entries[0].changed(self.rootdir))}")
         # A place of this question's own: another one, of the same task, may read other settings at the same time.
         unknown = {ROLE: "base run", **asked.about, "provisional": asked.unshared}
         return self.settle(asked, self._certifier(asked, self._open(unknown, private=True), place))
@@ -194,9 +199,11 @@ class Session:
         about, protocol = dict(asked.about), asked.question.protocol
         of_base, private = about | {"protocol": protocol_ingredients(protocol.base)}, bool(asked.private)
         base = self._open({ROLE: "base run", **of_base}, private=private)
+        experiment = self._open(about, private=private)
+        experiment.inputs = base.inputs = asked.inputs
         if protocol.onset:
             asked.trainer.prefixes = self.store.prefixes(base.folder.name, base.about, private=private)
-        return self._open(about, private=private), base
+        return experiment, base
 
     def _open_task(self, asked: Prepared) -> Experiment:
         """Open the place of what is known of a task before one is trained: what its trainings read, and leaks."""
@@ -265,6 +272,11 @@ class Session:
     def gather(self, runner: Runner, journal: Journal) -> list[RunRecord]:
         """Return the records of a study."""
         return runner.gather()
+
+
+def _untraced(inputs: Inputs, later: Iterable[Inputs]) -> tuple[str, ...]:
+    """Return what the runs of a study have read that is not traced, in sentences."""
+    return functools.reduce(Inputs.merged, later, inputs).untraced
 
 
 def adopt(experiment: Experiment, base: Experiment) -> None:

@@ -8,6 +8,7 @@
                            claims.lock claims/  see `Claims`
                            certificate.json   what is proven of the task, where the base run lies
                            inputs/<id>.json   what a training read, see `Inputs`
+                           later/<id>.json    what only later runs read, see `Inputs`
                            gates/             see `VerdictFiles`
                            prefix/            see `Prefixes`
                            logs/0007.log      the output of a child process that trains run 7
@@ -56,6 +57,9 @@ INPUTS = "inputs"
 
 #: What stands for a gate's name in the folder of a task's verdicts, where a leak is remembered.
 LEAK = "leak"
+
+#: Folder in an experiment's folder: what runs of it have read that run 0 had not.
+LATER = "later"
 
 #: Names in a session's folder, which the head of this module describes.
 LIVING_LOCK, OWNERS_LOCK, PRIVATE, TASKS = "living.lock", "owners.lock", "private", "tasks"
@@ -123,7 +127,7 @@ _EXPERIMENT = Folder(
         "runs": Folder({rf"{_INDEX}\.json": FILE, **_ARRAYS}),
         "old": Folder({rf"{_INDEX}\.\d+\.json": FILE, **_ARRAYS}),
         "claims": Folder({rf"{_INDEX}\.json": FILE}),
-        INPUTS: Folder({r"[0-9a-f]{16}\.json": FILE}),
+        _any_of(INPUTS, LATER): Folder({r"[0-9a-f]{16}\.json": FILE}),
         # Earlier versions had one file a gate.
         "gates": Folder({rf"([0-9a-f]{{16}}|{LEAK})(\.\d{{4,}}|\.fail)?\.json": FILE}),
         "prefix": Folder({rf"({_INDEX}|proven)\.json": FILE, rf"{_INDEX}(\.[0-9a-f]{{12}})?\.safetensors": FILE}),

@@ -35,7 +35,9 @@ class RunRecord:
     fingerprint: str = ""  #: sha256 of the final state dict; of the logits if the model is not known
     further_weights: str = ""  #: sha256 of the weights that optimizers stepped beside those of the model; "" if none
     idle: bool = False  #: whether no optimizer of torch's made a step
-    inputs: Mapping[str, Any] = field(default_factory=dict)  #: what run 0 read while it trained, see `Inputs`
+    inputs: Mapping[str, Any] = field(
+        default_factory=dict
+    )  #: what it read while it trained, until it is published; see `Inputs`
     trace: tuple[str, ...] = ()  #: sha256 of the state dict after each of the first epochs
     curve: tuple[Mapping[str, float], ...] = ()  #: test metrics after each epoch
     perturbation: Mapping[str, Any] | None = None  #: the weight that was moved, see `PerturbationRecord`

@@ -14,7 +14,7 @@ import socket
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -29,6 +29,7 @@ from .reading import is_there, read_json, typed
 from .record import RunRecord
 from .run_files import RunFiles
 from .shared_epochs import Prefixes
+from .traced_inputs import Inputs, write_later
 from .verdict_files import VerdictFiles
 
 #: auto reuses finished runs; refresh trains them again, once a session; off keeps nothing after the session.
@@ -146,6 +147,7 @@ class Experiment:
         self.verdicts = VerdictFiles(folder, kept or folder, self._make_place)
         self._files = RunFiles(folder)
         self.claims = Claims(folder, session, worker)
+        self.inputs: Inputs | None = None  #: what its runs are known to read, where that is part of its key
         self._uses, self._is_shared = 0, False
         self._seen: dict[int, dict[str, Any]] = {}  #: headers whose files were read and hashed by this process
         try:
@@ -263,6 +265,7 @@ class Experiment:
 
     def publish(self, claim: Claim, record: RunRecord) -> None:
         """Publish the result of a run, which never changes after; the claim stays until released."""
+        record = self._noting_inputs(record)
         process = {"pid": os.getpid(), "host": socket.gethostname(), **record.trained_by}  # those of a child process
         ours = {"session": self.session, "worker": self.worker, "attempt": claim.attempt, "time": time.time()}
         values = record.to_json() | {"trained_by": process | ours}
@@ -279,6 +282,26 @@ class Experiment:
                 f"Expected to keep run {claim.index} as {self._files.place(claim.index)} but something that is no "
                 f"result of this run lies there. Move it away; until then the run would be trained again for ever."
             )
+
+    def _noting_inputs(self, record: RunRecord) -> RunRecord:
+        """Keep what a run has read that no run before it is known to read, and return the record without it.
+
+        The record is a failure where the run has read another content than the runs before.
+        """
+        if self.inputs is None or not record.inputs:
+            return record if record.index == 0 else replace(record, inputs={})
+        read = Inputs.from_json(record.inputs)
+        others = read.contradicted(self.inputs)
+        if others:
+            error = f"{', '.join(others)} was edited while the study trained: the runs before read another content"
+            return replace(record, inputs={}, status="failed", error=error, logits=None, weights=None)
+        more = read.beyond(self.inputs)
+        try:
+            write_later(self.folder, more)
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+        self.inputs = self.inputs.merged(more)
+        return replace(record, inputs={})
 
     def release(self, claim: Claim) -> None:
         """Give a claim back, after the result is published or the training is interrupted."""

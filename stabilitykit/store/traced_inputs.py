@@ -22,7 +22,7 @@ from typing import Any
 
 from ..errors import StoreError
 from .atomic_files import write_json, write_once
-from .layout import INPUTS, STORE
+from .layout import INPUTS, LATER, STORE
 from .loaded_files import Stamp, stamp_of
 from .reading import read_json
 
@@ -57,6 +57,7 @@ class Inputs:
     places: Mapping[str, str] = field(default_factory=dict)  #: the file of each module
     stamps: Mapping[str, Stamp] = field(default_factory=dict)  #: of large files
     relative: Mapping[str, str] = field(default_factory=dict)  #: how such a file was asked for in the working folder
+    written: tuple[str, ...] = ()  #: files that it wrote, and ``variable NAME`` that it set: no inputs of later runs
 
     @property
     def digest(self) -> str:
@@ -78,8 +79,46 @@ class Inputs:
         if not more:
             return self
         other = Inputs.from_json(more)
-        merged = {name: {**getattr(self, name), **getattr(other, name)} for name in _BY_NAME}
-        return Inputs(**merged, untraced=tuple(dict.fromkeys((*self.untraced, *other.untraced))))
+        return self.merged(other)
+
+    def merged(self, other: Inputs) -> Inputs:
+        """Return these inputs and others, whose contents count for a name that both have."""
+        merged: dict[str, Any] = {name: {**getattr(self, name), **getattr(other, name)} for name in _BY_NAME}
+        merged |= {name: tuple(dict.fromkeys((*getattr(self, name), *getattr(other, name)))) for name in _LISTS}
+        return Inputs(**merged)
+
+    def beyond(self, known: Inputs) -> Inputs:
+        """Return what a later run has read that the runs before are not ``known`` to read.
+
+        What these have written is no input, but said.
+        """
+        made = {name for name in self.files if name in known.written}
+        ours = {*made, *(name.removeprefix(VARIABLE) for name in known.written if name.startswith(VARIABLE))}
+        new: dict[str, dict[str, Any]] = {
+            name: {
+                key: value for key, value in getattr(self, name).items() if key not in ours | getattr(known, of).keys()
+            }
+            for name, of in _BESIDE.items()
+        }
+        said = [f"It reads {name}, which an earlier run has written: it is not traced." for name in sorted(made)]
+        untraced = tuple(sentence for sentence in (*self.untraced, *said) if sentence not in known.untraced)
+        return Inputs(**new, untraced=untraced, written=self.written)
+
+    def contradicted(self, known: Inputs) -> tuple[str, ...]:
+        """Return in words the files and modules that had another content when they were ``known`` to be read.
+
+        The names in a folder and variables are left out: a training may change them in ways that nothing sees.
+        """
+        files = {name: digest for name, digest in self.files.items() if not name.endswith("/")}
+        for name in (*self.written, *known.written):
+            files.pop(name, None)
+        kinds = (("file", files, known.files), ("module", self.modules, known.modules))
+        return tuple(
+            f"{kind} {name}"
+            for kind, mine, theirs in kinds
+            for name, digest in mine.items()
+            if theirs.get(name, digest) != digest
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return every field, by name."""
@@ -93,47 +132,64 @@ class Inputs:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Inputs:
         """Return the inputs that `to_json` wrote; raises `ValueError` for anything else."""
-        names = {one.name for one in fields(cls)}
-        if set(values) != names or not all(isinstance(values[name], dict) for name in names - {"untraced"}):
+        values = {"written": (), **values}  # earlier versions did not keep it
+        if set(values) != {one.name for one in fields(cls)}:
             raise ValueError("not the inputs of a training")
-        untraced, stamps = values["untraced"], values["stamps"]
-        texts = [text for name in names - {"untraced", "stamps"} for text in values[name].values()]
-        if not isinstance(untraced, list | tuple) or not all(isinstance(text, str) for text in [*texts, *untraced]):
+        if not all(isinstance(values[name], dict) for name in _BY_NAME):
+            raise ValueError("not the inputs of a training")
+        if not all(isinstance(values[name], list | tuple) for name in _LISTS):
+            raise ValueError("not the inputs of a training")
+        stamps = values["stamps"]
+        texts = [text for name in _BY_NAME if name != "stamps" for text in values[name].values()]
+        texts += [text for name in _LISTS for text in values[name]]
+        if not all(isinstance(text, str) for text in texts):
             raise ValueError("not the inputs of a training")
         if not all(isinstance(s, list | tuple) and {type(n) for n in s} == {int} for s in stamps.values()):
             raise ValueError("not the inputs of a training")
         try:
-            kept = {
-                name: Stamp(*stamp) for name, stamp in stamps.items()
-            }  # earlier versions kept the first two numbers
+            kept = {name: Stamp(*stamp) for name, stamp in stamps.items()}  # earlier versions kept two numbers
         except TypeError:
             raise ValueError("not the inputs of a training") from None
-        return cls(**{**values, "untraced": tuple(untraced), "stamps": kept})
+        return cls(**{**values, **{name: tuple(values[name]) for name in _LISTS}, "stamps": kept})
 
     def changed(self, rootdir: Path) -> tuple[str, ...]:
         """Return in words what is not as the training found it; empty if all is: ``("variable LR",)``."""
         return tuple(self._changes(rootdir))
 
+    def now(self, rootdir: Path) -> Inputs:
+        """Return the present state of what the training found."""
+        files = {name: self._file_now(name, rootdir) for name in self.files}
+        places = {name: self._path(name, rootdir) for name in self.files}
+        stamps = {name: stamp for name in self.stamps if (stamp := stamp_of(places[name])) is not None}
+        modules = {
+            name: content_digest(place_of(name) or rootdir / self.places.get(name, name)) for name in self.modules
+        }
+        variables = {name: variable_digest(os.environ.get(name)) for name in self.variables}
+        return replace(self, files=files, stamps=stamps, modules=modules, variables=variables)
+
+    def _file_now(self, name: str, rootdir: Path) -> str:
+        path = self._path(name, rootdir)
+        if self._is_as_it_was(name, path):
+            return self.files[name]
+        now = content_digest(path, is_folder=name.endswith("/"))
+        if now == ABSENT and name not in self.relative and is_temporary(path, rootdir):
+            return self.files[name]  # pytest makes such folders anew: the task's own paths count by what is in them
+        return now
+
     def _changes(self, rootdir: Path) -> Iterator[str]:
+        now = self.now(rootdir)
         for name, digest in self.variables.items():
-            if variable_digest(os.environ.get(name)) != digest:
-                yield f"variable {name}"
+            if now.variables[name] != digest:
+                yield f"{VARIABLE}{name}"
         for name, digest in self.files.items():
-            path = self._path(name, rootdir)
-            if self._is_as_it_was(name, path):
-                continue
-            now = content_digest(path, is_folder=name.endswith("/"))
-            if now == ABSENT and name not in self.relative and is_temporary(path, rootdir):
-                continue  # pytest makes such folders anew: the task's own paths count by what is in them
-            if now != digest:
+            if (found := now.files[name]) != digest:
                 kind, how = ("folder", "other names in it") if name.endswith("/") else ("file", "edited")
-                how = "new" if digest == ABSENT else "gone" if now == ABSENT else how
-                is_elsewhere = name in self.relative and path != rootdir / name
+                how = "new" if digest == ABSENT else "gone" if found == ABSENT else how
+                is_elsewhere = name in self.relative and self._path(name, rootdir) != rootdir / name
                 yield f"{kind} {self.relative[name] if is_elsewhere else name} ({how}{HERE if is_elsewhere else ''})"
         for name, digest in self.modules.items():
-            now = content_digest(place_of(name) or rootdir / self.places.get(name, name))
-            if now != digest:
-                yield f"module {name}" + (" (gone)" if now == ABSENT else "")
+            if (found := now.modules[name]) != digest:
+                yield f"module {name}" + (" (gone)" if found == ABSENT else " (new)" if digest == ABSENT else "")
 
     def _path(self, name: str, rootdir: Path) -> Path:
         """Return where a file is that a training read: an absolute place, or one seen from the working folder."""
@@ -149,8 +205,16 @@ class Inputs:
         return kept is not None and kept == stamp_of(path)
 
 
-#: Fields of `Inputs` that are mappings.
-_BY_NAME = ("modules", "files", "variables", "places", "stamps", "relative")
+#: Fields of `Inputs` that are mappings, each with the one that has its names; and those that are lists.
+_BESIDE = {"modules": "modules", "files": "files", "variables": "variables"} | {
+    "places": "modules",
+    "stamps": "files",
+    "relative": "files",
+}
+_BY_NAME, _LISTS = tuple(_BESIDE), ("untraced", "written")
+
+#: What stands before the name of a variable.
+VARIABLE = "variable "
 
 
 def variable_digest(value: str | None) -> str:
@@ -212,13 +276,23 @@ def file_by_name(module: str) -> Path | None:
 
 def write(folder: Path, inputs: Inputs) -> None:
     """Keep the inputs of a training as one more entry of an experiment's folder."""
-    entries = folder / INPUTS
-    entries.mkdir(exist_ok=True)
-    write_once(_file_of(folder, inputs), json.dumps(inputs.to_json()))
+    _write(_file_of(folder, inputs), inputs)
 
 
 def _file_of(folder: Path, inputs: Inputs) -> Path:
     return folder / INPUTS / f"{inputs.digest[:16]}.json"
+
+
+def write_later(folder: Path, inputs: Inputs) -> None:
+    """Keep beside the runs of an experiment what only a later one of them has read; several may have read the same."""
+    if not inputs.are_none or inputs.untraced:
+        content = hashlib.sha256(json.dumps([inputs.digest, inputs.untraced]).encode()).hexdigest()
+        _write(folder / LATER / f"{content[:16]}.json", inputs)
+
+
+def _write(path: Path, inputs: Inputs) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_once(path, json.dumps(inputs.to_json()))
 
 
 def entries_of(folder: Path) -> tuple[Inputs, ...]:
@@ -245,8 +319,14 @@ def renew_stamps(folder: Path, inputs: Inputs, rootdir: Path) -> None:
             write_json(_file_of(folder, inputs), renewed.to_json(), durable=False)
 
 
+def later_of(folder: Path) -> tuple[Inputs, ...]:
+    """Return what only later runs of an experiment have read."""
+    lost = "What a later run has read is not known: its file in the run store is damaged."
+    return tuple(entry_of(path) or Inputs(untraced=(lost,)) for path in sorted((folder / LATER).glob("*.json")))
+
+
 def entry_of(file: Path) -> Inputs | None:
-    """Return the inputs in a file that `write` wrote; None for any other."""
+    """Return the inputs in a file that `write` or `write_later` wrote; None for any other."""
     try:
         return Inputs.from_json(read_json(file) or {})
     except ValueError:

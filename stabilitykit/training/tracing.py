@@ -30,6 +30,7 @@ from ..store.loaded_files import Stamp, stamp_of
 from ..store.traced_inputs import (
     ABSENT,
     SMALL,
+    VARIABLE,
     Inputs,
     content_digest,
     file_digest,
@@ -79,6 +80,7 @@ class Trace:
         self._moved: str | None = ""  #: the working folder now, as seen from that; None if an absolute path led there
         self._asked_where = False  #: whether absolute paths may have been made from the working folder
         self._written: set[str] = set()
+        self._set: dict[str, None] = {}  #: variables that it sets
         self._pid = os.getpid()
         self._file = tempfile.NamedTemporaryFile(prefix="stabilitykit-trace-")  # noqa: SIM115  # closed by _end
         self._spool = self._file.name  # for the processes that this one forks
@@ -178,9 +180,12 @@ class Trace:
             self._seen.add(key)
             self._note("variable", name, variable_digest(value))
 
-    def saw_variable_set(self, name: str) -> None:
+    def saw_variable_set(self, name: str, *, is_users: bool) -> None:
         """Note an environment variable that the training sets: no input from then on."""
         self._seen.add(("variable", name))
+        if is_users and (was_set := f"{VARIABLE}{name}") not in self._seen:
+            self._seen.add(was_set)
+            self._note("set", was_set, None)
 
     def saw_module(self, name: str) -> None:
         """Note a module that is asked for by a computed name; it may have been loaded before."""
@@ -216,6 +221,8 @@ class Trace:
             self._untraced[name] = None
         elif kind == "written":
             self._written.add(name)
+        elif kind == "set":
+            self._set[name] = None
 
     # When the block is over
 
@@ -233,7 +240,8 @@ class Trace:
         stamps = {name: s for name, path in named.items() if (s := self._read[path][1]) and s.size > SMALL}
         relative = {name: spelling for path in self._read for name, spelling in self._names(path).items()}
         relative = {name: spelling for name, spelling in relative.items() if spelling and name in files}
-        self._inputs = Inputs(modules, files, self._variables, tuple(self._untraced), places, stamps, relative)
+        untraced, written = tuple(self._untraced), tuple(self._made())
+        self._inputs = Inputs(modules, files, self._variables, untraced, places, stamps, relative, written)
         self.changed_meanwhile = (*edited, *changed)
 
     def _files(self, modules: frozenset[str]) -> tuple[dict[str, str], list[str]]:
@@ -252,6 +260,13 @@ class Trace:
                     edited.append(f"file {name}")
             files |= dict.fromkeys(self._names(path), before or ABSENT)
         return files, edited
+
+    def _made(self) -> Iterator[str]:
+        """Give the names of what the training has written, as its later runs would read it."""
+        yield from self._set
+        for path in sorted(self._written)[:_MOST_FILES]:
+            if self._is_watched(path.rpartition(os.sep)[0]):
+                yield self._named(path)
 
     def _names(self, path: str) -> dict[str, str]:
         """Return the names by which a file counts, each with its path from the working folder; "" for its own place.
@@ -434,13 +449,11 @@ class _TracedVariables(os._Environ):  # type: ignore[type-arg]  # of text, or of
 
     def __setitem__(self, name: Any, value: Any) -> None:
         super().__setitem__(name, value)
-        for trace in _active:
-            trace.saw_variable_set(os.fsdecode(name))
+        _saw_variable_set(sys._getframe(1), name)
 
     def __delitem__(self, name: Any) -> None:
         super().__delitem__(name)
-        for trace in _active:
-            trace.saw_variable_set(os.fsdecode(name))
+        _saw_variable_set(sys._getframe(1), name)
 
     def __iter__(self) -> Iterator[Any]:
         if not getattr(_hooked, "busy", False) and responsible(sys._getframe(1)) is Caller.USER:
@@ -453,6 +466,12 @@ def _saw_variable(frame: FrameType, name: Any, value: Any) -> None:
     if not getattr(_hooked, "busy", False) and responsible(frame) is Caller.USER:
         for trace in _active:
             trace.saw_variable(os.fsdecode(name), None if value is None else os.fsdecode(value))
+
+
+def _saw_variable_set(frame: FrameType, name: Any) -> None:
+    is_users = responsible(frame) is Caller.USER
+    for trace in _active:
+        trace.saw_variable_set(os.fsdecode(name), is_users=is_users)
 
 
 def _replace_readers(replaced: contextlib.ExitStack) -> None:

@@ -65,14 +65,12 @@ class Trainer:
         run = Run(plan, self.device, prefixes=self.prefixes)
         started = time.perf_counter()
         outcome: dict[str, Any] = {"status": "ok"}
-        # What run 0 reads stands for all runs: another seed may well read other files, but no other settings.
         store = None if self.prefixes is None else self.prefixes.experiment
-        reading = traced(self.rootdir, store) if plan.index == 0 else contextlib.nullcontext()
         try:
-            with reading as trace, self.under(run), stepped_optimizers() as optimizers:
+            with traced(self.rootdir, store) as trace, self.under(run), stepped_optimizers() as optimizers:
                 outcome |= self._results(run)
                 outcome |= {"further_weights": _further_weights(run, optimizers), "idle": not optimizers}
-            outcome["inputs"] = {} if trace is None else _inputs(trace)
+            outcome["inputs"] = _inputs(trace)
         except (UsageError, StoreError, KeyboardInterrupt, RunTimeout):
             raise
         except BaseException as error:  # noqa: BLE001  # a train function may raise anything, pytest.skip() as well

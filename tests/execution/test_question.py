@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import time
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from stabilitykit.errors import BudgetError, ConfigError, ProtocolError, TaskError, UsageError
+from stabilitykit.errors import BudgetError, ConfigError, ProtocolError, RunsFailedError, TaskError, UsageError
 from stabilitykit.execution.question import Question
+from stabilitykit.execution.session import measure
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.testing import FakeTask
 from stabilitykit.training.recipe import Recipe
@@ -89,3 +95,116 @@ def test_its_check_rehearses_as_a_run_trains_and_puts_the_process_back(make_sess
     assert seen == [(1, True)]
     assert before == (torch.get_num_threads(), torch.backends.cudnn.benchmark, torch.get_deterministic_debug_mode())
     make_session().prepare(Question.of(FakeTask(), NoiseProtocol("low_level", runs=3))).check()
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The working folder, with files that only a training reads: paths in a task would count by themselves."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("early", "late"):
+        (tmp_path / name).write_text("1")
+    time.sleep(0.02)  # the clock of time stamps has steps of 4 to 10 ms
+    return tmp_path
+
+
+def reads(at):
+    """Return a train function that reads ``early``, and in the runs from ``at`` on ``late``, and notes its runs."""
+    trained = []
+
+    def read(run):
+        trained.append(run.index)
+        late = Path("late").read_text() if run.index >= at else "0"
+        with run.stream("init"):
+            model = nn.Linear(2, 2)
+        run.perturb(model)
+        list(run.epochs(1))
+        return model(torch.eye(2)).detach() + float(Path("early").read_text()) + 10 * float(late)
+
+    return read, trained
+
+
+class TestLaterInputs:
+    """What only later runs read counts from the next question on, in this session and in others."""
+
+    LABELS = torch.tensor([0, 1])
+
+    def ask(self, session, train, runs=3, **options):
+        return measure(train, NoiseProtocol("init", runs=runs), labels=self.LABELS, session=session, **options)
+
+    def test_all_runs_are_trained_anew_and_the_old_ones_are_back_with_the_old_content(self, folder, make_session):
+        train, trained = reads(at=2)
+        first = self.ask(make_session("1"), train)
+        (folder / "late").write_text("2")
+        trained.clear()  # it is captured, and so part of the key
+        second = self.ask(make_session("2"), train)
+        assert "no stored run read what is there now: file late (edited)" in second.journal.remarks
+        assert [two.fingerprint for two in second.records] == [one.fingerprint for one in first.records]
+        assert (second.records[2].logits - first.records[2].logits).round().unique() == 10
+        trained.clear()
+        again = self.ask(make_session("3"), train)
+        assert not any("no stored run" in remark for remark in again.journal.remarks)
+        (folder / "late").write_text("1")
+        assert torch.equal(self.ask(make_session("4"), train).records[2].logits, first.records[2].logits)
+        assert trained == []
+
+    def test_in_one_session_and_in_the_runs_of_an_extension(self, folder, make_session):
+        session, (train, trained) = make_session(), reads(at=3)
+        self.ask(session, train, runs=3)
+        (folder / "late").write_text("2")
+        trained.clear()
+        self.ask(session, train, runs=3)
+        assert trained == [], "none of these runs has read it"
+        assert self.ask(session, train, runs=5).records[4].logits.max() > 20
+        (folder / "late").write_text("3")
+        trained.clear()
+        assert self.ask(session, train, runs=5).records[4].logits.max() > 30
+        assert set(trained) == {0, 1, 2, 3, 4}
+
+    @pytest.mark.parametrize("name", ["early", "late"])
+    def test_runs_of_two_contents_are_no_study(self, folder, make_session, name):
+        train, _ = reads(at=1)
+
+        def editing(run):
+            if run.index == 2:
+                subprocess.run(["sh", "-c", f"echo 2 > {name}"], check=True)
+                time.sleep(0.02)
+            return train(run)
+
+        with pytest.raises(RunsFailedError, match=f"file {name} was edited while the study trained"):
+            self.ask(make_session("1"), editing, runs=5, control="first")
+        study = self.ask(make_session("2"), editing, runs=5, control="first")
+        assert [record.status for record in study.records] == ["ok"] * 5
+
+    def test_what_an_earlier_run_has_written_is_said_and_no_reason_to_train(self, folder, make_session):
+        train, trained = reads(at=9)
+
+        def caching(run):
+            cache = Path("cache")
+            if not cache.exists():
+                cache.write_text("1")
+                os.environ.setdefault("ACME_SET", "1")
+            elif run.index:
+                cache.read_text()
+            return train(run)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("ACME_SET", raising=False)
+            for number in range(3):
+                study = self.ask(make_session(str(number)), caching)
+                (folder / "cache").unlink(missing_ok=True)
+                os.environ.pop("ACME_SET", None)
+                assert "It reads cache, which an earlier run has written: it is not traced." in study.journal.remarks
+                assert bool(trained) == (number == 0)
+                trained.clear()
+
+    def test_what_a_later_run_is_seen_to_ask_elsewhere_is_said(self, folder, make_session):
+        train, _ = reads(at=9)
+
+        def asking(run):
+            if run.index == 2:
+                subprocess.run(["true"], check=True)
+            return train(run)
+
+        for name in ("1", "2"):
+            study = self.ask(make_session(name), asking)
+            assert any("another program (true)" in remark for remark in study.journal.remarks)

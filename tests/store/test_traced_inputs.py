@@ -11,18 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stabilitykit.store import traced_inputs
-from stabilitykit.store.layout import LAYOUT
+from stabilitykit.store.layout import LATER, LAYOUT
 from stabilitykit.store.loaded_files import Stamp, stamp_of
 from stabilitykit.store.traced_inputs import (
     ABSENT,
     Inputs,
     content_digest,
     entries_of,
+    later_of,
     matching,
     place_of,
     renew_stamps,
     variable_digest,
     write,
+    write_later,
 )
 
 
@@ -180,8 +182,15 @@ mappings = st.dictionaries(texts, texts, max_size=3)
 
 @given(mappings, mappings, mappings, st.lists(texts).map(tuple), st.integers(0, 2**60))
 def test_json_and_back(modules, files, variables, untraced, size):
-    inputs = Inputs(modules, files, variables, untraced, modules, {"large": Stamp(size, 1, 2, 3)}, files)
+    stamps = {"large": Stamp(size, 1, 2, 3)}
+    inputs = Inputs(modules, files, variables, untraced, modules, stamps, files, untraced)
     assert Inputs.from_json(json.loads(json.dumps(inputs.to_json()))) == inputs
+
+
+def test_an_entry_of_an_earlier_version_is_read():
+    kept = Inputs(files={"a": "1"}).to_json()
+    del kept["written"]
+    assert Inputs.from_json(kept) == Inputs(files={"a": "1"})
 
 
 def test_the_digest_is_of_names_and_contents_alone():
@@ -198,3 +207,50 @@ def test_a_module_is_found_without_importing_it(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     assert place_of("acme_found.part") == tmp_path / "acme_found" / "part.py"
     assert place_of("acme_found.none") is None
+
+
+class TestLater:
+    """Runs after run 0: what they read beside what is known, and what they must not have read otherwise."""
+
+    def test_what_is_known_is_left_out_and_so_is_what_an_earlier_run_has_written(self):
+        known = Inputs({"m": "1"}, {"a": "1", "d/": "1"}, {"V": "1"}, ("s",), written=("cache.pt", "variable SET"))
+        read = Inputs(
+            {"m": "1", "n": "1"},
+            {"a": "1", "d/": "2", "b": "1", "cache.pt": "1"},
+            {"V": "2", "SET": "1", "W": "1"},
+            ("s", "t"),
+            places={"m": "m.py", "n": "n.py"},
+            stamps={"a": (1, 1), "b": (1, 1)},
+            relative={"a": "a", "b": "b"},
+            written=("c",),
+        )
+        said = "It reads cache.pt, which an earlier run has written: it is not traced."
+        assert read.beyond(known) == Inputs(
+            {"n": "1"}, {"b": "1"}, {"W": "1"}, ("t", said), {"n": "n.py"}, {"b": (1, 1)}, {"b": "b"}, ("c",)
+        )
+        assert read.beyond(known.merged(read.beyond(known))) == Inputs(written=("c",))
+
+    def test_another_content_of_a_file_or_module_is_a_contradiction(self):
+        known = Inputs({"m": "1"}, {"a": "1", "d/": "1", "mine": "1", "theirs": "1"}, {"V": "1"}, written=("theirs",))
+        other = Inputs({"m": "2"}, {"a": "2", "d/": "2", "mine": "2", "theirs": "2"}, {"V": "2"}, written=("mine",))
+        assert other.contradicted(known) == ("file a", "module m")
+        assert known.contradicted(known) == Inputs().contradicted(known) == ()
+
+    def test_now_is_what_is_there_now(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("ACME_RATE", "2")
+        (tmp_path / "a").write_text("new")
+        before = replace(of_variable("1"), files={"a": "old", "b": "old"})
+        now = before.now(tmp_path)
+        assert now.files == {"a": content_digest(tmp_path / "a"), "b": ABSENT}
+        assert (now.variables, now.changed(tmp_path)) == (of_variable("2").variables, ())
+
+    def test_those_of_several_runs_are_kept_and_nothing_for_a_run_that_reads_nothing(self, tmp_path):
+        write_later(tmp_path, Inputs(written=("log",)))
+        assert later_of(tmp_path) == ()
+        for inputs in (of_variable("1"), of_variable("1"), Inputs(untraced=("s",)), Inputs(untraced=("t",))):
+            write_later(tmp_path, inputs)
+        assert len(later_of(tmp_path)) == 3
+        for file in (tmp_path / LATER).iterdir():
+            assert LAYOUT.find("v2").find("0" * 32).find(LATER).find(file.name) is not None
+            file.write_text("{}")
+        assert {"file in the run store is damaged" in one.untraced[0] for one in later_of(tmp_path)} == {True}
