@@ -7,47 +7,36 @@ name, size or time is asked for. What is seen but cannot be read again, such as 
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
 import importlib.util
-import json
 import multiprocessing
 import os
-import stat
+import re
+import sqlite3
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import torch
 
-from ..store.layout import STORE
-from ..store.loaded_files import Stamp, stamp_of
-from ..store.traced_inputs import (
-    ABSENT,
-    SMALL,
-    VARIABLE,
-    Inputs,
-    content_digest,
-    file_digest,
-    is_temporary,
-    place_of,
-    variable_digest,
-)
-from .callers import Caller, is_foreign, kind_of, responsible
+from .callers import Caller, responsible
+from .trace import Trace
 
-#: Bytes up to which a file is hashed when it is first read; a larger one when the training is over.
-_AT_ONCE = 1 << 16
+#: Callers whose variables, programs and connections are not the training's.
+_FOR_THEMSELVES = frozenset({Caller.IMPORTER, Caller.TOOL, Caller.LIBRARY})
 
-#: Files after which no more are noted.
-_MOST_FILES = 20_000
+#: A statement by which SQLite opens one more database.
+_ATTACHED = re.compile(r"\s*attach\s+(?:database\s+)?'((?:[^']|'')*)'", re.IGNORECASE)
 
-#: The end of a folder's name.
-_FOLDER = "/"
+_active: list[Trace] = []
+_hooked = threading.local()
 
 
 @contextlib.contextmanager
@@ -58,267 +47,9 @@ def traced(rootdir: Path, store: Path | None = None) -> Iterator[Trace]:
     """
     trace = Trace(rootdir, store)
     with contextlib.ExitStack() as stack:
-        stack.callback(trace._end)
+        stack.callback(trace.end)
         stack.enter_context(_activated(trace))
         yield trace
-
-
-class Trace:
-    """What has been read since a block began."""
-
-    def __init__(self, rootdir: Path, store: Path | None = None) -> None:
-        self._rootdir = rootdir.resolve()
-        self._store = "" if store is None else f"{store.resolve()}{os.sep}"
-        self._loaded_before = frozenset(sys.modules)
-        self._asked_for: set[str] = set()  #: modules that were imported by a computed name
-        self._seen: set[object] = set()
-        self._read: dict[str, tuple[str | None, Stamp | None]] = {}  #: digest and stamp at the first read
-        self._variables: dict[str, str] = {}
-        self._untraced: dict[str, None] = {}
-        self._spelled: dict[str, dict[str, None]] = {}  #: how each file was asked for; "" is an absolute path
-        self._cwd = _working_folder()
-        self._moved: str | None = ""  #: the working folder now, as seen from that; None if an absolute path led there
-        self._asked_where = False  #: whether absolute paths may have been made from the working folder
-        self._written: set[str] = set()
-        self._set: dict[str, None] = {}  #: variables that it sets
-        self._pid = os.getpid()
-        self._file = tempfile.NamedTemporaryFile(prefix="stabilitykit-trace-")  # noqa: SIM115  # closed by _end
-        self._spool = self._file.name  # for the processes that this one forks
-        self._began_ns = os.fstat(self._file.fileno()).st_mtime_ns  # the clock of files is behind that of the process
-        self._inputs: Inputs | None = None
-        #: What was edited while it was being read, in words: which content was trained on is not known.
-        self.changed_meanwhile: tuple[str, ...] = ()
-
-    def inputs(self) -> Inputs:
-        """Return what was read; the block must be over."""
-        if self._inputs is None:
-            raise RuntimeError("Expected the traced block to be over, but it still runs.")
-        return self._inputs
-
-    # What the hook has seen; called in any thread, and in forked processes.
-
-    def spellings(self, given: str, path: str) -> tuple[str, ...]:
-        """Return how a file was asked for: relative to the folder in which the block began, or "" for absolutely."""
-        if not given.startswith(os.sep):
-            return (self._from_here(given, path) or "",)
-        inside = path.startswith(f"{self._cwd}{os.sep}") if self._asked_where and self._cwd else False
-        return ("", path[len(self._cwd) + 1 :]) if inside else ("",)
-
-    def _from_here(self, given: str, path: str) -> str | None:
-        if self._moved is None or not self._cwd:
-            return None
-        spelling = os.path.normpath(os.path.join(self._moved, given))  # noqa: PTH118  # Path leaves ".."
-        return spelling if os.path.normpath(os.path.join(self._cwd, spelling)) == path else None  # noqa: PTH118
-
-    def saw_move(self, folder: str | None) -> None:
-        """Note that the training changes its working folder."""
-        if folder is None or self._moved is None or folder.startswith(os.sep):
-            is_back = folder is not None and os.path.normpath(folder) == self._cwd
-            self._moved = "" if is_back else None
-        else:
-            self._moved = os.path.join(self._moved, folder)  # noqa: PTH118  # Path leaves ".."
-
-    def saw_question_where(self) -> None:
-        """Note that the user's code asks for the working folder: it may make absolute paths from it."""
-        self._asked_where = True
-
-    def knows(self, path: str, spellings: tuple[str, ...] = ("",)) -> bool:
-        """Whether a file was seen before, asked for in the same way."""
-        return (path, spellings) in self._seen or path in self._written
-
-    def saw_file(self, path: str, spellings: tuple[str, ...] = ("",), *, is_written: bool) -> None:
-        """Note a file that is opened: an input, unless the training has written it before."""
-        if self.knows(path, spellings):
-            return
-        if is_written:
-            self._written.add(path)
-            self._note("written", path, None)
-            return
-        self._seen.add((path, spellings))
-        folder = path.rpartition(os.sep)[0]
-        if not self._is_watched(folder):
-            return
-        self._note("spelled", path, spellings)
-        if path in self._seen:
-            return
-        self._seen.add(path)
-        file = Path(path)
-        try:
-            found = file.stat()
-        except OSError:
-            self._note("read", path, (ABSENT, None))
-            return
-        if not stat.S_ISREG(found.st_mode):
-            return
-        if found.st_mtime_ns > self._began_ns:  # mostly by the training itself
-            if not is_temporary(file, self._rootdir):
-                self.saw_untraced(f"The file {self._named(path)} was written while it trained: it is not traced.")
-        elif len(self._read) >= _MOST_FILES:
-            self.saw_untraced(f"More than {_MOST_FILES:,} files were read, and the first {_MOST_FILES:,} are traced.")
-        else:
-            digest = file_digest(file, found) if found.st_size <= _AT_ONCE else None
-            self._note("read", path, (digest, Stamp.of(found)))
-
-    def saw_folder(self, path: str, spellings: tuple[str, ...] = ("",)) -> None:
-        """Note a folder whose names are listed."""
-        name = path.rstrip(_FOLDER) + _FOLDER
-        if (name, spellings) not in self._seen:
-            self._seen.add((name, spellings))
-            if self._is_watched(path):
-                self._note("spelled", name, [s and f"{s}{_FOLDER}" for s in spellings])
-                self._note("read", name, (content_digest(Path(path), is_folder=True), None))
-
-    def _is_watched(self, folder: str) -> bool:
-        if self._store and f"{folder}{os.sep}".startswith(self._store):
-            return False
-        return _is_watched(folder, self._rootdir)
-
-    def saw_variable(self, name: str, value: str | None) -> None:
-        """Note an environment variable that is read."""
-        key = ("variable", name)
-        if key not in self._seen:
-            self._seen.add(key)
-            self._note("variable", name, variable_digest(value))
-
-    def saw_variable_set(self, name: str, *, is_users: bool) -> None:
-        """Note an environment variable that the training sets: no input from then on."""
-        self._seen.add(("variable", name))
-        if is_users and (was_set := f"{VARIABLE}{name}") not in self._seen:
-            self._seen.add(was_set)
-            self._note("set", was_set, None)
-
-    def saw_module(self, name: str) -> None:
-        """Note a module that is asked for by a computed name; it may have been loaded before."""
-        self._asked_for.add(name)
-
-    def saw_untraced(self, sentence: str) -> None:
-        """Note, in a sentence, what is read and cannot be compared later."""
-        if sentence not in self._seen:
-            self._seen.add(sentence)
-            self._note("untraced", sentence, None)
-
-    def _note(self, kind: str, name: str, value: Any) -> None:
-        if os.getpid() == self._pid:
-            self._take(kind, name, value)
-            return
-        line = json.dumps([kind, name, value]).encode() + b"\n"
-        with contextlib.suppress(OSError):  # the block is over, and its file is gone
-            file = os.open(self._spool, os.O_WRONLY | os.O_APPEND)
-            try:
-                os.write(file, line)
-            finally:
-                os.close(file)
-
-    def _take(self, kind: str, name: str, value: Any) -> None:
-        if kind == "read":
-            digest, stamp = value
-            self._read.setdefault(name, (digest, None if stamp is None else Stamp(*stamp)))
-        elif kind == "spelled":
-            self._spelled.setdefault(name, {}).update(dict.fromkeys(value))
-        elif kind == "variable":
-            self._variables.setdefault(name, value)
-        elif kind == "untraced":
-            self._untraced[name] = None
-        elif kind == "written":
-            self._written.add(name)
-        elif kind == "set":
-            self._set[name] = None
-
-    # When the block is over
-
-    def _end(self) -> None:
-        with contextlib.suppress(OSError):  # something has cleared the temporary folder
-            lines = Path(self._spool).read_text(encoding="utf-8").splitlines()
-            for line in lines:
-                with contextlib.suppress(ValueError):  # torn: the process was killed
-                    self._take(*json.loads(line))
-        with contextlib.suppress(OSError):
-            self._file.close()
-        modules, places, changed = self._modules()
-        files, edited = self._files(frozenset(places.values()))
-        named = {name: path for path in self._read for name in self._names(path) if name in files}
-        stamps = {name: s for name, path in named.items() if (s := self._read[path][1]) and s.size > SMALL}
-        relative = {name: spelling for path in self._read for name, spelling in self._names(path).items()}
-        relative = {name: spelling for name, spelling in relative.items() if spelling and name in files}
-        untraced, written = tuple(self._untraced), tuple(self._made())
-        self._inputs = Inputs(modules, files, self._variables, untraced, places, stamps, relative, written)
-        self.changed_meanwhile = (*edited, *changed)
-
-    def _files(self, modules: frozenset[str]) -> tuple[dict[str, str], list[str]]:
-        """Return the digests of files, and which were edited; the files of ``modules`` are not named twice."""
-        files: dict[str, str] = {}
-        edited: list[str] = []
-        for path, (digest, stamp) in self._read.items():
-            name = self._named(path)
-            if name in modules or (path in self._written and digest == ABSENT):  # looked for, and then written
-                continue
-            before = digest
-            if not path.endswith(_FOLDER) and (before is None or stamp != stamp_of(Path(path))):
-                now = content_digest(Path(path))
-                before = now if before is None and stamp == stamp_of(Path(path)) else before
-                if before != now and path not in self._written:
-                    edited.append(f"file {name}")
-            files |= dict.fromkeys(self._names(path), before or ABSENT)
-        return files, edited
-
-    def _made(self) -> Iterator[str]:
-        """Give the names of what the training has written, as its later runs would read it."""
-        yield from self._set
-        for path in sorted(self._written)[:_MOST_FILES]:
-            if self._is_watched(path.rpartition(os.sep)[0]):
-                yield self._named(path)
-
-    def _names(self, path: str) -> dict[str, str]:
-        """Return the names by which a file counts, each with its path from the working folder; "" for its own place.
-
-        There is one, but of a file that was asked for in several ways.
-        """
-        first, *more = sorted(self._spelled.get(path, [""]))
-        return {self._named(path): first, **{f"./{spelling}": spelling for spelling in more}}
-
-    def _modules(self) -> tuple[dict[str, str], dict[str, str], list[str]]:
-        """Return digest and file of the user's modules that were imported, and which were edited."""
-        modules, places, edited = {}, {}, []
-        new = {name for name in list(sys.modules) if name not in self._loaded_before}
-        for name in sorted(new | self._asked_for):
-            place = place_of(name)
-            if place is None or kind_of(str(place)) is not Caller.USER or is_foreign(str(place)):
-                continue
-            if str(place) in self._written or not place.is_file():
-                continue
-            now = content_digest(place)
-            before = self._read.get(str(place), (None, None))[0] or now
-            if before != now:
-                edited.append(f"module {name}")
-            modules[name], places[name] = before, self._named(str(place))
-        return modules, places, edited
-
-    def _named(self, path: str) -> str:
-        inside = path.startswith(f"{self._rootdir}{os.sep}")
-        return path[len(str(self._rootdir)) + 1 :] or f".{_FOLDER}" if inside else path
-
-
-# Seeing
-
-#: Folders of tools: their content is made of other files, or is ours.
-_CACHES = frozenset({"__pycache__", ".git", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".tox", ".nox", STORE})
-
-_SYSTEM = tuple(f"/{name}/" for name in ("proc", "dev", "sys", "run", "usr", "lib", "lib64", "bin", "sbin", "etc"))
-
-#: Callers whose variables, programs and connections are not the training's.
-_FOR_THEMSELVES = frozenset({Caller.IMPORTER, Caller.TOOL, Caller.LIBRARY})
-
-_active: list[Trace] = []
-_hooked = threading.local()
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_watched(folder: str, rootdir: Path) -> bool:
-    """Whether the files in a folder can be the user's: not Python's, the system's, or a cache of tools."""
-    path = Path(folder)
-    if path.is_relative_to(rootdir):
-        return _CACHES.isdisjoint(path.relative_to(rootdir).parts) and not is_foreign(folder)
-    return _CACHES.isdisjoint(path.parts) and not is_foreign(folder) and not f"{folder}/".startswith(_SYSTEM)
 
 
 @contextlib.contextmanager
@@ -375,13 +106,6 @@ def _see_open(frame: FrameType, path: object, mode: str | None, flags: int) -> N
         trace.saw_file(name, trace.spellings(given, name), is_written=is_written)
 
 
-def _working_folder() -> str:
-    try:
-        return os.getcwd()  # noqa: PTH109  # as os.path.abspath reads it
-    except OSError:
-        return ""
-
-
 def _see_move(frame: FrameType, folder: object) -> None:
     for trace in _active:
         trace.saw_move(os.fsdecode(folder) if isinstance(folder, str | bytes | os.PathLike) else None)
@@ -400,8 +124,50 @@ def _see_folder(frame: FrameType, path: object) -> None:
 
 
 def _see_database(frame: FrameType, path: object) -> None:
-    if path != ":memory:":
-        _see_open(frame, path, None, os.O_RDONLY)
+    """Note a database that is connected to, whose name may be a URI."""
+    name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
+    if name.startswith("file:"):
+        uri = urlsplit(name)
+        name = "" if "mode=memory" in uri.query else unquote(uri.path)
+    if name in ("", ":memory:"):
+        return
+    if responsible(frame) is not Caller.TOOL:
+        for trace in _active:
+            trace.saw_database(_absolute(name))
+    _see_open(frame, name, None, os.O_RDONLY)
+
+
+def _hear_attached(frame: FrameType, connection: sqlite3.Connection) -> None:
+    """Hear of the databases that are attached to a connection; only SQLite knows their names."""
+
+    def authorize(action: int, name: str | None, *_: object) -> int:
+        if action == sqlite3.SQLITE_ATTACH and _active:
+            if name is None:  # of a parameter, which has its value when the statement runs
+                connection.set_trace_callback(attach)
+            else:
+                _tell(_see_database, frame, name)
+        return sqlite3.SQLITE_OK
+
+    def attach(statement: str) -> None:
+        if found := _ATTACHED.match(statement):
+            _tell(_see_database, frame, found[1].replace("''", "'"))
+            connection.set_trace_callback(None)
+
+    connection.set_authorizer(authorize)
+
+
+def _see_library(frame: FrameType, name: object) -> None:
+    if isinstance(name, str | bytes) and os.sep in os.fsdecode(name):  # else the system's loader searches it
+        _see_open(frame, name, None, os.O_RDONLY)
+
+
+def _see_renamed(frame: FrameType, before: object, after: object, *_: object) -> None:
+    _see_open(frame, after, None, os.O_WRONLY)
+
+
+def _see_unpickled(frame: FrameType, module: str, name: str) -> None:
+    for trace in _active:
+        trace.saw_module(module)
 
 
 def _see_program(frame: FrameType, program: object, *_: object) -> None:
@@ -423,7 +189,10 @@ _SEEN_BY: dict[str, Callable[..., None]] = {
     "os.listdir": _see_folder,
     "os.scandir": _see_folder,
     "os.chdir": _see_move,
+    "os.rename": _see_renamed,
     "sqlite3.connect": _see_database,
+    "ctypes.dlopen": _see_library,
+    "pickle.find_class": _see_unpickled,
     "subprocess.Popen": _see_program,
     "os.posix_spawn": _see_program,
     "os.system": _see_program,
@@ -478,25 +247,21 @@ def _replace_readers(replaced: contextlib.ExitStack) -> None:
     """Replace what reads or writes inputs without telling an audit hook, until the block ends."""
     for variables in (os.environ, os.environb):
         _replace(replaced, variables, "__class__", _TracedVariables)
-    load = importlib._bootstrap._gcd_import  # type: ignore[attr-defined]  # what import_module calls
+    _replace_importers(replaced)
+    for name in ("getcwd", "getcwdb"):
+        _replace(replaced, os, name, _telling_where(getattr(os, name)))
+    connect = sqlite3.connect
 
-    def load_and_tell(name: str, package: str | None = None, level: int = 0) -> Any:
-        module = load(name, package, level)
-        for trace in _active:
-            trace.saw_module(module.__name__)
-        return module
+    @functools.wraps(connect)
+    def connect_and_hear(*args: Any, **options: Any) -> sqlite3.Connection:
+        frame = sys._getframe(1)
+        _tell(_see_database, frame, args[0] if args else options.get("database"))  # here, the event is one of ours
+        connection: sqlite3.Connection = connect(*args, **options)
+        _hear_attached(frame, connection)
+        return connection
 
-    _replace(replaced, importlib._bootstrap, "_gcd_import", load_and_tell)
-    where = os.getcwd
-
-    @functools.wraps(where)
-    def where_and_tell() -> str:
-        if not getattr(_hooked, "busy", False) and responsible(sys._getframe(1)) is Caller.USER:
-            for trace in _active:
-                trace.saw_question_where()
-        return where()
-
-    _replace(replaced, os, "getcwd", where_and_tell)
+    for module in (sqlite3, sqlite3.dbapi2):
+        _replace(replaced, module, "connect", connect_and_hear)
     save = torch.save
 
     @functools.wraps(save)
@@ -518,6 +283,61 @@ def _replace_readers(replaced: contextlib.ExitStack) -> None:
         start(process)
 
     _replace(replaced, BaseProcess, "start", start_and_tell)
+
+
+def _replace_importers(replaced: contextlib.ExitStack) -> None:
+    """Replace what imports by a name that may be computed: ``import_module``, ``__import__`` and all that call them."""
+    load, load_by_statement = importlib._bootstrap._gcd_import, builtins.__import__  # type: ignore[attr-defined]
+
+    def load_and_tell(name: str, package: str | None = None, level: int = 0) -> Any:
+        with _telling_of_missing():
+            module = load(name, package, level)
+        _saw_modules(module.__name__)
+        return module
+
+    def import_and_tell(
+        name: str,
+        globals: Mapping[str, object] | None = None,  # its name in Python
+        locals: Mapping[str, object] | None = None,  # as above
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> Any:
+        with _telling_of_missing():
+            module = load_by_statement(name, globals, locals, fromlist or (), level)
+        if level == 0:
+            _saw_modules(name, *(f"{name}.{part}" for part in fromlist or () if f"{name}.{part}" in sys.modules))
+        return module
+
+    _replace(replaced, importlib._bootstrap, "_gcd_import", load_and_tell)
+    _replace(replaced, builtins, "__import__", import_and_tell)
+
+
+def _saw_modules(*names: str) -> None:
+    for trace in _active:
+        for name in names:
+            trace.saw_module(name)
+
+
+class _telling_of_missing:  # noqa: N801  # a function in use; a generator would cost more than an import that is done
+    """Note a module that the user's code asks for in vain, in a block."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if isinstance(error, ModuleNotFoundError) and error.name and responsible(sys._getframe(2)) is Caller.USER:
+            for trace in _active:
+                trace.saw_module(error.name, is_there=False)
+
+
+def _telling_where(where: Callable[[], Any]) -> Callable[[], Any]:
+    @functools.wraps(where)
+    def where_and_tell() -> Any:
+        if not getattr(_hooked, "busy", False) and responsible(sys._getframe(1)) is Caller.USER:
+            for trace in _active:
+                trace.saw_question_where()
+        return where()
+
+    return where_and_tell
 
 
 def _replace(replaced: contextlib.ExitStack, owner: Any, name: str, value: object) -> None:

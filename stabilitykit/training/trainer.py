@@ -30,7 +30,8 @@ from .outputs import check_outputs, fault_of_numbers, without_labels
 from .run import Run, combined_digest
 from .streams import GeneratorStates, Stream
 from .task import Task, TrainingError
-from .tracing import Trace, traced
+from .trace import Trace
+from .tracing import traced
 
 #: Name of the outputs in the trace of a rehearsal.
 OUTPUTS = "outputs"

@@ -2,65 +2,36 @@
 
 from __future__ import annotations
 
+import builtins
+import ctypes
 import importlib
 import importlib.util
 import json
 import os
+import pickle
+import pydoc
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
-import warnings
 from functools import partial
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.store.traced_inputs import Inputs
+from stabilitykit.store.traced_inputs import ABSENT, Inputs
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.task import LoopTask
 from stabilitykit.training.tracing import traced
 from stabilitykit.training.trainer import Trainer
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A project with a package, whose files are older than what is read of them."""
-    (tmp_path / "acme_traced").mkdir()
-    (tmp_path / "acme_traced" / "__init__.py").write_text("")
-    (tmp_path / "acme_traced" / "layers.py").write_text("WIDTH = 4\n")
-    (tmp_path / "acme_traced" / "sizes.json").write_text("[4]")
-    (tmp_path / "config.json").write_text("{}")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield tmp_path
-    for name in [name for name in sys.modules if name.startswith("acme_traced")]:
-        del sys.modules[name]
-
-
-def read_in(root, read):
-    time.sleep(0.02)  # the clock of time stamps has steps of 4 to 10 ms
-    with traced(root) as trace:
-        read()
-    return trace.inputs()
-
-
-class Numbers(Dataset):
-    def __init__(self, path):
-        self.path = path
-
-    def __len__(self):
-        return 4
-
-    def __getitem__(self, index):
-        return index + len(self.path.read_text()) + int(os.environ.get("ACME_WORKER", "0"))
+from tests.training.reading import Numbers, attached, read_in
 
 
 def pickled_numbers(root):
@@ -81,7 +52,18 @@ READS = {
     "by a string of code": lambda path: exec("open(path).close()", {"path": path}),
     "in a worker": lambda path: list(DataLoader(Numbers(path), num_workers=1)),
     "database": lambda path: sqlite3.connect(path).close(),
+    "database of a URI": lambda path: sqlite3.connect(f"file:{path}?mode=ro", uri=True).close(),
+    "database of a keyword": lambda path: sqlite3.connect(database=f"{path}").close(),
+    "attached": lambda path: attached(path, "attach '{path}' as one"),
+    "attached URI": lambda path: attached(path, "ATTACH DATABASE 'file:{path}?mode=ro' AS one"),
+    "attached by a parameter": lambda path: attached(path, "attach database ? as one", str(path)),
+    "library": lambda path: loaded(f"{path}"),
 }
+
+
+def loaded(path):
+    with pytest.raises(OSError, match=r"config\.json"):  # it is no library, which is seen when it is opened
+        ctypes.CDLL(path)
 
 
 def run_in_thread(function):
@@ -142,153 +124,6 @@ def test_the_folder_of_the_project_itself_has_a_name(root):
     assert inputs.changed(root) == ()
     (root / "another.txt").touch()
     assert inputs.changed(root) == ("folder ./ (other names in it)",)
-
-
-class TestWorkingFolder:
-    """A relative path is a question to the working folder, whichever that is when the question is asked again."""
-
-    @pytest.fixture
-    def folders(self, root, monkeypatch):
-        for name, text in {"one": "1", "two": "2", "same": "1"}.items():
-            (root / name / "in").mkdir(parents=True)
-            (root / name / "cfg.json").write_text(text)
-            (root / name / "in" / "cfg.json").write_text(text)
-        (root / "none").mkdir()
-        monkeypatch.chdir(root / "one")
-        return root
-
-    @staticmethod
-    def move_and_read(_):
-        os.chdir("in")
-        Path("cfg.json").read_text()
-        os.chdir("..")
-
-    WAYS: ClassVar = {
-        "open": lambda _: open("cfg.json").close(),  # noqa: PTH123  # as users do
-        "above": lambda _: Path("in/../cfg.json").read_text(),
-        "bytes": lambda _: open(b"cfg.json").close(),  # noqa: PTH123  # as users do
-        "abspath": lambda _: open(os.path.abspath("cfg.json")).close(),  # noqa: PTH123, PTH100  # as users do
-        "cwd": lambda _: (Path.cwd() / "cfg.json").read_text(),
-        "resolve": lambda _: Path("cfg.json").resolve().read_text(),
-        "in a worker": lambda _: list(DataLoader(Numbers(Path("cfg.json")), num_workers=1)),
-        "moved": move_and_read,
-        "database": lambda _: sqlite3.connect("cfg.json").close(),
-    }
-
-    @pytest.mark.parametrize("way", WAYS)
-    def test_another_folder_is_another_file(self, folders, monkeypatch, way):
-        inputs = read_in(folders, lambda: self.WAYS[way](folders))
-        assert inputs.changed(folders) == ()
-        monkeypatch.chdir(folders / "two")
-        (said,) = inputs.changed(folders)
-        assert "cfg.json (edited, seen from another working folder)" in said
-        monkeypatch.chdir(folders / "none")
-        (said,) = inputs.changed(folders)
-        assert "cfg.json (gone, seen from another working folder)" in said
-        monkeypatch.chdir(folders / "same")
-        assert inputs.changed(folders) == ()
-
-    def test_one_content_in_two_folders_is_one_key(self, folders, monkeypatch):
-        digests = set()
-        for name in ("one", "same", "two"):
-            monkeypatch.chdir(folders / name)
-            digests.add(read_in(folders, lambda: Path("cfg.json").read_text()).digest)
-        assert len(digests) == 2
-
-    def test_in_the_rootdir_it_is_as_by_its_place(self, folders, monkeypatch):
-        monkeypatch.chdir(folders)
-        by_place = read_in(folders, (folders / "one/cfg.json").read_text)
-        relative = read_in(folders, lambda: Path("one/cfg.json").read_text())
-        assert (relative.files, relative.digest) == (by_place.files, by_place.digest)
-
-    def test_a_folder_is_seen_from_there(self, folders, monkeypatch):
-        (folders / "two" / "more").touch()
-        inputs = read_in(folders, lambda: os.listdir("."))  # noqa: PTH208  # as users do
-        monkeypatch.chdir(folders / "same")
-        assert inputs.changed(folders) == ()
-        monkeypatch.chdir(folders / "two")
-        assert inputs.changed(folders) == ("folder ./ (other names in it, seen from another working folder)",)
-
-    def test_a_file_by_its_place_is_no_other_file(self, folders, monkeypatch):
-        inputs = read_in(folders, (folders / "one/cfg.json").read_text)
-        monkeypatch.chdir(folders / "two")
-        assert inputs.changed(folders) == ()
-
-    def test_a_training_that_goes_to_an_absolute_place_is_there_the_next_time(self, folders, monkeypatch):
-        def read():
-            back = os.getcwd()  # noqa: PTH109  # as users do
-            os.chdir(folders / "same")
-            Path("cfg.json").read_text()
-            os.chdir(back)
-
-        inputs = read_in(folders, read)
-        monkeypatch.chdir(folders / "two")
-        assert inputs.changed(folders) == ()
-
-    def test_both_ways_count(self, folders, monkeypatch):
-        def read():
-            Path("cfg.json").read_text()
-            (folders / "one/cfg.json").read_text()
-
-        inputs = read_in(folders, read)
-        monkeypatch.chdir(folders / "same")
-        assert inputs.changed(folders) == ()
-        (folders / "one/cfg.json").write_text("3")
-        assert inputs.changed(folders) == ("file one/cfg.json (edited)",)
-        (folders / "one/cfg.json").write_text("1")
-        monkeypatch.chdir(folders / "two")
-        assert inputs.changed(folders) == ("file cfg.json (edited, seen from another working folder)",)
-
-    def test_a_temporary_folder_that_is_made_anew(self, tmp_path, monkeypatch):
-        project = tmp_path / "project"
-        for name, text in {"one": "1", "again": "1", "other": "2", "empty": ""}.items():
-            (tmp_path / name).mkdir()
-            (tmp_path / name / ("cfg.json" if text else "no.json")).write_text(text)
-        monkeypatch.chdir(tmp_path / "one")
-        inputs = read_in(project, lambda: Path("cfg.json").read_text())
-        (tmp_path / "one" / "cfg.json").unlink()
-        assert inputs.changed(project)
-        (tmp_path / "one").rmdir()
-        assert inputs.changed(project)
-        for name, is_equal in {"again": True, "other": False, "empty": False}.items():
-            monkeypatch.chdir(tmp_path / name)
-            assert (not inputs.changed(project)) == is_equal
-
-
-class TestNoInput:
-    def test_what_the_training_has_written(self, root):
-        def read():
-            (root / "log.txt").write_text("a")
-            (root / "log.txt").read_text()
-            torch.save([1], root / "best.pt")
-            torch.load(root / "best.pt", weights_only=True)
-            with (root / "both").open("w+") as file:
-                file.read()
-
-        inputs = read_in(root, read)
-        assert (dict(inputs.files), inputs.untraced) == ({}, ())
-
-    def test_the_files_of_python_and_of_installed_packages(self, root):
-        def read():
-            for file in (os.__file__, torch.__file__, "/proc/self/status", "/dev/null"):
-                with open(file, "rb") as opened:  # noqa: PTH123  # names of any kind
-                    opened.read(1)
-
-        assert read_in(root, read).files == {}
-
-    def test_the_lines_of_a_warning(self, root):
-        def read():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                warnings.formatwarning("look", UserWarning, str(root / "acme_traced" / "layers.py"), 1)
-
-        assert read_in(root, read).files == {}
-
-    def test_what_is_read_before_and_after_the_block(self, root):
-        (root / "config.json").read_text()
-        inputs = read_in(root, lambda: None)
-        (root / "config.json").read_text()
-        assert (inputs.files, inputs.variables, inputs.modules) == ({}, {}, {})
 
 
 class TestVariables:
@@ -386,6 +221,58 @@ class TestModules:
         inputs = read_in(root, lambda: importlib.import_module("acme_traced.layers"))
         assert list(inputs.modules) == ["acme_traced.layers"]
 
+    #: Ways to come by a module that another test has loaded, each by a name that no reader of the code sees.
+    BY_NAME: ClassVar = {
+        "import_module": lambda name, _: importlib.import_module(name),
+        "__import__": lambda name, _: __import__(name),
+        "a part of a package": lambda name, _: __import__(name.rpartition(".")[0], fromlist=[name.rpartition(".")[2]]),
+        "pydoc": lambda name, _: pydoc.locate(f"{name}.Sized"),
+        "exec": lambda name, _: exec(f"import {name}"),
+        "in a thread": lambda name, _: run_in_thread(partial(__import__, name)),
+        "pickle": lambda _, root: pickle.loads((root / "sized.pkl").read_bytes()),
+        "pickle in Python": lambda _, root: pickle._loads((root / "sized.pkl").read_bytes()),
+        "torch.load": lambda _, root: torch.load(root / "sized.pt", weights_only=False),
+    }
+
+    @pytest.mark.parametrize("way", BY_NAME)
+    def test_one_that_was_loaded_before_is_seen_however_it_is_come_by(self, root, way):
+        (root / "acme_traced" / "layers.py").write_text("class Sized: pass\n")
+        sized = importlib.import_module("acme_traced.layers").Sized()
+        (root / "sized.pkl").write_bytes(pickle.dumps(sized))
+        torch.save(sized, root / "sized.pt")
+        inputs = read_in(root, lambda: self.BY_NAME[way]("acme_traced.layers", root))
+        assert "acme_traced.layers" in inputs.modules
+        (root / "acme_traced" / "layers.py").write_text("class Sized: width = 8\n")
+        assert "module acme_traced.layers" in inputs.changed(root)
+
+    def test_one_that_is_not_there_is_an_input(self, root, monkeypatch):
+        def read():
+            for load in (importlib.import_module, __import__):
+                with pytest.raises(ImportError):
+                    load("acme_traced." + "more")
+
+        inputs = read_in(root, read)
+        assert inputs.modules["acme_traced.more"] == ABSENT
+        assert inputs.changed(root) == ()
+        (root / "acme_traced" / "more.py").write_text("")
+        importlib.invalidate_caches()
+        assert inputs.changed(root) == ("module acme_traced.more (new)",)
+
+    @pytest.mark.parametrize(("file", "names"), [(torch.__file__, []), (__file__, ["acme_none"])])
+    def test_one_that_a_library_looks_for_in_vain_is_none(self, root, file, names):
+        def read():
+            with pytest.raises(ImportError):
+                exec(compile("import acme_none", file, "exec"))
+
+        assert list(read_in(root, read).modules) == names
+
+    def test_imports_are_as_they_were_afterwards(self, root):
+        before = builtins.__import__, importlib._bootstrap._gcd_import, sqlite3.connect, os.getcwd, os.getcwdb
+        read_in(root, lambda: None)
+        assert before == (
+            builtins.__import__, importlib._bootstrap._gcd_import, sqlite3.connect, os.getcwd, os.getcwdb
+        )  # fmt: skip
+
     def test_a_script_that_is_loaded_by_its_path_is_a_file(self, root):
         def read():
             spec = importlib.util.spec_from_file_location("any", root / "acme_traced" / "layers.py")
@@ -434,34 +321,6 @@ class TestUntraced:
         assert read_in(root, read).untraced[1:] == (
             "The file copy.json was written while it trained: it is not traced.",
         )
-
-
-class TestChangedMeanwhile:
-    @pytest.mark.parametrize("size", [2, 100_000])
-    def test_a_file_that_is_edited_by_another_process(self, root, size):
-        (root / "config.json").write_text("a" * size)
-        time.sleep(0.02)
-        with traced(root) as trace:
-            (root / "config.json").read_text()
-            subprocess.run(
-                [sys.executable, "-c", f"open({str(root / 'config.json')!r}, 'w').write('b' * {size})"], check=True
-            )
-        assert trace.changed_meanwhile == ("file config.json",)
-        assert trace.inputs().changed(root)
-
-    def test_a_module(self, root):
-        time.sleep(0.02)
-        with traced(root) as trace:
-            importlib.import_module("acme_traced.layers")
-            subprocess.run(["sh", "-c", f"echo WIDTH = 16 > {root / 'acme_traced' / 'layers.py'}"], check=True)
-        assert trace.changed_meanwhile == ("module acme_traced.layers",)
-
-    def test_nothing(self, root):
-        time.sleep(0.02)
-        with traced(root) as trace:
-            (root / "config.json").read_text()
-            importlib.import_module("acme_traced.layers")
-        assert trace.changed_meanwhile == ()
 
 
 def test_workers_of_a_loader_are_traced(root):

@@ -1,0 +1,319 @@
+"""What was read since a block began: files, folders, environment variables and modules, in this process and its forks.
+
+A trace is told by the hooks of `tracing`, in any thread, and makes `Inputs` of it when the block is over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..store.layout import STORE
+from ..store.loaded_files import Stamp, stamp_of
+from ..store.traced_inputs import (
+    ABSENT,
+    SMALL,
+    VARIABLE,
+    Inputs,
+    content_digest,
+    file_digest,
+    is_temporary,
+    place_of,
+    variable_digest,
+)
+from .callers import Caller, is_foreign, kind_of
+
+#: Bytes up to which a file is hashed when it is first read; a larger one when the training is over.
+_AT_ONCE = 1 << 16
+
+#: Files after which no more are noted.
+_MOST_FILES = 20_000
+
+#: The end of a folder's name.
+_FOLDER = "/"
+
+
+#: Folders of tools: their content is made of other files, or is ours.
+_CACHES = frozenset({"__pycache__", ".git", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".tox", ".nox", STORE})
+
+_SYSTEM = tuple(f"/{name}/" for name in ("proc", "dev", "sys", "run", "usr", "lib", "lib64", "bin", "sbin", "etc"))
+
+
+class Trace:
+    """What has been read since a block began."""
+
+    def __init__(self, rootdir: Path, store: Path | None = None) -> None:
+        self._rootdir = rootdir.resolve()
+        self._store = "" if store is None else f"{store.resolve()}{os.sep}"
+        self._loaded_before = frozenset(sys.modules)
+        self._asked_for: dict[str, bool] = {}  #: modules that were asked for by a name, and whether they were there
+        self._databases: set[str] = set()
+        self._seen: set[object] = set()
+        self._read: dict[str, tuple[str | None, Stamp | None]] = {}  #: digest and stamp at the first read
+        self._variables: dict[str, str] = {}
+        self._untraced: dict[str, None] = {}
+        self._spelled: dict[str, dict[str, None]] = {}  #: how each file was asked for; "" is an absolute path
+        self._cwd = _working_folder()
+        self._moved: str | None = ""  #: the working folder now, as seen from that; None if an absolute path led there
+        self._asked_where = False  #: whether absolute paths may have been made from the working folder
+        self._written: set[str] = set()
+        self._set: dict[str, None] = {}  #: variables that it sets
+        self._pid = os.getpid()
+        self._file = tempfile.NamedTemporaryFile(prefix="stabilitykit-trace-")  # noqa: SIM115  # closed by end
+        self._spool = self._file.name  # for the processes that this one forks
+        self._began_ns = os.fstat(self._file.fileno()).st_mtime_ns  # the clock of files is behind that of the process
+        self._inputs: Inputs | None = None
+        #: What was edited while it was being read, in words: which content was trained on is not known.
+        self.changed_meanwhile: tuple[str, ...] = ()
+
+    def inputs(self) -> Inputs:
+        """Return what was read; the block must be over."""
+        if self._inputs is None:
+            raise RuntimeError("Expected the traced block to be over, but it still runs.")
+        return self._inputs
+
+    # What the hook has seen; called in any thread, and in forked processes.
+
+    def spellings(self, given: str, path: str) -> tuple[str, ...]:
+        """Return how a file was asked for: relative to the folder in which the block began, or "" for absolutely."""
+        if not given.startswith(os.sep):
+            return (self._from_here(given, path) or "",)
+        inside = path.startswith(f"{self._cwd}{os.sep}") if self._asked_where and self._cwd else False
+        return ("", path[len(self._cwd) + 1 :]) if inside else ("",)
+
+    def _from_here(self, given: str, path: str) -> str | None:
+        if self._moved is None or not self._cwd:
+            return None
+        spelling = os.path.normpath(os.path.join(self._moved, given))  # noqa: PTH118  # Path leaves ".."
+        return spelling if os.path.normpath(os.path.join(self._cwd, spelling)) == path else None  # noqa: PTH118
+
+    def saw_move(self, folder: str | None) -> None:
+        """Note that the training changes its working folder."""
+        if folder is None or self._moved is None or folder.startswith(os.sep):
+            is_back = folder is not None and os.path.normpath(folder) == self._cwd
+            self._moved = "" if is_back else None
+        else:
+            self._moved = os.path.join(self._moved, folder)  # noqa: PTH118  # Path leaves ".."
+
+    def saw_question_where(self) -> None:
+        """Note that the user's code asks for the working folder: it may make absolute paths from it."""
+        self._asked_where = True
+
+    def knows(self, path: str, spellings: tuple[str, ...] = ("",)) -> bool:
+        """Whether a file was seen before, asked for in the same way."""
+        return (path, spellings) in self._seen or path in self._written
+
+    def saw_file(self, path: str, spellings: tuple[str, ...] = ("",), *, is_written: bool) -> None:
+        """Note a file that is opened: an input, unless the training has written it before."""
+        if self.knows(path, spellings):
+            return
+        if is_written:
+            self._written.add(path)
+            self._note("written", path, None)
+            return
+        self._seen.add((path, spellings))
+        folder = path.rpartition(os.sep)[0]
+        if not self._is_watched(folder):
+            return
+        self._note("spelled", path, spellings)
+        if path in self._seen:
+            return
+        self._seen.add(path)
+        file = Path(path)
+        try:
+            found = file.stat()
+        except OSError:
+            self._note("read", path, (ABSENT, None))
+            return
+        if not stat.S_ISREG(found.st_mode):
+            return
+        if found.st_mtime_ns > self._began_ns:  # mostly by the training itself
+            if not is_temporary(file, self._rootdir):
+                self.saw_untraced(f"The file {self._named(path)} was written while it trained: it is not traced.")
+        elif len(self._read) >= _MOST_FILES:
+            self.saw_untraced(f"More than {_MOST_FILES:,} files were read, and the first {_MOST_FILES:,} are traced.")
+        else:
+            digest = file_digest(file, found) if found.st_size <= _AT_ONCE else None
+            self._note("read", path, (digest, Stamp.of(found)))
+
+    def saw_folder(self, path: str, spellings: tuple[str, ...] = ("",)) -> None:
+        """Note a folder whose names are listed."""
+        name = path.rstrip(_FOLDER) + _FOLDER
+        if (name, spellings) not in self._seen:
+            self._seen.add((name, spellings))
+            if self._is_watched(path):
+                self._note("spelled", name, [s and f"{s}{_FOLDER}" for s in spellings])
+                self._note("read", name, (content_digest(Path(path), is_folder=True), None))
+
+    def _is_watched(self, folder: str) -> bool:
+        if self._store and f"{folder}{os.sep}".startswith(self._store):
+            return False
+        return _is_watched(folder, self._rootdir)
+
+    def saw_variable(self, name: str, value: str | None) -> None:
+        """Note an environment variable that is read."""
+        key = ("variable", name)
+        if key not in self._seen:
+            self._seen.add(key)
+            self._note("variable", name, variable_digest(value))
+
+    def saw_variable_set(self, name: str, *, is_users: bool) -> None:
+        """Note an environment variable that the training sets: no input from then on."""
+        self._seen.add(("variable", name))
+        if is_users and (was_set := f"{VARIABLE}{name}") not in self._seen:
+            self._seen.add(was_set)
+            self._note("set", was_set, None)
+
+    def saw_module(self, name: str, *, is_there: bool = True) -> None:
+        """Note a module that is asked for by a name, which may be computed; it may have been loaded before."""
+        key = ("module", name)
+        if key not in self._seen:
+            self._seen.add(key)
+            self._note("module", name, is_there)
+
+    def saw_database(self, path: str) -> None:
+        """Note that a file is a database, which is opened in one way for reading and for writing."""
+        if ("database", path) not in self._seen:
+            self._seen.add(("database", path))
+            self._note("database", path, None)
+
+    def saw_untraced(self, sentence: str) -> None:
+        """Note, in a sentence, what is read and cannot be compared later."""
+        if sentence not in self._seen:
+            self._seen.add(sentence)
+            self._note("untraced", sentence, None)
+
+    def _note(self, kind: str, name: str, value: Any) -> None:
+        if os.getpid() == self._pid:
+            self._take(kind, name, value)
+            return
+        line = json.dumps([kind, name, value]).encode() + b"\n"
+        with contextlib.suppress(OSError):  # the block is over, and its file is gone
+            file = os.open(self._spool, os.O_WRONLY | os.O_APPEND)
+            try:
+                os.write(file, line)
+            finally:
+                os.close(file)
+
+    def _take(self, kind: str, name: str, value: Any) -> None:
+        if kind == "read":
+            digest, stamp = value
+            self._read.setdefault(name, (digest, None if stamp is None else Stamp(*stamp)))
+        elif kind == "spelled":
+            self._spelled.setdefault(name, {}).update(dict.fromkeys(value))
+        elif kind == "variable":
+            self._variables.setdefault(name, value)
+        elif kind == "untraced":
+            self._untraced[name] = None
+        elif kind == "written":
+            self._written.add(name)
+        elif kind == "set":
+            self._set[name] = None
+        elif kind == "module":
+            self._asked_for.setdefault(name, value)
+        elif kind == "database":
+            self._databases.add(name)
+
+    # When the block is over
+
+    def end(self) -> None:
+        """Make the inputs of what was read: the block is over."""
+        with contextlib.suppress(OSError):  # something has cleared the temporary folder
+            lines = Path(self._spool).read_text(encoding="utf-8").splitlines()
+            for line in lines:
+                with contextlib.suppress(ValueError):  # torn: the process was killed
+                    self._take(*json.loads(line))
+        with contextlib.suppress(OSError):
+            self._file.close()
+        modules, places, changed = self._modules()
+        files, edited = self._files(frozenset(places.values()))
+        named = {name: path for path in self._read for name in self._names(path) if name in files}
+        stamps = {name: s for name, path in named.items() if (s := self._read[path][1]) and s.size > SMALL}
+        relative = {name: spelling for path in self._read for name, spelling in self._names(path).items()}
+        relative = {name: spelling for name, spelling in relative.items() if spelling and name in files}
+        untraced, written = tuple(self._untraced), tuple(self._made())
+        self._inputs = Inputs(modules, files, self._variables, untraced, places, stamps, relative, written)
+        self.changed_meanwhile = (*edited, *changed)
+
+    def _files(self, modules: frozenset[str]) -> tuple[dict[str, str], list[str]]:
+        """Return the digests of files, and which were edited; the files of ``modules`` are not named twice."""
+        files: dict[str, str] = {}
+        edited: list[str] = []
+        for path, (digest, stamp) in self._read.items():
+            name = self._named(path)
+            if name in modules or (path in self._written and digest == ABSENT):  # looked for, and then written
+                continue
+            before = digest
+            if not path.endswith(_FOLDER) and (before is None or stamp != stamp_of(Path(path))):
+                now = content_digest(Path(path))
+                before = now if before is None and stamp == stamp_of(Path(path)) else before
+                if before != now and path in self._databases:
+                    self._written.add(path)
+                    self.saw_untraced(f"It writes to the database {name}: what it reads there is not traced.")
+                    continue
+                if before != now and path not in self._written:
+                    edited.append(f"file {name}")
+            files |= dict.fromkeys(self._names(path), before or ABSENT)
+        return files, edited
+
+    def _made(self) -> Iterator[str]:
+        """Give the names of what the training has written, as its later runs would read it."""
+        yield from self._set
+        for path in sorted(self._written)[:_MOST_FILES]:
+            if self._is_watched(path.rpartition(os.sep)[0]):
+                yield self._named(path)
+
+    def _names(self, path: str) -> dict[str, str]:
+        """Return the names by which a file counts, each with its path from the working folder; "" for its own place.
+
+        There is one, but of a file that was asked for in several ways.
+        """
+        first, *more = sorted(self._spelled.get(path, [""]))
+        return {self._named(path): first, **{f"./{spelling}": spelling for spelling in more}}
+
+    def _modules(self) -> tuple[dict[str, str], dict[str, str], list[str]]:
+        """Return digest and file of the user's modules that were imported, and which were edited."""
+        modules, places, edited = {}, {}, []
+        new = {name for name in list(sys.modules) if name not in self._loaded_before}
+        for name in sorted(new.union(self._asked_for)):
+            place = place_of(name)
+            if place is None and not self._asked_for.get(name, True):
+                modules[name], places[name] = ABSENT, name
+            if place is None or kind_of(str(place)) is not Caller.USER or is_foreign(str(place)):
+                continue
+            if str(place) in self._written or not place.is_file():
+                continue
+            now = content_digest(place)
+            before = self._read.get(str(place), (None, None))[0] or now
+            if before != now:
+                edited.append(f"module {name}")
+            modules[name], places[name] = before, self._named(str(place))
+        return modules, places, edited
+
+    def _named(self, path: str) -> str:
+        inside = path.startswith(f"{self._rootdir}{os.sep}")
+        return path[len(str(self._rootdir)) + 1 :] or f".{_FOLDER}" if inside else path
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_watched(folder: str, rootdir: Path) -> bool:
+    """Whether the files in a folder can be the user's: not Python's, the system's, or a cache of tools."""
+    path = Path(folder)
+    if path.is_relative_to(rootdir):
+        return _CACHES.isdisjoint(path.relative_to(rootdir).parts) and not is_foreign(folder)
+    return _CACHES.isdisjoint(path.parts) and not is_foreign(folder) and not f"{folder}/".startswith(_SYSTEM)
+
+
+def _working_folder() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109  # as os.path.abspath reads it
+    except OSError:
+        return ""

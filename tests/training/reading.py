@@ -1,0 +1,37 @@
+"""Ways to read, in a traced block, what lies in the project of the fixture `root`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+
+from torch.utils.data import Dataset
+
+from stabilitykit.training.tracing import traced
+
+
+def read_in(root, read):
+    time.sleep(0.02)  # the clock of time stamps has steps of 4 to 10 ms
+    with traced(root) as trace:
+        read()
+    return trace.inputs()
+
+
+class Numbers(Dataset):
+    def __init__(self, path):
+        self.path = path
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return index + len(self.path.read_text()) + int(os.environ.get("ACME_WORKER", "0"))
+
+
+def attached(path, statement, *values):
+    connection = sqlite3.connect(":memory:")
+    with contextlib.suppress(sqlite3.DatabaseError):  # it is none, which SQLite finds after it has opened it
+        connection.execute(statement.format(path=path), values)
+    connection.close()
