@@ -19,7 +19,7 @@ from stabilitykit.execution.question import Question
 from stabilitykit.execution.session import Session, measure
 from stabilitykit.execution.where import Where
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.store.layout import FILE, LAYOUT, Folder
+from stabilitykit.store.layout import LAYOUT, Folder
 from stabilitykit.store.run_store import RunStore
 from stabilitykit.study.study import Study
 from stabilitykit.training.recipe import Recipe
@@ -49,17 +49,17 @@ def make_session(tmp_path: Path) -> Iterator[Callable[..., Session]]:
 
 
 def unknown_below(store: Path) -> list[str]:
-    """The paths in a store that stabilitykit would not remove: it has written a file whose name it does not know."""
+    """The paths in a store whose names stabilitykit does not know as its own, and so would not remove."""
 
-    def unknown(folder: Path, rule: Folder) -> Iterator[str]:
+    def unknown(folder: Path, rule: Folder) -> Iterator[Path]:
         for path in sorted(folder.iterdir()):
             entry = rule.find(path.name)
-            if isinstance(entry, Folder) and path.is_dir():
+            if entry is None:
+                yield path
+            elif isinstance(entry, Folder) and path.is_dir() and not path.is_symlink():
                 yield from unknown(path, entry)
-            elif entry is not FILE or not path.is_file():
-                yield str(path.relative_to(store))
 
-    return [*unknown(store, LAYOUT)] if store.is_dir() else []
+    return [str(path.relative_to(store)) for path in unknown(store, LAYOUT)] if store.is_dir() else []
 
 
 @pytest.fixture
