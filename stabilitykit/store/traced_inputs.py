@@ -25,6 +25,7 @@ from .atomic_files import write_json, write_once
 from .layout import INPUTS, STORE
 from .loaded_files import Stamp, stamp_of
 from .reading import read_json
+from .temporary_paths import TemporaryPaths
 
 #: The digest of a file, folder, module or variable that is not there.
 ABSENT = "absent"
@@ -52,11 +53,12 @@ class Inputs:
 
     modules: Mapping[str, str] = field(default_factory=dict)  #: imported while it trained: digest of the source
     files: Mapping[str, str] = field(default_factory=dict)  #: digest of the content, or of the names in a folder
-    variables: Mapping[str, str] = field(default_factory=dict)  #: digest of the value; the value itself is not kept
+    variables: Mapping[str, str] = field(default_factory=dict)  #: see `variable_digest`; the value itself is not kept
     untraced: tuple[str, ...] = ()  #: sentences: what it read that is not in the others
     places: Mapping[str, str] = field(default_factory=dict)  #: the file of each module
     stamps: Mapping[str, Stamp] = field(default_factory=dict)  #: of large files
     relative: Mapping[str, str] = field(default_factory=dict)  #: how such a file was asked for in the working folder
+    spelled: Mapping[str, str] = field(default_factory=dict)  #: digest of the path in variables that count by content
 
     @property
     def digest(self) -> str:
@@ -79,6 +81,8 @@ class Inputs:
             return self
         other = Inputs.from_json(more)
         merged = {name: {**getattr(self, name), **getattr(other, name)} for name in _BY_NAME}
+        for name in ("variables", "spelled"):  # before a training has written into a temporary folder
+            merged[name] |= getattr(self, name)
         return Inputs(**merged, untraced=tuple(dict.fromkeys((*self.untraced, *other.untraced))))
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +98,7 @@ class Inputs:
     def from_json(cls, values: Mapping[str, Any]) -> Inputs:
         """Return the inputs that `to_json` wrote; raises `ValueError` for anything else."""
         names = {one.name for one in fields(cls)}
+        values = {"spelled": {}, **values}  # earlier versions had none
         if set(values) != names or not all(isinstance(values[name], dict) for name in names - {"untraced"}):
             raise ValueError("not the inputs of a training")
         untraced, stamps = values["untraced"], values["stamps"]
@@ -116,7 +121,9 @@ class Inputs:
 
     def _changes(self, rootdir: Path) -> Iterator[str]:
         for name, digest in self.variables.items():
-            if variable_digest(os.environ.get(name)) != digest:
+            value = os.environ.get(name)
+            is_same_path = name in self.spelled and path_digest(value) == self.spelled[name]
+            if not is_same_path and variable_digest(value, rootdir) != digest:
                 yield f"variable {name}"
         for name, digest in self.files.items():
             path = self._path(name, rootdir)
@@ -150,11 +157,20 @@ class Inputs:
 
 
 #: Fields of `Inputs` that are mappings.
-_BY_NAME = ("modules", "files", "variables", "places", "stamps", "relative")
+_BY_NAME = ("modules", "files", "variables", "places", "stamps", "relative", "spelled")
 
 
-def variable_digest(value: str | None) -> str:
-    """Return the digest of an environment variable's value."""
+def variable_digest(value: str | None, rootdir: Path) -> str:
+    """Return the digest of an environment variable's value; a temporary path counts by what is there.
+
+    Its name is another one in each session. What the training writes there is found by other studies of the session:
+    to them the same path is the same value, and each file that is read counts by itself.
+    """
+    return path_digest(None if value is None else TemporaryPaths(rootdir).content_of(value) or value)
+
+
+def path_digest(value: str | None) -> str:
+    """Return the digest of an environment variable's value as it is spelled."""
     return ABSENT if value is None else hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()
 
 
