@@ -28,7 +28,8 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from .distributions import Distribution
-from .module_values import changed_values, is_plain
+from .module_sources import is_plain
+from .module_values import changed_values
 from .object_state import beside, hook_of, hooks_of, state_of
 from .provenance import Kind, Provenance
 from .source_files import Sources, sources_of

@@ -25,6 +25,7 @@ from .atomic_files import write_json, write_once
 from .layout import INPUTS, LATER, STORE
 from .loaded_files import Stamp, stamp_of
 from .reading import read_json
+from .temporary_paths import TemporaryPaths
 
 #: The digest of a file, folder, module or variable that is not there.
 ABSENT = "absent"
@@ -52,12 +53,13 @@ class Inputs:
 
     modules: Mapping[str, str] = field(default_factory=dict)  #: imported while it trained: digest of the source
     files: Mapping[str, str] = field(default_factory=dict)  #: digest of the content, or of the names in a folder
-    variables: Mapping[str, str] = field(default_factory=dict)  #: digest of the value; the value itself is not kept
+    variables: Mapping[str, str] = field(default_factory=dict)  #: see `variable_digest`; the value itself is not kept
     untraced: tuple[str, ...] = ()  #: sentences: what it read that is not in the others
     places: Mapping[str, str] = field(default_factory=dict)  #: the file of each module
     stamps: Mapping[str, Stamp] = field(default_factory=dict)  #: of large files
     relative: Mapping[str, str] = field(default_factory=dict)  #: how such a file was asked for in the working folder
     written: tuple[str, ...] = ()  #: files that it wrote, and ``variable NAME`` that it set: no inputs of later runs
+    spelled: Mapping[str, str] = field(default_factory=dict)  #: digest of the path in variables that count by content
 
     @property
     def digest(self) -> str:
@@ -84,6 +86,8 @@ class Inputs:
     def merged(self, other: Inputs) -> Inputs:
         """Return these inputs and others, whose contents count for a name that both have."""
         merged: dict[str, Any] = {name: {**getattr(self, name), **getattr(other, name)} for name in _BY_NAME}
+        for name in ("variables", "spelled"):  # before a training has written into a temporary folder
+            merged[name] |= getattr(self, name)
         merged |= {name: tuple(dict.fromkeys((*getattr(self, name), *getattr(other, name)))) for name in _LISTS}
         return Inputs(**merged)
 
@@ -132,7 +136,7 @@ class Inputs:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Inputs:
         """Return the inputs that `to_json` wrote; raises `ValueError` for anything else."""
-        values = {"written": (), **values}  # earlier versions did not keep it
+        values = {"written": (), "spelled": {}, **values}  # earlier versions did not keep them
         if set(values) != {one.name for one in fields(cls)}:
             raise ValueError("not the inputs of a training")
         if not all(isinstance(values[name], dict) for name in _BY_NAME):
@@ -164,8 +168,13 @@ class Inputs:
         modules = {
             name: content_digest(place_of(name) or rootdir / self.places.get(name, name)) for name in self.modules
         }
-        variables = {name: variable_digest(os.environ.get(name)) for name in self.variables}
+        variables = {name: self._variable_now(name, rootdir) for name in self.variables}
         return replace(self, files=files, stamps=stamps, modules=modules, variables=variables)
+
+    def _variable_now(self, name: str, rootdir: Path) -> str:
+        value = os.environ.get(name)
+        is_same_path = path_digest(value) == self.spelled.get(name)  # into which this training has written
+        return self.variables[name] if is_same_path else variable_digest(value, rootdir)
 
     def _file_now(self, name: str, rootdir: Path) -> str:
         path = self._path(name, rootdir)
@@ -210,6 +219,7 @@ _BESIDE = {"modules": "modules", "files": "files", "variables": "variables"} | {
     "places": "modules",
     "stamps": "files",
     "relative": "files",
+    "spelled": "variables",
 }
 _BY_NAME, _LISTS = tuple(_BESIDE), ("untraced", "written")
 
@@ -217,8 +227,17 @@ _BY_NAME, _LISTS = tuple(_BESIDE), ("untraced", "written")
 VARIABLE = "variable "
 
 
-def variable_digest(value: str | None) -> str:
-    """Return the digest of an environment variable's value."""
+def variable_digest(value: str | None, rootdir: Path) -> str:
+    """Return the digest of an environment variable's value; a temporary path counts by what is there.
+
+    Its name is another one in each session. What the training writes there is found by other studies of the session:
+    to them the same path is the same value, and each file that is read counts by itself.
+    """
+    return path_digest(None if value is None else TemporaryPaths(rootdir).content_of(value) or value)
+
+
+def path_digest(value: str | None) -> str:
+    """Return the digest of an environment variable's value as it is spelled."""
     return ABSENT if value is None else hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()
 
 

@@ -26,6 +26,7 @@ from ..store.traced_inputs import (
     content_digest,
     file_digest,
     is_temporary,
+    path_digest,
     place_of,
     variable_digest,
 )
@@ -58,7 +59,7 @@ class Trace:
         self._databases: set[str] = set()
         self._seen: set[object] = set()
         self._read: dict[str, tuple[str | None, Stamp | None]] = {}  #: digest and stamp at the first read
-        self._variables: dict[str, str] = {}
+        self._variables: dict[str, tuple[str, str]] = {}  #: digest, and digest as it is spelled
         self._untraced: dict[str, None] = {}
         self._spelled: dict[str, dict[str, None]] = {}  #: how each file was asked for; "" is an absolute path
         self._cwd = _working_folder()
@@ -163,7 +164,8 @@ class Trace:
         key = ("variable", name)
         if key not in self._seen:
             self._seen.add(key)
-            self._note("variable", name, variable_digest(value))
+            digests = variable_digest(value, self._rootdir), path_digest(value)
+            self._note("variable", name, digests)
 
     def saw_variable_set(self, name: str, *, is_users: bool) -> None:
         """Note an environment variable that the training sets: no input from then on."""
@@ -210,7 +212,7 @@ class Trace:
         elif kind == "spelled":
             self._spelled.setdefault(name, {}).update(dict.fromkeys(value))
         elif kind == "variable":
-            self._variables.setdefault(name, value)
+            self._variables.setdefault(name, (value[0], value[1]))
         elif kind == "untraced":
             self._untraced[name] = None
         elif kind == "written":
@@ -240,7 +242,9 @@ class Trace:
         relative = {name: spelling for path in self._read for name, spelling in self._names(path).items()}
         relative = {name: spelling for name, spelling in relative.items() if spelling and name in files}
         untraced, written = tuple(self._untraced), tuple(self._made())
-        self._inputs = Inputs(modules, files, self._variables, untraced, places, stamps, relative, written)
+        variables = {name: digest for name, (digest, _) in self._variables.items()}
+        spelled = {name: path for name, (digest, path) in self._variables.items() if path != digest}
+        self._inputs = Inputs(modules, files, variables, untraced, places, stamps, relative, written, spelled)
         self.changed_meanwhile = (*edited, *changed)
 
     def _files(self, modules: frozenset[str]) -> tuple[dict[str, str], list[str]]:

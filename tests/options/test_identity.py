@@ -37,6 +37,26 @@ def test_a_temporary_folder_is_the_same_task_in_each_session_and_worker(project,
     assert project.trained() == []
 
 
+def test_a_temporary_folder_in_a_variable_is_the_same_in_each_session_and_study(project):
+    project.tests(
+        """
+        def test_it(stability, tmp_path, monkeypatch):
+            monkeypatch.setenv("ACME_CACHE", str(tmp_path))
+
+            def other(run):
+                torch.save(outputs := train(run), os.path.join(os.environ["ACME_CACHE"], f"{run.index}.pt"))
+                return outputs
+
+            stability.measure(other, vary="init", runs=2, labels=Y)
+            stability.measure(other, vary="shuffle", runs=2, labels=Y)
+        """
+    )
+    for trained in ([0, 1, 1], []):
+        _, report = project.study()
+        assert project.trained() == trained
+        assert not [note for study in report["studies"] for note in study["notes"] if "no stored run" in note]
+
+
 @pytest.mark.slow
 def test_two_workers_name_the_value_in_which_their_tasks_differ(project):
     project.tests(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from stabilitykit.store.traced_inputs import (
     entries_of,
     later_of,
     matching,
+    path_digest,
     place_of,
     renew_stamps,
     variable_digest,
@@ -29,7 +31,7 @@ from stabilitykit.store.traced_inputs import (
 
 
 def of_variable(value):
-    return Inputs(variables={"ACME_RATE": variable_digest(value)})
+    return Inputs(variables={"ACME_RATE": variable_digest(value, Path("/none"))})
 
 
 def of_file(root, name):
@@ -100,6 +102,27 @@ class TestChanged:
         assert inputs.changed(project) == (f"file {temporary} (edited)",)
         temporary.unlink()
         assert inputs.changed(project) == ()
+
+    def test_a_variable_with_a_temporary_path_counts_by_what_is_there(self, tmp_path, monkeypatch):
+        project = tmp_path / "project"
+        for name, rate in (("one", "1"), ("two", "1"), ("three", "3"), ("four", "")):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "rate").write_text(rate)
+        one = str(tmp_path / "one")
+        spelled = {"ACME_RATE": path_digest(one)}
+        inputs = Inputs(variables={"ACME_RATE": variable_digest(one, project)}, spelled=spelled)
+        for name, changed in (("one", False), ("two", False), ("three", True), ("four", True), ("none", True)):
+            monkeypatch.setenv("ACME_RATE", str(tmp_path / name))
+            assert inputs.changed(project) == ("variable ACME_RATE",) * changed
+        (tmp_path / "one" / "written").write_text("by the training itself")
+        monkeypatch.setenv("ACME_RATE", one)
+        assert inputs.changed(project) == ()
+
+    def test_an_entry_of_before_variables_counted_by_content_is_as_good_as_ever(self, monkeypatch):
+        kept = of_variable("8").to_json()
+        del kept["spelled"]
+        monkeypatch.setenv("ACME_RATE", "8")
+        assert Inputs.from_json(kept).changed(Path("/none")) == ()
 
     def test_a_project_may_lie_in_another_folder(self, tmp_path):
         for name in ("one", "two"):

@@ -1,0 +1,147 @@
+"""What an object holds beside its content counts, wherever C or torch keeps it."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from stabilitykit.store.fingerprint import fingerprint
+
+
+def of(value: object) -> str:
+    return fingerprint(value, Path(__file__).parent)
+
+
+def with_hook(reduce: str):
+    """Make a class of another one, with a hook for pickle that leaves its value out."""
+
+    def made(kind: type, value: object) -> object:
+        members = {reduce: lambda self, *_: (made, ()), "__module__": __name__}
+        return type("Value", (kind,), members)(value)
+
+    return made
+
+
+@pytest.mark.parametrize("reduce", ["__reduce__", "__reduce_ex__"])
+@pytest.mark.parametrize(
+    ("kind", "one", "other"),
+    [
+        (float, 0.1, 0.2),
+        (int, 1, 2),
+        (complex, 1j, 2j),
+        (str, "a", "b"),
+        (bytes, b"a", b"b"),
+        (bytearray, b"a", b"b"),
+        (list, [1], [2]),
+        (tuple, [1], [2]),
+        (dict, {"a": 1}, {"a": 2}),
+        (set, [1], [2]),
+        (frozenset, [1], [2]),
+        (collections.deque, [1], [2]),
+        (collections.OrderedDict, {"a": 1}, {"a": 2}),
+        (Exception, 1, 2),
+        (io.BytesIO, b"a", b"b"),
+        (random.Random, 1, 2),
+        (torch.Tensor, [1.0], [2.0]),
+    ],
+)
+def test_what_a_subclass_leaves_out_of_a_pickle_counts(reduce, kind, one, other):
+    make = with_hook(reduce)
+    assert of(make(kind, one)) != of(make(kind, other))
+    assert of(make(kind, one)) == of(make(kind, one))
+
+
+class SlottedTensor(torch.Tensor):
+    __slots__ = ("rate",)
+
+
+class SlottedFloat(float):
+    __slots__ = ("rate",)
+
+
+class SlottedArray(np.ndarray):
+    __slots__ = ("rate",)
+
+
+class OwnRandom(random.Random):
+    rate = 0
+
+
+class OwnSet(set):  # type: ignore[type-arg]
+    rate = 0
+
+
+class OwnProperty(property):
+    rate = 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.ones(1).as_subclass(SlottedTensor),
+        lambda: SlottedFloat(1),
+        lambda: np.ones(1).view(SlottedArray),
+        lambda: functools.partial(len),
+        lambda: OwnRandom(1),
+        lambda: OwnSet([1]),
+        lambda: OwnProperty(len),
+        lambda: nn.Parameter(torch.ones(1)),
+    ],
+)
+def test_an_attribute_of_any_subclass_counts(make):
+    def at(rate):
+        value = make()
+        value.rate = rate
+        return of(value)
+
+    assert at(1) != at(2)
+    assert at(1) == at(1)
+
+
+def hooked(register: str, rate: float) -> nn.Parameter:
+    parameter = nn.Parameter(torch.ones(2))
+    getattr(parameter, register)(lambda gradient: gradient * rate)
+    return parameter
+
+
+@pytest.mark.parametrize("register", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_hooks_on_a_tensor_count_by_what_they_do(register):
+    assert of(hooked(register, 2)) != of(hooked(register, 3))
+    assert of(hooked(register, 2)) != of(nn.Parameter(torch.ones(2)))
+    assert of(hooked(register, 2)) == of(hooked(register, 2))  # torch numbers all hooks of a process
+
+
+def test_a_gradient_counts():
+    def parameter(gradient):
+        made = nn.Parameter(torch.ones(2))
+        made.grad = gradient
+        return of(made)
+
+    assert len({parameter(None), parameter(torch.ones(2)), parameter(torch.zeros(2))}) == 3
+
+
+def module_with_hooks(rate: float, *more: float, **options: bool) -> nn.Module:
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.ones_(module.weight)
+    for scale in (rate, *more):
+        module.handle = module.register_forward_hook(lambda *args, scale=scale: args[-1] * scale, **options)
+    return module
+
+
+def test_hooks_of_a_module_count_by_what_they_do_and_not_by_their_number():
+    """Torch numbers the hooks of a process: another test before it would give a task another key."""
+    assert of(module_with_hooks(1, 2)) == of(module_with_hooks(1, 2))
+    others = [module_with_hooks(1), module_with_hooks(2, 1), module_with_hooks(1, 2, with_kwargs=True)]
+    assert len({of(one) for one in (module_with_hooks(1, 2), *others)}) == 4
+    optimizers = [torch.optim.SGD(module_with_hooks(1).parameters(), 0.1) for _ in range(3)]
+    for optimizer, rate in zip(optimizers, (1, 1, 2), strict=True):
+        optimizer.register_step_pre_hook(lambda *args, rate=rate: rate)
+    assert of(optimizers[0]) == of(optimizers[1]) != of(optimizers[2])
