@@ -147,6 +147,8 @@ class _Walk:
         if type(value) in _ATOMS or isinstance(value, (PurePath, np.dtype)):
             text = self._path(value) if isinstance(value, (str, PurePath)) else None
             result = _combine(type(value).__qualname__, [(text or repr(value)).encode()])
+            if attributes := getattr(value, "__dict__", None):  # of a subclass of Path
+                result = _combine("subclass", [result, self.digest([type(value), attributes], where)])
             self._note(where, repr(value) if type(value) in _NUMBERS else result.hex())
             return result
         key = id(value)
@@ -423,6 +425,11 @@ def _names(code: types.CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, nested))
 
 
+def _set_on(member: enum.Enum) -> list[object]:
+    attributes = {name: value for name, value in vars(member).items() if not name.startswith("_")}
+    return [attributes] if attributes else []
+
+
 def _data_in(scope: dict[str, Any]) -> set[str]:
     """Return the names of plain data in a module, which its code may reach by text: ``getattr(settings, name)``."""
     plain = (*_NUMBERS, str, bytes, list, tuple, dict, set, frozenset, torch.Tensor, np.ndarray)
@@ -452,14 +459,14 @@ def _builtin(walk: _Walk, value: types.BuiltinFunctionType, where: str) -> bytes
 
 #: How to read each kind of object, the most special first.
 _READERS: tuple[tuple[Any, Callable[[_Walk, Any, str], bytes]], ...] = (
-    (enum.Enum, lambda walk, v, at: walk.all("enum", [type(v), v.name, v.value], at)),
+    (enum.Enum, lambda walk, v, at: walk.all("enum", [type(v), v.name, v.value, *_set_on(v)], at)),
     (type, _Walk.class_),
     (types.FunctionType, _Walk.function),
     (types.MethodType, lambda walk, v, at: walk.all("method", [v.__func__, v.__self__], at)),
     (types.BuiltinFunctionType, _builtin),
     (types.ModuleType, _Walk.module),
     (functools.partial, lambda walk, v, at: walk.all("partial", [v.func, v.args, v.keywords, *beside(v)], at)),
-    ((classmethod, staticmethod), lambda walk, v, at: walk.all(type(v).__name__, [v.__func__], at)),
+    ((classmethod, staticmethod), lambda walk, v, at: walk.all(type(v).__name__, [v.__func__, *beside(v)], at)),
     (functools.cached_property, lambda walk, v, at: walk.all("property", [v.func], at)),  # before 3.12 it holds a lock
     (property, lambda walk, v, at: walk.all("property", [v.fget, v.fset, v.fdel, *beside(v)], at)),
     (torch.Tensor, _Walk.tensor),
@@ -470,7 +477,7 @@ _READERS: tuple[tuple[Any, Callable[[_Walk, Any, str], bytes]], ...] = (
     (np.random.RandomState, lambda walk, v, at: walk.all("generator", [v.get_state(), *beside(v)], at)),
     (random.Random, lambda walk, v, at: walk.all("generator", [v.getstate(), *beside(v)], at)),
     (logging.Logger, lambda walk, v, at: walk.all("logger", [v.name], at)),
-    (weakref.ref, lambda walk, v, at: walk.all("weak", [v()], at)),
+    (weakref.ref, lambda walk, v, at: walk.all("weak", [v(), *beside(v)], at)),
     (RemovableHandle, lambda walk, v, at: walk.all("handle", hook_of(v), at)),
     ((list, tuple), lambda walk, v, at: walk.container(v, at, walk.all(type(v).__name__, v, at))),
     ((dict, types.MappingProxyType), lambda walk, v, at: walk.container(v, at, walk.mapping("dict", v.items(), at))),

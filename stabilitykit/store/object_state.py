@@ -6,6 +6,7 @@ import copyreg
 import functools
 import random
 import types
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,7 +38,10 @@ def state_of(value: object) -> list[object]:
     reduced = copyreg.dispatch_table[kind](value) if kind in copyreg.dispatch_table else value.__reduce_ex__(2)
     if isinstance(reduced, str):  # the name of a global, such as a function under lru_cache
         return [reduced, dict(getattr(value, "__dict__", {}))]
-    return [_with_ranked_hooks(value, part) if isinstance(part, dict) else part for part in _parts(reduced)]
+    parts = [_with_ranked_hooks(value, part) if isinstance(part, dict) else part for part in _parts(reduced)]
+    has_state = len(parts) > 2 and parts[2] is not None
+    attributes = {} if has_state else {**_own_attributes(value), **_slots(value)}
+    return [*parts, attributes] if attributes else parts  # C code may leave those of a subclass out
 
 
 def beside(value: object) -> list[object]:
@@ -45,6 +49,8 @@ def beside(value: object) -> list[object]:
     attributes, kind = getattr(value, "__dict__", None), type(value)
     if kind in _PLAIN:
         return [kind, attributes] if attributes else []
+    if kind in (classmethod, staticmethod, weakref.ref):  # attributes of the first two are those of their function
+        return []
     return [kind, attributes, _slots(value)]
 
 
@@ -76,6 +82,13 @@ def _held_by_c(value: object) -> list[object]:
 def _parts(reduced: tuple[Any, ...]) -> list[object]:
     # The fourth and fifth are iterators over the items of a list or dict.
     return [list(part) if i in (3, 4) and part is not None else part for i, part in enumerate(reduced)]
+
+
+def _own_attributes(value: object) -> dict[str, object]:
+    try:
+        return dict(object.__getattribute__(value, "__dict__"))  # that of `list[int]` is the one of list
+    except AttributeError:
+        return {}
 
 
 def _slots(value: object) -> dict[str, object]:

@@ -108,7 +108,7 @@ def _flags() -> tuple[Flag, ...]:
     ):
         found += _flags_of_c(name, f"_get_{place}", f"_set_{place}", *usual)
     engines = [name for name in ("x86", "fbgemm", "qnnpack") if name in torch.backends.quantized.supported_engines]
-    found += [Flag("quantized engine", *_attribute(torch.backends.quantized, "engine"), (*engines[:1], "none"))]
+    found += [Flag("quantized engine", *_attribute(torch.backends.quantized, "engine"), ("none", *engines[:1]))]
     found += _preferred("cuda linalg", "preferred_linalg_library")
     found += _preferred("cuda blas", "preferred_blas_library")
     return (*found, *_precisions())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import collections
+import decimal
+import enum
 import functools
 import io
 import random
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +86,30 @@ class OwnProperty(property):
     rate = 0
 
 
+class OwnMethod(classmethod):  # type: ignore[type-arg]
+    rate = 0
+
+
+class OwnDecimal(decimal.Decimal):
+    rate = 0
+
+
+class SlottedDecimal(decimal.Decimal):
+    __slots__ = ("rate",)
+
+
+class OwnDefaults(collections.defaultdict):  # type: ignore[type-arg]
+    rate = 0
+
+
+class OwnPath(type(Path())):  # type: ignore[misc]
+    rate = 0
+
+
+class SlottedReference(weakref.ref):  # type: ignore[type-arg]
+    __slots__ = ("rate",)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -93,6 +120,13 @@ class OwnProperty(property):
         lambda: OwnRandom(1),
         lambda: OwnSet([1]),
         lambda: OwnProperty(len),
+        lambda: OwnMethod(len),
+        lambda: OwnDecimal(1),
+        lambda: SlottedDecimal(1),
+        lambda: OwnDefaults(list),
+        lambda: OwnPath("a"),
+        lambda: SlottedReference(of),
+        lambda: enum.Enum("Mode", {"FAST": 1}).FAST,
         lambda: nn.Parameter(torch.ones(1)),
     ],
 )
