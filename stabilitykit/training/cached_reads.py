@@ -55,6 +55,7 @@ class _Filled:
 
 
 _filled: weakref.WeakKeyDictionary[Any, _Filled] = weakref.WeakKeyDictionary()  #: by cache
+_uncached: dict[int, CodeType] = {}  #: codes of functions that have no cache, by their id
 _hearing = threading.local()
 
 
@@ -109,10 +110,16 @@ def _read(path: Path) -> Read:
 def _caches_of(frame: FrameType | None) -> Iterator[tuple[Any, FrameType]]:
     """Give the caches of the user's functions that are running, each with the frame of its function."""
     while frame is not None:
-        if kind_of(frame.f_code.co_filename) is Caller.USER and frame.f_code.co_name != "<module>":
+        code = frame.f_code
+        kind = kind_of(code.co_filename)
+        if kind is Caller.TOOL:  # it runs tests, or trains: what called it waits for all of that
+            return
+        if kind is Caller.USER and id(code) not in _uncached:
             cache = _cache_of(frame)
             if cache is not None:
                 yield cache, frame
+            elif "<locals>" not in code.co_qualname:
+                _uncached[id(code)] = code
         frame = frame.f_back
 
 
