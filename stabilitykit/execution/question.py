@@ -132,14 +132,20 @@ class Prepared:
         """In words, what only later runs have read and is not as these have found it."""
         return self._read[1]
 
-    @cached_property
-    def _read(self) -> tuple[Inputs | None, tuple[str, ...]]:
-        found = matching(self.entries, self.rootdir)
-        return (None, ()) if found is None else self._with_later(found)
+    @property
+    def stored_later(self) -> tuple[Inputs, ...]:
+        """What only later runs have read that were stored when the question was asked."""
+        return self._read[2]
 
-    def _with_later(self, inputs: Inputs) -> tuple[Inputs, tuple[str, ...]]:
+    @cached_property
+    def _read(self) -> tuple[Inputs | None, tuple[str, ...], tuple[Inputs, ...]]:
+        found = matching(self.entries, self.rootdir)
+        return (None, (), ()) if found is None else self._with_later(found)
+
+    def _with_later(self, inputs: Inputs) -> tuple[Inputs, tuple[str, ...], tuple[Inputs, ...]]:
         """Return inputs of run 0 with what later runs have read, where that is not as these have found it."""
         edited: dict[str, None] = {}
+        later: tuple[Inputs, ...] = ()
         known = None
         while inputs.digest != known:
             known, later = inputs.digest, self.later(inputs)
@@ -147,7 +153,7 @@ class Prepared:
             edited |= dict.fromkeys(changed)
             for one in later if changed else ():
                 inputs = inputs.merged(one.now(self.rootdir))
-        return inputs, tuple(edited)
+        return inputs, tuple(edited), later
 
     def later(self, inputs: Inputs) -> tuple[Inputs, ...]:
         """Return what only later runs of this study, and of its base run, have read beside ``inputs``."""
