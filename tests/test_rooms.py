@@ -65,6 +65,9 @@ LIGHT = (
     "store.layout",
     "store.loaded_files",
     "store.ownership",
+    "training",
+    "training.cached_reads",
+    "training.callers",
     "plugin.hooks",
     "plugin.xdist",
 )

@@ -132,17 +132,23 @@ class Prepared:
         """In words, what only later runs have read and is not as these have found it."""
         return self._read[1]
 
+    @property
+    def stored_later(self) -> tuple[Inputs, ...]:
+        """What only later runs have read that were stored when the question was asked."""
+        return self._read[2]
+
     @cached_property
-    def _read(self) -> tuple[Inputs | None, tuple[str, ...]]:
+    def _read(self) -> tuple[Inputs | None, tuple[str, ...], tuple[Inputs, ...]]:
         found = matching(self.entries, self.rootdir)
         if found is None:
-            return None, ()
+            return None, (), ()
         renew_stamps(self.folder_of(key_of(self.about_base)), found, self.rootdir)
         return self._with_later(found)
 
-    def _with_later(self, inputs: Inputs) -> tuple[Inputs, tuple[str, ...]]:
+    def _with_later(self, inputs: Inputs) -> tuple[Inputs, tuple[str, ...], tuple[Inputs, ...]]:
         """Return inputs of run 0 with what later runs have read, where that is not as these have found it."""
         edited: dict[str, None] = {}
+        later: tuple[Inputs, ...] = ()
         known = None
         while inputs.digest != known:
             known, later = inputs.digest, self.later(inputs)
@@ -150,7 +156,7 @@ class Prepared:
             edited |= dict.fromkeys(changed)
             for one in later if changed else ():
                 inputs = inputs.merged(one.now(self.rootdir))
-        return inputs, tuple(edited)
+        return inputs, tuple(edited), later
 
     def later(self, inputs: Inputs) -> tuple[Inputs, ...]:
         """Return what only later runs of this study, and of its base run, have read beside ``inputs``."""

@@ -119,7 +119,9 @@ class Session:
         certificate = from_onset(certifier.certificate(records), protocol, records)
         if question.stops_early:
             check_alive(protocol, certificate)
-        untraced = () if asked.inputs is None else _untraced(asked.inputs, asked.later(asked.inputs))
+        untraced: tuple[str, ...] = ()
+        if asked.inputs is not None:
+            untraced = _untraced(asked.inputs, asked.later(asked.inputs) if place.is_open else asked.stored_later)
         unreachable = objections(budget.limits, task.examples) if budget else ()
         journal.remarks[:0] = [*unreachable, *untraced, *task.remarks]
         if watch is not None:

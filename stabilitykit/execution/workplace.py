@@ -35,6 +35,11 @@ class Workplace:
         asked.trainer.stamps = {} if asked.private else asked.ingredients.stamps
         return self._make_executor()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a training has needed the executor."""
+        return "executor" in vars(self)
+
     def runner(self, wanted: Wanted, name: str) -> Runner:
         """Return what trains the missing runs of ``wanted``; ``name`` is told with its progress."""
         executor = InProcess(self.asked.trainer) if wanted.is_finished() else self.executor

@@ -30,13 +30,14 @@ from ..store.traced_inputs import (
     place_of,
     variable_digest,
 )
+from .cached_reads import AT_ONCE, hits, read_for
 from .callers import Caller, is_foreign, kind_of
-
-#: Bytes up to which a file is hashed when it is first read; a larger one when the training is over.
-_AT_ONCE = 1 << 16
 
 #: Files after which no more are noted.
 _MOST_FILES = 20_000
+
+#: The digest of a large file that was edited after a cache had kept what was in it: no file has it.
+_LOST = "lost"
 
 #: The end of a folder's name.
 _FOLDER = "/"
@@ -55,6 +56,7 @@ class Trace:
         self._rootdir = rootdir.resolve()
         self._store = "" if store is None else f"{store.resolve()}{os.sep}"
         self._loaded_before = frozenset(sys.modules)
+        self._hits_before = hits()
         self._asked_for: dict[str, bool] = {}  #: modules that were asked for by a name, and whether they were there
         self._databases: set[str] = set()
         self._seen: set[object] = set()
@@ -142,7 +144,7 @@ class Trace:
         elif len(self._read) >= _MOST_FILES:
             self.saw_untraced(f"More than {_MOST_FILES:,} files were read, and the first {_MOST_FILES:,} are traced.")
         else:
-            digest = file_digest(file, found) if found.st_size <= _AT_ONCE else None
+            digest = file_digest(file, found) if found.st_size <= AT_ONCE else None
             self._note("read", path, (digest, Stamp.of(found)))
 
     def saw_folder(self, path: str, spellings: tuple[str, ...] = ("",)) -> None:
@@ -237,6 +239,7 @@ class Trace:
             self._file.close()
         modules, places, changed = self._modules()
         files, edited = self._files(frozenset(places.values()))
+        files = {**self._kept(), **files}
         named = {name: path for path in self._read for name in self._names(path) if name in files}
         stamps = {name: s for name, path in named.items() if (s := self._read[path][1]) and s.size > SMALL}
         relative = {name: spelling for path in self._read for name, spelling in self._names(path).items()}
@@ -274,6 +277,15 @@ class Trace:
         for path in sorted(self._written)[:_MOST_FILES]:
             if self._is_watched(path.rpartition(os.sep)[0]):
                 yield self._named(path)
+
+    def _kept(self) -> dict[str, str]:
+        """Return the digests of files that the training got from a cache, as they were when the cache was filled."""
+        return {
+            self._named(path): read.digest
+            or (content_digest(Path(path)) if read.stamp == stamp_of(Path(path)) else _LOST)
+            for path, read in read_for(self._hits_before).items()
+            if path not in self._written and self._is_watched(path.rpartition(os.sep)[0])
+        }
 
     def _names(self, path: str) -> dict[str, str]:
         """Return the names by which a file counts, each with its path from the working folder; "" for its own place.

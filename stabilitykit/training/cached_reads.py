@@ -1,0 +1,152 @@
+"""Which files functions under `functools.lru_cache` have read: they read once, and trainings get what was kept.
+
+Python tells of each file by an audit event, which is heard from the moment that `stabilitykit` is imported. A cache
+counts its hits: so it is known, when a training is over, whether it got something from it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, NamedTuple, TypeAlias
+
+from ..store.loaded_files import Stamp
+from .callers import Caller, kind_of
+
+#: Hits by cache.
+Hits: TypeAlias = Mapping[Any, int]
+
+#: Bytes up to which a file is hashed when it is read; of a larger one the stamp is kept.
+AT_ONCE = 1 << 16
+
+#: Wrappers that one function has at most, one around the other.
+_MOST_WRAPPERS = 16
+
+#: Ends of names that Python's importer opens, and no cached function of a user.
+_OF_IMPORTER = (".py", ".pyc", ".so")
+
+
+class Read(NamedTuple):
+    """A file as it was when it was read: its digest, None for a large one."""
+
+    digest: str | None
+    stamp: Stamp | None
+
+
+class _Filled:
+    """What was read since a cache was made, or cleared."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Read] = {}
+        self._last = (0, 0)  #: misses, and the frame of the last
+
+    def see(self, cache: Any, frame: FrameType) -> None:
+        """Forget what was read before the cache was cleared, which sets its counts to 0."""
+        found = cache.cache_info()
+        misses, last = self._last
+        if found.misses < misses or (found.misses == misses and not found.currsize and id(frame) != last):
+            self.files.clear()
+        self._last = (found.misses, id(frame))
+
+
+_filled: weakref.WeakKeyDictionary[Any, _Filled] = weakref.WeakKeyDictionary()  #: by cache
+_uncached: dict[int, CodeType] = {}  #: codes of functions that have no cache, by their id
+_hearing = threading.local()
+
+
+def hits() -> Hits:
+    """Return how often each cache that has read files has been hit."""
+    return {cache: cache.cache_info().hits for cache in list(_filled)}
+
+
+def read_for(before: Hits) -> dict[str, Read]:
+    """Return what the caches have read, at any time, that were hit since ``before``: more than one hit may need."""
+    found: dict[str, Read] = {}
+    for cache, number in hits().items():
+        if number > before.get(cache, 0):
+            found |= _filled[cache].files
+    return found
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    if event != "open" or not isinstance(arguments[0], str | bytes) or getattr(_hearing, "busy", False):
+        return
+    path = os.fsdecode(arguments[0])
+    if path.endswith(_OF_IMPORTER) or arguments[2] & os.O_ACCMODE == os.O_WRONLY:
+        return
+    _hearing.busy = True
+    try:
+        _note(sys._getframe(1), path)
+    except Exception:  # noqa: BLE001  # what is raised here would be the user's
+        pass
+    finally:
+        _hearing.busy = False
+
+
+def _note(frame: FrameType, path: str) -> None:
+    for cache, running in _caches_of(frame):
+        filled = _filled.setdefault(cache, _Filled())
+        filled.see(cache, running)
+        name = os.path.abspath(path)  # noqa: PTH100  # as the trace names it
+        filled.files[name] = _read(Path(name))
+
+
+def _read(path: Path) -> Read:
+    from ..store.traced_inputs import ABSENT, file_digest  # here, so that every session need not load it
+
+    try:
+        found = path.stat()
+    except OSError:
+        return Read(ABSENT, None)
+    digest = file_digest(path, found) if found.st_size <= AT_ONCE else None
+    return Read(digest, Stamp.of(found))
+
+
+def _caches_of(frame: FrameType | None) -> Iterator[tuple[Any, FrameType]]:
+    """Give the caches of the user's functions that are running, each with the frame of its function."""
+    while frame is not None:
+        code = frame.f_code
+        kind = kind_of(code.co_filename)
+        if kind is Caller.TOOL:  # it runs tests, or trains: what called it waits for all of that
+            return
+        if kind is Caller.USER and id(code) not in _uncached:
+            cache = _cache_of(frame)
+            if cache is not None:
+                yield cache, frame
+            elif "<locals>" not in code.co_qualname:
+                _uncached[id(code)] = code
+        frame = frame.f_back
+
+
+def _cache_of(frame: FrameType) -> Any:
+    """Return the cache around the function that runs in a frame; None if it has none, or one that is not found."""
+    *owners, name = frame.f_code.co_qualname.split(".")
+    if "<locals>" not in owners:
+        value = frame.f_globals.get(owners[0] if owners else name)
+        for part in [*owners[1:], name] if owners else []:
+            value = getattr(value, part, None)
+        return _cache_in(value, frame.f_code)
+    caller = frame.f_back
+    values = () if caller is None else tuple(caller.f_locals.values())
+    return next((found for value in values if (found := _cache_in(value, frame.f_code)) is not None), None)
+
+
+def _cache_in(value: Any, code: CodeType) -> Any:
+    """Return the cache in a value that wraps the function of a code, however often."""
+    cache = None
+    for _ in range(_MOST_WRAPPERS):
+        if isinstance(value, functools._lru_cache_wrapper):
+            cache = value
+        if getattr(value, "__code__", None) is code or value is None:
+            return cache if value is not None else None
+        value = getattr(value, "__func__", None) or getattr(value, "__wrapped__", None) or getattr(value, "fget", None)
+    return None
+
+
+sys.addaudithook(_hear)
