@@ -103,8 +103,10 @@ class Session:
     def _train(self, asked: Prepared, place: Workplace, journal: Journal) -> Study:
         question = asked.question
         experiment, base = self._experiments(asked)
-        if asked.edited and self.store.cache == "auto" and not (experiment.folder / ABOUT).exists():
-            journal.remark(f"{_NOW}{', '.join(asked.edited)}")
+        if asked.inputs and asked.edited and not (experiment.folder / ABOUT).exists():
+            write(experiment.folder, asked.inputs)  # no run 0 read all of it: `stabilitykit why` finds it here
+            if self.store.cache == "auto":
+                journal.remark(f"{_NOW}{', '.join(asked.edited)}")
         self._say_why_anew(experiment, asked, journal)
         task, protocol, budget = question.task, question.protocol, question.budget
         watch, standing = None, Standing(experiment, question.metrics, self.rootdir, keeps=self.keeps_looks)
