@@ -14,7 +14,6 @@ from ..store import layout
 from ..store.fingerprint import tensor_digest
 from ..store.record import RunRecord
 from ..store.run_store import Experiment
-from ..store.traced_inputs import Inputs
 from ..training.certificate import Certificate, named
 from ..training.control import (
     LEAK,
@@ -60,7 +59,6 @@ class Certifier:
         """
         self.base, self.protocol, self.mode, self.trainer = base, protocol, mode, trainer
         self._open_task, self._open_repetition, self._call, self.runner = task, repetition, call, runner
-        self.inputs: Inputs | None = None  #: what a training of the task reads, where that is known
         self.proofs = Proofs(base)
         self._plan = protocol.base.plans()[0]
 
@@ -88,7 +86,7 @@ class Certifier:
         base = self._base_record if self.needs_base else None
         trace, fingerprint = ((), "") if base is None else (base.trace, base.fingerprint)
         alive = {name: seen for name, seen in self.proofs.alive.items() if name in self._named}
-        inputs = {} if self.inputs is None else self.inputs.told()
+        inputs = {} if self.base.inputs is None else self.base.inputs.told()
         whole = self.proofs.trained_by(self._held_name)
         joined = {_trainer(record) for record in records if record.status == "ok"}.difference(whole)
         return Certificate(proven, scope, tuple(trace), fingerprint, alive, inputs, len(joined) if self._held else 0)

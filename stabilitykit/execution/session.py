@@ -182,7 +182,7 @@ class Session:
 
     def _certifier(self, asked: Prepared, base: Experiment, place: Workplace) -> Certifier:
         question, runner = asked.question, partial(place.runner, name="base run")
-        certifier = Certifier(
+        return Certifier(
             base,
             partial(self._open_task, asked),
             lambda name: self._open({**asked.about_base, name: asked.unshared}, private=True),
@@ -192,8 +192,6 @@ class Session:
             place.call,
             runner,
         )
-        certifier.inputs = asked.inputs
-        return certifier
 
     def _experiments(self, asked: Prepared) -> tuple[Experiment, Experiment]:
         """Open the experiments of these runs and of the base run.
