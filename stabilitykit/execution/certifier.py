@@ -14,7 +14,6 @@ from ..store import layout
 from ..store.fingerprint import tensor_digest
 from ..store.record import RunRecord
 from ..store.run_store import Experiment
-from ..store.traced_inputs import Inputs
 from ..training.certificate import Certificate, named
 from ..training.control import (
     LEAK,
@@ -60,7 +59,6 @@ class Certifier:
         """
         self.base, self.protocol, self.mode, self.trainer = base, protocol, mode, trainer
         self._open_task, self._open_repetition, self._call, self.runner = task, repetition, call, runner
-        self.inputs: Inputs | None = None  #: what a training of the task reads, where that is known
         self.proofs = Proofs(base)
         self._plan = protocol.base.plans()[0]
 
@@ -88,7 +86,7 @@ class Certifier:
         base = self._base_record if self.needs_base else None
         trace, fingerprint = ((), "") if base is None else (base.trace, base.fingerprint)
         alive = {name: seen for name, seen in self.proofs.alive.items() if name in self._named}
-        inputs = {} if self.inputs is None else self.inputs.told()
+        inputs = {} if self.base.inputs is None else self.base.inputs.told()
         whole = self.proofs.trained_by(self._held_name)
         joined = {_trainer(record) for record in records if record.status == "ok"}.difference(whole)
         return Certificate(proven, scope, tuple(trace), fingerprint, alive, inputs, len(joined) if self._held else 0)
@@ -122,24 +120,27 @@ class Certifier:
         if not self.lacks_held or one is None or one.status != "ok":
             return
         is_early = self.repeated.is_finished()
+        others = [self._trained_again(self.repeated)]
+        if is_early:
+            others.append(self._trained_again(self._run_of(self._open_repetition("last repetition"))))
         with self._remembering_leaks():
-            others = [self._compare_with(one, self.repeated)]
-            if is_early:
-                others.append(self._compare_with(one, self._run_of(self._open_repetition("last repetition"))))
+            for other in others:
+                if found := difference(one, other):
+                    raise IsolationError(f"{self._expected_twice} {found}. {_two_processes(one, other)}{LEAK}")
         whole = "the whole run" if self.needs_base else "run 0 of all sources"
         trainers = sorted({_trainer(run) for run in (one, *others)})
         self.proofs.keep_held(self._held_name, f"{whole} twice, bit-identical", trainers)
 
-    def _compare_with(self, one: RunRecord, repeated: Wanted) -> RunRecord:
+    def _trained_again(self, repeated: Wanted) -> RunRecord:
         (other,) = self.runner(repeated).gather()
-        found = difference(one, other) if other.status == "ok" else f"the second failed: {other.error}"
-        if found:
-            raise IsolationError(
-                f"Expected {'the base run' if self.needs_base else 'run 0'}, trained twice under one plan, to be "
-                f"bit-identical, but {found}. "
-                f"{_two_processes(one, other)}{LEAK}"
-            )
+        if other.status != "ok":  # which proves nothing, and is no leak: a file was edited, or memory was short
+            raise IsolationError(f"{self._expected_twice} the second failed: {other.error}")
         return other
+
+    @property
+    def _expected_twice(self) -> str:
+        what = "the base run" if self.needs_base else "run 0"
+        return f"Expected {what}, trained twice under one plan, to be bit-identical, but"
 
     @contextlib.contextmanager
     def _remembering_leaks(self) -> Iterator[None]:

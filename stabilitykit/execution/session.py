@@ -103,8 +103,10 @@ class Session:
     def _train(self, asked: Prepared, place: Workplace, journal: Journal) -> Study:
         question = asked.question
         experiment, base = self._experiments(asked)
-        if asked.edited and self.store.cache == "auto" and not (experiment.folder / ABOUT).exists():
-            journal.remark(f"{_NOW}{', '.join(asked.edited)}")
+        if asked.inputs and asked.edited and not (experiment.folder / ABOUT).exists():
+            write(experiment.folder, asked.inputs)  # no run 0 read all of it: `stabilitykit why` finds it here
+            if self.store.cache == "auto":
+                journal.remark(f"{_NOW}{', '.join(asked.edited)}")
         self._say_why_anew(experiment, asked, journal)
         task, protocol, budget = question.task, question.protocol, question.budget
         watch, standing = None, Standing(experiment, question.metrics, self.rootdir, keeps=self.keeps_looks)
@@ -180,7 +182,7 @@ class Session:
 
     def _certifier(self, asked: Prepared, base: Experiment, place: Workplace) -> Certifier:
         question, runner = asked.question, partial(place.runner, name="base run")
-        certifier = Certifier(
+        return Certifier(
             base,
             partial(self._open_task, asked),
             lambda name: self._open({**asked.about_base, name: asked.unshared}, private=True),
@@ -190,8 +192,6 @@ class Session:
             place.call,
             runner,
         )
-        certifier.inputs = asked.inputs
-        return certifier
 
     def _experiments(self, asked: Prepared) -> tuple[Experiment, Experiment]:
         """Open the experiments of these runs and of the base run.

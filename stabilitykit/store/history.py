@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from ..errors import StoreError
 from .catalog import Catalog, Entry
 from .differences import first_difference, first_other_input
 from .layout import EXPERIMENTS, INPUTS, ROLE
-from .traced_inputs import Inputs, entry_of
+from .traced_inputs import Inputs, entry_of, later_of
 
 #: How many experiments are looked through for the last one of a study, the last used first.
 _MOST_LOOKED_AT = 500
@@ -80,20 +81,23 @@ def _reason(catalog: Catalog, old: Entry | None, new: Entry) -> str:
 
 
 def _other_input(catalog: Catalog, old: Entry, new: Entry) -> str:
-    digests = [str(entry.about.get("inputs", Inputs().digest)) for entry in (old, new)]
-    if digests[0] == digests[1]:
+    if _digest_of(old) == _digest_of(new):
         return ""
-    before, after = (_inputs_of(catalog, digest) for digest in digests)
+    before, after = (_inputs_of(catalog, entry) for entry in (old, new))
     return UNKNOWN_INPUT if before is None or after is None else first_other_input(before, after)
 
 
-def _inputs_of(catalog: Catalog, digest: str) -> Inputs | None:
-    """Return what a training read, by its digest; the entries lie in the folders of tasks, which no study names."""
-    if digest == Inputs().digest:
-        return Inputs()
+def _digest_of(entry: Entry) -> str:
+    return str(entry.about.get("inputs", Inputs().digest))
+
+
+def _inputs_of(catalog: Catalog, entry: Entry) -> Inputs | None:
+    """Return what the runs of an experiment read; what run 0 read lies in the folder of its task, which has no name."""
+    digest = _digest_of(entry)
     files = (catalog.folder / EXPERIMENTS).glob(f"*/{INPUTS}/{digest[:16]}.json")
-    found = (entry_of(file) for file in files)
-    return next((one for one in found if one is not None and one.digest == digest), None)
+    stored = (Inputs() if digest == Inputs().digest else None, *map(entry_of, files))
+    found = next((one for one in stored if one is not None and one.digest == digest), None)
+    return None if found is None else functools.reduce(Inputs.merged, later_of(entry.folder), found)
 
 
 def _question(entry: Entry) -> tuple[str, str, str]:

@@ -17,7 +17,6 @@ from types import CodeType, FrameType
 from typing import Any, NamedTuple, TypeAlias
 
 from ..store.loaded_files import Stamp
-from .callers import Caller, kind_of
 
 #: Hits by cache.
 Hits: TypeAlias = Mapping[Any, int]
@@ -110,6 +109,8 @@ def _read(path: Path) -> Read:
 
 def _caches_of(frame: FrameType | None) -> Iterator[tuple[Any, FrameType]]:
     """Give the caches of the user's functions that are running, each with the frame of its function."""
+    from .callers import Caller, kind_of  # here, since it asks Python where its folders are
+
     while frame is not None:
         code = frame.f_code
         kind = kind_of(code.co_filename)

@@ -281,6 +281,20 @@ class TestHeld:
                 measure(loop(), NoiseProtocol(vary, runs=2), session=make_session("two", cache=cache))
         assert trained == []
 
+    def test_a_repetition_that_fails_is_no_leak(self, make_session):
+        """It proves nothing for its own session, and stands in the way of no later one."""
+        whole, protocol = [], NoiseProtocol("init", runs=2)
+
+        def fails_once(run, model, epoch):
+            if epoch == 3 and run.index == 0:
+                whole.append(run)
+                if len(whole) == 2:
+                    raise MemoryError("once")
+
+        with pytest.raises(IsolationError, match=r"(?s)trained twice under one plan, .* the second failed: .*once"):
+            measure(loop(fails_once), protocol, session=make_session())
+        assert measure(loop(), protocol, session=make_session("two")).certificate.proven
+
     def test_the_command_that_the_message_gives_forgets_a_leak(self, make_session, tmp_path, capsys):
         """Where something beside the task was mended."""
         protocol = NoiseProtocol("init", runs=2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -101,3 +103,21 @@ def test_what_only_a_later_run_reads_is_read_again(
     for number in range(2):
         assert read_by(project.run("-rP", *options, way=way)) == read_by(result)
         assert project.trained() == [], number
+
+
+def test_why_names_what_a_later_run_reads(project: Project) -> None:
+    project.tests("""
+        def test_it(stability):
+            def reads(run):
+                if run.index == 2:
+                    Path("late.json").read_text()
+                return train(run)
+
+            stability.measure(reads, vary="init", runs=3, labels=Y)
+    """)
+    for content in ("1", "2"):
+        project.write("late.json", content)
+        project.run().assert_outcomes(passed=1)
+    command = [sys.executable, "-m", "stabilitykit", "why", "test_toy.py::test_it"]
+    said = subprocess.run(command, cwd=project.path, capture_output=True, text=True, check=True).stdout
+    assert "file late.json, which it reads, was edited" in " ".join(said.split())
