@@ -65,7 +65,13 @@ def write_parts(project: Project, value: int, more: int = 0) -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "options"), [("plain", ()), ("plain", ("--stability-isolation", "process")), ("n2", ())], indirect=["way"]
+    ("way", "options"),
+    [
+        ("plain", ()),
+        pytest.param("plain", ("--stability-isolation", "process"), marks=pytest.mark.slow),
+        pytest.param("n2", (), marks=pytest.mark.slow),
+    ],
+    indirect=["way"],
 )
 def test_what_only_a_later_run_reads_is_read_again(
     project: Project, monkeypatch: pytest.MonkeyPatch, way: str, options: tuple[str, ...]
