@@ -68,6 +68,33 @@ _MOVES = (
 _LEARNT_NOTHING = ". Are the labels in the order of the outputs, or has training learnt nothing yet?"
 
 
+def mean_doubt(rmse: Tensor, targets: Tensor) -> str:
+    """Say that no run predicts better than the mean of the targets; empty where one does, or where nothing can tell.
+
+    Errors ``[R]`` and targets ``[N, ...]`` in. A run is better if it leaves less of the variance than the best multiple
+    of a prediction that has nothing to do with the targets would, by a normal bound. With too few examples that
+    bound tells nothing.
+
+    >>> targets = torch.tensor([1.0, 2.0]).repeat(100)
+    >>> print(mean_doubt(torch.tensor([0.5, 0.501]), targets))
+    no run predicts better than the mean of the labels: RMSE 0.5 to 0.501, where the mean gives 0.5 (error rate 1 %). \
+Does the loss compare each output with its own label (shapes [N, 1] and [N] compare each with every label), or has \
+training learnt nothing yet?
+    >>> mean_doubt(torch.tensor([0.1, 0.501]), targets)
+    ''
+    """
+    targets = targets.double()
+    of_mean = (targets - targets.mean(0)).square().mean().sqrt()
+    explained = normal_quantile(1 - _ERROR / len(rmse)) ** 2 / len(targets)
+    if of_mean == 0 or explained >= 0.5 or bool((rmse.square() < (1 - explained) * of_mean.square()).any()):
+        return ""
+    return (
+        f"no run predicts better than the mean of the labels: RMSE {float(rmse.min()):.3g} to {float(rmse.max()):.3g}, "
+        f"where the mean gives {float(of_mean):.3g} (error rate {100 * _ERROR:g} %). Does the loss compare each output "
+        f"with its own label (shapes [N, 1] and [N] compare each with every label), or has training learnt nothing yet?"
+    )
+
+
 def scale_doubt(reading: Reading) -> str:
     """Say that outputs of classes were taken for logits though they look like probabilities; empty if they do not.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import TaskError
-from .doubts import axis_doubt, chance_doubt, one_answer_doubt, scale_doubt
+from .doubts import axis_doubt, chance_doubt, mean_doubt, one_answer_doubt, scale_doubt
 from .estimate import Estimate
 from .flip_floor import floor_estimate, training_sd_estimate
 from .intervals import mean_estimate, pairwise_estimate, sd_estimate
@@ -139,7 +139,9 @@ class Measures(Mapping[str, Estimate]):
         if self.reading is None:
             return
         yield from filter(None, (self.reading.meaning.said, self.reading.said, scale_doubt(self.reading)))
-        if self._kind is not TaskKind.REGRESSION:
+        if self._kind is TaskKind.REGRESSION:
+            yield from filter(None, [mean_doubt(self.of_runs("rmse"), self._labels)])
+        else:
             yield from filter(None, [self._infinite()])
         if self.reading.is_yes_or_no:
             yield from filter(None, [one_answer_doubt(self.predicted, self.reading)])

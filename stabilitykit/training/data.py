@@ -6,7 +6,7 @@ import inspect
 import pickle
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -217,13 +217,21 @@ def check_data(name: str, data: object) -> None:
             raise TaskError(
                 f"Expected one label an example in {name}= but got {len(data[0])} inputs and {len(data[1])} labels."
             )
-    elif isinstance(data, (Tensor, IterableDataset)) or not _has_items(data) or not hasattr(data, "__len__"):
+    elif isinstance(data, (Tensor, IterableDataset, Mapping)) or not _has_items(data) or not hasattr(data, "__len__"):
         raise TaskError(
             f"Expected {name}= to be (inputs, labels) or a map-style Dataset, with a length and items by index, but "
-            f"got {type(data).__name__}. An iterable dataset has no order that could be held or varied."
+            f"got {type(data).__name__}. {_mend(data)}"
         )
     elif len(data) == 0:
         raise TaskError(f"Expected {name}= to hold examples but its length is 0.")
+
+
+def _mend(data: object) -> str:
+    if isinstance(data, DataLoader):
+        return "Give what it loads, loader.dataset, and its batch_size."
+    if isinstance(data, Mapping):
+        return "Give a Dataset whose items are dicts of one example, or (inputs, labels)."
+    return "An iterable dataset has no order that could be held or varied: write train(run), whose loop is your own."
 
 
 def _has_items(data: object) -> bool:

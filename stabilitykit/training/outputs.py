@@ -14,6 +14,7 @@ from ..estimates.meaning import Meaning, has_columns, is_one_hot
 from ..estimates.metrics import IGNORED_LABEL
 from ..estimates.reading import are_log_probabilities, are_probabilities
 from ..estimates.scores import TaskKind
+from .description import described
 
 #: The label of pixels without an annotation in many data sets, which fits into a byte.
 _VOID = 255
@@ -61,9 +62,8 @@ def _as_tensor(given: Any, wanted: str, without_mask: str) -> Tensor:
         tensor = given if isinstance(given, Tensor) else torch.as_tensor(np.array(given))
         tensor = (tensor if tensor.layout is torch.strided else tensor.to_dense()).detach().cpu()
     except Exception as error:  # a conversion of another library's may raise anything
-        raise TaskError(
-            f"Expected {wanted} but got {type(given).__name__}. It makes no array ({_first_line(error)}).{_mend(given)}"
-        ) from error
+        why = "" if isinstance(given, Mapping) else f" It makes no array ({_first_line(error)})."
+        raise TaskError(f"Expected {wanted} but got {described(given)}.{why}{_mend(given)}") from error
     if tensor.is_complex():
         raise TaskError(
             f"Expected {wanted} of real numbers but got {str(tensor.dtype).removeprefix('torch.')}: no score takes an "
@@ -78,11 +78,12 @@ def _first_line(error: Exception) -> str:
 
 def _mend(given: object) -> str:
     if isinstance(given, Mapping):
-        return " Take the one entry that is wanted."
+        wanted = next((name for name in ("logits", "outputs") if name in given), None)
+        return " Take the one entry that is wanted" + (f": outputs[{wanted!r}]." if wanted else ".")
     if isinstance(given, list | tuple) and any(isinstance(part, Tensor) for part in given):
         return (
             " Give one tensor: torch.stack(...) of single examples, torch.cat(...) of batches, or the outputs alone "
-            "without a loss beside them."
+            "that are to be scored, without a loss, another head's or hidden states beside them."
         )
     return ""
 
@@ -101,11 +102,11 @@ def without_labels(returned: Any, labels: Tensor, run: int) -> Any:
     own = as_labels(own)
     if own.shape != labels.shape and own.numel() == labels.numel():
         own = own.reshape(labels.shape)
-    if own.shape == labels.shape and bool((own.to(labels.dtype) == labels).all()):
+    if own.shape == labels.shape and bool((own.double() == labels.double()).all()):
         return outputs
     found = f"labels of shape {list(own.shape)}, not {list(labels.shape)}"
     if own.shape == labels.shape:
-        found = f"{int((own.to(labels.dtype) != labels).sum())} of {labels.numel()} labels that differ from them"
+        found = f"{int((own.double() != labels.double()).sum())} of {labels.numel()} labels that differ from them"
     raise TaskError(
         f"Expected run {run} to return the test labels of the study beside its outputs but got {found}. Its test set "
         f"is another one, and results on different test sets cannot be compared. Split the data once, outside the "
@@ -114,9 +115,17 @@ def without_labels(returned: Any, labels: Tensor, run: int) -> Any:
 
 
 def _are_pair(first: object, second: object, labels: Tensor) -> bool:
-    """Whether two arrays are outputs and labels, and not the outputs of two test examples."""
-    arrays = [part for part in (first, second) if isinstance(part, Tensor | np.ndarray)]
-    return len(arrays) == 2 and (len(labels) != 2 or tuple(arrays[1].shape) == tuple(labels.shape))
+    """Whether two arrays are outputs and labels, and not two outputs, nor those of two test examples.
+
+    Labels have as many dimensions as the task's, and whole numbers where these are classes.
+    """
+    if not all(isinstance(part, Tensor | np.ndarray) for part in (first, second)):
+        return False
+    own = torch.as_tensor(second)
+    if len(labels) == 2 and own.shape != labels.shape:
+        return False
+    is_whole = not own.is_floating_point() or bool((own == own.round()).all())
+    return (own.ndim == labels.ndim or own.numel() == labels.numel()) and (is_whole or labels.is_floating_point())
 
 
 def check_outputs(outputs: object, labels: Tensor, meaning: Meaning) -> Tensor:

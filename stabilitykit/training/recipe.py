@@ -34,6 +34,7 @@ from .data import (
     fetched,
     split_indices,
 )
+from .description import described
 from .images import ImageViews
 from .items import Items
 from .outputs import as_labels, check_outputs
@@ -373,7 +374,10 @@ def new_optimizer(make: Callable[[nn.Module], Optimizer], model: nn.Module) -> O
     """Return the model's optimizer."""
     optimizer = make(model)
     if not isinstance(optimizer, Optimizer):
-        raise TaskError(f"Expected optimizer(model) to return a torch Optimizer but got {type(optimizer).__name__}.")
+        raise TaskError(
+            f"Expected optimizer(model) to return a torch Optimizer but got {described(optimizer)}. A scheduler goes "
+            f"to schedule=lambda optimizer: ..."
+        )
     return optimizer
 
 

@@ -129,7 +129,10 @@ class Run:
         or those that ``gradients()`` returns by the parameters' names.
         """
         if self.model is not None:
-            raise TaskError("Expected run.perturb(model) once a run but it was called again; it names the one model.")
+            raise TaskError(
+                "Expected run.perturb(model) once a run but it was called again; it names the one model. If several "
+                "are trained, give one of them, or all as nn.ModuleList([...]), before the first trains."
+            )
         check_complete(model)
         self.model = model
         if self.plan.perturbation is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -14,10 +14,14 @@ from torch.utils.data import Dataset
 
 from ..errors import IsolationError, StabilityError, TaskError
 from .data import SeededItems
+from .description import described
 from .task import content_digest
 
 #: Puts the gradients of one batch into the model's parameters and returns the loss.
 Evaluate: TypeAlias = Callable[[], Tensor]
+
+#: How torch warns of a loss that compares each output with each label of a batch, such as ``[40, 1]`` with ``[40]``.
+_BROADCAST = "Using a target size"
 
 _OWN_LOOP = "or write train(run), whose loop is your own"
 
@@ -84,7 +88,9 @@ def rehearse_step(
                 f"returns, {_OWN_LOOP}."
             )
         given = f"The model returned {described(outputs)}, the labels are {described(y)}"
-        with told(f"the loss to take the outputs and labels of {of}", f"{given}. Mend loss=, the model or the labels."):
+        mend = f"{given}. Mend loss=, the model or the labels."
+        with told(f"the loss to take the outputs and labels of {of}", mend), warnings.catch_warnings():
+            warnings.filterwarnings("error", message=_BROADCAST)
             loss = loss_of(outputs, y)
         _check_loss(loss)
         with told("a loss whose gradients can be computed", f"Mend model= or loss=, {_OWN_LOOP}."):
@@ -148,25 +154,3 @@ def check_items(name: str, data: Dataset[Any]) -> None:
                 f"process has a copy, or data that it changes in place. Draw from the global generators, which "
                 f"'augment' seeds for each item, and change a copy of the data."
             )
-
-
-def described(value: object) -> str:
-    """Describe a value of a batch in a few words.
-
-    >>> import torch
-    >>> described((torch.ones(2, 3), None)), described({"ids": 1})
-    ('a tuple of (Tensor [2, 3], NoneType)', "a dict with 'ids'")
-    """
-    if isinstance(value, Tensor):
-        kind = "" if value.is_floating_point() else f" of {value.dtype}"
-        return f"Tensor {list(value.shape)}{kind}"
-    name = type(value).__name__
-    if isinstance(value, Mapping):
-        return f"{_a(name)} with {', '.join(map(repr, value)) or 'nothing'}"
-    if isinstance(value, (tuple, list)):
-        return f"{_a(name)} of ({', '.join(re.sub('^an? ', '', described(part)) for part in value)})"
-    return name
-
-
-def _a(name: str) -> str:
-    return f"an {name}" if name[:1] in "AEIOUaeiou" else f"a {name}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stabilitykit.estimates.doubts import axis_doubt, chance_doubt, shared_outputs_doubt
+from stabilitykit.estimates.doubts import axis_doubt, chance_doubt, mean_doubt, shared_outputs_doubt
 from stabilitykit.estimates.meaning import Meaning
+from stabilitykit.estimates.metrics import rmse
 from stabilitykit.estimates.reading import Reading
 from stabilitykit.testing import fake_study
 
@@ -23,6 +24,39 @@ def right(runs: int, share: float, labels: torch.Tensor = LABELS) -> torch.Tenso
     """Predictions that are right on a share of the examples, and guesses on the others."""
     kept = torch.rand(runs, len(labels), generator=DRAWS) < share
     return torch.where(kept, labels, guesses(runs, labels))
+
+
+class TestMean:
+    """A regression that predicts no better than the mean of its labels."""
+
+    TARGETS = torch.randn(200, generator=DRAWS)
+
+    def said(self, outputs, targets=TARGETS):
+        return mean_doubt(rmse(outputs, targets), targets)
+
+    def test_a_loss_that_broadcasts_is_asked_about(self):
+        x = torch.randn(200, 3, generator=DRAWS)
+        targets = x.sum(1)
+        outputs = torch.stack([torch.linalg.lstsq(x, targets.mean().expand(200, 1)).solution.T @ x.T for _ in range(3)])
+        said = self.said(outputs[:, 0], targets)
+        assert said.startswith("no run predicts better than the mean of the labels: RMSE ")
+        assert "(shapes [N, 1] and [N] compare each with every label)" in said
+
+    def test_one_run_that_has_learnt_is_enough(self):
+        assert self.said(torch.stack([torch.zeros(200), 0.5 * self.TARGETS])) == ""
+
+    def test_few_examples_and_equal_labels_tell_nothing(self):
+        assert self.said(torch.ones(3, 5), self.TARGETS[:5]) == ""
+        assert self.said(torch.ones(3, 200), torch.zeros(200)) == ""
+
+    def test_a_prediction_that_has_nothing_to_do_with_the_labels_is_rarely_taken_for_a_better_one(self):
+        generator = torch.Generator().manual_seed(1)
+        doubted = 0
+        for _ in range(300):
+            targets, guess = torch.randn(2, 100, generator=generator)
+            slope = (guess * targets).mean() / guess.square().mean()  # the best multiple of it
+            doubted += bool(self.said(torch.stack([slope * guess]), targets))
+        assert doubted >= 290, "at an error rate of 1 %, fewer are seen once in 500 times"
 
 
 class TestChance:

@@ -247,14 +247,19 @@ class TestChecking:
         assert str(refusal.value) == message
 
     @pytest.mark.parametrize(
-        "data",
-        [Stream(), SizedStream(), Unfinished(), 3, None, torch.zeros(3, 2), torch.utils.data.DataLoader(Noisy())],
+        ("data", "mend"),
+        [
+            *[(data, "An iterable dataset has no order") for data in (Stream(), SizedStream(), Unfinished(), 3, None)],
+            (torch.zeros(3, 2), "An iterable dataset has no order"),
+            (torch.utils.data.DataLoader(Noisy()), "Give what it loads, loader.dataset, and its batch_size."),
+            ({"x": torch.zeros(3), "labels": torch.zeros(3)}, "Give a Dataset whose items are dicts of one example"),
+        ],
     )
-    def test_data_without_items_by_index_is_refused(self, data):
+    def test_data_without_items_by_index_is_refused(self, data, mend):
         with pytest.raises(TaskError) as refusal:
             check_data("test", data)
         assert str(refusal.value).startswith("Expected test= to be (inputs, labels) or a map-style Dataset")
-        assert f"but got {type(data).__name__}. An iterable dataset has no order" in str(refusal.value)
+        assert f"but got {type(data).__name__}. {mend}" in str(refusal.value)
 
     def test_pairs_and_map_style_datasets_are_taken(self):
         check_data("train", (torch.zeros(2, 3), torch.zeros(2)))

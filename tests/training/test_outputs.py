@@ -92,12 +92,13 @@ class TestConversion:
     @pytest.mark.parametrize(
         ("outputs", "said"),
         [
-            ([*LOGITS.clone().requires_grad_()], "but got list. It makes no array (RuntimeError: "),
+            ([*LOGITS.clone().requires_grad_()], "Tensor [3]). It makes no array (RuntimeError: "),
             ([LOGITS[:4], LOGITS[4:]], "torch.cat(...) of batches"),
-            ((LOGITS, torch.tensor(0.3)), "or the outputs alone without a loss beside them."),
-            ({"logits": LOGITS}, "but got dict. It makes no array "),
+            ((LOGITS, torch.tensor(0.3)), "but got a tuple of (Tensor [6, 3], Tensor []). It makes no array"),
+            ((LOGITS, torch.zeros(6, 2)), "the outputs alone that are to be scored, without a loss, another head's"),
+            ({"logits": LOGITS}, "but got a dict with 'logits'. Take the one entry that is wanted: outputs['logits']."),
             (Unwilling(), "but got Unwilling. It makes no array (OSError: no backend)."),
-            (torch.zeros(6, 3, device="meta"), "but got Tensor. It makes no array (NotImplementedError: "),
+            (torch.zeros(6, 3, device="meta"), "but got Tensor [6, 3]. It makes no array (NotImplementedError: "),
             (LOGITS + 1j, "of real numbers but got complex64: no score takes an imaginary part"),
             (LOGITS.numpy() + 1j, "of real numbers but got complex64"),
         ],
@@ -208,6 +209,20 @@ class TestReturnedLabels:
     def test_two_test_examples_are_no_pair(self):
         outputs = (torch.zeros(3), torch.ones(3))
         assert without_labels(outputs, torch.tensor([0, 1]), run=0) is outputs
+
+    @pytest.mark.parametrize(
+        "second",
+        [torch.zeros(6, 2), np.zeros((6, 3)), torch.full((6,), 0.3), torch.full((6, 1), 0.3)],
+        ids=["another head", "another head's logits", "values", "a column of values"],
+    )
+    def test_two_outputs_are_no_pair(self, second):
+        outputs = (LOGITS, second)
+        assert without_labels(outputs, LABELS, run=0) is outputs
+
+    def test_labels_are_compared_as_they_are(self):
+        """Targets of a regression are not cut to whole numbers first."""
+        with pytest.raises(TaskError, match="6 of 6 labels that differ"):
+            without_labels((LOGITS[:, 0], LABELS + 0.5), LABELS.float(), run=0)
 
     def test_another_test_set_is_an_error_that_names_the_run(self, ask):
         def train(run):

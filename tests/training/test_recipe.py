@@ -100,7 +100,7 @@ class TestRefusals:
             ({"model": lambda: 3}, "Expected model() to return a torch.nn.Module but it returned int."),
             (
                 {"optimizer": lambda model: None},
-                "Expected optimizer(model) to return a torch Optimizer but got NoneType.",
+                "Expected optimizer(model) to return a torch Optimizer but got NoneType. A scheduler goes to",
             ),
             (
                 {"test": (X, Y + 1)},

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from stabilitykit.errors import IsolationError, TaskError
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.training.recipe import Recipe
-from stabilitykit.training.step import described, step_of, told
+from stabilitykit.training.step import step_of, told
 from stabilitykit.training.trainer import Trainer
 from tests.training.conftest import X, Y, recipe_of, sgd
 
@@ -437,6 +437,19 @@ def test_a_loop_with_a_lazy_model_is_told_to_run_one_batch(tmp_path):
         Trainer(as_task(loop, Y), "cpu", 1, tmp_path).train_once(NoiseProtocol("init", runs=2).plans()[0])
 
 
+@pytest.mark.parametrize("loss", [nn.MSELoss(), nn.functional.l1_loss, nn.HuberLoss(), nn.SmoothL1Loss()])
+def test_a_loss_that_compares_each_output_with_each_label_is_refused(loss):
+    """Torch only warns, and what is trained then predicts the mean of the labels."""
+    targets = torch.randn(20)
+    recipe = recipe_of(model=lambda: nn.Linear(4, 1), train=(X, targets), test=(X, targets), loss=loss)
+    assert (
+        "Expected the loss to take the outputs and labels of a batch of 8 in training mode but it raised UserWarning: "
+        "Using a target size (torch.Size([8])) that is different to the input size (torch.Size([8, 1]))"
+    ) in (said := refusal(recipe))
+    assert "The model returned Tensor [8, 1], the labels are Tensor [8]. Mend loss=, the model or the labels." in said
+    check(recipe_of(model=lambda: nn.Linear(4, 1), train=(X, targets[:, None]), test=(X, targets[:, None]), loss=loss))
+
+
 # The pieces
 
 
@@ -449,9 +462,3 @@ def test_an_error_without_a_message_is_told_too():
     expected = r"^Expected a step but it raised ValueError\. Mend it\.$"
     with pytest.raises(TaskError, match=expected), told("a step", "Mend it."):
         raise ValueError
-
-
-def test_values_are_described_by_their_kinds():
-    assert described([torch.ones(2), {"a": 1}]) == "a list of (Tensor [2], dict with 'a')"
-    assert described(torch.ones(2).long()) == "Tensor [2] of torch.int64"
-    assert described({}) == "a dict with nothing"
