@@ -83,7 +83,7 @@ _HINTS = {
     "shuffle": "is all data one batch, or is its order drawn from another generator?",
     "augment": "is anything drawn for an example, and from the stream?",
     "stochastic": "has the model dropout, or another draw in a step?",
-    "low_level": "does a gradient that an optimizer uses come out of autograd?",
+    "low_level": "does an optimizer of torch's make the steps, with gradients? Other steps have none to round",
 }
 
 

@@ -37,10 +37,6 @@ def rounded_gradients(seed: int) -> Iterator[set[int]]:
     finally:
         for hook in hooks:
             hook.remove()
-    if not rounding.reached:
-        raise TrainingError(
-            "'low_level' varies, but no torch optimizer made a step with gradients: there were none to round"
-        )
 
 
 class _Rounding:

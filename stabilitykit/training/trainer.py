@@ -39,6 +39,9 @@ OUTPUTS = "outputs"
 #: Ways in which low-level operations vary without a seed: those of the kernels, and those of a black box.
 UNSEEDED = frozenset({"native", "not isolated"})
 
+#: The seeded way.
+_ROUNDING = "gradient rounding"
+
 
 class RunTimeout(BaseException):
     """A training took longer than it may. Not an Exception, so that ``except Exception`` in user code lets it pass."""
@@ -84,7 +87,7 @@ class Trainer:
             trace=tuple(combined_digest(digest) for digest in run.trace),
             curve=tuple(run.curve),
             perturbation=run.perturbation.to_json() if run.perturbation else None,
-            low_level=self.low_level(plan) + _rounded_part(run),
+            low_level=self._how_low_level(run),
             environment=self.environment.to_json(),
             **outcome,
         )
@@ -117,7 +120,11 @@ class Trainer:
             return "not isolated"
         if plan.low_level is None:
             return "deterministic"
-        return "native" if self.device.type == "cuda" else "gradient rounding"
+        return "native" if self.device.type == "cuda" else _ROUNDING
+
+    def _how_low_level(self, run: Run) -> str:
+        how = self.low_level(run.plan)
+        return how + _rounded_part(run) if how == _ROUNDING else how
 
     @contextlib.contextmanager
     def under(self, run: Run) -> Iterator[None]:
@@ -131,7 +138,7 @@ class Trainer:
             _set_deterministic(kind not in UNSEEDED or not run.varies, self.device)
             stack.enter_context(torch.enable_grad())
             stack.enter_context(Stream(run.acting.stochastic, self.device))
-            if kind == "gradient rounding":
+            if kind == _ROUNDING:
 
                 def round_gradients() -> None:
                     run.rounded = stack.enter_context(rounded_gradients(run.plan.low_level or 0))
@@ -200,9 +207,9 @@ def _inputs(trace: Trace) -> dict[str, Any]:
 
 def _rounded_part(run: Run) -> str:
     """Return of how many of the model's parameters gradients were rounded, if not of all that can be trained."""
-    if not run.rounded or run.model is None:
-        return ""
-    trainable = [id(parameter) for parameter in run.model.parameters() if parameter.requires_grad]
+    if not run.rounded:
+        return " of no gradient"
+    trainable = [] if run.model is None else [id(p) for p in run.model.parameters() if p.requires_grad]
     reached = run.rounded.intersection(trainable)
     return "" if len(reached) == len(trainable) else f" of {len(reached)} of {len(trainable)} parameters"
 

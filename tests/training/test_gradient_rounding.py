@@ -8,16 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from stabilitykit.errors import IsolationError
+from stabilitykit.execution.session import check
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.training.gradient_rounding import _nudge, rounded_gradients
 from stabilitykit.training.recipe import Recipe
-from stabilitykit.training.task import LoopTask, TrainingError, as_task
-from stabilitykit.training.trainer import Trainer
+from stabilitykit.training.task import LoopTask, TrainingError
+from stabilitykit.verdicts.budgets import Budget
 
 pytestmark = pytest.mark.trains
 
-
-Y = torch.arange(20) % 3
+X, Y = torch.ones(20, 4), torch.arange(20) % 3
 
 
 @given(values=st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=8))
@@ -163,11 +164,43 @@ def test_a_row_that_occurs_twice_in_a_batch_is_rounded_once(train):
     assert_rounded(plain.weights["weight"], rounded.weights["weight"])
 
 
-def test_a_loop_without_an_optimizer_cannot_vary_the_low_level_source(tmp_path):
-    plan = NoiseProtocol("low_level", runs=2).plans()[0]
-    record = Trainer(as_task(lambda run: torch.zeros(20, 3), Y), "cpu", 1, tmp_path).train_once(plan)
-    assert record.status == "failed"
-    assert "'low_level' varies, but no torch optimizer made a step with gradients" in record.error
+class TestNoOptimizerOfTorch:
+    """A loop whose steps are its own has no gradient to round: low_level moves nothing, as a dead source does."""
+
+    @staticmethod
+    def loop(run):
+        with run.stream("init"):
+            model = nn.Linear(4, 3)
+        run.perturb(model)
+        for _ in run.epochs(2):
+            for x, y in run.batches((X, Y), 8):
+                loss = nn.functional.cross_entropy(model(x), y)
+                for p, gradient in zip(model.parameters(), torch.autograd.grad(loss, model.parameters()), strict=True):
+                    p.data -= 0.1 * gradient
+        with torch.no_grad():
+            return model(X)
+
+    def test_a_study_says_so(self, ask):
+        study = ask(self.loop, "low_level", labels=Y)
+        assert "low-level source: gradient rounding of no gradient" in study.notes
+        (note,) = [note for note in study.notes if "low_level never reaches" in note]
+        assert "all runs are bit-identical: low_level never reaches the weights of this task: does an optimizer" in note
+
+    @pytest.mark.parametrize("vary", ["all", "init+low_level"])
+    def test_other_sources_can_be_measured_beside_it(self, ask, vary):
+        study = ask(self.loop, vary, labels=Y)
+        assert not study.failed
+        assert "low_level" in study.certificate.dead
+
+    def test_a_verdict_on_it_alone_is_refused(self, make_session):
+        with pytest.raises(IsolationError, match="low_level never reaches the weights of this task"):
+            check(
+                self.loop,
+                NoiseProtocol("low_level", runs=3),
+                labels=Y,
+                budget=Budget(cross_entropy_sd=1.0),
+                session=make_session(),
+            )
 
 
 # Where gradients are made, and where they are used
@@ -426,9 +459,10 @@ def test_a_gradient_that_has_no_neighbours_is_named(dtype):
         torch.optim.SGD([p], lr=0.1).step()
 
 
-def test_steps_without_gradients_are_no_steps():
-    with pytest.raises(TrainingError, match="no torch optimizer made a step with gradients"), rounded_gradients(0):
+def test_steps_without_gradients_reach_nothing():
+    with rounded_gradients(0) as reached:
         torch.optim.SGD([weight()], lr=0.1).step()
+    assert reached == set()
 
 
 def test_a_loop_with_a_closure_varies_by_its_seed_alone(train):
