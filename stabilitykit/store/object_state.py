@@ -24,6 +24,8 @@ _PLAIN = frozenset({
     torch.Generator, np.random.Generator, np.random.RandomState, random.Random,
 })  # fmt: skip
 
+_OF_MEMMAP = frozenset({"_mmap", "filename", "offset", "mode"})
+
 
 def state_of(value: object) -> list[object]:
     """Return the state of an object as pickle would read it, which also finds, or refuses, state held by C code.
@@ -33,12 +35,12 @@ def state_of(value: object) -> list[object]:
     kind = type(value)
     hooks = (getattr(kind, name, None) for name in ("__reduce_ex__", "__reduce__", "__getstate__"))
     if kind not in copyreg.dispatch_table and any(isinstance(hook, types.FunctionType) for hook in hooks):
-        attributes = _with_ranked_hooks(value, getattr(value, "__dict__", {}))
+        attributes = _stable(value, getattr(value, "__dict__", {}))
         return [attributes, _slots(value), *_held_by_c(value)]
     reduced = copyreg.dispatch_table[kind](value) if kind in copyreg.dispatch_table else value.__reduce_ex__(2)
     if isinstance(reduced, str):  # the name of a global, such as a function under lru_cache
         return [reduced, dict(getattr(value, "__dict__", {}))]
-    parts = [_with_ranked_hooks(value, part) if isinstance(part, dict) else part for part in _parts(reduced)]
+    parts = [_stable(value, part) if isinstance(part, dict) else part for part in _parts(reduced)]
     has_state = len(parts) > 2 and parts[2] is not None
     attributes = {} if has_state else {**_own_attributes(value), **_slots(value)}
     return [*parts, attributes] if attributes else parts  # C code may leave those of a subclass out
@@ -51,6 +53,8 @@ def beside(value: object) -> list[object]:
         return [kind, attributes] if attributes else []
     if kind in (classmethod, staticmethod, weakref.ref):  # attributes of the first two are those of their function
         return []
+    if isinstance(value, np.memmap) and attributes:  # where and how the file is open, whose content is read
+        attributes = {name: one for name, one in attributes.items() if name not in _OF_MEMMAP}
     return [kind, attributes, _slots(value)]
 
 
@@ -102,8 +106,10 @@ def _names_of_hooks() -> frozenset[str]:
     return frozenset(name for name, member in vars(torch.nn.Module()).items() if "_hooks" in name)
 
 
-def _with_ranked_hooks(value: object, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return attributes with the hooks of a module or optimizer by their rank: torch numbers those of a process."""
+def _stable(value: object, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes as every process has them: no addresses, and hooks by their rank, which torch numbers."""
+    addresses = {id(attribute) for attribute in state.values()}
+    state = {name: one for name, one in state.items() if type(one) is not int or one not in addresses}
     if isinstance(value, torch.nn.Module):
         names = [name for name in _names_of_hooks() if state.get(name)]
     elif isinstance(value, torch.optim.Optimizer):

@@ -179,3 +179,38 @@ def test_hooks_of_a_module_count_by_what_they_do_and_not_by_their_number():
     for optimizer, rate in zip(optimizers, (1, 1, 2), strict=True):
         optimizer.register_step_pre_hook(lambda *args, rate=rate: rate)
     assert of(optimizers[0]) == of(optimizers[1]) != of(optimizers[2])
+
+
+class Addressed:
+    """Keeps whether an attribute is still the same object, as scikit-learn's vectorizers do."""
+
+    def __init__(self, words: list[str], number: int = 0) -> None:
+        self.words, self.number, self._words_id = words, number, id(words)
+
+
+class AddressedForPickle(Addressed):
+    def __getstate__(self) -> dict[str, object]:
+        return vars(self)
+
+
+@pytest.mark.parametrize("kind", [Addressed, AddressedForPickle])
+def test_an_address_is_another_one_in_each_process_and_does_not_count(kind):
+    one, other = kind(["a"]), kind(["a"])
+    assert one._words_id != other._words_id
+    assert of(one) == of(other)
+    assert of(one) != of(kind(["b"]))
+    assert of(one) != of(kind(["a"], number=10**15))
+
+
+def test_a_vectorizer_has_the_same_state_once_it_is_fitted_again():
+    text = pytest.importorskip("sklearn.feature_extraction.text")
+    one, other = (text.TfidfVectorizer(stop_words=["the"]).fit(["the stable model", "another seed"]) for _ in range(2))
+    assert of(one) == of(other)
+
+
+def test_an_array_in_a_file_counts_by_its_content(tmp_path):
+    for name, number in (("one", 1), ("same", 1), ("other", 2)):
+        np.save(tmp_path / f"{name}.npy", np.full(3, number))
+    one, same, other = (np.load(tmp_path / f"{name}.npy", mmap_mode="r") for name in ("one", "same", "other"))
+    assert of(one) == of(same)
+    assert of(one) != of(other)
