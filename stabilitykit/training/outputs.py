@@ -62,8 +62,8 @@ def _as_tensor(given: Any, wanted: str, without_mask: str) -> Tensor:
         tensor = given if isinstance(given, Tensor) else torch.as_tensor(np.array(given))
         tensor = (tensor if tensor.layout is torch.strided else tensor.to_dense()).detach().cpu()
     except Exception as error:  # a conversion of another library's may raise anything
-        why = "" if isinstance(given, Mapping) else f" It makes no array ({_first_line(error)})."
-        raise TaskError(f"Expected {wanted} but got {described(given)}.{why}{_mend(given)}") from error
+        mend = _mend(given) or f"It makes no array ({_first_line(error)})."
+        raise TaskError(f"Expected {wanted} but got {described(given)}. {mend}") from error
     if tensor.is_complex():
         raise TaskError(
             f"Expected {wanted} of real numbers but got {str(tensor.dtype).removeprefix('torch.')}: no score takes an "
@@ -79,10 +79,10 @@ def _first_line(error: Exception) -> str:
 def _mend(given: object) -> str:
     if isinstance(given, Mapping):
         wanted = next((name for name in ("logits", "outputs") if name in given), None)
-        return " Take the one entry that is wanted" + (f": outputs[{wanted!r}]." if wanted else ".")
+        return "Take the one entry that is wanted" + (f": outputs[{wanted!r}]." if wanted else ".")
     if isinstance(given, list | tuple) and any(isinstance(part, Tensor) for part in given):
         return (
-            " Give one tensor: torch.stack(...) of single examples, torch.cat(...) of batches, or the outputs alone "
+            "Give one tensor: torch.stack(...) of single examples, torch.cat(...) of batches, or the outputs alone "
             "that are to be scored, without a loss, another head's or hidden states beside them."
         )
     return ""

@@ -92,9 +92,9 @@ class TestConversion:
     @pytest.mark.parametrize(
         ("outputs", "said"),
         [
-            ([*LOGITS.clone().requires_grad_()], "Tensor [3]). It makes no array (RuntimeError: "),
+            ([*LOGITS.clone().requires_grad_()], "Tensor [3]). Give one tensor: torch.stack(...) of single examples"),
             ([LOGITS[:4], LOGITS[4:]], "torch.cat(...) of batches"),
-            ((LOGITS, torch.tensor(0.3)), "but got a tuple of (Tensor [6, 3], Tensor []). It makes no array"),
+            ((LOGITS, torch.tensor(0.3)), "but got a tuple of (Tensor [6, 3], Tensor []). Give one tensor: "),
             ((LOGITS, torch.zeros(6, 2)), "the outputs alone that are to be scored, without a loss, another head's"),
             ({"logits": LOGITS}, "but got a dict with 'logits'. Take the one entry that is wanted: outputs['logits']."),
             (Unwilling(), "but got Unwilling. It makes no array (OSError: no backend)."),
