@@ -106,7 +106,8 @@ class Inputs:
         }
         said = [f"It reads {name}, which an earlier run has written: it is not traced." for name in sorted(made)]
         untraced = tuple(sentence for sentence in (*self.untraced, *said) if sentence not in known.untraced)
-        return Inputs(**new, untraced=untraced, written=self.written)
+        written = tuple(name for name in self.written if name not in known.written)
+        return Inputs(**new, untraced=untraced, written=written)
 
     def contradicted(self, known: Inputs) -> tuple[str, ...]:
         """Return in words the files and modules that had another content when they were ``known`` to be read.
@@ -302,11 +303,17 @@ def _file_of(folder: Path, inputs: Inputs) -> Path:
     return folder / INPUTS / f"{inputs.digest[:16]}.json"
 
 
-def write_later(folder: Path, inputs: Inputs) -> None:
-    """Keep beside the runs of an experiment what only a later one of them has read; several may have read the same."""
-    if not inputs.are_none or inputs.untraced:
-        content = hashlib.sha256(json.dumps([inputs.digest, inputs.untraced]).encode()).hexdigest()
-        _write(folder / LATER / f"{content[:16]}.json", inputs)
+def write_later(folder: Path, inputs: Inputs) -> Path | None:
+    """Keep beside the runs of an experiment what only a later one of them has read or written.
+
+    Return the file, which may be that of another run; None where there is nothing to keep.
+    """
+    if inputs.are_none and not inputs.untraced and not inputs.written:
+        return None
+    content = json.dumps([inputs.digest, inputs.untraced, inputs.written])
+    file = folder / LATER / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
+    _write(file, inputs)
+    return file
 
 
 def _write(path: Path, inputs: Inputs) -> None:
