@@ -246,6 +246,30 @@ class TestLaterInputs:
                 assert bool(trained) == (number == 0)
                 trained.clear()
 
+    @pytest.mark.parametrize("reads_from", [0, 1])
+    def test_what_a_later_run_writes_of_what_runs_have_read_is_no_reason_to_train(
+        self, folder, make_session, reads_from
+    ):
+        """The best value so far: run 0 reads it, and run 2 writes it."""
+        train, trained = reads(at=9)
+
+        def improving(run):
+            if run.index >= reads_from:
+                best = int(Path("best").read_text())
+                if run.index == 2:
+                    Path("best").write_text(str(best + 1))
+            return train(run)
+
+        (folder / "best").write_text("1")
+        time.sleep(0.02)
+        for number in range(3):
+            study = self.ask(make_session(str(number)), improving)
+            assert study.journal.remarks == ["It writes to best: what it reads there is not traced."]
+            assert bool(trained) == (number == 0)
+            trained.clear()
+        assert len(self.ask(make_session("4"), improving, runs=5).records) == 5
+        assert set(trained) == {3, 4}
+
     def test_what_a_later_run_is_seen_to_ask_elsewhere_is_said(self, folder, make_session):
         train, _ = reads(at=9)
 
