@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -139,7 +139,7 @@ class Prepared:
 
     @cached_property
     def _read(self) -> tuple[Inputs | None, tuple[str, ...], tuple[Inputs, ...]]:
-        found = matching(self.entries, self.rootdir)
+        found = self.matching()
         if found is None:
             return None, (), ()
         renew_stamps(self.folder_of(key_of(self.about_base)), found, self.rootdir)
@@ -152,11 +152,17 @@ class Prepared:
         known = None
         while inputs.digest != known:
             known, later = inputs.digest, self.later(inputs)
-            changed = [word for one in later for word in one.changed(self.rootdir)]
+            written = _written(later)
+            compared = [one.without(written) for one in later]
+            changed = [word for one in compared for word in one.changed(self.rootdir)]
             edited |= dict.fromkeys(changed)
-            for one in later if changed else ():
+            for one in compared if changed else ():
                 inputs = inputs.merged(one.now(self.rootdir))
         return inputs, tuple(edited), later
+
+    def matching(self) -> Inputs | None:
+        """Return the entry whose inputs are as they are now, but for files that its later runs write; None without."""
+        return matching(self.entries, self.rootdir, lambda entry: _written(self.later(entry)))
 
     def later(self, inputs: Inputs) -> tuple[Inputs, ...]:
         """Return what only later runs of this study, and of its base run, have read beside ``inputs``."""
@@ -192,3 +198,7 @@ class Prepared:
         plan = replace(self.question.protocol.plans()[0], low_level=None)
         with self.trainer.under(Run(plan, self.trainer.device)):
             self.question.task.check(self.question.protocol, self.trainer.device)
+
+
+def _written(inputs: Iterable[Inputs]) -> frozenset[str]:
+    return frozenset(name for one in inputs for name in one.written)

@@ -202,7 +202,8 @@ class Session:
         of_base, private = about | {"protocol": protocol_ingredients(protocol.base)}, bool(asked.private)
         base = self._open({ROLE: "base run", **of_base}, private=private)
         experiment = self._open(about, private=private)
-        experiment.inputs = base.inputs = asked.inputs
+        for one in (experiment, base):
+            one.count(asked.inputs, base)
         if protocol.onset:
             asked.trainer.prefixes = self.store.prefixes(base.folder.name, base.about, private=private)
         return experiment, base

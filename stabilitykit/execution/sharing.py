@@ -13,7 +13,6 @@ from ..store.key import key_of
 from ..store.layout import ABOUT
 from ..store.reading import read_json
 from ..store.record import RunRecord
-from ..store.traced_inputs import matching
 from ..study.journal import Journal
 from .certifier import Certifier
 from .notice_board import Announcement, Board
@@ -78,7 +77,7 @@ class HelperSession(SharedSession):
         """Train run 0 or its repetition if one is free, until the owner knows what a training reads."""
         self._about = asked.about
         for _ in self._waiting(certifier):
-            found = matching(asked.entries, self.rootdir)
+            found = asked.matching()
             if found is not None:
                 return asked.with_inputs(found)
             self._train_missing(certifier)

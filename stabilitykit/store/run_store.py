@@ -23,13 +23,14 @@ from ..errors import StoreError
 from .atomic_files import Draft, unwritable, write_json, write_once
 from .byte_locks import ByteLocks
 from .claims import Claim, Claims, Death, obituary
+from .known_inputs import KnownInputs
 from .layout import ABOUT, CERTIFICATE, EXPERIMENTS, FORMAT, FORMAT_FILE, LIVING_LOCK, PRIVATE, SESSIONS
 from .ownership import check_form, check_may_be_store, format_of, remove
 from .reading import is_there, read_json, typed
 from .record import RunRecord
 from .run_files import RunFiles
 from .shared_epochs import Prefixes
-from .traced_inputs import Inputs, write_later
+from .traced_inputs import Inputs
 from .verdict_files import VerdictFiles
 
 #: auto reuses finished runs; refresh trains them again, once a session; off keeps nothing after the session.
@@ -147,7 +148,8 @@ class Experiment:
         self.verdicts = VerdictFiles(folder, kept or folder, self._make_place)
         self._files = RunFiles(folder)
         self.claims = Claims(folder, session, worker)
-        self.inputs: Inputs | None = None  #: what its runs are known to read, where that is part of its key
+        self.inputs: Inputs | None = None  #: what counts for its key of what its runs read, where that is known
+        self._known: KnownInputs | None = None  #: beside that, what only later runs have read
         self._uses, self._is_shared = 0, False
         self._seen: dict[int, dict[str, Any]] = {}  #: headers whose files were read and hashed by this process
         try:
@@ -189,6 +191,14 @@ class Experiment:
         """Return the record of a finished run, without the arrays; None if it is not finished."""
         header = self._header(index)
         return None if header is None else header["record"]
+
+    def count(self, inputs: Inputs | None, base: Experiment) -> None:
+        """Set the ``inputs`` that count for the key, None where no run is kept.
+
+        A run fails that reads another content than these, or than a run here or beside the ``base`` run has read.
+        """
+        self.inputs = inputs
+        self._known = KnownInputs(inputs or Inputs(), self.folder, [base.folder])
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
@@ -288,19 +298,15 @@ class Experiment:
 
         The record is a failure where the run has read another content than the runs before.
         """
-        if self.inputs is None or not record.inputs:
+        if self._known is None or not record.inputs:
             return record if record.index == 0 else replace(record, inputs={})
-        read = Inputs.from_json(record.inputs)
-        others = read.contradicted(self.inputs)
-        if others:
-            error = f"{', '.join(others)} was edited while the study trained: the runs before read another content"
-            return replace(record, inputs={}, status="failed", error=error, logits=None, weights=None)
-        more = read.beyond(self.inputs)
         try:
-            write_later(self.folder, more)
+            others = self._known.note(Inputs.from_json(record.inputs))
         except OSError as error:
             raise unwritable(self.folder, error) from error
-        self.inputs = self.inputs.merged(more)
+        if others:
+            reason = f"{', '.join(others)} was edited while the study trained: the runs before read another content"
+            return replace(record, inputs={}, status="failed", error=reason, logits=None, weights=None)
         return replace(record, inputs={})
 
     def release(self, claim: Claim) -> None:

@@ -15,7 +15,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -105,8 +105,20 @@ class Inputs:
             for name, of in _BESIDE.items()
         }
         said = [f"It reads {name}, which an earlier run has written: it is not traced." for name in sorted(made)]
+        said += [writes_to(name) for name in self.written if name in known.files]
         untraced = tuple(sentence for sentence in (*self.untraced, *said) if sentence not in known.untraced)
-        return Inputs(**new, untraced=untraced, written=self.written)
+        written = tuple(name for name in self.written if name not in known.written)
+        return Inputs(**new, untraced=untraced, written=written)
+
+    def without(self, written: Container[str]) -> Inputs:
+        """Return these inputs without the files that runs have ``written``: what these held is not compared."""
+        if not any(name in written for name in self.files):
+            return self
+        of_files = [name for name, of in _BESIDE.items() if of == "files"]
+        kept: dict[str, Any] = {
+            name: {key: value for key, value in getattr(self, name).items() if key not in written} for name in of_files
+        }
+        return replace(self, **kept)
 
     def contradicted(self, known: Inputs) -> tuple[str, ...]:
         """Return in words the files and modules that had another content when they were ``known`` to be read.
@@ -227,6 +239,11 @@ _BY_NAME, _LISTS = tuple(_BESIDE), ("untraced", "written")
 VARIABLE = "variable "
 
 
+def writes_to(name: str) -> str:
+    """Return the sentence on a file that a training both reads and writes."""
+    return f"It writes to {name}: what it reads there is not traced."
+
+
 def variable_digest(value: str | None, rootdir: Path) -> str:
     """Return the digest of an environment variable's value; a temporary path counts by what is there.
 
@@ -302,11 +319,17 @@ def _file_of(folder: Path, inputs: Inputs) -> Path:
     return folder / INPUTS / f"{inputs.digest[:16]}.json"
 
 
-def write_later(folder: Path, inputs: Inputs) -> None:
-    """Keep beside the runs of an experiment what only a later one of them has read; several may have read the same."""
-    if not inputs.are_none or inputs.untraced:
-        content = hashlib.sha256(json.dumps([inputs.digest, inputs.untraced]).encode()).hexdigest()
-        _write(folder / LATER / f"{content[:16]}.json", inputs)
+def write_later(folder: Path, inputs: Inputs) -> Path | None:
+    """Keep beside the runs of an experiment what only a later one of them has read or written.
+
+    Return the file, which may be that of another run; None where there is nothing to keep.
+    """
+    if inputs.are_none and not inputs.untraced and not inputs.written:
+        return None
+    content = json.dumps([inputs.digest, inputs.untraced, inputs.written])
+    file = folder / LATER / f"{hashlib.sha256(content.encode()).hexdigest()[:16]}.json"
+    _write(file, inputs)
+    return file
 
 
 def _write(path: Path, inputs: Inputs) -> None:
@@ -352,6 +375,15 @@ def entry_of(file: Path) -> Inputs | None:
         return None
 
 
-def matching(entries: Iterable[Inputs], rootdir: Path) -> Inputs | None:
-    """Return the entry whose inputs are all as they are now; None if there is none. Every process chooses the same."""
-    return min((one for one in entries if not one.changed(rootdir)), key=lambda one: one.digest, default=None)
+def matching(
+    entries: Iterable[Inputs], rootdir: Path, written_later: Callable[[Inputs], Container[str]] = lambda _: ()
+) -> Inputs | None:
+    """Return the entry whose inputs are all as they are now; None if there is none. Every process chooses the same.
+
+    What later runs are seen to write is not compared: ``written_later`` gives its names for an entry.
+    """
+
+    def is_as_now(one: Inputs) -> bool:
+        return not one.changed(rootdir) or (bool(one.files) and not one.without(written_later(one)).changed(rootdir))
+
+    return min((one for one in entries if is_as_now(one)), key=lambda one: one.digest, default=None)

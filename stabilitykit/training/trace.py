@@ -6,6 +6,7 @@ A trace is told by the hooks of `tracing`, in any thread, and makes `Inputs` of 
 from __future__ import annotations
 
 import contextlib
+import enum
 import functools
 import json
 import os
@@ -29,6 +30,7 @@ from ..store.traced_inputs import (
     path_digest,
     place_of,
     variable_digest,
+    writes_to,
 )
 from .cached_reads import AT_ONCE, hits, read_for
 from .callers import Caller, is_foreign, kind_of
@@ -47,6 +49,14 @@ _FOLDER = "/"
 _CACHES = frozenset({"__pycache__", ".git", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".tox", ".nox", STORE})
 
 _SYSTEM = tuple(f"/{name}/" for name in ("proc", "dev", "sys", "run", "usr", "lib", "lib64", "bin", "sbin", "etc"))
+
+
+class Use(enum.Enum):
+    """What a file is opened for."""
+
+    READ = enum.auto()
+    WRITE = enum.auto()
+    BOTH = enum.auto()  #: whether it is written is known by its stamp when the block is over
 
 
 class Trace:
@@ -68,6 +78,7 @@ class Trace:
         self._moved: str | None = ""  #: the working folder now, as seen from that; None if an absolute path led there
         self._asked_where = False  #: whether absolute paths may have been made from the working folder
         self._written: set[str] = set()
+        self._changeable: set[str] = set()  #: opened for both uses
         self._set: dict[str, None] = {}  #: variables that it sets
         self._pid = os.getpid()
         self._file = tempfile.NamedTemporaryFile(prefix="stabilitykit-trace-")  # noqa: SIM115  # closed by end
@@ -110,17 +121,23 @@ class Trace:
         """Note that the user's code asks for the working folder: it may make absolute paths from it."""
         self._asked_where = True
 
-    def knows(self, path: str, spellings: tuple[str, ...] = ("",)) -> bool:
-        """Whether a file was seen before, asked for in the same way."""
-        return (path, spellings) in self._seen or path in self._written
+    def knows(self, path: str, spellings: tuple[str, ...] = ("",), use: Use = Use.READ) -> bool:
+        """Whether a file was seen before, asked for in the same way and for the same use."""
+        is_read, is_both = (path, spellings) in self._seen, path in self._changeable
+        return path in self._written or {Use.READ: is_read, Use.WRITE: False, Use.BOTH: is_read and is_both}[use]
 
-    def saw_file(self, path: str, spellings: tuple[str, ...] = ("",), *, is_written: bool) -> None:
+    def saw_file(self, path: str, spellings: tuple[str, ...] = ("",), use: Use = Use.READ) -> None:
         """Note a file that is opened: an input, unless the training has written it before."""
-        if self.knows(path, spellings):
+        if self.knows(path, spellings, use):
             return
-        if is_written:
+        if use is Use.WRITE:
             self._written.add(path)
             self._note("written", path, None)
+            return
+        if use is Use.BOTH:
+            self._changeable.add(path)
+            self._note("changeable", path, None)
+        if (path, spellings) in self._seen:
             return
         self._seen.add((path, spellings))
         folder = path.rpartition(os.sep)[0]
@@ -219,6 +236,8 @@ class Trace:
             self._untraced[name] = None
         elif kind == "written":
             self._written.add(name)
+        elif kind == "changeable":
+            self._changeable.add(name)
         elif kind == "set":
             self._set[name] = None
         elif kind == "module":
@@ -258,15 +277,15 @@ class Trace:
             name = self._named(path)
             if name in modules or (path in self._written and digest == ABSENT):  # looked for, and then written
                 continue
-            before = digest
-            if not path.endswith(_FOLDER) and (before is None or stamp != stamp_of(Path(path))):
+            before, is_as_it_was = digest, path.endswith(_FOLDER) or stamp == stamp_of(Path(path))
+            if path in self._written or (path in self._changeable and not is_as_it_was):
+                self._written.add(path)
+                self.saw_untraced(writes_to(f"the database {name}" if path in self._databases else name))
+                continue
+            if not path.endswith(_FOLDER) and (before is None or not is_as_it_was):
                 now = content_digest(Path(path))
                 before = now if before is None and stamp == stamp_of(Path(path)) else before
-                if before != now and path in self._databases:
-                    self._written.add(path)
-                    self.saw_untraced(f"It writes to the database {name}: what it reads there is not traced.")
-                    continue
-                if before != now and path not in self._written:
+                if before != now:
                     edited.append(f"file {name}")
             files |= dict.fromkeys(self._names(path), before or ABSENT)
         return files, edited
@@ -275,7 +294,8 @@ class Trace:
         """Give the names of what the training has written, as its later runs would read it."""
         yield from self._set
         for path in sorted(self._written)[:_MOST_FILES]:
-            if self._is_watched(path.rpartition(os.sep)[0]):
+            is_gone = is_temporary(Path(path), self._rootdir) and not os.path.lexists(path)
+            if self._is_watched(path.rpartition(os.sep)[0]) and not is_gone:
                 yield self._named(path)
 
     def _kept(self) -> dict[str, str]:

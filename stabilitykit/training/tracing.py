@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 import torch
 
 from .callers import Caller, responsible
-from .trace import Trace
+from .trace import Trace, Use
 
 #: Callers whose variables, programs and connections are not the training's.
 _FOR_THEMSELVES = frozenset({Caller.IMPORTER, Caller.TOOL, Caller.LIBRARY})
@@ -92,18 +92,25 @@ def _see_open(frame: FrameType, path: object, mode: str | None, flags: int) -> N
     if not isinstance(path, str | bytes | os.PathLike):
         return  # an open file, by its number
     given, name = os.fsdecode(path), _absolute(path)
-    if all(trace.knows(name, trace.spellings(given, name)) for trace in _active):
+    use = _use(name, flags)
+    if all(trace.knows(name, trace.spellings(given, name), use) for trace in _active):
         return
     caller = responsible(frame)
-    if caller is Caller.TOOL:
+    if caller is Caller.TOOL or (caller is Caller.IMPORTER and use is not Use.READ):
         return
     if caller is Caller.IMPORTER:  # a module counts by its file, whatever sys.path calls the folder
         name = importlib.util.source_from_cache(name) if name.endswith(".pyc") else name
         given = name
-    access = flags & os.O_ACCMODE
-    is_written = access == os.O_WRONLY or (access == os.O_RDWR and bool(flags & (os.O_CREAT | os.O_TRUNC)))
     for trace in _active:
-        trace.saw_file(name, trace.spellings(given, name), is_written=is_written)
+        trace.saw_file(name, trace.spellings(given, name), use)
+
+
+def _use(path: str, flags: int) -> Use:
+    """Return what a file is opened for; one that is made, or emptied, holds nothing that could be read."""
+    if flags & os.O_ACCMODE == os.O_RDONLY:
+        return Use.READ
+    is_new = flags & os.O_CREAT and not os.path.lexists(path)
+    return Use.WRITE if flags & os.O_ACCMODE == os.O_WRONLY or flags & os.O_TRUNC or is_new else Use.BOTH
 
 
 def _see_move(frame: FrameType, folder: object) -> None:
@@ -134,7 +141,7 @@ def _see_database(frame: FrameType, path: object) -> None:
     if responsible(frame) is not Caller.TOOL:
         for trace in _active:
             trace.saw_database(_absolute(name))
-    _see_open(frame, name, None, os.O_RDONLY)
+    _see_open(frame, name, None, os.O_RDWR)
 
 
 def _hear_attached(frame: FrameType, connection: sqlite3.Connection) -> None:
@@ -162,7 +169,17 @@ def _see_library(frame: FrameType, name: object) -> None:
 
 
 def _see_renamed(frame: FrameType, before: object, after: object, *_: object) -> None:
-    _see_open(frame, after, None, os.O_WRONLY)
+    for path in (before, after):
+        _see_open(frame, path, None, os.O_WRONLY)
+
+
+def _see_cut(frame: FrameType, path: object, *_: object) -> None:
+    _see_open(frame, path, None, os.O_WRONLY)
+
+
+def _see_removed(frame: FrameType, path: object, folder: int = -1) -> None:
+    if folder == -1:  # else the path is seen from a folder, of which only the number is known
+        _see_open(frame, path, None, os.O_WRONLY)
 
 
 def _see_unpickled(frame: FrameType, module: str, name: str) -> None:
@@ -189,7 +206,9 @@ _SEEN_BY: dict[str, Callable[..., None]] = {
     "os.listdir": _see_folder,
     "os.scandir": _see_folder,
     "os.chdir": _see_move,
+    "os.remove": _see_removed,
     "os.rename": _see_renamed,
+    "os.truncate": _see_cut,
     "sqlite3.connect": _see_database,
     "ctypes.dlopen": _see_library,
     "pickle.find_class": _see_unpickled,
@@ -268,7 +287,7 @@ def _replace_readers(replaced: contextlib.ExitStack) -> None:
     def save_and_tell(obj: object, f: Any, *args: Any, **options: Any) -> None:
         if isinstance(f, str | os.PathLike):  # written in C++
             for trace in _active:
-                trace.saw_file(_absolute(f), is_written=True)
+                trace.saw_file(_absolute(f), use=Use.WRITE)
         save(obj, f, *args, **options)
 
     _replace(replaced, torch, "save", save_and_tell)

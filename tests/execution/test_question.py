@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -175,6 +176,54 @@ class TestLaterInputs:
         study = self.ask(make_session("2"), editing, runs=5, control="first")
         assert [record.status for record in study.records] == ["ok"] * 5
 
+    @pytest.mark.parametrize("name", ["early", "late"])
+    def test_nor_are_they_one_where_the_runs_are_not_kept(self, folder, make_session, name):
+        train, _ = reads(at=1)
+        unhashed = threading.Lock()
+
+        def editing(run):
+            with unhashed:
+                if run.index == 2:
+                    subprocess.run(["sh", "-c", f"echo 2 > {name}"], check=True)
+                    time.sleep(0.02)
+                return train(run)
+
+        with pytest.raises(RunsFailedError, match=f"file {name} was edited while the study trained"):
+            self.ask(make_session("1"), editing, runs=5, control="first")
+
+    def test_an_extension_knows_what_a_stored_run_has_read(self, folder, make_session):
+        train, trained = reads(at=3)
+
+        def editing(run):
+            if run.index == 4 and Path("EDIT").exists():
+                subprocess.run(["sh", "-c", "echo 2 > late"], check=True)
+                time.sleep(0.02)
+            return train(run)
+
+        self.ask(make_session("1"), editing, runs=4)
+        (folder / "EDIT").touch()
+        trained.clear()
+        with pytest.raises(RunsFailedError, match="file late was edited while the study trained"):
+            self.ask(make_session("2"), editing, runs=6)
+        trained.clear()
+        study = self.ask(make_session("3"), editing, runs=6)
+        assert {float(run.logits.max()) > 20 for run in study.records[3:]} == {True}, "all are of what is there now"
+
+    def test_what_a_run_of_another_session_has_written_is_said(self, folder, make_session):
+        train, trained = reads(at=9)
+
+        def handing(run):
+            if run.index == 1:
+                Path("hand").write_text("1")
+            elif run.index == 3:
+                Path("hand").read_text()
+            return train(run)
+
+        self.ask(make_session("1"), handing, runs=3)
+        trained.clear()
+        study = self.ask(make_session("2"), handing, runs=4)
+        assert "It reads hand, which an earlier run has written: it is not traced." in study.journal.remarks
+
     def test_what_an_earlier_run_has_written_is_said_and_no_reason_to_train(self, folder, make_session):
         train, trained = reads(at=9)
 
@@ -196,6 +245,30 @@ class TestLaterInputs:
                 assert "It reads cache, which an earlier run has written: it is not traced." in study.journal.remarks
                 assert bool(trained) == (number == 0)
                 trained.clear()
+
+    @pytest.mark.parametrize("reads_from", [0, 1])
+    def test_what_a_later_run_writes_of_what_runs_have_read_is_no_reason_to_train(
+        self, folder, make_session, reads_from
+    ):
+        """The best value so far: run 0 reads it, and run 2 writes it."""
+        train, trained = reads(at=9)
+
+        def improving(run):
+            if run.index >= reads_from:
+                best = int(Path("best").read_text())
+                if run.index == 2:
+                    Path("best").write_text(str(best + 1))
+            return train(run)
+
+        (folder / "best").write_text("1")
+        time.sleep(0.02)
+        for number in range(3):
+            study = self.ask(make_session(str(number)), improving)
+            assert study.journal.remarks == ["It writes to best: what it reads there is not traced."]
+            assert bool(trained) == (number == 0)
+            trained.clear()
+        assert len(self.ask(make_session("4"), improving, runs=5).records) == 5
+        assert set(trained) == {3, 4}
 
     def test_what_a_later_run_is_seen_to_ask_elsewhere_is_said(self, folder, make_session):
         train, _ = reads(at=9)

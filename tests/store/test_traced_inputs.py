@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -148,6 +149,17 @@ class TestEntries:
             os.utime(file, (number, number))
         assert entries_of(tmp_path) == tuple(of_variable(value) for value in ("3", "2", "1"))
 
+    def test_what_later_runs_write_is_not_compared(self, tmp_path):
+        for name in ("large", "small"):
+            (tmp_path / name).write_bytes(b"0" * (traced_inputs.SMALL + 1))
+        read = of_file(tmp_path, "large").merged(of_file(tmp_path, "small"))
+        read = replace(read, stamps={"large": stamp_of(tmp_path / "large"), "small": stamp_of(tmp_path / "small")})
+        (tmp_path / "large").write_text("1")
+        assert matching([read], tmp_path) is None
+        assert matching([read], tmp_path, lambda one: {"large"} if one is read else set()) is read
+        (tmp_path / "small").write_text("1")
+        assert matching([read], tmp_path, lambda _: {"large"}) is None
+
     def test_one_of_several_that_match_is_chosen_by_its_content(self, tmp_path):
         some = [Inputs(), Inputs(files={"a": ABSENT}), Inputs(files={"b": ABSENT})]
         chosen = {matching(order, tmp_path).digest for order in (some, some[::-1])}
@@ -251,7 +263,12 @@ class TestLater:
         assert read.beyond(known) == Inputs(
             {"n": "1"}, {"b": "1"}, {"W": "1"}, ("t", said), {"n": "n.py"}, {"b": (1, 1)}, {"b": "b"}, ("c",)
         )
-        assert read.beyond(known.merged(read.beyond(known))) == Inputs(written=("c",))
+        assert read.beyond(known.merged(read.beyond(known))) == Inputs()
+
+    def test_what_run_0_has_read_and_a_later_run_writes_is_said(self):
+        known, read = Inputs(files={"best": "1"}), Inputs(files={"best": "2"}, written=("best", "log"))
+        said = "It writes to best: what it reads there is not traced."
+        assert read.beyond(known) == Inputs(untraced=(said,), written=("best", "log"))
 
     def test_another_content_of_a_file_or_module_is_a_contradiction(self):
         known = Inputs({"m": "1"}, {"a": "1", "d/": "1", "mine": "1", "theirs": "1"}, {"V": "1"}, written=("theirs",))
@@ -268,8 +285,12 @@ class TestLater:
         assert (now.variables, now.changed(tmp_path)) == (of_variable("2").variables, ())
 
     def test_those_of_several_runs_are_kept_and_nothing_for_a_run_that_reads_nothing(self, tmp_path):
-        write_later(tmp_path, Inputs(written=("log",)))
+        write_later(tmp_path, Inputs())
         assert later_of(tmp_path) == ()
+        write_later(tmp_path, Inputs(written=("log",)))
+        (only,) = later_of(tmp_path)
+        assert only.written == ("log",), "a run of another session may read it"
+        shutil.rmtree(tmp_path / LATER)
         for inputs in (of_variable("1"), of_variable("1"), Inputs(untraced=("s",)), Inputs(untraced=("t",))):
             write_later(tmp_path, inputs)
         assert len(later_of(tmp_path)) == 3

@@ -30,6 +30,13 @@ class Numbers(Dataset):
         return index + len(self.path.read_text()) + int(os.environ.get("ACME_WORKER", "0"))
 
 
+class Appending(Numbers):
+    def __getitem__(self, index):
+        self.path.read_text()
+        with self.path.open("a") as file:
+            return file.write("1")
+
+
 def attached(path, statement, *values):
     connection = sqlite3.connect(":memory:")
     with contextlib.suppress(sqlite3.DatabaseError):  # it is none, which SQLite finds after it has opened it

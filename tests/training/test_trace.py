@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import sqlite3
 import subprocess
@@ -12,13 +13,14 @@ import warnings
 from pathlib import Path
 from typing import ClassVar
 
+import numpy
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 from stabilitykit.store.traced_inputs import Inputs
 from stabilitykit.training.tracing import traced
-from tests.training.reading import Numbers, attached, read_in
+from tests.training.reading import Appending, Numbers, attached, read_in
 
 
 class TestWorkingFolder:
@@ -206,6 +208,125 @@ class TestDatabases:
         with traced(root) as trace, pytest.raises(TypeError):
             sqlite3.connect()
         assert trace.inputs() == Inputs()
+
+
+class TestReadAndWritten:
+    """A file that a training reads and then writes itself has no content that could be compared: it is said."""
+
+    @staticmethod
+    def results(root):
+        known = json.loads((root / "kept").read_text())
+        (root / "kept").write_text(json.dumps([*known, 1]))
+
+    @staticmethod
+    def appended(root):
+        (root / "kept").read_text()
+        with (root / "kept").open("a") as file:
+            file.write("1")
+
+    @staticmethod
+    def mapped(root):
+        numpy.memmap(root / "kept", dtype="uint8", mode="r+", shape=(2,))[:] = 9
+
+    @staticmethod
+    def in_place(root):
+        with (root / "kept").open("r+") as file:
+            file.write("9")
+
+    @staticmethod
+    def read_after_append(root):
+        with (root / "kept").open("a+") as file:
+            file.seek(0)
+            file.write(file.read())
+
+    @staticmethod
+    def replaced(root):
+        (root / "draft").write_text((root / "kept").read_text() * 2)
+        (root / "draft").replace(root / "kept")
+
+    @staticmethod
+    def best(root):
+        torch.save((root / "kept").read_bytes(), root / "kept")
+
+    @staticmethod
+    def removed(root):
+        (root / "kept").read_text()
+        (root / "kept").unlink()
+
+    @staticmethod
+    def moved(root):
+        (root / "kept").read_text()
+        (root / "kept").rename(root / "old")
+
+    @staticmethod
+    def truncated(root):
+        (root / "kept").read_text()
+        os.truncate(root / "kept", 1)
+
+    @staticmethod
+    def in_a_worker(root):
+        list(DataLoader(Appending(root / "kept"), num_workers=1))
+
+    WAYS = (
+        "results", "appended", "mapped", "in_place", "read_after_append", "replaced", "best", "removed", "moved",
+        "truncated", "in_a_worker",
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("size", [2, 100_000])
+    @pytest.mark.parametrize("way", WAYS)
+    def test_it_is_said_and_no_input(self, root, way, size):
+        (root / "kept").write_text(f"[{'0' if size == 2 else ' ' * size}]")
+        time.sleep(0.02)
+        with traced(root) as trace:
+            getattr(self, way)(root)
+        inputs = trace.inputs()
+        assert (trace.changed_meanwhile, dict(inputs.files)) == ((), {})
+        assert inputs.untraced == ("It writes to kept: what it reads there is not traced.",)
+        assert "kept" in inputs.written
+
+    @pytest.mark.parametrize("mode", ["r+", "a", "a+", "w"])
+    def test_one_that_holds_the_same_afterwards_too(self, root, mode):
+        """The next run may find another content, since a rehearsal has written it meanwhile."""
+
+        def read():
+            text = (root / "kept").read_text()
+            with (root / "kept").open(mode) as file:
+                file.truncate(0)
+                file.write(text)
+
+        (root / "kept").write_text("1")
+        inputs = read_in(root, read)
+        assert inputs == Inputs(untraced=("It writes to kept: what it reads there is not traced.",), written=("kept",))
+
+    @pytest.mark.parametrize("mode", ["r+", "a+"])
+    def test_one_that_could_be_written_and_is_not_is_an_input(self, root, mode):
+        (root / "kept").write_text("1")
+        inputs = read_in(root, lambda: (root / "kept").open(mode).close())
+        assert (list(inputs.files), inputs.untraced, inputs.written) == (["kept"], (), ())
+        (root / "kept").write_text("2")
+        assert inputs.changed(root) == ("file kept (edited)",)
+
+    @pytest.mark.parametrize("mode", ["w+", "a+", "x+"])
+    def test_one_that_it_makes_is_no_input(self, root, mode):
+        def make():
+            with (root / "made").open(mode) as file:
+                file.write("1")
+            (root / "made").read_text()
+
+        assert read_in(root, make) == Inputs(written=("made",))
+
+    @pytest.mark.parametrize("mode", ["a", "r+"])
+    def test_one_that_another_process_edits_is_seen_where_it_was_only_read(self, root, mode):
+        for name in ("kept", "read"):
+            (root / name).write_text("1")
+        time.sleep(0.02)
+        with traced(root) as trace:
+            for name in ("kept", "read"):
+                (root / name).read_text()
+            with (root / "kept").open(mode) as file:
+                file.write("2")
+            subprocess.run(["sh", "-c", f"echo 2 > {root / 'read'}"], check=True)
+        assert trace.changed_meanwhile == ("file read",)
 
 
 class TestWritten:
