@@ -105,6 +105,7 @@ def _names_of_hooks() -> frozenset[str]:
 def _with_ranked_hooks(value: object, state: Mapping[str, Any]) -> dict[str, Any]:
     """Return attributes with the hooks of a module or optimizer by their rank: torch numbers those of a process."""
     if isinstance(value, torch.nn.Module):
+        state = {name: part for name, part in state.items() if name != "_torchdynamo_wrapper_id"}  # the id of an object
         names = [name for name in _names_of_hooks() if state.get(name)]
     elif isinstance(value, torch.optim.Optimizer):
         names = [name for name, hooks in state.items() if name.startswith("_optimizer_") and isinstance(hooks, dict)]
