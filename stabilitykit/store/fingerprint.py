@@ -11,6 +11,7 @@ import builtins
 import enum
 import functools
 import hashlib
+import inspect
 import logging
 import os
 import random
@@ -28,6 +29,7 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from .distributions import Distribution
+from .function_state import attributes_of, closure_of, is_profiled_inheritance, made_with, settings_of, without_profile
 from .module_sources import is_plain
 from .module_values import changed_values
 from .object_state import beside, hook_of, hooks_of, state_of
@@ -214,14 +216,44 @@ class _Walk:
     def function(self, value: types.FunctionType, where: str) -> bytes:
         """Return the hash of code, defaults and closure; for the user's own functions also of the globals it names."""
         code = value.__code__
-        names = ("__module__", "__qualname__", "__defaults__", "__kwdefaults__", "__dict__")
-        parts = [*((name, getattr(value, name)) for name in names), ("__code__", self._code(code, where))]
-        parts += zip(code.co_freevars, map(_cell, value.__closure__ or ()), strict=True)
-        if self._note_file(code.co_filename) or code.co_filename.startswith("<"):
-            parts += self._named(_names(code), value.__globals__)
-        else:
+        is_own = self._note_file(code.co_filename) or code.co_filename.startswith("<")
+        if not is_own:
             self._note_module(value.__module__)
+            if self.provenance.rootdir is not None:
+                return self._others_function(value, where)
+        names = ("__module__", "__qualname__", "__defaults__", "__kwdefaults__")
+        parts = [*((name, getattr(value, name)) for name in names), ("__dict__", attributes_of(value))]
+        parts += [("__code__", self._code(code, where)), *closure_of(value)]
+        parts += self._named(_names(code), value.__globals__) if is_own else []
         return self.mapping("function", parts, f"{where}:{value.__qualname__}")
+
+    def _others_function(self, value: types.FunctionType, where: str) -> bytes:
+        """Return the hash of a function that is not the user's: its name, and what it was made with if it was made.
+
+        Its code counts with its distribution. What its package keeps on it, or behind its name, does not count.
+        """
+        plain = without_profile(value)
+        if plain is not value:
+            return self.digest(plain, where)
+        parts: list[tuple[str, object]] = [("__module__", value.__module__), ("__qualname__", value.__qualname__)]
+        named = [(name, part) for name, part in sorted(attributes_of(value).items()) if name[0] != "_"]
+        parts += [(name, part) for name, part in named if is_plain(part) or self._is_stand_in(part)]
+        if self._is_stand_in(value) or not self._stands_under_its_name(value):
+            parts += [("__defaults__", value.__defaults__), ("__kwdefaults__", value.__kwdefaults__)]
+            parts += [("made by", value.__code__.co_name), *made_with(value)]
+        return self.mapping("function of others", parts, f"{where}:{value.__qualname__}")
+
+    def _stands_under_its_name(self, value: types.FunctionType) -> bool:
+        """Whether a function can be imported by its name from a module that is not the user's."""
+        module = sys.modules.get(value.__module__ or "")
+        file = getattr(module, "__file__", None)
+        if module is None or (file is not None and self._is_own_file(file)):
+            return False
+        found: object = module
+        for name in value.__qualname__.split("."):
+            found = inspect.getattr_static(found, name, None)
+        found = found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
+        return without_profile(found) is value
 
     def _named(self, names: set[str], scope: dict[str, Any]) -> list[tuple[str, object]]:
         """Return the values of ``names`` in ``scope``, and in each module among them: ``settings.RATE``."""
@@ -282,8 +314,10 @@ class _Walk:
             value = value.fget
         while isinstance(value, (functools.partial, types.MethodType, staticmethod, classmethod)):
             value = value.func if isinstance(value, functools.partial) else value.__func__
-        if isinstance(value, types.FunctionType):
-            return self._is_own_file(value.__code__.co_filename)
+        while isinstance(value, types.FunctionType):
+            if self._is_own_file(value.__code__.co_filename):
+                return True
+            value = getattr(value, "__wrapped__", None)  # torch wraps the ``step`` that a test has put there
         return type(value).__module__ == "unittest.mock" and not isinstance(value, type)
 
     def _code(self, code: types.CodeType, where: str) -> bytes:
@@ -299,7 +333,8 @@ class _Walk:
         if not self._is_own_class(value):
             self._note_module(value.__module__)
             return self.all("class", [value.__module__, value.__qualname__, self._patched(value)], where)
-        members = {name: member for name, member in vars(value).items() if name not in _NOT_MEMBERS}
+        names = [name for name in vars(value) if name not in _NOT_MEMBERS and not is_profiled_inheritance(value, name)]
+        members = {name: vars(value)[name] for name in names}
         members |= {} if type(value) is type else {"__class__": type(value)}
         parts = {"__module__": value.__module__, "__qualname__": value.__qualname__, "__bases__": value.__bases__}
         return self.mapping("class", [*parts.items(), *members.items()], f"{where}:{value.__qualname__}")
@@ -344,7 +379,8 @@ class _Walk:
 
     def _instance(self, value: object, where: str) -> bytes:
         try:
-            state = state_of(value)
+            settings = settings_of(value)
+            state = state_of(value) if settings is None else [settings]
         except Exception as error:  # noqa: BLE001  # each extension type refuses in its own way
             raise CannotFingerprint(f"{where} is a {type(value).__qualname__}: {error}") from None
         parts = [self.digest(type(value), where)]
@@ -411,13 +447,6 @@ def _combine(tag: str, parts: Iterable[bytes]) -> bytes:
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.digest()
-
-
-def _cell(cell: types.CellType) -> object:
-    try:
-        return cell.cell_contents
-    except ValueError:  # a name that the enclosing function has not assigned yet
-        return "<empty cell>"
 
 
 def _names(code: types.CodeType) -> set[str]:

@@ -111,6 +111,7 @@ def _stable(value: object, state: Mapping[str, Any]) -> dict[str, Any]:
     addresses = {id(attribute) for attribute in state.values()}
     state = {name: one for name, one in state.items() if type(one) is not int or one not in addresses}
     if isinstance(value, torch.nn.Module):
+        state = {name: part for name, part in state.items() if name != "_torchdynamo_wrapper_id"}  # the id of an object
         names = [name for name in _names_of_hooks() if state.get(name)]
     elif isinstance(value, torch.optim.Optimizer):
         names = [name for name, hooks in state.items() if name.startswith("_optimizer_") and isinstance(hooks, dict)]

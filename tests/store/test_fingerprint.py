@@ -28,9 +28,11 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 from stabilitykit.store.fingerprint import CannotFingerprint, fingerprint, read, tensor_digest
+from stabilitykit.store.function_state import without_profile
 
 HERE = Path(__file__).parent
 
@@ -789,3 +791,139 @@ keep: list[object] = []  #: what only weak references of these tests hold
 def test_what_a_weak_reference_leads_to_counts(kind):
     assert of(weak(kind, 1)) != of(weak(kind, 2))
     assert of(weak(kind, 1)) == of(weak(kind, 1))
+
+
+# What torch and Python write on functions and classes
+
+
+def tripled(x):
+    return x.relu() * 3
+
+
+def as_it_is(graph, example):
+    return graph
+
+
+MADE = {
+    "compiled": lambda: torch.compile(tripled, backend="eager"),
+    "a lambda compiled": lambda: torch.compile(lambda x: x.relu(), backend="eager"),
+    "dynamic": lambda: torch.compile(tripled, backend="eager", dynamic=True),
+    "whole": lambda: torch.compile(tripled, backend="eager", fullgraph=True),
+    "another backend": lambda: torch.compile(tripled, backend="aot_eager"),
+    "a backend of one's own": lambda: torch.compile(tripled, backend=as_it_is),
+    "not compiled": lambda: torch.compiler.disable(tripled),
+    "no_grad": lambda: torch.no_grad()(tripled),
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16)(tripled),
+    "another autocast": lambda: torch.autocast("cpu", dtype=torch.float16)(tripled),
+    "autocast off": lambda: torch.autocast("cpu", dtype=torch.float16, enabled=False)(tripled),
+    "dispatched": lambda: functools.singledispatch(tripled),
+    "vmapped": lambda: torch.vmap(tripled),
+    "vmapped otherwise": lambda: torch.vmap(tripled, out_dims=1),
+    "a model compiled": lambda: torch.compile(nn.Identity(), backend="eager"),
+}
+NOT_CALLED = {
+    "inductor": lambda: torch.compile(tripled),
+    "inductor with a mode": lambda: torch.compile(tripled, mode="max-autotune"),
+    "inductor with options": lambda: torch.compile(tripled, options={"shape_padding": True}),
+    "plain": lambda: tripled,
+}
+
+
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE.keys())
+def test_what_an_installed_decorator_keeps_between_calls_does_not_count(make):
+    made, again = make(), make()
+    before = of(made)
+    made(torch.ones(2, 2))
+    assert of(made) == before == of(again)
+
+
+def test_how_an_installed_decorator_was_asked_for_counts():
+    made = MADE | NOT_CALLED
+    assert len({of(make()) for make in made.values()}) == len(made)
+
+
+@pytest.mark.parametrize("decorator", ["torch.compile(backend='eager')", "torch.compiler.disable", "torch.no_grad()"])
+@pytest.mark.parametrize("indent", ["", "    "])
+def test_the_function_that_an_installed_decorator_wraps_counts(project, decorator, indent):
+    head = "class Net:\n" if indent else ""
+    text = (
+        f"import torch\n{head}{indent}@{decorator}\n{indent}def made(x): return x * RATE\ndef train(run): return made"
+    )
+    text = text.replace("return made", "return Net") if indent else text
+    project.write({"test_a.py": f"{text}\nRATE = 1"})
+    loaded = project.load()
+    before = fingerprint(loaded.train, project.root)
+    loaded.RATE = 2  # the file stays as it is
+    assert fingerprint(loaded.train, project.root) != before
+    assert project.print_of() == before
+
+
+class OwnOptimizer(torch.optim.Optimizer):
+    def __init__(self, params):
+        torch.optim.Optimizer.__init__(self, params, {})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        return None
+
+
+class OwnOptimizerAsItIs(torch.optim.SGD):
+    pass
+
+
+class OwnOptimizerWithoutGuard(torch.optim.Adam):
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("name", ["OwnOptimizer", "OwnOptimizerAsItIs", "OwnOptimizerWithoutGuard"])
+def test_that_torch_wraps_the_step_of_a_class_of_optimizers_does_not_count(name, monkeypatch):
+    kind = copied(globals()[name])
+    if kind.__base__ is torch.optim.SGD:  # which another test has made one of
+        monkeypatch.setattr(torch.optim.SGD, "step", without_profile(torch.optim.SGD.step))
+    before = of(kind)
+    kind([nn.Parameter(torch.ones(1))])
+    assert kind.step.hooked
+    assert of(kind) == before
+    kind.step = lambda self, closure=None: closure
+    mine = of(kind)
+    assert mine != before
+    kind([nn.Parameter(torch.ones(1))])
+    assert of(kind) == mine
+
+
+def copied(kind: type) -> type:
+    members = {name: member for name, member in vars(kind).items() if name not in ("__dict__", "__weakref__")}
+    return type(kind.__name__, kind.__bases__, members)
+
+
+def test_a_step_that_a_test_puts_in_an_optimizer_of_torch_counts_before_and_after_torch_has_wrapped_it(monkeypatch):
+    before = of(torch.optim.Rprop)
+    monkeypatch.setattr(torch.optim.Rprop, "step", lambda self, closure=None: None)
+    mine = of(torch.optim.Rprop)
+    torch.optim.Rprop([nn.Parameter(torch.ones(1))])
+    assert torch.optim.Rprop.step.hooked
+    assert of(torch.optim.Rprop) == mine != before
+
+
+def test_an_installed_function_counts_by_its_name_and_by_what_the_user_puts_on_it():
+    checkpoint = torch.utils.checkpoint.checkpoint
+    before = of(checkpoint)
+    model = nn.Linear(2, 2)
+    vars(checkpoint.__wrapped__).pop("__dynamo_disable", None)
+    assert of(checkpoint) == before
+    checkpoint(model, torch.ones(2), use_reentrant=False)
+    assert of(checkpoint) == before
+    for value in (1, tripled):
+        checkpoint.scale = value
+        try:
+            assert of(checkpoint) != before
+        finally:
+            del checkpoint.scale
+    assert of(checkpoint) == before != of(torch.utils.checkpoint.checkpoint_sequential)
+
+
+def test_further_functions_of_a_dispatched_one_count():
+    plain, more = functools.singledispatch(tripled), functools.singledispatch(tripled)
+    more.register(int, lambda x: x + 1)
+    assert of(plain) != of(more)
