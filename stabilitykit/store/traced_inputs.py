@@ -15,14 +15,15 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import StoreError
 from .atomic_files import write_json, write_once
-from .layout import INPUTS, LATER, STORE
+from .folder_names import names_digest, names_in
+from .layout import INPUTS, LATER
 from .loaded_files import Stamp, stamp_of
 from .reading import read_json
 from .temporary_paths import TemporaryPaths
@@ -38,9 +39,6 @@ SMALL = 1 << 20
 
 #: Entries of one experiment that are looked at, the latest first: a variable may have another value in each session.
 _MOST = 200
-
-#: Names in a folder that do not count for its content: they appear when Python, pytest or stabilitykit first runs.
-_NOT_THE_USERS = frozenset({"__pycache__", ".pytest_cache", STORE})
 
 
 @dataclass(frozen=True)
@@ -60,6 +58,7 @@ class Inputs:
     relative: Mapping[str, str] = field(default_factory=dict)  #: how such a file was asked for in the working folder
     written: tuple[str, ...] = ()  #: files that it wrote, and ``variable NAME`` that it set: no inputs of later runs
     spelled: Mapping[str, str] = field(default_factory=dict)  #: digest of the path in variables that count by content
+    made: Mapping[str, str] = field(default_factory=dict)  #: shapes of names in folders that it fills: `BETWEEN`
 
     @property
     def digest(self) -> str:
@@ -86,6 +85,8 @@ class Inputs:
     def merged(self, other: Inputs) -> Inputs:
         """Return these inputs and others, whose contents count for a name that both have."""
         merged: dict[str, Any] = {name: {**getattr(self, name), **getattr(other, name)} for name in _BY_NAME}
+        of_self = {name: shapes for name, shapes in self.made.items() if name not in other.files}
+        merged["made"] = {**of_self, **other.made}  # as the digests that are taken
         for name in ("variables", "spelled"):  # before a training has written into a temporary folder
             merged[name] |= getattr(self, name)
         merged |= {name: tuple(dict.fromkeys((*getattr(self, name), *getattr(other, name)))) for name in _LISTS}
@@ -148,7 +149,7 @@ class Inputs:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Inputs:
         """Return the inputs that `to_json` wrote; raises `ValueError` for anything else."""
-        values = {"written": (), "spelled": {}, **values}  # earlier versions did not keep them
+        values = {"written": (), "spelled": {}, "made": {}, **values}  # earlier versions did not keep them
         if set(values) != {one.name for one in fields(cls)}:
             raise ValueError("not the inputs of a training")
         if not all(isinstance(values[name], dict) for name in _BY_NAME):
@@ -192,8 +193,14 @@ class Inputs:
         path = self._path(name, rootdir)
         if self._is_as_it_was(name, path):
             return self.files[name]
-        now = content_digest(path, is_folder=name.endswith("/"))
-        if now == ABSENT and name not in self.relative and is_temporary(path, rootdir):
+        is_folder = name.endswith("/")
+        names = names_in(path) if is_folder else None
+        now = folder_digest(names, self.made.get(name)) if is_folder else content_digest(path)
+        if (
+            (names is None if is_folder else now == ABSENT)
+            and name not in self.relative
+            and is_temporary(path, rootdir)
+        ):
             return self.files[name]  # pytest makes such folders anew: the task's own paths count by what is in them
         return now
 
@@ -231,9 +238,13 @@ _BESIDE = {"modules": "modules", "files": "files", "variables": "variables"} | {
     "places": "modules",
     "stamps": "files",
     "relative": "files",
+    "made": "files",
     "spelled": "variables",
 }
 _BY_NAME, _LISTS = tuple(_BESIDE), ("untraced", "written")
+
+#: What stands between shapes of names.
+BETWEEN = "/"
 
 #: What stands before the name of a variable.
 VARIABLE = "variable "
@@ -258,15 +269,22 @@ def path_digest(value: str | None) -> str:
     return ABSENT if value is None else hashlib.sha256(value.encode(errors="surrogateescape")).hexdigest()
 
 
-def content_digest(path: Path, *, is_folder: bool = False) -> str:
-    """Return the digest of a regular file's bytes, or of the names in a folder; `ABSENT` if it cannot be read."""
+def content_digest(path: Path) -> str:
+    """Return the digest of a regular file's bytes; `ABSENT` if it cannot be read."""
     try:
-        if is_folder:
-            names = sorted(entry.name for entry in path.iterdir() if entry.name not in _NOT_THE_USERS)
-            return hashlib.sha256("\0".join(names).encode(errors="surrogateescape")).hexdigest()
         return file_digest(path, path.stat())
     except OSError:
         return ABSENT
+
+
+def folder_digest(names: Sequence[str] | None, made: str | None) -> str:
+    """Return the digest of the names in a folder, None if it is not there, without those of the shapes ``made``.
+
+    A folder that the training fills may not be there before.
+    """
+    if names is None and made is None:
+        return ABSENT
+    return names_digest(names or (), frozenset((made or "").split(BETWEEN)) - {""})
 
 
 def file_digest(path: Path, found: os.stat_result) -> str:

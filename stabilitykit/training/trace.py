@@ -17,15 +17,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..store.folder_names import NUMBER, names_in, shape_of
 from ..store.layout import STORE
 from ..store.loaded_files import Stamp, stamp_of
 from ..store.traced_inputs import (
     ABSENT,
+    BETWEEN,
     SMALL,
     VARIABLE,
     Inputs,
     content_digest,
     file_digest,
+    folder_digest,
     is_temporary,
     path_digest,
     place_of,
@@ -79,6 +82,8 @@ class Trace:
         self._asked_where = False  #: whether absolute paths may have been made from the working folder
         self._written: set[str] = set()
         self._changeable: set[str] = set()  #: opened for both uses
+        self._listed: dict[str, list[str] | None] = {}  #: names in each folder when it was first listed
+        self._folders_made: set[str] = set()
         self._set: dict[str, None] = {}  #: variables that it sets
         self._pid = os.getpid()
         self._file = tempfile.NamedTemporaryFile(prefix="stabilitykit-trace-")  # noqa: SIM115  # closed by end
@@ -171,7 +176,13 @@ class Trace:
             self._seen.add((name, spellings))
             if self._is_watched(path):
                 self._note("spelled", name, [s and f"{s}{_FOLDER}" for s in spellings])
-                self._note("read", name, (content_digest(Path(path), is_folder=True), None))
+                self._note("listed", name, names_in(Path(path)))
+
+    def saw_folder_made(self, path: str) -> None:
+        """Note a folder that is made, or may be there already."""
+        if ("made", path) not in self._seen:
+            self._seen.add(("made", path))
+            self._note("made", path, None)
 
     def _is_watched(self, folder: str) -> bool:
         if self._store and f"{folder}{os.sep}".startswith(self._store):
@@ -236,6 +247,10 @@ class Trace:
             self._untraced[name] = None
         elif kind == "written":
             self._written.add(name)
+        elif kind == "listed":
+            self._listed.setdefault(name, value)
+        elif kind == "made":
+            self._folders_made.add(name)
         elif kind == "changeable":
             self._changeable.add(name)
         elif kind == "set":
@@ -258,15 +273,17 @@ class Trace:
             self._file.close()
         modules, places, changed = self._modules()
         files, edited = self._files(frozenset(places.values()))
-        files = {**self._kept(), **files}
+        folders, made = self._folders()
+        files = {**self._kept(), **files, **folders}
         named = {name: path for path in self._read for name in self._names(path) if name in files}
         stamps = {name: s for name, path in named.items() if (s := self._read[path][1]) and s.size > SMALL}
-        relative = {name: spelling for path in self._read for name, spelling in self._names(path).items()}
+        asked = (*self._read, *self._listed)
+        relative = {name: spelling for path in asked for name, spelling in self._names(path).items()}
         relative = {name: spelling for name, spelling in relative.items() if spelling and name in files}
         untraced, written = tuple(self._untraced), tuple(self._made())
         variables = {name: digest for name, (digest, _) in self._variables.items()}
         spelled = {name: path for name, (digest, path) in self._variables.items() if path != digest}
-        self._inputs = Inputs(modules, files, variables, untraced, places, stamps, relative, written, spelled)
+        self._inputs = Inputs(modules, files, variables, untraced, places, stamps, relative, written, spelled, made)
         self.changed_meanwhile = (*edited, *changed)
 
     def _files(self, modules: frozenset[str]) -> tuple[dict[str, str], list[str]]:
@@ -277,18 +294,38 @@ class Trace:
             name = self._named(path)
             if name in modules or (path in self._written and digest == ABSENT):  # looked for, and then written
                 continue
-            before, is_as_it_was = digest, path.endswith(_FOLDER) or stamp == stamp_of(Path(path))
+            before, is_as_it_was = digest, stamp == stamp_of(Path(path))
             if path in self._written or (path in self._changeable and not is_as_it_was):
                 self._written.add(path)
                 self.saw_untraced(writes_to(f"the database {name}" if path in self._databases else name))
                 continue
-            if not path.endswith(_FOLDER) and (before is None or not is_as_it_was):
+            if before is None or not is_as_it_was:
                 now = content_digest(Path(path))
                 before = now if before is None and stamp == stamp_of(Path(path)) else before
                 if before != now:
                     edited.append(f"file {name}")
             files |= dict.fromkeys(self._names(path), before or ABSENT)
         return files, edited
+
+    def _folders(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the digests of listed folders, and the shapes of the names that the training makes in them."""
+        shapes: dict[str, set[str]] = {f"{folder}{_FOLDER}": set() for folder in self._folders_made}
+        for path in (*self._written, *self._folders_made) if self._listed else ():
+            folder, _, name = path.rpartition(os.sep)
+            shapes.setdefault(f"{folder}{_FOLDER}", set()).add(shape_of(name))
+        folders: dict[str, str] = {}
+        made: dict[str, str] = {}
+        for path, names in self._listed.items():
+            ours = BETWEEN.join(sorted(shapes[path])) if path in shapes else None
+            for name in self._names(path):
+                folders[name] = folder_digest(names, ours)
+                made |= {} if ours is None else {name: ours}
+            for shape in sorted(shapes.get(path, ())):
+                if NUMBER in shape:
+                    self.saw_untraced(
+                        f"It makes names like {shape} in {self._named(path)}: which of these are there is not traced."
+                    )
+        return folders, made
 
     def _made(self) -> Iterator[str]:
         """Give the names of what the training has written, as its later runs would read it."""

@@ -130,6 +130,12 @@ def _see_folder(frame: FrameType, path: object) -> None:
         trace.saw_folder(name, trace.spellings(given, name))
 
 
+def _see_folder_made(frame: FrameType, path: object, mode: int = 0, folder: int = -1) -> None:
+    if isinstance(path, str | bytes | os.PathLike) and folder == -1 and responsible(frame) is not Caller.TOOL:
+        for trace in _active:
+            trace.saw_folder_made(_absolute(path))
+
+
 def _see_database(frame: FrameType, path: object) -> None:
     """Note a database that is connected to, whose name may be a URI."""
     name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
@@ -206,6 +212,7 @@ _SEEN_BY: dict[str, Callable[..., None]] = {
     "os.listdir": _see_folder,
     "os.scandir": _see_folder,
     "os.chdir": _see_move,
+    "os.mkdir": _see_folder_made,
     "os.remove": _see_removed,
     "os.rename": _see_renamed,
     "os.truncate": _see_cut,

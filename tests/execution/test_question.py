@@ -6,6 +6,7 @@ import os
 import subprocess
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -269,6 +270,29 @@ class TestLaterInputs:
             trained.clear()
         assert len(self.ask(make_session("4"), improving, runs=5).records) == 5
         assert set(trained) == {3, 4}
+
+    def test_a_folder_that_is_filled_is_no_reason_to_train_and_a_new_image_in_it_is(self, folder, make_session):
+        train, trained = reads(at=9)
+
+        def filling(run):
+            for name in ("mlruns", "images"):
+                Path(name).mkdir(exist_ok=True)
+                os.listdir(name)  # noqa: PTH208  # as users do
+            Path("mlruns", uuid.uuid4().hex).mkdir()
+            Path("images", f"cache-{run.index}.npy").write_text("1")
+            return train(run)
+
+        for number in range(4):
+            if number == 3:
+                (folder / "images" / "7.png").touch()
+            study = self.ask(make_session(str(number)), filling, runs=3 if number == 0 else 4)
+            assert set(trained) == [{0, 1, 2}, {3}, set(), {0, 1, 2, 3}][number]
+            trained.clear()
+        said = ("mlruns/", "#"), ("images/", "cache-#.npy")
+        for name, shape in said:
+            sentence = f"It makes names like {shape} in {name}: which of these are there is not traced."
+            assert sentence in study.journal.remarks
+        assert "no stored run read what is there now: folder images/ (other names in it)" in study.journal.remarks
 
     def test_what_a_later_run_is_seen_to_ask_elsewhere_is_said(self, folder, make_session):
         train, _ = reads(at=9)

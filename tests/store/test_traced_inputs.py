@@ -20,6 +20,7 @@ from stabilitykit.store.traced_inputs import (
     Inputs,
     content_digest,
     entries_of,
+    folder_digest,
     later_of,
     matching,
     path_digest,
@@ -103,6 +104,23 @@ class TestChanged:
         assert inputs.changed(project) == (f"file {temporary} (edited)",)
         temporary.unlink()
         assert inputs.changed(project) == ()
+
+    def test_a_temporary_folder_that_is_gone_is_no_change_nor_one_that_the_training_makes(self, tmp_path):
+        project = tmp_path / "project"
+        for made in ({f"{tmp_path}/out/": "exp#"}, {}):
+            inputs = Inputs(files={f"{tmp_path}/out/": folder_digest(["data"], "exp#")}, made=made)
+            assert inputs.changed(project) == ()
+        filled = Inputs(files={"out/": folder_digest(None, "exp#")}, made={"out/": "exp#"})
+        assert filled.changed(project) == ()
+        (project / "out" / "exp3").mkdir(parents=True)
+        assert filled.changed(project) == ()
+        (project / "out" / "data").touch()
+        assert filled.changed(project) == ("folder out/ (other names in it)",)
+
+    def test_shapes_are_those_of_the_digest_that_is_taken(self):
+        one, other = Inputs(files={"a/": "1"}, made={"a/": "x#"}), Inputs(files={"a/": "2"})
+        assert one.merged(other) == other
+        assert other.merged(one) == one
 
     def test_a_variable_with_a_temporary_path_counts_by_what_is_there(self, tmp_path, monkeypatch):
         project = tmp_path / "project"

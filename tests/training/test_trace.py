@@ -346,6 +346,71 @@ class TestWritten:
         assert inputs == Inputs(written=("variable ACME_SET", "draft", "log.txt", "whole"))
 
 
+class TestFilledFolders:
+    """A folder that a training lists and fills counts without the names that it makes."""
+
+    #: What is made in the listed folder by the training that is traced, and by another.
+    MADE: ClassVar = {
+        "uuid": ("0f3c2d1e-5b6a-4c7d-8e9f-0a1b2c3d4e5f/", "bd5f2c1e-cafe-4bad-beef-0a1b2c3d4ef6/"),
+        "hex": ("0f3c2d1e5b6a4c7d8e9f0a1b2c3d4e5f/", "bd5f2c1ecafe4badbeef0a1b2c3d4ef6/"),
+        "number": ("exp1/", "exp12/"),
+        "version": ("version_0/", "version_1/"),
+        "date": ("2026-11-30_12-00-01/", "2027-01-02_03-04-05/"),
+        "run": ("run-20261130_120001-ab1c2d3e/", "run-20261130_120002-4fx2d3ea/"),
+        "events": ("events.out.tfevents.1764503758.host.4711.0", "events.out.tfevents.1764503760.host.12.0"),
+        "checkpoint": ("ckpt3.pt", "ckpt11.pt"),
+        "fixed": ("cache.npy", "cache.npy"),
+    }
+
+    @staticmethod
+    def fill(folder, name):
+        folder.mkdir(exist_ok=True)
+        os.listdir(folder)  # noqa: PTH208  # as users do
+        if name.endswith("/"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            (folder / name / "m.txt").write_text("1")
+        else:
+            (folder / name).write_text("1")
+        list(folder.iterdir())
+
+    @pytest.mark.parametrize("how", MADE)
+    @pytest.mark.parametrize("is_there", [True, False])
+    def test_what_other_trainings_make_there_is_no_change(self, root, how, is_there):
+        mine, other = self.MADE[how]
+        if is_there:
+            self.fill(root / "out", mine)
+        inputs = read_in(root, lambda: self.fill(root / "out", mine))
+        assert list(inputs.files) == ["out/"]
+        assert inputs.changed(root) == ()
+        self.fill(root / "out", other)
+        assert inputs.changed(root) == ()
+        assert read_in(root, lambda: self.fill(root / "out", other)).digest == inputs.digest
+        assert (root / "out").rename(root / "gone").exists()
+        assert inputs.changed(root) == ()
+        assert len(inputs.untraced) == (how != "fixed")
+
+    @pytest.mark.parametrize("how", MADE)
+    @pytest.mark.parametrize("new", ["img_0042.png", "dogs2/", "cats/", "later.npy"])
+    def test_a_new_image_is_a_change(self, root, how, new):
+        self.fill(root / "images", "img_0001.png")
+        self.fill(root / "images", "dogs1/")
+        inputs = read_in(root, lambda: self.fill(root / "images", self.MADE[how][0]))
+        self.fill(root / "images", self.MADE[how][1])
+        assert inputs.changed(root) == ()
+        self.fill(root / "images", new)
+        assert inputs.changed(root) == ("folder images/ (other names in it)",)
+
+    def test_the_folder_around_it_is_no_folder_that_is_filled(self, root):
+        (root / "images").mkdir()
+        inputs = read_in(root, lambda: (os.listdir(root), (root / "images" / "cache.npy").write_text("1")))  # noqa: PTH208
+        (root / "images2").mkdir()
+        assert inputs.changed(root) == ("folder ./ (other names in it)",)
+
+    def test_what_is_there_is_not_said_in_numbers(self, root):
+        inputs = read_in(root, lambda: self.fill(root / "out", "exp1/"))
+        assert inputs.untraced == ("It makes names like exp# in out/: which of these are there is not traced.",)
+
+
 class TestChangedMeanwhile:
     @pytest.mark.parametrize("size", [2, 100_000])
     def test_a_file_that_is_edited_by_another_process(self, root, size):
