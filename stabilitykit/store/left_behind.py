@@ -131,7 +131,7 @@ def _reference(value: object) -> _Reference | None:
     try:
         return weakref.ref(value)
     except TypeError:  # others of these cannot be changed in place: text, a tuple
-        return _Strong(value) if isinstance(value, _CONTAINERS) else None
+        return _Strong(value) if isinstance(value, (*_CONTAINERS, *_BEGUN_WITH)) else None
 
 
 class _Strong:
