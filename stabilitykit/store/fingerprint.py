@@ -158,6 +158,7 @@ class _Walk:
                 result = _combine("subclass", [result, self.digest([type(value), attributes], where)])
             self._note(where, repr(value) if type(value) in _NUMBERS else result.hex())
             return result
+        value = without_profile(value)  # here, since a circle counts by how many objects it goes through
         key = id(value)
         if key in self._done:
             return self._done[key][0]
@@ -237,9 +238,6 @@ class _Walk:
 
         Its code counts with its distribution. What its package keeps on it, or behind its name, does not count.
         """
-        plain = without_profile(value)
-        if plain is not value:
-            return self.digest(plain, where)
         parts: list[tuple[str, object]] = [("__module__", value.__module__), ("__qualname__", value.__qualname__)]
         named = [(name, part) for name, part in sorted(attributes_of(value).items()) if name[0] != "_"]
         parts += [(name, part) for name, part in named if is_plain(part) or self._is_stand_in(part)]
