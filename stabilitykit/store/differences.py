@@ -10,7 +10,13 @@ from .layout import PARTS
 from .traced_inputs import ABSENT, Inputs
 
 #: Said of a value that differs where no code does.
-UNEXPLAINED = "although no file does: is it made from a generator without a seed, or read from elsewhere?"
+UNEXPLAINED = (
+    "although no file does: is it made from a generator without a seed, left by an earlier test, or read "
+    "from elsewhere?"
+)
+
+#: How the path of a function's code ends.
+_CODE = ".__code__"
 
 
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -70,7 +76,11 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str
     yield from (_file(*part) for part in files)
     for name in ("protocol", "environment"):
         yield from (f"{name}: {_setting(*part)}" for part in _unequal(old.get(name), new.get(name)))
-    values = (part for part in parts if part not in packages and part not in files)
+    values = [part for part in parts if part not in packages and part not in files]
+    if not packages and not files:  # of a notebook's cell, or of what `exec` has run
+        yield from (
+            _code(name) for name, before, now in values if name.endswith(_CODE) and _Absent not in (before, now)
+        )
     yield from (_value(*part, code_differs=bool(packages or files)) for part in values)
 
 
@@ -113,6 +123,15 @@ def _value(name: str, old: Any, new: Any, *, code_differs: bool) -> str:
     whole = re.sub(r"(\[\d+\])+$", "", name)  # which item of a container it is says little
     words = f"{name} was {old} and is {new}" if is_short else f"{whole} differs"
     return words if code_differs else f"{words}, {UNEXPLAINED}"
+
+
+def _code(name: str) -> str:
+    """Say that a function was edited, from the path of its code.
+
+    >>> _code("LoopTask.function:train.Net:Net.forward:Net.forward.__code__")
+    'the code of Net.forward was edited'
+    """
+    return f"the code of {_readable(name.removesuffix(_CODE)).rpartition(':')[2]} was edited"
 
 
 def _readable(name: str) -> str:

@@ -58,6 +58,24 @@ def test_a_value_that_differs_where_no_file_does_is_made_without_a_seed_or_read(
     assert words.startswith("Recipe.train differs, although no file does: is it made from a generator without a seed")
 
 
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("LoopTask.function:train", "train"),
+        ("LoopTask.function:test_a.<locals>.train", "train"),
+        ("LoopTask.function:train.step:step.__wrapped__:step", "step"),
+        ("LoopTask.function:train.Net:Net.forward:Net.forward", "Net.forward"),
+    ],
+)
+def test_an_edited_function_that_lies_in_no_file_is_named(name, function):
+    old, new = ({f"{name}.rate": end, f"{name}.__code__": end, name: end} for end in (A, B))
+    assert first_difference(about(old), about(new)) == f"the code of {function} was edited"
+    assert UNEXPLAINED in first_difference(about({f"{name}.rate": A}), about({f"{name}.rate": B}))
+    files = ({"file a.py": end} for end in (A, B))
+    old, new = (parts | file for parts, file in zip((old, new), files, strict=True))
+    assert first_difference(about(old), about(new)) == "file a.py was edited"
+
+
 def test_the_deepest_value_comes_first_and_places_of_functions_are_left_out():
     name = "LoopTask.function:test_a.<locals>.train"
     old, new = ({f"{name}.tmp_path": end, name: end} for end in (A, B))

@@ -858,27 +858,28 @@ def test_the_function_that_an_installed_decorator_wraps_counts(project, decorato
     assert project.print_of() == before
 
 
-class OwnOptimizer(torch.optim.Optimizer):
-    def __init__(self, params):
-        torch.optim.Optimizer.__init__(self, params, {})
+def optimizer_classes() -> dict[str, type]:
+    class Own(torch.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {})
 
-    @torch.no_grad()
-    def step(self, closure=None):
-        return None
+        @torch.no_grad()
+        def step(self, closure=None):
+            return None
+
+    class AsItIs(torch.optim.SGD):
+        pass
+
+    class WithoutGuard(torch.optim.Adam):
+        def step(self, closure=None):
+            return super().step(closure)
+
+    return {"Own": Own, "AsItIs": AsItIs, "WithoutGuard": WithoutGuard}
 
 
-class OwnOptimizerAsItIs(torch.optim.SGD):
-    pass
-
-
-class OwnOptimizerWithoutGuard(torch.optim.Adam):
-    def step(self, closure=None):
-        return super().step(closure)
-
-
-@pytest.mark.parametrize("name", ["OwnOptimizer", "OwnOptimizerAsItIs", "OwnOptimizerWithoutGuard"])
+@pytest.mark.parametrize("name", ["Own", "AsItIs", "WithoutGuard"])
 def test_that_torch_wraps_the_step_of_a_class_of_optimizers_does_not_count(name, monkeypatch):
-    kind = copied(globals()[name])
+    kind = optimizer_classes()[name]
     if kind.__base__ is torch.optim.SGD:  # which another test has made one of
         monkeypatch.setattr(torch.optim.SGD, "step", without_profile(torch.optim.SGD.step))
     before = of(kind)
@@ -890,11 +891,6 @@ def test_that_torch_wraps_the_step_of_a_class_of_optimizers_does_not_count(name,
     assert mine != before
     kind([nn.Parameter(torch.ones(1))])
     assert of(kind) == mine
-
-
-def copied(kind: type) -> type:
-    members = {name: member for name, member in vars(kind).items() if name not in ("__dict__", "__weakref__")}
-    return type(kind.__name__, kind.__bases__, members)
 
 
 def test_a_step_that_a_test_puts_in_an_optimizer_of_torch_counts_before_and_after_torch_has_wrapped_it(monkeypatch):
