@@ -229,6 +229,12 @@ class Project:
                 trainings.remove(repetition)
         return trainings
 
+    def trained_by(self) -> set[int]:
+        """Return the processes whose trainings ended since the last call, those that repeated the base run too."""
+        pids = {training.pid for training in self.in_ledger()}
+        self.ledger()
+        return pids
+
     def in_ledger(self) -> list[Training]:
         """Return the trainings that ended since the last call of `ledger`, and leave the ledger as it is."""
         file = self.path / "ledger.txt"

@@ -30,7 +30,7 @@ def test_a_temporary_folder_is_the_same_task_in_each_session_and_worker(project,
     where = ["-p", "xdist"] if base else ["--basetemp", project.path / "base"]
     project.meet(2)
     _, report = project.study(*where, way="n2")
-    assert len({training.pid for training in project.ledger()}) == 2  # both workers
+    assert len(project.trained_by()) == 2  # both workers
     assert not [note for study in report["studies"] for note in study["notes"] if "another worker" in note]
     project.meet(1)
     project.study(*where)
@@ -107,7 +107,7 @@ def test_tests_that_ask_by_text_are_shared(project):
     project.meet(2)
     result = project.run("-k", "itself", way="n2")
     result.assert_outcomes(passed=1)
-    assert len({training.pid for training in project.ledger()}) == 2
+    assert len(project.trained_by()) == 2
 
 
 def test_a_black_box_whose_seed_does_nothing_is_not_said_to_have_weights(project):

@@ -104,10 +104,10 @@ def test_any_distribution_trains_each_run_once_to_the_same_numbers(project: Proj
         result, shared = project.study("--dist", dist, way="n2")
         result.assert_outcomes(passed=9, xfailed=1, skipped=1)
         assert result.ret == pytest.ExitCode.OK
-        ledger = project.ledger()
+        workers, ledger = {training.pid for training in project.in_ledger()}, project.ledger()
         # Where both workers meet a new task at once, each trains its base run.
         assert sorted((training.index, training.seeds) for training in ledger if training.index) == trainings
-        assert len({training.pid for training in ledger}) == 2
+        assert len(workers) == 2
         assert by_question(project.timeless(shared)) == by_question(alone)
         assert project.claims() == []
         assert not list((project.path / ".stabilitykit" / "sessions").iterdir())
@@ -160,7 +160,7 @@ def test_what_a_helper_prints_and_warns_is_not_seen(project: Project) -> None:
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     text = result.stdout.str()
     assert text.count("\nloud before\n") == text.count("\nloud after\n") == 1
-    assert len({training.pid for training in project.ledger()}) == 2
+    assert len(project.trained_by()) == 2
 
 
 def test_nobody_waits_for_a_test_that_has_ended(project: Project) -> None:
