@@ -10,7 +10,7 @@ from typing import Any
 
 from ..estimates.measures import Measures, Metric, check_metrics
 from ..protocol import NoiseProtocol
-from ..store.key import Ingredients, ingredients, key_of, note_left_behind, protocol_ingredients
+from ..store.key import Ingredients, ingredients, key_of, protocol_ingredients
 from ..store.record import RunRecord
 from ..store.traced_inputs import Inputs, entries_of, later_of, matching, renew_stamps
 from ..training.control import ControlMode, check_mode
@@ -96,10 +96,6 @@ class Prepared:
         """What the key is made of, read from the task when it is first asked for."""
         task, protocol, environment = self.question.task, self.question.protocol, self.environment.must_match
         return ingredients(task.content, protocol, environment, self.rootdir, self.also, type(task).__name__)
-
-    def note_left_behind(self) -> None:
-        """Note what its trainings have left in memory, which later keys take as it was before them."""
-        note_left_behind(self.ingredients, self.question.task.content, self.rootdir, self.also)
 
     @property
     def about(self) -> Mapping[str, Any]:

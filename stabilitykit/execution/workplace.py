@@ -62,7 +62,6 @@ class Workplace:
         executor = vars(self).pop("executor", None)
         if executor is not None:
             executor.close()
-            self.asked.note_left_behind()
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[Workplace]:

@@ -30,7 +30,6 @@ from torch.utils.hooks import RemovableHandle
 
 from .distributions import Distribution
 from .function_state import attributes_of, closure_of, is_profiled_inheritance, made_with, settings_of, without_profile
-from .left_behind import Seen
 from .module_sources import is_plain
 from .module_values import changed_values
 from .object_state import beside, hook_of, hooks_of, state_of
@@ -47,7 +46,7 @@ _ATOMS = (
 #: Entries of a class's dict that Python adds, and that do not change how the class acts.
 _NOT_MEMBERS = frozenset({
     "__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__",
-    "__abstractmethods__", "_abc_impl", "__annotations_cache__", "__slotnames__",
+    "__abstractmethods__", "_abc_impl", "__annotations_cache__",
 })  # fmt: skip
 
 
@@ -75,19 +74,15 @@ class Reading:
     parts: Mapping[str, str]  #: the first values, and all files and packages: a short hash, or a number itself, by name
     sources: Sources
     values: str  #: the hash without the files and packages: of objects and the code that they run
-    seen: Seen  #: what to compare after a training, to know what it left in memory
 
 
-def read(
-    value: object, rootdir: Path | None, also: Iterable[Path] = (), name: str = "", before: Seen | None = None
-) -> Reading:
+def read(value: object, rootdir: Path | None, also: Iterable[Path] = (), name: str = "") -> Reading:
     """Read ``value``, the user's own code that it can reach wherever it lies, and the files ``also``.
 
     Names of values begin with ``name``; files are named as seen from ``rootdir``. Where that is None, no file counts.
-    ``before`` is what a reading has seen since which only trainings have changed anything.
     """
     provenance = Provenance(None if rootdir is None else rootdir.resolve())
-    walk = _Walk(provenance, Seen(before))
+    walk = _Walk(provenance)
     try:
         content = walk.digest(value, name or type(value).__name__)
         if walk.patches:
@@ -105,7 +100,7 @@ def read(
     in_files = sources.parts()
     digest = hashlib.sha256(content + repr(sorted(in_files.items())).encode()).hexdigest()
     short = {part: text[:_SHORT] if part.startswith("file ") else text for part, text in in_files.items()}
-    return Reading(digest, short | walk.parts, sources, hashlib.sha256(content).hexdigest(), walk.seen)
+    return Reading(digest, short | walk.parts, sources, hashlib.sha256(content).hexdigest())
 
 
 def fingerprint(value: object, rootdir: Path | None, also: Iterable[Path] = ()) -> str:
@@ -135,8 +130,8 @@ def tensor_digest(tensor: torch.Tensor) -> bytes:
 class _Walk:
     """One walk over the objects that a value reaches; each is hashed once, and a circle is cut where it closes."""
 
-    def __init__(self, provenance: Provenance, seen: Seen) -> None:
-        self.provenance, self.seen = provenance, seen
+    def __init__(self, provenance: Provenance) -> None:
+        self.provenance = provenance
         self.files: set[Path] = set()
         self.distributions: set[Distribution] = set()
         self.patches: dict[str, object] = {}  #: functions of the user's that stand in modules of other people's
@@ -167,7 +162,7 @@ class _Walk:
         self._open[key] = len(self._open)
         try:
             read = next((read for kind, read in _READERS if isinstance(value, kind)), _Walk._instance)
-            result = self.seen.hash_of(value, read(self, value, where))
+            result = read(self, value, where)
         except (CannotFingerprint, RecursionError):
             raise
         except Exception as error:  # noqa: BLE001  # as random.SystemRandom, whose state is the system's
@@ -264,7 +259,7 @@ class _Walk:
         reached = names & scope.keys() if _BY_TEXT.isdisjoint(names) else _data_in(scope) | (names & scope.keys())
         found += self._named_in_builtins(names - scope.keys())
         for name in sorted(reached - _PLACES):
-            value = self.seen.value_of(scope, name)
+            value = scope[name]
             found.append((name, value))
             found += self._set_in(value, names)
             if isinstance(value, types.ModuleType):
@@ -364,10 +359,8 @@ class _Walk:
     def loaded(self, paths: Iterable[Path]) -> bytes:
         """Return the hash of what loaded modules of ``paths`` hold and their source does not give; empty if nothing."""
         parts: list[bytes] = []
-        for module, name, value in changed_values(paths, self.provenance.own_path):
-            whole = f"{module.__name__}.{name}"
-            counts = self.seen.listed_as(module, whole, self.digest(value, whole))
-            parts += [] if counts is None else [whole.encode(), counts]
+        for name, value in changed_values(paths, self.provenance.own_path):
+            parts += [name.encode(), self.digest(value, name)]
         return _combine("loaded", parts) if parts else b""
 
     def _note_module(self, name: str | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -15,7 +14,6 @@ from ..protocol import NoiseProtocol
 from .compiled_files import outdated
 from .fingerprint import CannotFingerprint, read
 from .layout import PARTS, ROLE
-from .left_behind import Seen
 from .loaded_files import Stamp, changed_since_import
 
 
@@ -26,7 +24,6 @@ class Ingredients:
     about: Mapping[str, Any]
     private: str = ""  #: why the runs are not kept; empty if they are
     stamps: Mapping[str, Stamp] = field(default_factory=dict)  #: the state of each source file that was read
-    seen: Seen | None = None  #: what the task held in memory; None if it cannot be hashed
 
 
 def ingredients(
@@ -49,14 +46,7 @@ def ingredients(
         return Ingredients(about, str(error))
     stamps = reading.sources.stamps()
     about |= {"fingerprint": reading.digest, PARTS: dict(reading.parts)}
-    return Ingredients(about, _not_what_stands_there(reading.sources.paths, stamps), stamps, reading.seen)
-
-
-def note_left_behind(before: Ingredients, content: Callable[[], object], rootdir: Path, also: Iterable[Path]) -> None:
-    """Note what trainings have left in what a task holds since its key was made: it counts as it was before."""
-    if before.seen is not None:
-        with contextlib.suppress(CannotFingerprint):
-            read(content(), rootdir, also, before=before.seen).seen.keep()
+    return Ingredients(about, _not_what_stands_there(reading.sources.paths, stamps), stamps)
 
 
 def _not_what_stands_there(paths: Iterable[Path], stamps: Mapping[str, Stamp]) -> str:

@@ -33,10 +33,8 @@ from .module_sources import (
 )
 
 
-def changed_values(
-    paths: Iterable[Path], real: Callable[[str], Path | None]
-) -> Iterator[tuple[types.ModuleType, str, object]]:
-    """Yield what loaded modules of ``paths`` hold that their source does not give, by module and name, in its order.
+def changed_values(paths: Iterable[Path], real: Callable[[str], Path | None]) -> Iterator[tuple[str, object]]:
+    """Yield what loaded modules of ``paths`` hold that their source does not give, by dotted name, in its order.
 
     Only names count that functions in the files mention. Data counts if it is plain; functions and classes count where
     the source defines another. ``real`` gives the real path of an own file.
@@ -48,7 +46,7 @@ def changed_values(
         if path.stem.startswith("test_") or path.stem.endswith("_test"):
             continue  # what a task reaches of it counts by the names in its code: the rest is of other tests
         for name, value in _Module(module, path, sources[path], filled).changed(mentioned):
-            yield module, name, value
+            yield f"{module.__name__}.{name}", value
 
 
 def _loaded(paths: Iterable[Path], real: Callable[[str], Path | None]) -> list[tuple[Path, types.ModuleType]]:
