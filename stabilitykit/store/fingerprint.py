@@ -476,9 +476,13 @@ def _options(arguments: list[str]) -> list[str]:
     return found
 
 
+#: What pybind11 binds its functions to, in place of their module.
+_RECORDS = ("PyCapsule", "pybind11_detail_function_record")
+
+
 def _builtin(walk: _Walk, value: types.BuiltinFunctionType, where: str) -> bytes:
     owner = value.__self__
-    if owner is None or isinstance(owner, types.ModuleType):
+    if owner is None or isinstance(owner, types.ModuleType) or type(owner).__name__.startswith(_RECORDS):
         walk._note_module(value.__module__)
         return walk.all("builtin", [value.__module__, value.__qualname__], where)
     return walk.all("builtin method", [owner, value.__name__], where)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.backends import opt_einsum
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
@@ -23,7 +24,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from ..errors import PACKAGE, UsageError
 
 _c: Any = torch._C
-_einsums: Any = torch.backends.opt_einsum
+_einsums: Any = opt_einsum
 
 #: Precisions of products of float32 by backend and operation, from torch 2.9 on; the wider ones first.
 _PRECISIONS = (
