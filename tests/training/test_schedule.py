@@ -150,6 +150,7 @@ def sequential(optimizer):
 
 
 @pytest.mark.trains
+@pytest.mark.filterwarnings("ignore:The epoch parameter in `scheduler.step:UserWarning")  # torch 2.4's SequentialLR
 @pytest.mark.parametrize(
     ("factory", "given_every", "every"),
     [
