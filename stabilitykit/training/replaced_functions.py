@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from operator import is_
+from operator import attrgetter, is_
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -84,17 +84,18 @@ class _Look(NamedTuple):
 
     owners: list[ModuleType | type]
     members: list[object]  #: of all owners, one after the other
-    code: list[CodeType]  #: of those members that are functions
+    functions: list[FunctionType]  #: those members that are written in Python
+    code: list[CodeType]  #: of the functions
     found: list[tuple[str, object]]
 
     def is_current(self) -> bool:
         """Whether all members are the same objects still: there are thousands, and each study asks."""
         members = _members(self.owners)
-        return (
-            len(members) == len(self.members) and all(map(is_, members, self.members)) and self.code == _code(members)
-        )
+        is_same = len(members) == len(self.members) and all(map(is_, members, self.members))
+        return is_same and [*map(_code, self.functions)] == self.code
 
 
+_code = attrgetter("__code__")
 _looks: dict[tuple[ModuleType, ...], _Look] = {}  #: by the modules that were loaded
 
 
@@ -107,17 +108,14 @@ def _replaced() -> list[tuple[str, object]]:
         classes = [member for member in _members(modules) if isinstance(member, type) and _is_torchs(member)]
         owners.update((cls, f"{cls.__module__}.{cls.__qualname__}") for cls in classes)
         members = _members(owners)
+        functions = [member for member in members if isinstance(member, FunctionType)]
         found = [pair for owner, name in owners.items() for pair in _replaced_in(owner, name)]
-        _looks[modules] = look = _Look([*owners], members, _code(members), found)
+        _looks[modules] = look = _Look([*owners], members, functions, [*map(_code, functions)], found)
     return look.found
 
 
 def _members(owners: Iterable[ModuleType | type]) -> list[object]:
     return list(chain.from_iterable(vars(owner).values() for owner in owners))
-
-
-def _code(members: list[object]) -> list[CodeType]:
-    return [member.__code__ for member in members if type(member) is FunctionType]
 
 
 def _is_torchs(cls: type) -> bool:
