@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .layout import PARTS
-from .traced_inputs import ABSENT, Inputs
+from .traced_inputs import ABSENT, VARIABLE, Inputs
 
 #: Said of a value that differs where no code does.
 UNEXPLAINED = (
@@ -48,7 +48,7 @@ def first_other_input(old: Inputs, new: Inputs) -> str:
 
 def _by_name(inputs: Inputs) -> dict[str, tuple[str, str]]:
     """Return digest and place of each input; a file asked for in the working folder has the name it had there."""
-    found = {f"variable {name}": (digest, "") for name, digest in inputs.variables.items()}
+    found = {f"{VARIABLE}{name}": (digest, "") for name, digest in inputs.variables.items()}
     found |= {f"module {name}": (digest, "") for name, digest in inputs.modules.items()}
     for place, digest in inputs.files.items():
         asked_for = inputs.relative.get(place) or place

@@ -17,13 +17,13 @@ from torch.utils.hooks import RemovableHandle
 #: How a type written in C tells what it holds.
 _TELLERS = ("__reduce_ex__", "__reduce__", "__getnewargs__", "__getstate__")
 
-
 #: Types whose objects hold no more than is read of them, unless attributes were set.
 _PLAIN = frozenset({
     torch.Tensor, torch.nn.Parameter, np.ndarray, functools.partial, property, set, frozenset,
     torch.Generator, np.random.Generator, np.random.RandomState, random.Random,
 })  # fmt: skip
 
+#: Attributes of an array that is mapped from a file: where and how that is open.
 _OF_MEMMAP = frozenset({"_mmap", "filename", "offset", "mode"})
 
 
@@ -53,7 +53,7 @@ def beside(value: object) -> list[object]:
         return [kind, attributes] if attributes else []
     if kind in (classmethod, staticmethod, weakref.ref):  # attributes of the first two are those of their function
         return []
-    if isinstance(value, np.memmap) and attributes:  # where and how the file is open, whose content is read
+    if isinstance(value, np.memmap) and attributes:
         attributes = {name: one for name, one in attributes.items() if name not in _OF_MEMMAP}
     return [kind, attributes, _slots(value)]
 

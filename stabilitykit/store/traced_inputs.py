@@ -77,10 +77,7 @@ class Inputs:
 
     def beside(self, more: Mapping[str, Any]) -> Inputs:
         """Return these inputs with those of another process, in JSON's types, which trained the same."""
-        if not more:
-            return self
-        other = Inputs.from_json(more)
-        return self.merged(other)
+        return self.merged(Inputs.from_json(more)) if more else self
 
     def merged(self, other: Inputs) -> Inputs:
         """Return these inputs and others, whose contents count for a name that both have."""

@@ -1,4 +1,4 @@
-"""A few words on a value that the user's code has given, for a message."""
+"""A few words on what the user's code has given, or raised, for a message."""
 
 from __future__ import annotations
 
@@ -31,3 +31,12 @@ def described(value: object) -> str:
 
 def _a(name: str) -> str:
     return f"an {name}" if name[:1] in "AEIOUaeiou" else f"a {name}"
+
+
+def first_line(error: Exception) -> str:
+    """Return the class of an exception and the first line of its message, without a full stop.
+
+    >>> first_line(ValueError("two.\\nlines"))
+    'ValueError: two'
+    """
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]).rstrip(".")

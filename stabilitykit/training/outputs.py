@@ -14,7 +14,7 @@ from ..estimates.meaning import Meaning, has_columns, is_one_hot
 from ..estimates.metrics import IGNORED_LABEL
 from ..estimates.reading import are_log_probabilities, are_probabilities
 from ..estimates.scores import TaskKind
-from .description import described
+from .description import described, first_line
 
 #: The label of pixels without an annotation in many data sets, which fits into a byte.
 _VOID = 255
@@ -62,7 +62,7 @@ def _as_tensor(given: Any, wanted: str, without_mask: str) -> Tensor:
         tensor = given if isinstance(given, Tensor) else torch.as_tensor(np.array(given))
         tensor = (tensor if tensor.layout is torch.strided else tensor.to_dense()).detach().cpu()
     except Exception as error:  # a conversion of another library's may raise anything
-        mend = _mend(given) or f"It makes no array ({_first_line(error)})."
+        mend = _mend(given) or f"It makes no array ({first_line(error)})."
         raise TaskError(f"Expected {wanted} but got {described(given)}. {mend}") from error
     if tensor.is_complex():
         raise TaskError(
@@ -70,10 +70,6 @@ def _as_tensor(given: Any, wanted: str, without_mask: str) -> Tensor:
             f"imaginary part. Give the numbers' .real or .abs()."
         )
     return tensor
-
-
-def _first_line(error: Exception) -> str:
-    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]]).rstrip(".")
 
 
 def _mend(given: object) -> str:

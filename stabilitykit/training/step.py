@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ..errors import IsolationError, StabilityError, TaskError
 from .data import SeededItems
-from .description import described
+from .description import described, first_line
 from .task import content_digest
 
 #: Puts the gradients of one batch into the model's parameters and returns the loss.
@@ -60,8 +60,7 @@ def told(expected: str, advice: str) -> Iterator[None]:
     except StabilityError:
         raise
     except Exception as error:
-        said = [type(error).__name__, *str(error).strip().splitlines()[:1]]
-        raise TaskError(f"Expected {expected} but it raised {': '.join(said).rstrip('.')}. {advice}") from error
+        raise TaskError(f"Expected {expected} but it raised {first_line(error)}. {advice}") from error
 
 
 def rehearse_step(

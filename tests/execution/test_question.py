@@ -125,6 +125,12 @@ def reads(at):
     return read, trained
 
 
+def edit(name):
+    """Write another content into a file, as another program does it."""
+    subprocess.run(["sh", "-c", f"echo 2 > {name}"], check=True)
+    time.sleep(0.02)  # as above
+
+
 class TestLaterInputs:
     """What only later runs read counts from the next question on, in this session and in others."""
 
@@ -168,8 +174,7 @@ class TestLaterInputs:
 
         def editing(run):
             if run.index == 2:
-                subprocess.run(["sh", "-c", f"echo 2 > {name}"], check=True)
-                time.sleep(0.02)
+                edit(name)
             return train(run)
 
         with pytest.raises(RunsFailedError, match=f"file {name} was edited while the study trained"):
@@ -185,8 +190,7 @@ class TestLaterInputs:
         def editing(run):
             with unhashed:
                 if run.index == 2:
-                    subprocess.run(["sh", "-c", f"echo 2 > {name}"], check=True)
-                    time.sleep(0.02)
+                    edit(name)
                 return train(run)
 
         with pytest.raises(RunsFailedError, match=f"file {name} was edited while the study trained"):
@@ -197,8 +201,7 @@ class TestLaterInputs:
 
         def editing(run):
             if run.index == 4 and Path("EDIT").exists():
-                subprocess.run(["sh", "-c", "echo 2 > late"], check=True)
-                time.sleep(0.02)
+                edit("late")
             return train(run)
 
         self.ask(make_session("1"), editing, runs=4)

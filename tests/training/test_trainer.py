@@ -283,7 +283,7 @@ def test_the_standin_moves_each_gradient_element_to_a_neighbour(train):
     [(4, 0, "gradient rounding"), (2, 2, "gradient rounding"), (1, 0, "gradient rounding of 1 of 4 parameters")],
 )
 def test_the_standin_says_how_many_parameters_it_did_not_reach(tmp_path, stepped, frozen, told):
-    """The others are stepped without a torch optimizer, whose gradients nobody rounds."""
+    """The others are stepped without a torch optimizer, so that their gradients are not rounded."""
 
     def train(run):
         model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 3))
