@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -125,6 +126,7 @@ def parse_perturbation(perturb: str | Perturbation | None) -> Perturbation | Non
     )
 
 
+@functools.lru_cache(maxsize=4096)
 def derive_seed(*ingredients: int | str) -> int:
     """Return a 32-bit seed that depends on every ingredient, equal on every machine.
 

@@ -284,6 +284,8 @@ def check_metrics(metrics: Mapping[str, Metric], labels: Tensor, stated: str | N
     """Raise `TaskError` unless ``metrics`` are named functions whose names are free."""
     if not isinstance(metrics, Mapping):
         raise TaskError(f"Expected metrics= to name each metric, as in metrics={{'f1': f1}}, but got {metrics!r}.")
+    if not metrics:
+        return
     # Names of a classification and a regression as well: reports tell the kinds of tasks apart by them.
     kinds = (Measures.names(torch.zeros(1)), Measures.names(torch.zeros(1, dtype=torch.long)))
     taken = {name for names in (*kinds, Measures.names(labels, stated=stated)) for name in names}

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,11 @@ class Distribution:
     version: str
     info: Path  #: its folder of metadata
 
+    @functools.cached_property
+    def record(self) -> Path:
+        """The list of its files, if its installer has left one."""
+        return self.info / "RECORD"
+
     @property
     def is_users_own(self) -> bool:
         """Whether it was installed from a folder of source code, editable or not, and not from an index."""
@@ -37,8 +42,8 @@ class Distribution:
     @property
     def content(self) -> str:
         """A hash of its RECORD, which has one of every file; without a RECORD, of the names and sizes of its files."""
-        stamp = stamp_of(self.info / "RECORD")
-        return _hash_of_sizes(self.info) if stamp is None else _hash_of_record(self.info / "RECORD", stamp)
+        stamp = stamp_of(self.record)
+        return _hash_of_sizes(self.info) if stamp is None else _hash_of_record(self.record, stamp)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -59,10 +64,12 @@ def owner_of(path: Path, folders: frozenset[Path]) -> Distribution | None:
     return None
 
 
-def named(name: str, folders: frozenset[Path]) -> Distribution | None:
-    """Return the distribution of that name which is installed in one of ``folders``."""
-    found = (_installed(folder, changed_at(folder)).get(_normal(name)) for folder in sorted(folders))
-    return next((distribution for distribution in found if distribution is not None), None)
+def installed_in(folders: Iterable[Path]) -> dict[str, Distribution]:
+    """Return the distributions of ``folders`` by name; of two with one name, that of the first folder in order."""
+    found: dict[str, Distribution] = {}
+    for folder in sorted(folders, reverse=True):
+        found |= _installed(folder, changed_at(folder))
+    return found
 
 
 def project_names(folder: Path) -> frozenset[str]:
@@ -124,7 +131,7 @@ def _owners_of_name(folder: Path, changed: int, top: str) -> tuple[Distribution,
 
 def _has_top(distribution: Distribution, top: str) -> bool:
     try:
-        record = b"\n" + (distribution.info / "RECORD").read_bytes()
+        record = b"\n" + distribution.record.read_bytes()
     except OSError:
         return top.removesuffix(".py") in _tops_without_record(distribution)
     return b"\n" + top.encode() + (b"," if "." in top else b"/") in record
@@ -132,7 +139,7 @@ def _has_top(distribution: Distribution, top: str) -> bool:
 
 def _claims(distribution: Distribution, file: str) -> bool:
     try:
-        record = b"\n" + (distribution.info / "RECORD").read_bytes()
+        record = b"\n" + distribution.record.read_bytes()
     except OSError:
         return True
     return b"\n" + file.encode() + b"," in record

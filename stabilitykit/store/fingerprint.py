@@ -57,6 +57,12 @@ _PLACES = frozenset({"__file__", "__cached__", "__path__", "__spec__", "__loader
 
 _NUMBERS = (bool, int, float, complex, type(None))
 
+#: Types of most of what stands in modules and classes, which no function hides behind.
+_NO_STAND_INS = frozenset({
+    *_NUMBERS, str, tuple, list, dict, set, frozenset, type, types.ModuleType, types.BuiltinFunctionType,
+    types.WrapperDescriptorType, types.MethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType,
+})  # fmt: skip
+
 #: How much of a task is noted by name: the depth of values, the items of a container, parts of one depth and in all,
 #: and their lengths.
 _DEPTH, _MOST_ITEMS, _MOST_PARTS, _LONGEST_NAME, _SHORT = 8, 16, 256, 120, 12
@@ -308,6 +314,8 @@ class _Walk:
 
     def _is_stand_in(self, value: object) -> bool:
         """Whether a value is a function of the user's, bound or not, or a mock."""
+        if type(value) in _NO_STAND_INS:
+            return False
         if isinstance(value, property):
             value = value.fget
         while isinstance(value, (functools.partial, types.MethodType, staticmethod, classmethod)):
@@ -353,8 +361,8 @@ class _Walk:
 
     def _patched(self, value: type) -> dict[str, object]:
         """Return the functions of the user's that stand in a class of other people's."""
-        members = ((f"{kind.__qualname__}.{n}", f) for kind in value.__mro__ for n, f in [*vars(kind).items()])
-        return {name: member for name, member in members if self._is_stand_in(member)}
+        members = ((kind, name, member) for kind in value.__mro__ for name, member in [*vars(kind).items()])
+        return {f"{kind.__qualname__}.{name}": found for kind, name, found in members if self._is_stand_in(found)}
 
     def loaded(self, paths: Iterable[Path]) -> bytes:
         """Return the hash of what loaded modules of ``paths`` hold and their source does not give; empty if nothing."""

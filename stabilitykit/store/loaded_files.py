@@ -11,7 +11,10 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
+
+from .audit_events import listen
 
 
 class Stamp(NamedTuple):
@@ -41,7 +44,7 @@ _started = time.time_ns()
 def stamp_of(path: str | Path) -> Stamp | None:
     """Return the state of a file now; None if there is none."""
     try:
-        return Stamp.of(Path(path).stat())
+        return Stamp.of(os.stat(path))  # noqa: PTH116  # each study asks it a hundred times, and a Path is slow to make
     except OSError:
         return None
 
@@ -68,8 +71,7 @@ def imported_by_training(path: Path) -> bool:
     return str(path) in _loaded_by_training
 
 
-def _is_training() -> bool:
-    frame = sys._getframe()
+def _is_training(frame: FrameType) -> bool:
     while frame.f_back is not None and not frame.f_code.co_filename.startswith(_TRAINING):
         frame = frame.f_back
     return frame.f_back is not None
@@ -83,16 +85,14 @@ def _written(path: Path) -> int:
     return max(status.st_mtime_ns, status.st_ctime_ns)
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    if event != "exec":
-        return
+def _see_exec(frame: FrameType, arguments: tuple[Any, ...]) -> None:
     file = getattr(arguments[0], "co_filename", "<")
     if file.startswith("<") or arguments[0].co_name != "<module>" or any(part in file for part in _FOREIGN):
         return
     file = os.path.realpath(file)
     if (stamp := stamp_of(file)) is not None:
         _loaded[file] = stamp
-        (_loaded_by_training.add if _is_training() else _loaded_by_training.discard)(file)
+        (_loaded_by_training.add if _is_training(frame) else _loaded_by_training.discard)(file)
 
 
-sys.addaudithook(_hear)
+listen("exec", _see_exec)

@@ -19,7 +19,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import StoreError
@@ -66,10 +66,16 @@ def check_removable(path: Path) -> None:
         place.prove()
 
 
-def check_form(path: Path) -> None:
-    """Raise `NotOurs` for a path that this package would not write: of another form, or through a link."""
+def check_form(path: Path, inside: Iterable[str] = ()) -> None:
+    """Raise `NotOurs` for a path that this package would not write: of another form, or through a link.
+
+    The same for the entries of a folder that ``inside`` names.
+    """
     with _Place(path) as place:
-        place.entry()
+        if place.entry() is not None and inside:
+            place.enter(place.path)
+            for name in inside:
+                place.entry(name)
 
 
 def drafts_below(folder: Path, rule: Folder = LAYOUT) -> Iterator[Path]:
@@ -144,18 +150,19 @@ class _Place:
         self.name = self.path.name
         self.folder = -1
         self._is_reached = True  #: False if a folder on the way, and so the path, does not exist
+        self._entered: list[Path] = []  #: the folders on the way, below the store
         self._unmarked: Path | None = None  #: a folder on the way without its marker
 
     def __enter__(self) -> _Place:
         store = next((above for above in self.path.parents if format_of(above) is not None), None)
         if store is None:
             raise NotOurs(self.path, f"lies in no run store: no folder above it has a file {FORMAT_FILE} of ours")
-        self._mounts, self._rule = _mounts_below(store), LAYOUT
+        self._store, self._rule = store, LAYOUT
         self.folder = os.open(store, os.O_RDONLY | os.O_DIRECTORY)
         self._device = os.fstat(self.folder).st_dev
         try:
             for folder in list(reversed(self.path.parents))[len(store.parts) :]:
-                self._enter(folder)
+                self.enter(folder)
         except FileNotFoundError:
             self._is_reached = False
         except BaseException:
@@ -166,18 +173,22 @@ class _Place:
     def __exit__(self, *_: object) -> None:
         os.close(self.folder)
 
-    def entry(self) -> Entry | None:
-        """Return what the path is, None if it does not exist. Raises `NotOurs` if this package did not make it."""
+    def entry(self, name: str = "") -> Entry | None:
+        """Return what the path is, or the file ``name`` of the folder that was entered; None if it does not exist.
+
+        Raises `NotOurs` if this package did not make it.
+        """
         if not self._is_reached:
             return None
-        entry = self._rule.find(self.name)
+        path = self.path / name
+        entry = self._rule.find(path.name)
         if entry is None:
-            raise NotOurs(self.path, "has a name that stabilitykit does not write there")
+            raise NotOurs(path, "has a name that stabilitykit does not write there")
         try:
-            found = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
+            found = os.stat(path.name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
-        _check_kind(found, entry, self.path)
+        _check_kind(found, entry, path)
         return entry
 
     def prove(self) -> Entry | None:
@@ -185,15 +196,16 @@ class _Place:
         entry = self.entry()
         if entry is not None and self._unmarked is not None:
             raise NotOurs(self._unmarked, _UNMARKED)
+        for mount in _mounts_below(self._store):
+            if mount in self._entered or (entry is not None and self.path in (mount, *mount.parents)):
+                raise NotOurs(mount, "is a mount point")
         if isinstance(entry, Folder):
-            mounted = [mount for mount in self._mounts if mount == self.path or self.path in mount.parents]
-            if mounted:
-                raise NotOurs(mounted[0], "is a mount point")
             with _opened(self.name, self.folder) as inside:
                 _check_below(inside, entry, self.path)
         return entry
 
-    def _enter(self, path: Path) -> None:
+    def enter(self, path: Path) -> None:
+        """Open a folder on the way to the path, or the path itself, in place of the one around it."""
         rule = self._rule.find(path.name)
         if not isinstance(rule, Folder):
             raise NotOurs(path, "is no folder that stabilitykit writes")
@@ -201,7 +213,8 @@ class _Place:
         inner = os.open(path.name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=self.folder)
         os.close(self.folder)
         self.folder, self._rule = inner, rule
-        if path in self._mounts or os.fstat(inner).st_dev != self._device:
+        self._entered.append(path)
+        if os.fstat(inner).st_dev != self._device:
             raise NotOurs(path, "is a mount point")
         if not _is_marked(inner, rule):
             self._unmarked = path

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ..errors import PACKAGE
-from .distributions import Distribution, changed_at, named, owner_of, project_names
+from .distributions import Distribution, changed_at, installed_in, owner_of, project_names
 
 #: What is known of files, by all that decides it: each study walks over thousands of functions in the same few files.
 _seen: dict[tuple[object, ...], dict[str, tuple[Origin, Path]]] = {}
@@ -67,13 +67,13 @@ class Provenance:
     def with_needs(self, distributions: Iterable[Distribution]) -> list[Distribution]:
         """Return the distributions with all that they need, by name."""
         found: dict[str, Distribution] = {}
+        installed = installed_in(self.folders)
         waiting = list(distributions)
         while waiting:
             one = waiting.pop()
             if one.name not in found and one.name not in _ASKING:
                 found[one.name] = one
-                needed = (named(name, self.folders) for name in one.needs if name not in found)
-                waiting += [other for other in needed if other is not None]
+                waiting += [installed[name] for name in one.needs if name in installed]
         return [found[name] for name in sorted(found)]
 
     def _look_up(self, file: str) -> tuple[Origin, Path]:

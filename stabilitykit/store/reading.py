@@ -157,11 +157,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+@functools.cache
+def _parts_of(wanted: Any) -> tuple[Any, tuple[Any, ...]]:
+    return typing.get_origin(wanted), typing.get_args(wanted)
+
+
 def _is(value: object, wanted: Any) -> bool:
     """Whether a value of JSON is of a type, as annotations write it."""
-    origin, args = typing.get_origin(wanted), typing.get_args(wanted)
+    if wanted is str:
+        return isinstance(value, str)
     if wanted is Any:
         return True
+    origin, args = _parts_of(wanted)
     if origin in (typing.Union, types.UnionType):
         return any(_is(value, one) for one in args)
     if origin is typing.Literal:

@@ -28,7 +28,7 @@ from .layout import FORMAT
 from .ownership import NotOurs, move, remove
 from .reading import Damaged, open_file, read_json, typed
 from .record import ARRAYS, SELDOM, RunRecord, Status
-from .sealed_files import SealedFiles, array_name, check_digest, npy
+from .sealed_files import SealedFiles, array_name, check_digest, npy, read_npy_head
 
 if TYPE_CHECKING:
     import numpy as np
@@ -242,9 +242,8 @@ class RunFiles:
 
         path, shape, dtype = self.folder / arrays["file"], tuple(arrays["shape"]), np.dtype(arrays["dtype"])
         with open_file(path) as file:
-            np.lib.format.read_magic(file)
-            found = np.lib.format.read_array_header_1_0(file)
-            start, size = file.tell(), os.fstat(file.fileno()).st_size
+            found, start = read_npy_head(file), file.tell()
+            size = os.fstat(file.fileno()).st_size
             if found != (shape, False, dtype):
                 described = f"{dtype} {list(shape)}"
                 raise Damaged(f"an array of {found[2]} {list(found[0])} is not the described one, {described}")

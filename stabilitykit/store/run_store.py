@@ -153,8 +153,7 @@ class Experiment:
         self._uses, self._is_shared = 0, False
         self._seen: dict[int, dict[str, Any]] = {}  #: headers whose files were read and hashed by this process
         try:
-            for part in (folder, *(folder / name for name in ("runs", "old", "gates", "logs"))):
-                check_form(part)
+            check_form(folder, ("runs", "old", "gates", "logs"))
             self.claims.make_place()
             with contextlib.suppress(FileNotFoundError):
                 os.utime(folder / ABOUT)  # `stability-cache prune` removes what was not used lately

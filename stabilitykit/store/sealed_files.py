@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import json
@@ -105,6 +106,25 @@ def npy(array: np.ndarray[Any, Any]) -> Iterator[bytes]:
         yield np.asarray(chunk).tobytes()
 
 
+def read_npy_head(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return what the head of an ``.npy`` file says, and go to its first value.
+
+    The tuple holds the shape, whether the order is Fortran's, and the dtype. Raises ValueError for another file.
+    """
+    head = file.read(10)  # magic bytes, the version, and two bytes with the length of the rest
+    return _what_head_says(head + file.read(int.from_bytes(head[8:], "little")))
+
+
+@functools.lru_cache(maxsize=64)
+def _what_head_says(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return what `read_npy_head` does: numpy compiles each head as Python, and all runs of a study have the same."""
+    import numpy as np
+
+    file = io.BytesIO(head)
+    np.lib.format.read_magic(file)
+    return np.lib.format.read_array_header_1_0(file)
+
+
 def check_digest(path: Path, digest: str, hashed: bytes = b"") -> None:
     """Read a file in chunks; raise `Damaged` unless ``hashed`` and its content have this digest."""
     with open_file(path) as file:
@@ -125,10 +145,7 @@ def _check_size(file: IO[bytes], path: Path) -> None:
     """Raise `Damaged` unless a file is as long as its own head says."""
     size, described = os.fstat(file.fileno()).st_size, -1
     if path.suffix == ".npy":
-        import numpy as np
-
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        shape, _, dtype = read_npy_head(file)
         described = file.tell() + math.prod(shape) * dtype.itemsize
         if dtype.hasobject:
             raise Damaged(f"{path.name} holds Python objects, which are never loaded (allow_pickle=False)")

@@ -63,7 +63,7 @@ def sources_of(roots: Iterable[Path], provenance: Provenance, also: Iterable[Dis
     order they ran, and in every worker.
     """
     search = _Search(provenance)
-    waiting = list(roots)
+    waiting: list[str | Path] = [*roots]
     found: set[Path] = set()
     distributions = set(also)
     while waiting:
@@ -89,68 +89,71 @@ def conftests_of(path: Path, rootdir: Path) -> list[Path]:
 
 
 class _Search:
-    """Finds the files that an import would run; it lists each folder once."""
+    """Finds the files that an import would run; it lists each folder once.
+
+    Paths are plain text here: there are thousands, and a Path is slow to make.
+    """
 
     def __init__(self, provenance: Provenance) -> None:
         self._provenance = provenance
-        self._listings: dict[Path, frozenset[str]] = {}
+        self._listings: dict[str, frozenset[str]] = {}
         self._specs: dict[str, list[Path]] = {}
-        self._on_path: dict[str, list[Path]] = {}
+        self._on_path: dict[str, list[str]] = {}
 
-    def neighbours(self, path: Path) -> list[Path]:
+    def neighbours(self, path: Path) -> list[str]:
         """Return the conftests for an own file, and the files that its imports lead to."""
         rootdir = self._provenance.rootdir
-        found = [] if rootdir is None else conftests_of(path, rootdir)
+        found = [] if rootdir is None else [*map(str, conftests_of(path, rootdir))]
         stamp = stamp_of(path)
         if path.suffix == ".py" and stamp is not None:
             for level, name in _imports(path, stamp):
                 found += self._files_of(level, name, path)
         return found
 
-    def _files_of(self, level: int, name: str, importer: Path) -> Iterator[Path]:
+    def _files_of(self, level: int, name: str, importer: Path) -> Iterator[str]:
         """Give the files that importing the dotted ``name`` would run: each package on the way, and the module."""
         parts = name.split(".")
         if level:
-            yield from self._below(importer.parents[level - 1], parts)
+            yield from self._below(str(importer.parents[level - 1]), parts)
             return
         rootdir = self._provenance.rootdir
-        own = [] if rootdir is None else [rootdir, rootdir / "src"]
-        places = [place for place in dict.fromkeys([importer.parent, *own]) if self._has(place, parts[0])]
+        own = [] if rootdir is None else [str(rootdir), _in(str(rootdir), "src")]
+        places = [place for place in dict.fromkeys([str(importer.parent), *own]) if self._has(place, parts[0])]
         places += self._first_on_path(parts[0])
         for place in places:
             yield from self._below(place, parts)
         if not places and parts[0] not in sys.stdlib_module_names:
             for file in self._found_by_hooks(parts[0]):
-                yield file
+                yield str(file)
                 if file.name == "__init__.py":
-                    yield from self._below(file.parent, parts[1:])
+                    yield from self._below(str(file.parent), parts[1:])
 
-    def _first_on_path(self, name: str) -> list[Path]:
+    def _first_on_path(self, name: str) -> list[str]:
         """Return the folder on Python's path that has a top-level module; several for a package without a file."""
         if name not in self._on_path:
             found = self._on_path[name] = []
-            for place in self._provenance.entries:
+            for place in map(str, self._provenance.entries):
                 if self._has(place, name):
                     found.append(place)
-                    if name not in self._listing(place) or "__init__.py" in self._listing(place / name):
+                    if name not in self._listing(place) or "__init__.py" in self._listing(_in(place, name)):
                         break
         return self._on_path[name]
 
-    def _below(self, folder: Path, parts: list[str]) -> Iterator[Path]:
+    def _below(self, folder: str, parts: list[str]) -> Iterator[str]:
         for part in parts:
             listing = self._listing(folder)
-            yield from (folder / name for name in _files_named(part) if name in listing)
-            folder = folder / part
+            yield from (_in(folder, name) for name in _files_named(part) if name in listing)
+            folder = _in(folder, part)
             if part not in listing:
                 return
             if "__init__.py" in self._listing(folder):
-                yield folder / "__init__.py"
+                yield _in(folder, "__init__.py")
 
-    def _has(self, folder: Path, name: str) -> bool:
+    def _has(self, folder: str, name: str) -> bool:
         listing = self._listing(folder)
         return name in listing or not listing.isdisjoint(_files_named(name))
 
-    def _listing(self, folder: Path) -> frozenset[str]:
+    def _listing(self, folder: str) -> frozenset[str]:
         if folder not in self._listings:
             try:
                 self._listings[folder] = frozenset(os.listdir(folder))  # noqa: PTH208  # names alone, of hundreds
@@ -169,6 +172,10 @@ class _Search:
             file = spec.origin if spec is not None and spec.has_location else None
             self._specs[name] = [Path(file)] if file else []
         return self._specs[name]
+
+
+def _in(folder: str, name: str) -> str:
+    return f"{folder}{os.sep}{name}"
 
 
 def _files_named(module: str) -> list[str]:

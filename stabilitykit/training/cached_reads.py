@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, TypeAlias
 
+from ..store.audit_events import listen
 from ..store.loaded_files import Stamp
 
 #: Hits by cache.
@@ -73,15 +73,15 @@ def read_for(before: Hits) -> dict[str, Read]:
     return found
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
-    if event != "open" or not isinstance(arguments[0], str | bytes) or getattr(_hearing, "busy", False):
+def _see_open(frame: FrameType, arguments: tuple[Any, ...]) -> None:
+    if not isinstance(arguments[0], str | bytes) or getattr(_hearing, "busy", False):
         return
     path = os.fsdecode(arguments[0])
     if path.endswith(_OF_IMPORTER) or arguments[2] & os.O_ACCMODE == os.O_WRONLY:
         return
     _hearing.busy = True
     try:
-        _note(sys._getframe(1), path)
+        _note(frame, path)
     except Exception:  # noqa: BLE001  # what is raised here would be the user's
         pass
     finally:
@@ -150,4 +150,4 @@ def _cache_in(value: Any, code: CodeType) -> Any:
     return None
 
 
-sys.addaudithook(_hear)
+listen("open", _see_open)

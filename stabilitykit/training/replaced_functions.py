@@ -92,15 +92,25 @@ class _Look(NamedTuple):
         """Whether all members are the same objects still: there are thousands, and each study asks."""
         members = _members(self.owners)
         is_same = len(members) == len(self.members) and all(map(is_, members, self.members))
-        return is_same and [*map(_code, self.functions)] == self.code
+        return is_same and all(map(is_, map(_code, self.functions), self.code))
 
 
 _code = attrgetter("__code__")
 _looks: dict[tuple[ModuleType, ...], _Look] = {}  #: by the modules that were loaded
+_loaded: list[str] = []  #: the names of all modules when they were last looked through
+_watched: list[str] = []  #: those among them whose functions count
+
+
+def _watched_names() -> list[str]:
+    loaded = [*sys.modules]
+    if loaded != _loaded:
+        _loaded[:] = loaded
+        _watched[:] = sorted(name for name in loaded if name in _WATCHED or name.startswith(_WATCHED_WITHIN))
+    return _watched
 
 
 def _replaced() -> list[tuple[str, object]]:
-    names = sorted(name for name in [*sys.modules] if name in _WATCHED or name.startswith(_WATCHED_WITHIN))
+    names = _watched_names()
     modules = tuple(sys.modules[name] for name in names)
     look = _looks.get(modules)
     if look is None or not look.is_current():

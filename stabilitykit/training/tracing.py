@@ -26,6 +26,8 @@ from urllib.parse import unquote, urlsplit
 
 import torch
 
+from ..store.audit_events import listen
+from . import variables
 from .callers import Caller, responsible
 from .trace import Trace, Use
 
@@ -55,7 +57,7 @@ def traced(rootdir: Path, store: Path | None = None) -> Iterator[Trace]:
 @contextlib.contextmanager
 def _activated(trace: Trace) -> Iterator[None]:
     """Let the hooks of this process tell a trace what they see, for a block."""
-    _add_hook()
+    _listen()
     _active.append(trace)
     try:
         with contextlib.ExitStack() as replaced:
@@ -66,14 +68,14 @@ def _activated(trace: Trace) -> Iterator[None]:
 
 
 @functools.cache
-def _add_hook() -> None:
-    sys.addaudithook(_hook)  # once a process: Python removes none
+def _listen() -> None:
+    for event, see in _SEEN_BY.items():
+        listen(event, functools.partial(_hear, see))
 
 
-def _hook(event: str, arguments: tuple[Any, ...]) -> None:
-    if event not in _SEEN_BY or not _active or getattr(_hooked, "busy", False):
-        return
-    _tell(_SEEN_BY[event], sys._getframe(1), *arguments)
+def _hear(see: Callable[..., None], frame: FrameType, arguments: tuple[Any, ...]) -> None:
+    if _active and not getattr(_hooked, "busy", False):
+        _tell(see, frame, *arguments)
 
 
 def _tell(see: Callable[..., None], frame: FrameType, *arguments: Any) -> None:
@@ -207,6 +209,24 @@ def _see_connection(frame: FrameType, connection: object, address: object) -> No
         trace.saw_untraced(f"It reads the network ({address[0]}:{address[1]}): what is answered is not traced.")
 
 
+def _see_variable(frame: FrameType, name: Any, value: Any) -> None:
+    if responsible(frame) is Caller.USER:
+        for trace in _active:
+            trace.saw_variable(os.fsdecode(name), None if value is None else os.fsdecode(value))
+
+
+def _see_variable_set(frame: FrameType, name: Any) -> None:
+    is_users = responsible(frame) is Caller.USER
+    for trace in _active:
+        trace.saw_variable_set(os.fsdecode(name), is_users=is_users)
+
+
+def _see_all_variables(frame: FrameType) -> None:
+    if responsible(frame) is Caller.USER:
+        for trace in _active:
+            trace.saw_untraced("It reads all environment variables at once: they are not traced.")
+
+
 _SEEN_BY: dict[str, Callable[..., None]] = {
     "open": _see_open,
     "os.listdir": _see_folder,
@@ -224,55 +244,17 @@ _SEEN_BY: dict[str, Callable[..., None]] = {
     "os.system": _see_program,
     "os.exec": _see_program,
     "socket.connect": _see_connection,
+    variables.READ: _see_variable,
+    variables.SET: _see_variable_set,
+    variables.ALL: _see_all_variables,
 }
 
 
 # What Python tells no hook of
 
 
-class _TracedVariables(os._Environ):  # type: ignore[type-arg]  # of text, or of bytes
-    """`os.environ` while it is traced: the same object, and so the same for all who hold it."""
-
-    def __getitem__(self, name: Any) -> Any:
-        try:
-            value = super().__getitem__(name)
-        except KeyError:
-            _saw_variable(sys._getframe(1), name, None)
-            raise
-        _saw_variable(sys._getframe(1), name, value)
-        return value
-
-    def __setitem__(self, name: Any, value: Any) -> None:
-        super().__setitem__(name, value)
-        _saw_variable_set(sys._getframe(1), name)
-
-    def __delitem__(self, name: Any) -> None:
-        super().__delitem__(name)
-        _saw_variable_set(sys._getframe(1), name)
-
-    def __iter__(self) -> Iterator[Any]:
-        if not getattr(_hooked, "busy", False) and responsible(sys._getframe(1)) is Caller.USER:
-            for trace in _active:
-                trace.saw_untraced("It reads all environment variables at once: they are not traced.")
-        return super().__iter__()
-
-
-def _saw_variable(frame: FrameType, name: Any, value: Any) -> None:
-    if not getattr(_hooked, "busy", False) and responsible(frame) is Caller.USER:
-        for trace in _active:
-            trace.saw_variable(os.fsdecode(name), None if value is None else os.fsdecode(value))
-
-
-def _saw_variable_set(frame: FrameType, name: Any) -> None:
-    is_users = responsible(frame) is Caller.USER
-    for trace in _active:
-        trace.saw_variable_set(os.fsdecode(name), is_users=is_users)
-
-
 def _replace_readers(replaced: contextlib.ExitStack) -> None:
     """Replace what reads or writes inputs without telling an audit hook, until the block ends."""
-    for variables in (os.environ, os.environb):
-        _replace(replaced, variables, "__class__", _TracedVariables)
     _replace_importers(replaced)
     for name in ("getcwd", "getcwdb"):
         _replace(replaced, os, name, _telling_where(getattr(os, name)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stabilitykit.store.distributions import named, owner_of, project_names
+from stabilitykit.store.distributions import installed_in, owner_of, project_names
 
 
 def install(site: Path, name: str, files: list[str], *, record: bool = True, **more: str) -> Path:
@@ -90,8 +90,8 @@ def test_what_it_needs_is_found_by_name(site):
     )
     owner = owner_of(site / "lib.py", frozenset())
     assert owner.needs == ("num-py",)
-    assert named("LIB", frozenset({site})) == owner
-    assert named("num-py", frozenset({site})) is None
+    assert installed_in([site])["lib"] == owner
+    assert "num-py" not in installed_in([site])
 
 
 @pytest.mark.parametrize(
