@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from ..protocol import NoiseProtocol
 from .compiled_files import outdated
 from .fingerprint import CannotFingerprint, read
 from .layout import PARTS, ROLE
-from .loaded_files import Stamp, changed_since_import
+from .loaded_files import Stamp, changed_since_import, imported_for
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ def ingredients(
     protocol: NoiseProtocol,
     environment: Mapping[str, object],
     rootdir: Path,
-    also: Iterable[Path],
+    also: Collection[Path],
     name: str = "",
 ) -> Ingredients:
     """Return the ingredients of the key; private if the ``content`` of a task cannot be hashed, or has been edited.
 
-    The user's own code counts by its content wherever it lies, and so do the files ``also``. ``name`` is what the
-    content is called where a difference in it is named.
+    The user's own code counts by its content wherever it lies, and so do the files ``also`` with all that they have
+    imported. ``name`` is what the content is called where a difference in it is named.
     """
     about = {"protocol": protocol_ingredients(protocol), "environment": environment, "fingerprint": ""}
     try:
-        reading = read(content(), rootdir, also, name)
+        reading = read(content(), rootdir, [*also, *imported_for(also)], name)
     except CannotFingerprint as error:
         return Ingredients(about, str(error))
     stamps = reading.sources.stamps()

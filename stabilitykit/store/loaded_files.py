@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -38,6 +38,7 @@ _FOREIGN = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}", 
 _TRAINING = f"{Path(__file__).parents[1] / 'training'}{os.sep}"
 _loaded: dict[str, Stamp] = {}
 _loaded_by_training: set[str] = set()
+_loaded_for: dict[str, dict[str, None]] = {}  #: what was imported while a file was
 _started = time.time_ns()
 
 
@@ -71,6 +72,11 @@ def imported_by_training(path: Path) -> bool:
     return str(path) in _loaded_by_training
 
 
+def imported_for(paths: Iterable[Path]) -> list[Path]:
+    """Return the files that this process has imported while it imported ``paths``, by whatever name or hook."""
+    return [Path(file) for path in paths for file in _loaded_for.get(os.path.realpath(path), ())]
+
+
 def _is_training(frame: FrameType) -> bool:
     while frame.f_back is not None and not frame.f_code.co_filename.startswith(_TRAINING):
         frame = frame.f_back
@@ -87,12 +93,26 @@ def _written(path: Path) -> int:
 
 def _see_exec(frame: FrameType, arguments: tuple[Any, ...]) -> None:
     file = getattr(arguments[0], "co_filename", "<")
-    if file.startswith("<") or arguments[0].co_name != "<module>" or any(part in file for part in _FOREIGN):
+    if arguments[0].co_name != "<module>" or _is_foreign(file):
         return
     file = os.path.realpath(file)
     if (stamp := stamp_of(file)) is not None:
         _loaded[file] = stamp
         (_loaded_by_training.add if _is_training(frame) else _loaded_by_training.discard)(file)
+        for importer in importing(frame):
+            _loaded_for.setdefault(importer, {})[file] = None
+
+
+def importing(frame: FrameType | None) -> Iterator[str]:
+    """Give the files of the modules that are being imported in a frame, the innermost first, without Python's."""
+    while frame is not None:
+        if frame.f_code.co_name == "<module>" and not _is_foreign(frame.f_code.co_filename):
+            yield os.path.realpath(frame.f_code.co_filename)
+        frame = frame.f_back
+
+
+def _is_foreign(file: str) -> bool:
+    return file.startswith("<") or any(part in file for part in _FOREIGN)
 
 
 listen("exec", _see_exec)

@@ -6,6 +6,7 @@ counts its hits: so it is known, when a training is over, whether it got somethi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -56,7 +57,7 @@ class _Filled:
 
 _filled: weakref.WeakKeyDictionary[Any, _Filled] = weakref.WeakKeyDictionary()  #: by cache
 _uncached: dict[int, CodeType] = {}  #: codes of functions that have no cache, by their id
-_hearing = threading.local()
+_reading = threading.local()  #: whether a file is opened by `read_now`
 
 
 def hits() -> Hits:
@@ -74,18 +75,20 @@ def read_for(before: Hits) -> dict[str, Read]:
 
 
 def _see_open(frame: FrameType, arguments: tuple[Any, ...]) -> None:
-    if not isinstance(arguments[0], str | bytes) or getattr(_hearing, "busy", False):
+    path = opened_to_read(arguments)
+    if path is None:
         return
-    path = os.fsdecode(arguments[0])
-    if path.endswith(_OF_IMPORTER) or arguments[2] & os.O_ACCMODE == os.O_WRONLY:
-        return
-    _hearing.busy = True
-    try:
+    with contextlib.suppress(Exception):  # what is raised here would be the user's
         _note(frame, path)
-    except Exception:  # noqa: BLE001  # what is raised here would be the user's
-        pass
-    finally:
-        _hearing.busy = False
+
+
+def opened_to_read(arguments: tuple[Any, ...]) -> str | None:
+    """Return the path of a file that is opened to be read, by the event's arguments; None for any other."""
+    if not isinstance(arguments[0], str | bytes) or getattr(_reading, "busy", False):
+        return None
+    path = os.fsdecode(arguments[0])
+    is_written = arguments[2] & os.O_ACCMODE == os.O_WRONLY
+    return None if is_written or path.endswith(_OF_IMPORTER) else path
 
 
 def _note(frame: FrameType, path: str) -> None:
@@ -93,18 +96,22 @@ def _note(frame: FrameType, path: str) -> None:
         filled = _filled.setdefault(cache, _Filled())
         filled.see(cache, running)
         name = os.path.abspath(path)  # noqa: PTH100  # as the trace names it
-        filled.files[name] = _read(Path(name))
+        filled.files[name] = read_now(Path(name))
 
 
-def _read(path: Path) -> Read:
+def read_now(path: Path) -> Read:
+    """Return a file as it is now."""
     from ..store.traced_inputs import ABSENT, file_digest  # here, so that every session need not load it
 
+    _reading.busy = True
     try:
         found = path.stat()
+        digest = file_digest(path, found) if found.st_size <= AT_ONCE else None
+        return Read(digest, Stamp.of(found))
     except OSError:
         return Read(ABSENT, None)
-    digest = file_digest(path, found) if found.st_size <= AT_ONCE else None
-    return Read(digest, Stamp.of(found))
+    finally:
+        _reading.busy = False
 
 
 def _caches_of(frame: FrameType | None) -> Iterator[tuple[Any, FrameType]]:

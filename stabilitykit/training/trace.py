@@ -13,13 +13,15 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..store.folder_names import NUMBER, names_in, shape_of
 from ..store.layout import STORE
-from ..store.loaded_files import Stamp, stamp_of
+from ..store.loaded_files import Stamp, changed_since_import, imported_for, stamp_of
+from ..store.provenance import Provenance
+from ..store.source_files import sources_of
 from ..store.traced_inputs import (
     ABSENT,
     BETWEEN,
@@ -35,8 +37,9 @@ from ..store.traced_inputs import (
     variable_digest,
     writes_to,
 )
-from .cached_reads import AT_ONCE, hits, read_for
+from .cached_reads import AT_ONCE, Read, hits, read_for
 from .callers import Caller, is_foreign, kind_of
+from .import_reads import ImportReads, read_for_imports
 
 #: Files after which no more are noted.
 _MOST_FILES = 20_000
@@ -271,16 +274,23 @@ class Trace:
                     self._take(*json.loads(line))
         with contextlib.suppress(OSError):
             self._file.close()
-        modules, places, changed = self._modules()
+        reached = self._reached()
+        modules, places, changed = self._modules(reached)
         files, edited = self._files(frozenset(places.values()))
         folders, made = self._folders()
-        files = {**self._kept(), **files, **folders}
+        before = read_for_imports(reached)
+        files = {**self._kept(before.files), **self._kept(read_for(self._hits_before)), **files}
+        files |= self._listed_before(before) | folders
         named = {name: path for path in self._read for name in self._names(path) if name in files}
         stamps = {name: s for name, path in named.items() if (s := self._read[path][1]) and s.size > SMALL}
         asked = (*self._read, *self._listed)
         relative = {name: spelling for path in asked for name, spelling in self._names(path).items()}
+        relative |= {self._named(path): spelling for path, spelling in self._relative_before(before)}
         relative = {name: spelling for name, spelling in relative.items() if spelling and name in files}
         untraced, written = tuple(self._untraced), tuple(self._made())
+        for name, value in before.variables.items():
+            if f"{VARIABLE}{name}" not in self._set:
+                self._variables.setdefault(name, (variable_digest(value, self._rootdir), path_digest(value)))
         variables = {name: digest for name, (digest, _) in self._variables.items()}
         spelled = {name: path for name, (digest, path) in self._variables.items() if path != digest}
         self._inputs = Inputs(modules, files, variables, untraced, places, stamps, relative, written, spelled, made)
@@ -335,14 +345,41 @@ class Trace:
             if self._is_watched(path.rpartition(os.sep)[0]) and not is_gone:
                 yield self._named(path)
 
-    def _kept(self) -> dict[str, str]:
-        """Return the digests of files that the training got from a cache, as they were when the cache was filled."""
+    def _kept(self, reads: Mapping[str, Read]) -> dict[str, str]:
+        """Return the digests of files of which the training got what had been kept, as they were when it was read."""
         return {
             self._named(path): read.digest
             or (content_digest(Path(path)) if read.stamp == stamp_of(Path(path)) else _LOST)
-            for path, read in read_for(self._hits_before).items()
+            for path, read in reads.items()
             if path not in self._written and self._is_watched(path.rpartition(os.sep)[0])
         }
+
+    def _listed_before(self, before: ImportReads) -> dict[str, str]:
+        """Return the digests of the folders that modules had listed."""
+        listed = {path: names for path, names in before.folders.items() if self._is_watched(path)}
+        return {
+            self._named(path.rstrip(_FOLDER) + _FOLDER): folder_digest(names, None) for path, names in listed.items()
+        }
+
+    def _relative_before(self, before: ImportReads) -> Iterator[tuple[str, str]]:
+        """Give the files and folders that modules had asked for in what is still the working folder."""
+        for path, spelling in before.relative.items():
+            if self._cwd and os.path.normpath(os.path.join(self._cwd, spelling)) == path:  # noqa: PTH118  # Path leaves ".."
+                end = _FOLDER if path in before.folders else ""
+                yield path + end, spelling + end
+
+    def _reached(self) -> list[Path]:
+        """Return the source files of modules that were loaded and that the training has asked for, with their imports.
+
+        What another module had imported for them is among them.
+        """
+        places = (place_of(name) for name in self._asked_for if name in self._loaded_before)
+        own = [place for place in places if place is not None and _is_users(place)]
+        if not own:
+            return []
+        paths = sources_of(own, Provenance(self._rootdir)).paths
+        found = {path for path in paths.union(imported_for(paths)) if path.stem != "conftest"}
+        return sorted(path for path in found if _is_users(path))
 
     def _names(self, path: str) -> dict[str, str]:
         """Return the names by which a file counts, each with its path from the working folder; "" for its own place.
@@ -352,19 +389,20 @@ class Trace:
         first, *more = sorted(self._spelled.get(path, [""]))
         return {self._named(path): first, **{f"./{spelling}": spelling for spelling in more}}
 
-    def _modules(self) -> tuple[dict[str, str], dict[str, str], list[str]]:
-        """Return digest and file of the user's modules that were imported, and which were edited."""
+    def _modules(self, reached: list[Path]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+        """Return digest and file of the user's modules that were imported or ``reached``, and which were edited."""
         modules, places, edited = {}, {}, []
-        new = {name for name in list(sys.modules) if name not in self._loaded_before}
-        for name in sorted(new.union(self._asked_for)):
+        names = {name for name in list(sys.modules) if name not in self._loaded_before}
+        names |= {name for name in list(sys.modules) if (place := place_of(name)) in reached} if reached else set()
+        for name in sorted(names.union(self._asked_for)):
             place = place_of(name)
             if place is None and not self._asked_for.get(name, True):
                 modules[name], places[name] = ABSENT, name
-            if place is None or kind_of(str(place)) is not Caller.USER or is_foreign(str(place)):
+            if place is None or not _is_users(place):
                 continue
             if str(place) in self._written or not place.is_file():
                 continue
-            now = content_digest(place)
+            now = _LOST if changed_since_import([Path(os.path.realpath(place))]) else content_digest(place)
             before = self._read.get(str(place), (None, None))[0] or now
             if before != now:
                 edited.append(f"module {name}")
@@ -383,6 +421,10 @@ def _is_watched(folder: str, rootdir: Path) -> bool:
     if path.is_relative_to(rootdir):
         return _CACHES.isdisjoint(path.relative_to(rootdir).parts) and not is_foreign(folder)
     return _CACHES.isdisjoint(path.parts) and not is_foreign(folder) and not f"{folder}/".startswith(_SYSTEM)
+
+
+def _is_users(place: Path) -> bool:
+    return kind_of(str(place)) is Caller.USER and not is_foreign(str(place))
 
 
 def _working_folder() -> str:
