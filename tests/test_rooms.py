@@ -69,6 +69,7 @@ LIGHT = (
     "training",
     "training.cached_reads",
     "training.callers",
+    "training.import_reads",
     "training.variables",
     "plugin.hooks",
     "plugin.xdist",

@@ -11,7 +11,7 @@ import functools
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, TypeAlias
@@ -139,10 +139,24 @@ def _cache_of(frame: FrameType) -> Any:
         value = frame.f_globals.get(owners[0] if owners else name)
         for part in [*owners[1:], name] if owners else []:
             value = getattr(value, part, None)
-        return _cache_in(value, frame.f_code)
+        found = _cache_in(value, frame.f_code)
+        return found if found is not None else _first([*_caches_in(frame.f_globals)], frame.f_code)
     caller = frame.f_back
-    values = () if caller is None else tuple(caller.f_locals.values())
-    return next((found for value in values if (found := _cache_in(value, frame.f_code)) is not None), None)
+    return None if caller is None else _first([*caller.f_locals.values()], frame.f_code)
+
+
+def _first(values: Iterable[Any], code: CodeType) -> Any:
+    return next((found for value in values if (found := _cache_in(value, code)) is not None), None)
+
+
+def _caches_in(scope: Mapping[str, Any]) -> Iterator[Any]:
+    """Give the caches that stand in a module, and in its classes, under other names than their functions'."""
+    for value in [*scope.values()]:
+        if isinstance(value, functools._lru_cache_wrapper):
+            yield value
+        elif isinstance(value, type) and value.__module__ == scope.get("__name__"):
+            members = (getattr(member, "__func__", member) for member in [*vars(value).values()])
+            yield from (member for member in members if isinstance(member, functools._lru_cache_wrapper))
 
 
 def _cache_in(value: Any, code: CodeType) -> Any:

@@ -85,6 +85,12 @@ def _see_variable(frame: FrameType, arguments: tuple[Any, ...]) -> None:
         reads.variables.setdefault(os.fsdecode(name), None if value is None else os.fsdecode(value))
 
 
+def _see_exec(frame: FrameType, arguments: tuple[Any, ...]) -> None:
+    code = arguments[0]
+    if getattr(code, "co_name", "") == "<module>":  # it is imported, perhaps once more: what it read before is gone
+        _of_modules.pop(os.path.realpath(code.co_filename), None)
+
+
 def _note_place(reads: ImportReads, given: str) -> str:
     path = os.path.abspath(given)  # noqa: PTH100  # as the trace names it
     if not os.path.isabs(given):  # noqa: PTH117  # of text
@@ -107,6 +113,7 @@ def _hear(see: Listener, frame: FrameType, arguments: tuple[Any, ...]) -> None:
 
 
 _SEEN_BY: dict[str, Listener] = {
+    "exec": _see_exec,
     "open": _see_open,
     "os.rename": _see_written,
     "os.listdir": _see_folder,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stabilitykit.store.loaded_files import changed_since_import, imported_otherwise, stamp_of
+from stabilitykit.store.loaded_files import changed_since_import, imported_for, imported_otherwise, stamp_of
 
 
 @pytest.fixture
@@ -89,3 +89,15 @@ def test_a_copy_of_equal_size_and_time_is_another_state(tmp_path):
     other.rename(one)
     assert stamp_of(one)[:2] == before[:2]
     assert stamp_of(one) != before
+
+
+def test_what_a_module_has_imported_is_known_by_whatever_name(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "acme_chooses.py").write_text("import importlib\nimportlib.import_module('acme_' + 'chosen')\n")
+    (tmp_path / "acme_chosen.py").write_text("import json\n")
+    importlib.invalidate_caches()
+    importlib.import_module("acme_chooses")
+    assert imported_for([tmp_path / "acme_chooses.py"]) == [(tmp_path / "acme_chosen.py").resolve()]
+    assert imported_for([tmp_path / "acme_chosen.py"]) == []
+    for name in ("acme_chooses", "acme_chosen"):
+        del sys.modules[name]

@@ -46,6 +46,21 @@ def inside_another(path):
     return path.read_text()
 
 
+def _plain(path):
+    return path.read_text()
+
+
+under_another_name = functools.lru_cache(maxsize=None)(_plain)
+
+
+def _plain_too(path):
+    return path.read_text()
+
+
+class Namespace:
+    load = staticmethod(functools.cache(_plain_too))
+
+
 class Loader:
     def __init__(self, path):
         self.path = path
@@ -93,6 +108,8 @@ CACHED = {
     "unbounded": unbounded,
     "around another": around_another,
     "inside another": inside_another,
+    "under another name": under_another_name,
+    "under another name in a class": Namespace.load,
     "method": lambda path: LOADER(path).method(path),
     "static": Loader.static,
     "of a class": Loader.of_class,
