@@ -9,6 +9,7 @@ import contextlib
 import enum
 import functools
 import json
+import multiprocessing
 import os
 import stat
 import sys
@@ -73,6 +74,7 @@ class Trace:
         self._store = "" if store is None else f"{store.resolve()}{os.sep}"
         self._loaded_before = frozenset(sys.modules)
         self._hits_before = hits()
+        self._processes = [one for one in multiprocessing.active_children() if not one.name.startswith("stabilitykit ")]
         self._asked_for: dict[str, bool] = {}  #: modules that were asked for by a name, and whether they were there
         self._databases: set[str] = set()
         self._seen: set[object] = set()
@@ -274,6 +276,10 @@ class Trace:
                     self._take(*json.loads(line))
         with contextlib.suppress(OSError):
             self._file.close()
+        if kinds := sorted({type(process).__name__ for process in self._processes if process.is_alive()}):
+            self.saw_untraced(
+                f"Other processes were there before it ({', '.join(kinds)}): what they read is not traced."
+            )
         reached = self._reached()
         modules, places, changed = self._modules(reached)
         files, edited = self._files(frozenset(places.values()))

@@ -7,6 +7,7 @@ import ctypes
 import importlib
 import importlib.util
 import json
+import multiprocessing
 import os
 import pickle
 import pydoc
@@ -312,6 +313,19 @@ class TestUntraced:
             list(DataLoader(Numbers(root / "config.json"), num_workers=1, multiprocessing_context="spawn"))
 
         assert read_in(root, read).untraced == ("It starts other processes (spawn): what these read is not traced.",)
+
+    def test_processes_that_live_longer_than_one_training(self, root):
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            assert read_in(root, lambda: pool.apply(len, ["abc"])).untraced == (
+                "Other processes were there before it (ForkProcess): what they read is not traced.",
+            )
+
+    def test_workers_that_a_loader_keeps(self, root):
+        loader = DataLoader(Numbers(root / "config.json"), num_workers=1, persistent_workers=True)
+        assert read_in(root, lambda: list(loader)).untraced == ()
+        said = read_in(root, lambda: list(loader)).untraced
+        assert [sentence.partition("(")[0] for sentence in said] == ["Other processes were there before it "]
+        loader._iterator._shutdown_workers()
 
     def test_a_library_that_wrote_without_python(self, root):
         def read():
