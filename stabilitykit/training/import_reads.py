@@ -100,11 +100,10 @@ def _note_place(reads: ImportReads, given: str) -> str:
 
 def _reads_of(frame: FrameType, *callers: Caller) -> list[ImportReads]:
     """Return the records of the modules that are being imported, if one of ``callers`` has asked, or no tool."""
-    files = [*importing(frame)]
-    caller = responsible(frame) if files else Caller.TOOL
+    caller = responsible(frame)
     if caller in (Caller.TOOL, Caller.IMPORTER) or (callers and caller not in callers):
         return []
-    return [_of_modules.setdefault(file, ImportReads()) for file in files]
+    return [_of_modules.setdefault(file, ImportReads()) for file in importing(frame)]
 
 
 def _hear(see: Listener, frame: FrameType, arguments: tuple[Any, ...]) -> None:
