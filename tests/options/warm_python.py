@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from _pytest.config import default_plugins
+
 _LAUNCHER = """\
 #!{python} -IS
 import json, os, signal, socket, sys
@@ -40,6 +42,13 @@ if code < 0:
 os._exit(code)
 """
 
+#: What each session of pytest loads, but for plugins: pytest must load these itself, to rewrite their asserts.
+_LOADED = [
+    *("torch", "torch.optim.sgd", "torch.utils._device", "numpy", "scipy.special", "pytest", "execnet"),
+    *("pdb", "sqlite3", "statistics", "xml.etree.ElementTree"),
+    *(f"_pytest.{plugin}" for plugin in default_plugins),
+]
+
 #: One message of a socket; it must hold an environment.
 _MESSAGE_BYTES = 2**17
 
@@ -50,8 +59,9 @@ def warm_python(folder: Path) -> Iterator[Path]:
     address, launcher = folder / "server", folder / "python"
     launcher.write_text(_LAUNCHER.format(python=sys.executable, address=str(address)))
     launcher.chmod(0o755)
-    # NumPy's and SciPy's pools of threads would not live in a fork. They read this as they are loaded.
-    environ = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    # NumPy's and SciPy's pools of threads would not live in a fork. Torch's would, but of tensors as small as a test's
+    # two threads only wait for each other. Each reads its variable as it is loaded.
+    environ = {"OMP_NUM_THREADS": "1", **os.environ, "OPENBLAS_NUM_THREADS": "1"}
     environ.pop("PYTHONPATH", None)
     command = [sys.executable, __file__, str(address)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as server:
@@ -62,8 +72,9 @@ def warm_python(folder: Path) -> Iterator[Path]:
 
 def main(address: str) -> None:
     """Serve until the standard input ends; in a forked process, be the Python that was asked for."""
-    for name in ("torch", "torch.optim.sgd", "numpy", "scipy.special", "pytest"):
+    for name in _LOADED:
         __import__(name)
+    os.fsync = os.fstat  # type: ignore[assignment]  # as in `tests/conftest.py`: none of these tests cuts the power
     threads = len(list(Path("/proc/self/task").iterdir()))
     assert threads == 1, f"{threads} threads cannot be forked"
     gc.freeze()  # a collection would write to, and so copy, every page that a fork shares
