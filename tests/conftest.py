@@ -34,6 +34,7 @@ settings.load_profile("any machine")
 
 # Of tensors as small as a test's, two threads spend their time waiting for each other, most of all beside other work.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same for each process that a test starts
 
 # No test cuts the power, and waiting for the disk is a fifth of the time of a test that stores runs. What each process
 # of its own does is left as it is; the test that lets the call fail holds that it is made.

@@ -45,7 +45,7 @@ os._exit(code)
 #: What each session of pytest loads, but for plugins: pytest must load these itself, to rewrite their asserts.
 _LOADED = [
     *("torch", "torch.optim.sgd", "torch.utils._device", "numpy", "scipy.special", "pytest", "execnet"),
-    *("pdb", "sqlite3", "statistics", "xml.etree.ElementTree"),
+    *("pdb", "statistics", "xml.etree.ElementTree"),
     *(f"_pytest.{plugin}" for plugin in default_plugins),
 ]
 
@@ -59,9 +59,8 @@ def warm_python(folder: Path) -> Iterator[Path]:
     address, launcher = folder / "server", folder / "python"
     launcher.write_text(_LAUNCHER.format(python=sys.executable, address=str(address)))
     launcher.chmod(0o755)
-    # NumPy's and SciPy's pools of threads would not live in a fork. Torch's would, but of tensors as small as a test's
-    # two threads only wait for each other. Each reads its variable as it is loaded.
-    environ = {"OMP_NUM_THREADS": "1", **os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    # NumPy's and SciPy's pools of threads would not live in a fork. They read this as they are loaded.
+    environ = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
     environ.pop("PYTHONPATH", None)
     command = [sys.executable, __file__, str(address)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) as server:
