@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -30,6 +31,14 @@ from tests.store_names import session_id
 # How long an example takes depends on what else the machine does.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+# Of tensors as small as a test's, two threads spend their time waiting for each other, most of all beside other work.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same for each process that a test starts
+
+# No test cuts the power, and waiting for the disk is a fifth of the time of a test that stores runs. What each process
+# of its own does is left as it is; the test that lets the call fail holds that it is made.
+os.fsync = os.fstat  # type: ignore[assignment]  # as strict about what it is given
 
 
 @pytest.fixture
@@ -78,6 +87,15 @@ def ask(make_session: Callable[..., Session]) -> Callable[..., Study]:
 def study_of(session: Session, task: Any, protocol: NoiseProtocol, **question: Any) -> Study:
     """The study that `measure` or `check` comes to, where they would raise for runs that failed."""
     return session.train(session.prepare(Question.of(task, protocol, **question)))
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Two threads for torch, where a test is to see them put back after one was set."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -46,12 +46,12 @@ FAULTS = {
 
 @pytest.fixture
 def main_job(tmp_path):
-    """Run one test of the main job with a fault planted, over three runs, in a store of its own."""
+    """Run one test of the main job with a fault planted, in a store of this test."""
 
-    def main_job(fault: str, test: str) -> subprocess.CompletedProcess[str]:
+    def main_job(fault: str, test: str, runs: int) -> subprocess.CompletedProcess[str]:
         (tmp_path / "planted.py").write_text("\n".join(line[8:] for line in FAULTS[fault].splitlines()))
         path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
-        options = ["-p", "planted", "--stability-runs=3", f"--stability-store={tmp_path / 'store'}", "-n", "0"]
+        options = ["-p", "planted", f"--stability-runs={runs}", f"--stability-store={tmp_path / 'store'}", "-n", "0"]
         command = [sys.executable, "-m", "pytest", f"stability_tests/test_findings.py::{test}", *options]
         environment = os.environ | {"PYTHONPATH": path}
         return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -65,17 +65,20 @@ def main_job(tmp_path):
     [
         ("a source that leaks", "test_averages_of_two_differ_less", "IsolationError"),
         ("a network that does not train", "test_it_grows", "it has not learned its task"),
-        ("a gate that passes everything", "test_a_wrong_claim_is_refused", "1 failed"),
     ],
 )
 def test_a_planted_fault_turns_the_main_job_red(main_job, fault, test, said):
-    result = main_job(fault, test)
+    result = main_job(fault, test, runs=2)  # both are told before any number is
     assert result.returncode == pytest.ExitCode.TESTS_FAILED
     assert said in result.stdout
 
 
 @pytest.mark.slow
-def test_without_a_fault_wrong_claims_are_refused_and_the_main_job_says_so(main_job):
-    result = main_job("nothing", "test_a_wrong_claim_is_refused")
+def test_wrong_claims_are_refused_and_a_gate_that_passes_everything_turns_the_main_job_red(main_job):
+    result = main_job("nothing", "test_a_wrong_claim_is_refused", runs=3)
     assert result.returncode == pytest.ExitCode.OK, result.stdout
     assert "HOLDS  A check of the checks: " in result.stdout
+    # Of the same runs, which the store has.
+    result = main_job("a gate that passes everything", "test_a_wrong_claim_is_refused", runs=3)
+    assert result.returncode == pytest.ExitCode.TESTS_FAILED
+    assert "1 failed" in result.stdout

@@ -71,6 +71,7 @@ def test_content_is_read_when_the_key_is_asked_for_and_once(make_session):
     assert Read.times == 1
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_its_check_rehearses_as_a_run_trains_and_puts_the_process_back(make_session):
     seen = []
 

@@ -126,7 +126,10 @@ def note(run, started):
 """
 
 #: What the toy's processes need not load: it saves a second each.
-_WITHOUT = ["hypothesispytest", "timeout", "randomly", "rerunfailures", "pytest_cov", "html"]
+_WITHOUT = [
+    *("hypothesispytest", "timeout", "randomly", "rerunfailures", "pytest_cov"),
+    *("html", "html_fixtures", "metadata", "platformdirs"),
+]
 
 WAYS = {"plain": ["-p", "no:xdist"], "n0": ["-n", "0"], "n2": ["-n", "2"]}
 

@@ -27,9 +27,9 @@ STUDY = """
             augment=lambda x: x + 0.01 * torch.randn_like(x),
         )
 
-    @pytest.mark.parametrize("vary", ["all", "none"])
+    @pytest.mark.parametrize("vary", {sources})
     def test_recipe(stability, recipe, vary):
-        stability.measure(recipe, vary=vary, runs=3)
+        stability.measure(recipe, vary=vary, runs={runs})
 
     def test_loop(stability):
         rate = 0.2
@@ -38,35 +38,37 @@ STUDY = """
             print("training", run.index)
             return train(run, rate)
 
-        stability.measure(at_rate, labels=Y, perturb="ulp", runs=3)
+        stability.measure(at_rate, labels=Y, perturb="ulp", runs={runs})
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("way", "args"),
+    ("way", "args", "runs", "sources"),
     [
-        ("n2", ["--stability-isolation", "process"]),
-        ("plain", ["--stability-isolation", "process"]),
-        ("n0", ["--stability-workers", "2"]),
-        ("plain", ["--stability-isolation", "spawn"]),
+        ("n2", ["--stability-isolation", "process"], 3, ["all", "none"]),
+        ("plain", ["--stability-isolation", "process"], 3, ["all", "none"]),
+        ("n0", ["--stability-workers", "2"], 3, ["all", "none"]),
+        ("plain", ["--stability-isolation", "spawn"], 2, ["all"]),  # each run imports torch anew
     ],
 )
-def test_children_train_the_same_bits(project: Project, way: str, args: list[str], wait_for: Callable) -> None:
-    project.tests(STUDY)
+def test_children_train_the_same_bits(
+    project: Project, way: str, args: list[str], runs: int, sources: list[str], wait_for: Callable
+) -> None:
+    project.tests(STUDY.replace("{runs}", str(runs)).replace("{sources}", str(sources)))
     result, in_process = project.study()
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=len(sources) + 1)
     assert len({training.pid for training in project.ledger()}) == 1
     project.forget()
     result, in_children = project.study(*args, way=way)
-    result.assert_outcomes(passed=3)
+    result.assert_outcomes(passed=len(sources) + 1)
     assert project.timeless(in_children) == project.timeless(in_process)
     trainings = project.in_ledger()
-    assert {training.index for training in trainings} == {0, 1, 2}
+    assert {training.index for training in trainings} == {*range(runs)}
     assert len({training.pid for training in trainings}) == len(trainings), "two trainings shared a process"
-    (log,) = project.path.glob(".stabilitykit/v*/*/logs/0002.log")
-    assert log.read_text() == "training 2\n"
-    assert "training 2" not in result.stdout.str()
+    (log,) = project.path.glob(f".stabilitykit/v*/*/logs/{runs - 1:04}.log")
+    assert log.read_text() == f"training {runs - 1}\n"
+    assert f"training {runs - 1}" not in result.stdout.str()
     wait_for(lambda: not project.processes())  # the children's server ends with the worker
 
 

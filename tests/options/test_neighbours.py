@@ -52,7 +52,8 @@ def test_with_all_of_them_at_once_a_rerun_changes_no_verdict(project: Project, w
     """)
     project.tests(STUDIES)
     project.sleep_in_runs(2)  # a study of four takes longer than the timeout of a test, and all else far less
-    plugins = [word for name in ("rerunfailures", "randomly", "pytest_cov", "html", "timeout") for word in ("-p", name)]
+    names = ("rerunfailures", "randomly", "pytest_cov", "metadata", "html", "html_fixtures", "timeout")
+    plugins = [word for name in names for word in ("-p", name)]
     more = ["--reruns", "2", "--cov", ".", "--html", "report.html", "--junitxml", "junit.xml"]
     result = project.run(*plugins, *more, "-W", "ignore", way=way)
     outcomes = result.parseoutcomes()

@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from _pytest.config import default_plugins
+
 _LAUNCHER = """\
 #!{python} -IS
 import json, os, signal, socket, sys
@@ -39,6 +41,13 @@ if code < 0:
     os.kill(os.getpid(), -code)
 os._exit(code)
 """
+
+#: What each session of pytest loads, but for plugins: pytest must load these itself, to rewrite their asserts.
+_LOADED = [
+    *("torch", "torch.optim.sgd", "torch.utils._device", "numpy", "scipy.special", "pytest", "execnet"),
+    *("pdb", "statistics", "xml.etree.ElementTree"),
+    *(f"_pytest.{plugin}" for plugin in default_plugins),
+]
 
 #: One message of a socket; it must hold an environment.
 _MESSAGE_BYTES = 2**17
@@ -62,8 +71,9 @@ def warm_python(folder: Path) -> Iterator[Path]:
 
 def main(address: str) -> None:
     """Serve until the standard input ends; in a forked process, be the Python that was asked for."""
-    for name in ("torch", "torch.optim.sgd", "numpy", "scipy.special", "pytest"):
+    for name in _LOADED:
         __import__(name)
+    os.fsync = os.fstat  # type: ignore[assignment]  # as in `tests/conftest.py`: none of these tests cuts the power
     threads = len(list(Path("/proc/self/task").iterdir()))
     assert threads == 1, f"{threads} threads cannot be forked"
     gc.freeze()  # a collection would write to, and so copy, every page that a fork shares

@@ -126,6 +126,7 @@ class TestAStudy:
         assert summarize(study, "test")["similarity"] == [one.to_json() for one in found]
         assert "similarity" not in summarize(study.ensembles(2), "test")
 
+    @pytest.mark.usefixtures("two_threads")
     def test_the_global_generators_and_threads_stay_as_they_were(self, study):
         torch.manual_seed(5)
         before, threads = torch.get_rng_state(), torch.get_num_threads()

@@ -149,6 +149,7 @@ STATES = {
 
 @pytest.mark.filterwarnings("ignore:Anomaly Detection")
 @pytest.mark.parametrize("state", STATES)
+@pytest.mark.usefixtures("two_threads")
 def test_the_state_of_the_process_neither_changes_it_nor_is_changed(state):
     plain = computed_anew()
     with STATES[state]():
@@ -210,6 +211,7 @@ def mixed(index):
     return (value ^ value >> 16) % (2**21 + 1) - 2**20
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_the_thread_that_asks_gets_the_error(monkeypatch):
     def broken(numbers):
         raise RuntimeError("no such kernel")

@@ -141,3 +141,16 @@ def test_code_that_is_put_into_a_function_of_torch_is_found_and_so_is_its_return
     assert "torch.nn.functional.relu" in replaced_functions.find(ROOT)[0]
     monkeypatch.undo()
     assert not replaced_functions.find(ROOT)[0]
+
+
+def test_all_functions_are_looked_at_again_only_where_one_may_be_another(monkeypatch):
+    def looks():
+        return {*map(id, replaced_functions._looks.values())}
+
+    nothing, before = replaced_functions.find(ROOT), looks()
+    nn.Linear(1, 1).register_forward_hook(lambda *_: None).remove()  # a class of torch's counts its hooks
+    assert replaced_functions.find(ROOT) == nothing
+    assert looks() == before
+    monkeypatch.setattr(nn.functional, "relu", mine)
+    replaced_functions.find(ROOT)
+    assert looks() != before
