@@ -6,8 +6,8 @@ import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain
-from operator import attrgetter, is_
+from itertools import chain, compress
+from operator import attrgetter, is_, is_not
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
@@ -93,10 +93,9 @@ class _Look(NamedTuple):
         members = _members(self.owners)
         if len(members) != len(self.members):
             return False
-        if not all(map(is_, members, self.members)):
-            changed = ((new, old) for new, old in zip(members, self.members, strict=True) if new is not old)
-            if not all(type(new) is type(old) is int for new, old in changed):  # torch counts hooks in one
-                return False
+        changed = compress(zip(members, self.members, strict=True), map(is_not, members, self.members))
+        if not all(type(new) is type(old) is int for new, old in changed):  # torch counts hooks in one
+            return False
         return all(map(is_, map(_code, self.functions), self.code))
 
 
