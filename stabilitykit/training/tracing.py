@@ -17,10 +17,10 @@ import re
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -28,7 +28,7 @@ import torch
 
 from ..store.audit_events import listen
 from . import variables
-from .callers import Caller, responsible
+from .callers import Caller, beyond_python, is_imported, looks_up_itself, responsible
 from .trace import Trace, Use
 
 #: Callers whose variables, programs and connections are not the training's.
@@ -209,19 +209,43 @@ def _see_connection(frame: FrameType, connection: object, address: object) -> No
         trace.saw_untraced(f"It reads the network ({address[0]}:{address[1]}): what is answered is not traced.")
 
 
+#: Functions that read one variable, by a name that they are given.
+_READING_ONE = frozenset(
+    function.__code__
+    for function in (
+        Mapping.get,
+        Mapping.__contains__,
+        MutableMapping.pop,
+        type(os.environ).setdefault,
+        os.path.expanduser,
+        os.path.expandvars,
+    )
+)
+
+#: Instructions that read all variables, ``dict(os.environ)``: each of these reads is a part of that.
+_reading_all: set[tuple[CodeType, int]] = set()
+
+
 def _see_variable(frame: FrameType, name: Any, value: Any) -> None:
-    if responsible(frame) is Caller.USER:
-        for trace in _active:
-            trace.saw_variable(os.fsdecode(name), None if value is None else os.fsdecode(value))
-
-
-def _see_variable_set(frame: FrameType, name: Any) -> None:
-    is_users = responsible(frame) is Caller.USER
+    if looks_up_itself(frame) or (frame.f_code not in _READING_ONE and _instruction(frame) in _reading_all):
+        return
+    caller = responsible(frame)
+    name, value = os.fsdecode(name), None if value is None else os.fsdecode(value)
     for trace in _active:
-        trace.saw_variable_set(os.fsdecode(name), is_users=is_users)
+        if caller is Caller.USER:
+            trace.saw_variable(name, value)
+        elif caller is Caller.LIBRARY and not is_imported(frame):
+            trace.saw_variable_of_library(name, value)
+
+
+def _instruction(frame: FrameType) -> tuple[CodeType, int] | None:
+    asking = beyond_python(frame)
+    return None if asking is None else (asking.f_code, asking.f_lasti)
 
 
 def _see_all_variables(frame: FrameType) -> None:
+    if (instruction := _instruction(frame)) is not None:
+        _reading_all.add(instruction)
     if responsible(frame) is Caller.USER:
         for trace in _active:
             trace.saw_untraced("It reads all environment variables at once: they are not traced.")
@@ -245,7 +269,6 @@ _SEEN_BY: dict[str, Callable[..., None]] = {
     "os.exec": _see_program,
     "socket.connect": _see_connection,
     variables.READ: _see_variable,
-    variables.SET: _see_variable_set,
     variables.ALL: _see_all_variables,
 }
 
