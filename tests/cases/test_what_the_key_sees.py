@@ -115,7 +115,8 @@ class TestSettings:
         """Ask for two sources of a task, and give how many trainings each takes."""
         counts, train = [], Trainer._train
         for vary in ("init", "none"):
-            monkeypatch.setenv("PYTEST_CURRENT_TEST", f"test_{vary}")
+            for name in ("PYTEST_CURRENT_TEST", "ACME_OTHER", "LANGUAGE"):
+                monkeypatch.setenv(name, f"test_{vary}")
             trained = []
             with monkeypatch.context() as patched:
                 patched.setattr(Trainer, "_train", lambda *given, to=trained: to.append(given) or train(*given))
