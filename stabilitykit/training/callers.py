@@ -32,7 +32,7 @@ class Caller(enum.Enum):
     PYTHON = "the standard library, which reads for its caller"
     IMPORTER = "Python's importer"
     TOOL = "stabilitykit, a test runner or a debugger"
-    LIBRARY = "a library that reads files for its caller, and variables for itself"
+    LIBRARY = "a library that reads files for its caller, and the variables that lead to them"
     INSTALLED = "another package, which reads for its caller, or for itself while it is imported"
     USER = "the user's code"
 
