@@ -63,6 +63,7 @@ LIGHT = (
     "plugin.progress",
     "plugin.rootdir",
     "store.audit_events",
+    "store.imported_variables",
     "store.layout",
     "store.loaded_files",
     "store.ownership",

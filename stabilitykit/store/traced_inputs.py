@@ -23,6 +23,7 @@ from typing import Any
 from ..errors import StoreError
 from .atomic_files import write_json, write_once
 from .folder_names import names_digest, names_in
+from .imported_variables import before_import
 from .layout import INPUTS, LATER
 from .loaded_files import Stamp, stamp_of
 from .reading import read_json
@@ -56,7 +57,7 @@ class Inputs:
     places: Mapping[str, str] = field(default_factory=dict)  #: the file of each module
     stamps: Mapping[str, Stamp] = field(default_factory=dict)  #: of large files
     relative: Mapping[str, str] = field(default_factory=dict)  #: how such a file was asked for in the working folder
-    written: tuple[str, ...] = ()  #: files that it wrote, and ``variable NAME`` that it set: no inputs of later runs
+    written: tuple[str, ...] = ()  #: files that it wrote: no inputs of later runs
     spelled: Mapping[str, str] = field(default_factory=dict)  #: digest of the path in variables that count by content
     made: Mapping[str, str] = field(default_factory=dict)  #: shapes of names in folders that it fills: `BETWEEN`
 
@@ -95,10 +96,9 @@ class Inputs:
         What these have written is no input, but said.
         """
         made = {name for name in self.files if name in known.written}
-        ours = {*made, *(name.removeprefix(VARIABLE) for name in known.written if name.startswith(VARIABLE))}
         new: dict[str, dict[str, Any]] = {
             name: {
-                key: value for key, value in getattr(self, name).items() if key not in ours | getattr(known, of).keys()
+                key: value for key, value in getattr(self, name).items() if key not in made | getattr(known, of).keys()
             }
             for name, of in _BESIDE.items()
         }
@@ -183,8 +183,10 @@ class Inputs:
 
     def _variable_now(self, name: str, rootdir: Path) -> str:
         value = os.environ.get(name)
-        is_same_path = path_digest(value) == self.spelled.get(name)  # into which this training has written
-        return self.variables[name] if is_same_path else variable_digest(value, rootdir)
+        values = {value, before_import(name, value, self.modules)}
+        is_same_path = self.spelled.get(name) in {path_digest(one) for one in values}  # this training has written there
+        is_as_it_was = is_same_path or self.variables[name] in {variable_digest(one, rootdir) for one in values}
+        return self.variables[name] if is_as_it_was else variable_digest(value, rootdir)
 
     def _file_now(self, name: str, rootdir: Path) -> str:
         path = self._path(name, rootdir)

@@ -32,9 +32,17 @@ class Caller(enum.Enum):
     PYTHON = "the standard library, which reads for its caller"
     IMPORTER = "Python's importer"
     TOOL = "stabilitykit, a test runner or a debugger"
-    LIBRARY = "a library that reads files for its caller, and variables for itself"
+    LIBRARY = "a library that reads files for its caller, and the variables that lead to them"
     INSTALLED = "another package, which reads for its caller, or for itself while it is imported"
     USER = "the user's code"
+
+
+#: Names by which code looks variables up, and the functions that do so by what their caller gives them.
+_LOOK_UP = frozenset({"environ", "environb", "getenv", "getenvb"})
+_FOR_CALLERS = frozenset(found.__code__ for name in ("getenv", "getenvb") if (found := getattr(os, name, None))) | {
+    os.path.expandvars.__code__,
+    os.path.expanduser.__code__,
+}
 
 
 def _folders(*names: str) -> tuple[str, ...]:
@@ -70,6 +78,44 @@ def kind_of(file: str) -> Caller:
 def is_foreign(file: str) -> bool:
     """Whether a file or folder is of Python or of an installed package."""
     return f"{file}{os.sep}".startswith((*_LIBRARY, *_PYTHONS, *_INSTALLED)) or not _SITES.isdisjoint(Path(file).parts)
+
+
+def beyond_python(frame: FrameType | None) -> FrameType | None:
+    """Return the innermost frame that is not of the standard library."""
+    while frame is not None and kind_of(frame.f_code.co_filename) is Caller.PYTHON:
+        frame = frame.f_back
+    return frame
+
+
+def looks_up_itself(frame: FrameType | None) -> bool:
+    """Whether a function of the standard library reads a variable that it names itself: PATH, LANG, COLUMNS."""
+    while frame is not None and kind_of(frame.f_code.co_filename) is Caller.PYTHON:
+        if not _LOOK_UP.isdisjoint(frame.f_code.co_names) and frame.f_code not in _FOR_CALLERS:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def is_imported(frame: FrameType | None) -> bool:
+    """Whether a module that is not the user's is being imported."""
+    while frame is not None and (kind := kind_of(frame.f_code.co_filename)) is not Caller.USER:
+        if kind is Caller.IMPORTER:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def modules_imported(frame: FrameType | None) -> frozenset[str]:
+    """Return the names of the modules that are being imported."""
+    found: set[str] = set()
+    inside: set[str] = set()
+    while frame is not None:
+        if frame.f_code.co_name == "<module>":
+            inside.add(str(frame.f_globals.get("__name__")))
+        elif kind_of(frame.f_code.co_filename) is Caller.IMPORTER:
+            found |= inside
+        frame = frame.f_back
+    return frozenset(found)
 
 
 def responsible(frame: FrameType | None) -> Caller:

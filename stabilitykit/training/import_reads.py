@@ -81,7 +81,7 @@ def _see_folder(frame: FrameType, arguments: tuple[Any, ...]) -> None:
 
 def _see_variable(frame: FrameType, arguments: tuple[Any, ...]) -> None:
     name, value = arguments
-    for reads in _reads_of(frame, Caller.USER):
+    for reads in _reads_of(frame, Caller.USER) if variables.is_asked_for(frame) else ():
         reads.variables.setdefault(os.fsdecode(name), None if value is None else os.fsdecode(value))
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..store.folder_names import NUMBER, names_in, shape_of
+from ..store.imported_variables import before_import
 from ..store.layout import STORE
 from ..store.loaded_files import Stamp, changed_since_import, imported_for, stamp_of
 from ..store.provenance import Provenance
@@ -27,7 +28,6 @@ from ..store.traced_inputs import (
     ABSENT,
     BETWEEN,
     SMALL,
-    VARIABLE,
     Inputs,
     content_digest,
     file_digest,
@@ -56,6 +56,13 @@ _FOLDER = "/"
 _CACHES = frozenset({"__pycache__", ".git", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".tox", ".nox", STORE})
 
 _SYSTEM = tuple(f"/{name}/" for name in ("proc", "dev", "sys", "run", "usr", "lib", "lib64", "bin", "sbin", "etc"))
+
+
+#: How variables begin that pytest sets, another value for each test.
+_OF_PYTEST = "PYTEST_"
+
+#: How libraries name the variables by which they find the user's files; those of a cache of compiled kernels are none.
+_PLACES, _IS_CACHE = ("_HOME", "_DATA", "_DIR", "_FOLDER", "_PATH", "_ROOT"), "CACHE_DIR"
 
 
 class Use(enum.Enum):
@@ -89,7 +96,8 @@ class Trace:
         self._changeable: set[str] = set()  #: opened for both uses
         self._listed: dict[str, list[str] | None] = {}  #: names in each folder when it was first listed
         self._folders_made: set[str] = set()
-        self._set: dict[str, None] = {}  #: variables that it sets
+        self._variables_before = dict(os.environ)
+        self._leads: dict[str, str | None] = {}  #: variables by which a library may have found files
         self._pid = os.getpid()
         self._file = tempfile.NamedTemporaryFile(prefix="stabilitykit-trace-")  # noqa: SIM115  # closed by end
         self._spool = self._file.name  # for the processes that this one forks
@@ -197,17 +205,22 @@ class Trace:
     def saw_variable(self, name: str, value: str | None) -> None:
         """Note an environment variable that is read."""
         key = ("variable", name)
-        if key not in self._seen:
+        if key not in self._seen and not self._is_own(name, value):
             self._seen.add(key)
+            value = before_import(name, value, self._asked_for)
             digests = variable_digest(value, self._rootdir), path_digest(value)
             self._note("variable", name, digests)
 
-    def saw_variable_set(self, name: str, *, is_users: bool) -> None:
-        """Note an environment variable that the training sets: no input from then on."""
-        self._seen.add(("variable", name))
-        if is_users and (was_set := f"{VARIABLE}{name}") not in self._seen:
-            self._seen.add(was_set)
-            self._note("set", was_set, None)
+    def saw_variable_of_library(self, name: str, value: str | None) -> None:
+        """Note an environment variable by which a library may find the user's files, while the user's code waits."""
+        key = ("lead", name)
+        if key not in self._seen and not self._is_own(name, value) and _may_lead(name, value, self._rootdir):
+            self._seen.add(key)
+            self._note("lead", name, value)
+
+    def _is_own(self, name: str, value: str | None) -> bool:
+        """Whether the training has given a variable its value, or pytest has."""
+        return name.startswith(_OF_PYTEST) or value != self._variables_before.get(name)
 
     def saw_module(self, name: str, *, is_there: bool = True) -> None:
         """Note a module that is asked for by a name, which may be computed; it may have been loaded before."""
@@ -258,8 +271,8 @@ class Trace:
             self._folders_made.add(name)
         elif kind == "changeable":
             self._changeable.add(name)
-        elif kind == "set":
-            self._set[name] = None
+        elif kind == "lead":
+            self._leads.setdefault(name, value)
         elif kind == "module":
             self._asked_for.setdefault(name, value)
         elif kind == "database":
@@ -294,13 +307,23 @@ class Trace:
         relative |= {self._named(path): spelling for path, spelling in self._relative_before(before)}
         relative = {name: spelling for name, spelling in relative.items() if spelling and name in files}
         untraced, written = tuple(self._untraced), tuple(self._made())
+        for name in filter(self._has_led, self._leads):
+            self.saw_variable(name, self._leads[name])
         for name, value in before.variables.items():
-            if f"{VARIABLE}{name}" not in self._set:
-                self._variables.setdefault(name, (variable_digest(value, self._rootdir), path_digest(value)))
+            self._variables.setdefault(name, (variable_digest(value, self._rootdir), path_digest(value)))
         variables = {name: digest for name, (digest, _) in self._variables.items()}
         spelled = {name: path for name, (digest, path) in self._variables.items() if path != digest}
         self._inputs = Inputs(modules, files, variables, untraced, places, stamps, relative, written, spelled, made)
         self.changed_meanwhile = (*edited, *changed)
+
+    def _has_led(self, variable: str) -> bool:
+        """Whether a file was read where a library's variable leads: below its path; if not set, outside the project."""
+        found = [path.rstrip(_FOLDER) for path in (*self._read, *self._listed)]
+        project, value = str(self._rootdir), self._leads[variable]
+        place = os.sep if value is None else os.path.abspath(os.path.expanduser(value))  # noqa: PTH100, PTH111  # links stay
+        if _is_below(project, place):  # such as HOME
+            found = [path for path in found if not _is_below(path, project)]
+        return any(_is_below(path, place) for path in found)
 
     def _files(self, modules: frozenset[str]) -> tuple[dict[str, str], list[str]]:
         """Return the digests of files, and which were edited; the files of ``modules`` are not named twice."""
@@ -345,7 +368,6 @@ class Trace:
 
     def _made(self) -> Iterator[str]:
         """Give the names of what the training has written, as its later runs would read it."""
-        yield from self._set
         for path in sorted(self._written)[:_MOST_FILES]:
             is_gone = is_temporary(Path(path), self._rootdir) and not os.path.lexists(path)
             if self._is_watched(path.rpartition(os.sep)[0]) and not is_gone:
@@ -431,6 +453,21 @@ def _is_watched(folder: str, rootdir: Path) -> bool:
 
 def _is_users(place: Path) -> bool:
     return kind_of(str(place)) is Caller.USER and not is_foreign(str(place))
+
+
+def _may_lead(name: str, value: str | None, rootdir: Path) -> bool:
+    """Whether a variable of a library names a folder or file: by its value, or by its name if it is not set."""
+    if _IS_CACHE in name:
+        return False
+    if value is None:
+        return name.endswith(_PLACES)
+    path = os.path.expanduser(value)  # noqa: PTH111  # Path raises for a user that is not there
+    is_path = os.path.isabs(path) or os.path.lexists(path)  # noqa: PTH117  # a text, most often no path
+    return is_path and not is_temporary(Path(path), rootdir)
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return f"{path}{os.sep}".startswith(f"{folder.rstrip(os.sep)}{os.sep}")
 
 
 def _working_folder() -> str:

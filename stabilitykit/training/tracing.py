@@ -28,7 +28,7 @@ import torch
 
 from ..store.audit_events import listen
 from . import variables
-from .callers import Caller, responsible
+from .callers import Caller, is_imported, responsible
 from .trace import Trace, Use
 
 #: Callers whose variables, programs and connections are not the training's.
@@ -210,15 +210,15 @@ def _see_connection(frame: FrameType, connection: object, address: object) -> No
 
 
 def _see_variable(frame: FrameType, name: Any, value: Any) -> None:
-    if responsible(frame) is Caller.USER:
-        for trace in _active:
-            trace.saw_variable(os.fsdecode(name), None if value is None else os.fsdecode(value))
-
-
-def _see_variable_set(frame: FrameType, name: Any) -> None:
-    is_users = responsible(frame) is Caller.USER
+    if not variables.is_asked_for(frame):
+        return
+    caller = responsible(frame)
+    name, value = os.fsdecode(name), None if value is None else os.fsdecode(value)
     for trace in _active:
-        trace.saw_variable_set(os.fsdecode(name), is_users=is_users)
+        if caller is Caller.USER:
+            trace.saw_variable(name, value)
+        elif caller is Caller.LIBRARY and not is_imported(frame):
+            trace.saw_variable_of_library(name, value)
 
 
 def _see_all_variables(frame: FrameType) -> None:
@@ -245,7 +245,6 @@ _SEEN_BY: dict[str, Callable[..., None]] = {
     "os.exec": _see_program,
     "socket.connect": _see_connection,
     variables.READ: _see_variable,
-    variables.SET: _see_variable_set,
     variables.ALL: _see_all_variables,
 }
 

@@ -32,6 +32,7 @@ from .streams import GeneratorStates, Stream
 from .task import Task, TrainingError
 from .trace import Trace
 from .tracing import traced
+from .variables import put_back
 
 #: Name of the outputs in the trace of a rehearsal.
 OUTPUTS = "outputs"
@@ -230,9 +231,9 @@ def _process_state(device: torch.device) -> Iterator[None]:
     deterministic = torch.get_deterministic_debug_mode()
     cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # made by a metaclass
-    workspace = os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     try:
-        yield
+        with put_back():
+            yield
     finally:
         generators.put_back(device)
         torch.set_num_threads(threads)
@@ -240,10 +241,6 @@ def _process_state(device: torch.device) -> Iterator[None]:
         torch.set_deterministic_debug_mode(deterministic)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = cudnn
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]  # as above
-        if workspace is None:
-            os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
-        else:
-            os.environ["CUBLAS_WORKSPACE_CONFIG"] = workspace
 
 
 def _set_deterministic(on: bool, device: torch.device) -> None:

@@ -6,18 +6,22 @@ next answer must be another one, and what is as it was must not be trained again
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import json
 import os
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from stabilitykit.training.trainer import Trainer
 from tests.conftest import recipe_of
 
 pytestmark = pytest.mark.trains
@@ -46,6 +50,11 @@ def loop(settings):
 
 
 X, Y = torch.randn(48, 6, generator=torch.Generator().manual_seed(0)), torch.arange(48) % 3
+
+
+def patched():
+    with mock.patch.dict(os.environ, {"ACME_UNSET": "4"}):
+        return os.environ["ACME_UNSET"]
 
 
 class TestSettings:
@@ -77,6 +86,43 @@ class TestSettings:
             again = bits(ask(task, "init", labels=Y))
             assert found.setdefault(width, again) == again
         assert len({found[width][0] for width in found}) == 3
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            lambda: os.environ.setdefault("ACME_UNSET", "4"),
+            lambda: len(os.environ.copy()) and "4",
+            patched,
+            lambda: importlib.import_module("acme_unset").WIDTH and os.environ["ACME_UNSET"],
+            lambda: argparse.ArgumentParser().parse_args([]) and "4",
+        ],
+        ids=["setdefault", "copy", "patch", "import", "argparse"],
+    )
+    def test_a_task_that_sets_or_copies_variables_trains_as_often_as_one_that_does_not(
+        self, ask, tmp_path, monkeypatch, settings
+    ):
+        monkeypatch.setenv("ACME_UNSET", "")
+        monkeypatch.delenv("ACME_UNSET")
+        (tmp_path / "acme_unset.py").write_text("import os\nWIDTH = os.environ.setdefault('ACME_UNSET', '4')\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        plain = self.trainings(ask, monkeypatch, lambda: "4")
+        assert self.trainings(ask, monkeypatch, settings) == plain
+        monkeypatch.delenv("ACME_UNSET", raising=False)  # as in a new process
+        assert self.trainings(ask, monkeypatch, settings) == [0, 0]
+        sys.modules.pop("acme_unset", None)
+
+    def trainings(self, ask, monkeypatch, settings):
+        """Ask for two sources of a task, and give how many trainings each takes."""
+        counts, train = [], Trainer._train
+        for vary in ("init", "none"):
+            for name in ("PYTEST_CURRENT_TEST", "ACME_OTHER", "LANGUAGE"):
+                monkeypatch.setenv(name, f"test_{vary}")
+            trained = []
+            with monkeypatch.context() as patched:
+                patched.setattr(Trainer, "_train", lambda *given, to=trained: to.append(given) or train(*given))
+                ask(loop(settings), vary, labels=Y)
+            counts.append(len(trained))
+        return counts
 
     # Siblings
 

@@ -266,11 +266,11 @@ class TestLater:
     """Runs after run 0: what they read beside what is known, and what they must not have read otherwise."""
 
     def test_what_is_known_is_left_out_and_so_is_what_an_earlier_run_has_written(self):
-        known = Inputs({"m": "1"}, {"a": "1", "d/": "1"}, {"V": "1"}, ("s",), written=("cache.pt", "variable SET"))
+        known = Inputs({"m": "1"}, {"a": "1", "d/": "1"}, {"V": "1"}, ("s",), written=("cache.pt",))
         read = Inputs(
             {"m": "1", "n": "1"},
             {"a": "1", "d/": "2", "b": "1", "cache.pt": "1"},
-            {"V": "2", "SET": "1", "W": "1"},
+            {"V": "2", "W": "1"},
             ("s", "t"),
             places={"m": "m.py", "n": "n.py"},
             stamps={"a": (1, 1), "b": (1, 1)},

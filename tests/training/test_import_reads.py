@@ -104,6 +104,25 @@ def test_a_variable_counts_as_it_was_at_the_import(project, monkeypatch):
     assert inputs.changed(root) == ()
 
 
+def test_a_variable_that_a_module_sets_unless_it_is_set_counts_as_before(project, monkeypatch):
+    monkeypatch.delenv("ACME_DEFAULT", raising=False)
+    root = project(acme_default='import os\nRATE = os.environ.setdefault("ACME_DEFAULT", "1")')
+    importlib.import_module("acme_default")
+    inputs = read_in(root, lambda: importlib.import_module("acme_default"))
+    assert (list(inputs.variables), inputs.changed(root)) == (["ACME_DEFAULT"], ())
+    monkeypatch.setenv("ACME_DEFAULT", "2")
+    assert inputs.changed(root) == ("variable ACME_DEFAULT",)
+    monkeypatch.delenv("ACME_DEFAULT")
+    assert inputs.changed(root) == ()
+
+
+@pytest.mark.parametrize("way", ["{**os.environ}", "os.environ.copy()", "list(os.environ.items())"])
+def test_a_look_at_all_variables_makes_none_an_input(project, way):
+    root = project(acme_all=f"import os\nALL = {way}")
+    importlib.import_module("acme_all")
+    assert read_in(root, lambda: importlib.import_module("acme_all")).variables == {}
+
+
 def test_a_module_that_is_imported_anew_counts_with_what_it_reads_then(project, monkeypatch):
     root = project(acme_anew='import os\nRATE = os.environ.get("ACME_RATE")')
     module = importlib.import_module("acme_anew")

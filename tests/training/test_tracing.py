@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import builtins
 import ctypes
+import getpass
 import importlib
 import importlib.util
 import json
@@ -11,14 +13,22 @@ import multiprocessing
 import os
 import pickle
 import pydoc
+import shutil
 import socket
 import sqlite3
+import string
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import urllib.request
+from collections import ChainMap
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import ClassVar
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -27,11 +37,12 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from stabilitykit.protocol import NoiseProtocol
-from stabilitykit.store.traced_inputs import ABSENT, Inputs
+from stabilitykit.store.traced_inputs import ABSENT, Inputs, path_digest
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.task import LoopTask
 from stabilitykit.training.tracing import traced
 from stabilitykit.training.trainer import Trainer
+from stabilitykit.training.variables import put_back
 from tests.training.reading import Numbers, attached, read_in
 
 
@@ -187,10 +198,104 @@ class TestVariables:
         assert list(inputs.variables) == ["ACME_RATE"]
         assert (inputs.files, inputs.modules) == ({}, {})
 
-    def test_reading_all_of_them_is_said(self, root):
-        assert read_in(root, lambda: dict(os.environ)).untraced == (
-            "It reads all environment variables at once: they are not traced.",
-        )
+    def test_one_that_it_sets_unless_it_is_set_counts_as_it_was(self, root, monkeypatch):
+        monkeypatch.delenv("ACME_OWN", raising=False)
+
+        def read():
+            os.environ.setdefault("ACME_OWN", "1")
+            assert os.environ["ACME_OWN"] == "1"
+
+        with put_back():
+            inputs = read_in(root, read)
+        assert dict(inputs.variables) == {"ACME_OWN": ABSENT}
+        assert inputs.changed(root) == ()
+
+    @pytest.mark.parametrize(("reads", "digest"), [("acme_sets", ABSENT), ("os", path_digest("1"))])
+    def test_one_that_an_import_has_set_counts_as_it_was_for_what_imports_that_too(
+        self, root, monkeypatch, reads, digest
+    ):
+        monkeypatch.delenv("ACME_IMPORTED", raising=False)
+        (root / "acme_sets.py").write_text("import os\nos.environ.setdefault('ACME_IMPORTED', '1')\n")
+        with put_back():
+            importlib.import_module("acme_sets")
+        inputs = read_in(root, lambda: (importlib.import_module(reads), os.environ["ACME_IMPORTED"]))
+        assert dict(inputs.variables) == {"ACME_IMPORTED": digest}
+        assert inputs.changed(root) == ()
+        monkeypatch.setenv("ACME_IMPORTED", "2")
+        assert inputs.changed(root) == ("variable ACME_IMPORTED",)
+        monkeypatch.delenv("ACME_IMPORTED")
+        assert inputs.changed(root) == (("variable ACME_IMPORTED",) if reads == "os" else ())  # as in a new process
+        del sys.modules["acme_sets"]
+
+    @pytest.mark.parametrize(
+        "look",
+        [
+            lambda: subprocess.run(["true"], check=True),
+            lambda: argparse.ArgumentParser().parse_args([]),
+            shutil.get_terminal_size,
+            getpass.getuser,
+            lambda: shutil.which("true"),
+            urllib.request.getproxies_environment,
+            tempfile._candidate_tempdir_list,
+            lambda: "PYTEST_CURRENT_TEST" in os.environ,
+        ],
+    )
+    def test_what_python_looks_up_by_itself_is_none(self, root, look):
+        assert read_in(root, look).variables == {}
+
+    @pytest.mark.parametrize(
+        ("read", "name"),
+        [
+            (lambda: os.path.expandvars("$ACME_RATE/x"), "ACME_RATE"),
+            (lambda: string.Template("$ACME_RATE").substitute(os.environ), "ACME_RATE"),
+            (lambda: ChainMap({}, os.environ)["ACME_RATE"], "ACME_RATE"),
+            (lambda: "{ACME_RATE}".format_map(os.environ), "ACME_RATE"),
+            (lambda: "ACME_RATE" in os.environ.keys(), "ACME_RATE"),  # noqa: SIM118  # what users write
+            (lambda: list(ThreadPoolExecutor(1).map(os.getenv, ["ACME_RATE"])), "ACME_RATE"),
+            (Path.home, "HOME"),
+            (lambda: Path("~/x").expanduser(), "HOME"),
+            (lambda: os.environ.get("PATH"), "PATH"),
+        ],
+    )
+    def test_what_python_looks_up_by_a_name_of_the_user_is_one(self, root, monkeypatch, read, name):
+        monkeypatch.setenv("ACME_RATE", "1")
+        inputs = read_in(root, read)
+        assert (list(inputs.variables), inputs.untraced) == ([name], ())
+
+    @pytest.mark.parametrize(
+        "read",
+        [
+            lambda: dict(os.environ),
+            lambda: {**os.environ, "ACME_X": "1"},
+            os.environ.copy,
+            lambda: os.environ | {"ACME_X": "1"},
+            lambda: {"ACME_X": "1"} | os.environ,
+            lambda: list(os.environ),
+            lambda: sorted(os.environ.items()),
+            lambda: [value for name, value in os.environ.items() if name.startswith("ACME_")],
+            lambda: list(os.environ.values()),
+            lambda: dict(ChainMap({}, os.environ)),
+            lambda: dict(os.environb),
+            lambda: "{HOME}".format(**os.environ),  # what users write
+            mock.patch.dict(os.environ, {"ACME_X": "1"})(lambda: None),
+        ],
+    )
+    def test_reading_all_of_them_is_said_and_makes_none_an_input(self, root, read):
+        inputs = read_in(root, read)
+        assert inputs == Inputs(untraced=("It reads all environment variables at once: they are not traced.",))
+
+    @pytest.mark.parametrize(
+        "read",
+        [
+            lambda: (os.environ.copy(), os.environ.get("ACME_RATE")),
+            mock.patch.dict(os.environ, {"ACME_X": "1"})(lambda: os.environ["ACME_RATE"]),
+            lambda: (mock.patch.dict(os.environ, {"ACME_X": "1"})(lambda: None)(), os.environ["ACME_RATE"]),
+            lambda: [os.environ[name] for name in os.environ if name == "ACME_RATE"],
+        ],
+    )
+    def test_one_that_is_read_by_its_name_beside_all_counts(self, root, monkeypatch, read):
+        monkeypatch.setenv("ACME_RATE", "1")
+        assert list(read_in(root, read).variables) == ["ACME_RATE"]
 
     def test_the_environment_is_as_it_was_afterwards(self, root):
         kind, kept = type(os.environ), os.environ
@@ -201,6 +306,91 @@ class TestVariables:
     def divide_by_zero(self):
         assert type(os.environ) is not os._Environ
         raise ZeroDivisionError
+
+
+class TestVariablesOfLibraries:
+    """A variable by which a library finds the user's files counts, and no other of a library."""
+
+    @pytest.fixture
+    def hub(self, root, tmp_path_factory, monkeypatch):
+        """Two folders of the user, outside the project and the folder for temporary files, each with a file."""
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("temporary")))
+        places = [tmp_path_factory.mktemp(name) for name in ("one", "two")]
+        for place in places:
+            (place / "hub").mkdir()
+            (place / "hub" / "scale.txt").write_text(place.name)
+        for name in ("TORCH_HOME", "TORCH_HUB", "SCIKIT_LEARN_DATA"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("XDG_CACHE_HOME", tempfile.gettempdir())
+        time.sleep(0.02)  # what is written while it trains is no input
+        return places
+
+    def read_scale(self):
+        file = Path(torch.hub.get_dir()) / "scale.txt"
+        return file.read_text() if file.exists() else ""
+
+    def test_by_its_path(self, root, hub, monkeypatch):
+        monkeypatch.setenv("TORCH_HOME", str(hub[0]))
+        inputs = read_in(root, self.read_scale)
+        assert (list(inputs.variables), len(inputs.files)) == (["TORCH_HOME"], 1)
+        assert inputs.changed(root) == ()
+        monkeypatch.setenv("TORCH_HOME", str(hub[1]))
+        assert inputs.changed(root) == ("variable TORCH_HOME",)
+
+    def test_by_a_path_from_the_working_folder(self, root, hub, monkeypatch):
+        monkeypatch.chdir(hub[0].parent)
+        monkeypatch.setenv("TORCH_HOME", hub[0].name)
+        assert list(read_in(root, self.read_scale).variables) == ["TORCH_HOME"]
+
+    def test_by_its_name_if_it_is_not_set(self, root, hub, monkeypatch):
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setenv("HOME", str(hub[0]))
+        (hub[0] / ".cache" / "torch").mkdir(parents=True)
+        (hub[0] / "hub").rename(hub[0] / ".cache" / "torch" / "hub")
+        inputs = read_in(root, self.read_scale)
+        assert sorted(inputs.variables) == ["HOME", "TORCH_HOME", "XDG_CACHE_HOME"]
+        monkeypatch.setenv("TORCH_HOME", str(hub[1]))
+        assert inputs.changed(root) == ("variable TORCH_HOME",)
+
+    def test_of_another_library(self, root, hub, monkeypatch):
+        datasets = pytest.importorskip("sklearn.datasets")
+        monkeypatch.setenv("SCIKIT_LEARN_DATA", str(hub[0]))
+
+        def read():
+            (Path(datasets.get_data_home()) / "hub" / "scale.txt").read_text()
+
+        inputs = read_in(root, read)
+        assert list(inputs.variables) == ["SCIKIT_LEARN_DATA"]
+
+    @pytest.mark.parametrize("name", ["TORCH_HOME", "HOME"])
+    def test_no_file_lies_there(self, root, hub, monkeypatch, name):
+        monkeypatch.setenv(name, str(root.parent))  # the project's own files are found without it
+        inputs = read_in(root, lambda: (torch.hub.get_dir(), (root / "config.json").read_text()))
+        assert (list(inputs.files), dict(inputs.variables)) == (["config.json"], {})
+
+    def test_a_temporary_path_is_none(self, root, hub, monkeypatch):
+        monkeypatch.setattr(tempfile, "tempdir", str(hub[0].parent))
+        monkeypatch.setenv("TORCH_HOME", str(hub[0]))
+        assert read_in(root, self.read_scale).variables == {}
+
+    def test_what_it_reads_when_it_is_imported_or_for_its_kernels_is_none(self, root, hub, tmp_path, monkeypatch):
+        folder = tmp_path / "site-packages" / "triton"
+        folder.mkdir(parents=True)
+        source = "import os\nos.environ.get('ACME_DATA_HOME')\ndef find(name): return os.environ.get(name)\n"
+        (folder / "acme.py").write_text(source)
+        monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+        monkeypatch.setenv("ACME_DATA_HOME", str(hub[0]))
+        monkeypatch.setenv("ACME_CACHE_DIR", str(hub[0]))
+
+        def read(name):
+            module = importlib.import_module("acme")
+            return module.find(name), (hub[0] / "hub" / "scale.txt").read_text()
+
+        for name in ("ACME_CACHE_DIR", "ACME_LOGS"):
+            assert read_in(root, partial(read, name)).variables == {}
+            del sys.modules["acme"]
+        assert list(read_in(root, partial(read, "ACME_DATA_HOME")).variables) == ["ACME_DATA_HOME"]
+        del sys.modules["acme"]
 
 
 class TestModules:

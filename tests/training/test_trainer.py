@@ -330,7 +330,7 @@ def process_state():
         "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
         "fill": torch.utils.deterministic.fill_uninitialized_memory,
         "cudnn": (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark),
-        "workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        "variables": {**os.environ, "PYTEST_CURRENT_TEST": ""},
         "hooks": len(_global_optimizer_pre_hooks),
     }
 
@@ -368,7 +368,7 @@ def upset(run):
     torch.use_deterministic_algorithms(False)
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.backends.cudnn.benchmark = True
-    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":0:0"
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = os.environ["ACME_SET"] = ":0:0"
     return torch.zeros(20, 3, dtype=torch.float32)
 
 

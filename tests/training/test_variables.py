@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytest
 
 from stabilitykit.store import audit_events
+from stabilitykit.store.imported_variables import before_import
 from stabilitykit.training import variables
+from stabilitykit.training.variables import put_back
 
 
 @pytest.fixture
@@ -35,8 +40,12 @@ def test_what_is_read_set_and_removed_is_told(heard: list[tuple[Any, ...]]) -> N
     assert os.getenv("STABILITYKIT_X") == "1"
     del os.environ["STABILITYKIT_X"]
     name = "STABILITYKIT_X"
-    reads = [("variable read", name, None), ("variable set", name), ("variable read", name, "1")]
-    assert heard == [*reads, ("variable set", name)]
+    assert heard == [
+        ("variable read", name, None),
+        ("variable set", name, None),
+        ("variable read", name, "1"),
+        ("variable set", name, "1"),
+    ]
 
 
 def test_bytes_are_told_too(heard: list[tuple[Any, ...]]) -> None:
@@ -52,3 +61,42 @@ def test_reading_all_is_told(heard: list[tuple[Any, ...]]) -> None:
 def test_the_variables_stay_the_object_that_python_made() -> None:
     assert isinstance(os.environ, os._Environ)
     assert dict(os.environ.copy()) == dict(os.environ)
+
+
+class TestPutBack:
+    """What a training sets is gone afterwards, and what a test has set around it stays."""
+
+    def test_set_changed_and_removed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("ACME_KEPT", "0")
+        monkeypatch.setenv("ACME_REMOVED", "0")
+        before = dict(os.environ)
+        with contextlib.suppress(ZeroDivisionError), put_back():
+            os.environ["ACME_KEPT"] = "1"
+            os.environb[b"ACME_NEW"] = b"1"
+            del os.environ["ACME_REMOVED"]
+            raise ZeroDivisionError
+        assert dict(os.environ) == before
+
+    @pytest.fixture
+    def settings(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "acme_settings.py").write_text("import os\nos.environ.setdefault('ACME_IMPORTED', '1')\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.setenv("ACME_IMPORTED", "")
+        monkeypatch.delenv("ACME_IMPORTED")
+        monkeypatch.setitem(sys.modules, "acme_settings", sys)
+        monkeypatch.delitem(sys.modules, "acme_settings")
+
+    @pytest.mark.usefixtures("settings")
+    def test_what_an_import_sets_stays_as_the_module_does_and_is_known(self) -> None:
+        with put_back():
+            __import__("acme_settings")
+            os.environ["ACME_IMPORTED"] = "2"  # by the training itself, later
+        assert os.environ["ACME_IMPORTED"] == "1"
+        assert before_import("ACME_IMPORTED", "1", {"acme_settings"}) is None
+
+    @pytest.mark.usefixtures("settings")
+    def test_an_import_outside_a_training_is_known_until_something_else_sets_the_variable(self) -> None:
+        __import__("acme_settings")
+        assert before_import("ACME_IMPORTED", "1", {"acme_settings"}) is None
+        os.environ["ACME_IMPORTED"] = "3"
+        assert before_import("ACME_IMPORTED", "3", {"acme_settings"}) == "3"

@@ -1,0 +1,33 @@
+"""A variable that an import has set counts as it was before, for what would set it in a new process as well."""
+
+from __future__ import annotations
+
+import pytest
+
+from stabilitykit.store import imported_variables
+from stabilitykit.store.imported_variables import before_import, set_by_import
+
+
+@pytest.fixture(autouse=True)
+def nothing_imported(monkeypatch):
+    monkeypatch.setattr(imported_variables, "_by_name", {})
+
+
+def test_it_counts_as_before_while_it_has_the_value_that_the_import_gave():
+    set_by_import("ACME_RATE", None, "1", frozenset({"acme.settings"}))
+    before = [before_import(name, value, {"acme.settings"}) for name in ("ACME_RATE", "ACME_WIDTH") for value in "12"]
+    assert before == [None, "2", "1", "2"]
+
+
+def test_only_a_training_that_asks_for_the_module_would_set_it_again():
+    set_by_import("ACME_RATE", "0", "1", frozenset({"acme", "acme.settings"}))
+    assert before_import("ACME_RATE", "1", {"acme": True}) == "0"
+    assert before_import("ACME_RATE", "1", {"os": True}) == "1"
+
+
+def test_two_imports_after_one_another_lead_back_to_the_first():
+    set_by_import("ACME_RATE", None, "1", frozenset({"a"}))
+    set_by_import("ACME_RATE", "1", "2", frozenset({"b"}))
+    assert before_import("ACME_RATE", "2", {"b"}) is None
+    set_by_import("ACME_RATE", "5", "6", frozenset({"b"}))  # the user has set it to 5
+    assert before_import("ACME_RATE", "6", {"b"}) == "5"
