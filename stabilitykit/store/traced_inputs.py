@@ -15,7 +15,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ from .temporary_paths import TemporaryPaths
 #: The digest of a file, folder, module or variable that is not there.
 ABSENT = "absent"
 
+#: The end of the name by which a symbolic link counts, for where it leads.
+LINK = " ->"
+
 #: What is said of a file that is another one because tests run in another folder.
 HERE = ", seen from another working folder"
 
@@ -45,7 +48,8 @@ _MOST = 200
 class Inputs:
     """The inputs of a training, by name; `changed` compares them with the present state of this machine.
 
-    Files below the rootdir are named relative to it. A folder that was listed is a file whose name ends in ``/``.
+    Files below the rootdir are named relative to it. A folder that was listed is a file whose name ends in ``/``, and
+    a symbolic link whose target was asked for is one whose name ends in `LINK`.
     A file that was asked for relative to the working folder is the one that this path leads to where it is compared.
     """
 
@@ -59,6 +63,7 @@ class Inputs:
     written: tuple[str, ...] = ()  #: files that it wrote, and ``variable NAME`` that it set: no inputs of later runs
     spelled: Mapping[str, str] = field(default_factory=dict)  #: digest of the path in variables that count by content
     made: Mapping[str, str] = field(default_factory=dict)  #: shapes of names in folders that it fills: `BETWEEN`
+    unheard: tuple[str, ...] = ()  #: files that changed while it trained, in a way that no hook hears
 
     @property
     def digest(self) -> str:
@@ -77,7 +82,10 @@ class Inputs:
 
     def beside(self, more: Mapping[str, Any]) -> Inputs:
         """Return these inputs with those of another process, in JSON's types, which trained the same."""
-        return self.merged(Inputs.from_json(more)) if more else self
+        if not more:
+            return self
+        other = Inputs.from_json(more)
+        return replace(self.without(other.written).merged(other), unheard=())
 
     def merged(self, other: Inputs) -> Inputs:
         """Return these inputs and others, whose contents count for a name that both have."""
@@ -96,7 +104,7 @@ class Inputs:
         """
         made = {name for name in self.files if name in known.written}
         ours = {*made, *(name.removeprefix(VARIABLE) for name in known.written if name.startswith(VARIABLE))}
-        new: dict[str, dict[str, Any]] = {
+        new: dict[str, Any] = {
             name: {
                 key: value for key, value in getattr(self, name).items() if key not in ours | getattr(known, of).keys()
             }
@@ -118,6 +126,16 @@ class Inputs:
         }
         return replace(self, **kept)
 
+    def changing(self, names: Collection[str]) -> Inputs:
+        """Return these inputs without the files of these names, which change each time that the task is trained."""
+        said = (f"Each training changes {in_words(name)}: what it reads there is not traced." for name in names)
+        return replace(
+            self.without(names),
+            written=tuple(dict.fromkeys((*self.written, *names))),
+            untraced=tuple(dict.fromkeys((*self.untraced, *said))),
+            unheard=(),
+        )
+
     def contradicted(self, known: Inputs) -> tuple[str, ...]:
         """Return in words the files and modules that had another content when they were ``known`` to be read.
 
@@ -126,13 +144,9 @@ class Inputs:
         files = {name: digest for name, digest in self.files.items() if not name.endswith("/")}
         for name in (*self.written, *known.written):
             files.pop(name, None)
-        kinds = (("file", files, known.files), ("module", self.modules, known.modules))
-        return tuple(
-            f"{kind} {name}"
-            for kind, mine, theirs in kinds
-            for name, digest in mine.items()
-            if theirs.get(name, digest) != digest
-        )
+        edited = [in_words(name) for name, digest in files.items() if known.files.get(name, digest) != digest]
+        modules = ((name, digest, known.modules.get(name, digest)) for name, digest in self.modules.items())
+        return (*edited, *(f"module {name}" for name, mine, theirs in modules if mine != theirs))
 
     def to_json(self) -> dict[str, Any]:
         """Return every field, by name."""
@@ -146,7 +160,8 @@ class Inputs:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Inputs:
         """Return the inputs that `to_json` wrote; raises `ValueError` for anything else."""
-        values = {"written": (), "spelled": {}, "made": {}, **values}  # earlier versions did not keep them
+        # Earlier versions did not keep all of them.
+        values = {"written": (), "unheard": (), "spelled": {}, "made": {}, **values}
         if set(values) != {one.name for one in fields(cls)}:
             raise ValueError("not the inputs of a training")
         if not all(isinstance(values[name], dict) for name in _BY_NAME):
@@ -208,10 +223,12 @@ class Inputs:
                 yield f"{VARIABLE}{name}"
         for name, digest in self.files.items():
             if (found := now.files[name]) != digest:
-                kind, how = ("folder", "other names in it") if name.endswith("/") else ("file", "edited")
+                how = "leads elsewhere" if name.endswith(LINK) else "edited"
+                how = "other names in it" if name.endswith("/") else how
                 how = "new" if digest == ABSENT else "gone" if found == ABSENT else how
                 is_elsewhere = name in self.relative and self._path(name, rootdir) != rootdir / name
-                yield f"{kind} {self.relative[name] if is_elsewhere else name} ({how}{HERE if is_elsewhere else ''})"
+                what = in_words(self.relative[name] if is_elsewhere else name)
+                yield f"{what} ({how}{HERE if is_elsewhere else ''})"
         for name, digest in self.modules.items():
             if (found := now.modules[name]) != digest:
                 yield f"module {name}" + (" (gone)" if found == ABSENT else " (new)" if digest == ABSENT else "")
@@ -238,13 +255,24 @@ _BESIDE = {"modules": "modules", "files": "files", "variables": "variables"} | {
     "made": "files",
     "spelled": "variables",
 }
-_BY_NAME, _LISTS = tuple(_BESIDE), ("untraced", "written")
+_BY_NAME, _LISTS = tuple(_BESIDE), ("untraced", "written", "unheard")
 
 #: What stands between shapes of names.
 BETWEEN = "/"
 
 #: What stands before the name of a variable.
 VARIABLE = "variable "
+
+
+def in_words(name: str) -> str:
+    """Return the name of a file, folder or link with what it is.
+
+    >>> in_words("a.csv"), in_words("images/"), in_words("latest ->")
+    ('file a.csv', 'folder images/', 'link latest')
+    """
+    if name.endswith(LINK):
+        return f"link {name.removesuffix(LINK)}"
+    return f"{'folder' if name.endswith('/') else 'file'} {name}"
 
 
 def writes_to(name: str) -> str:
@@ -267,8 +295,10 @@ def path_digest(value: str | None) -> str:
 
 
 def content_digest(path: Path) -> str:
-    """Return the digest of a regular file's bytes; `ABSENT` if it cannot be read."""
+    """Return the digest of a regular file's bytes, or of where a link leads; `ABSENT` if it cannot be read."""
     try:
+        if path.name.endswith(LINK):
+            return path_digest(os.readlink(str(path).removesuffix(LINK)))  # noqa: PTH115  # a link's name is no path
         return file_digest(path, path.stat())
     except OSError:
         return ABSENT

@@ -23,12 +23,14 @@ from ..store.loaded_files import Stamp, stamp_of
 from ..store.traced_inputs import (
     ABSENT,
     BETWEEN,
+    LINK,
     SMALL,
     VARIABLE,
     Inputs,
     content_digest,
     file_digest,
     folder_digest,
+    in_words,
     is_temporary,
     path_digest,
     place_of,
@@ -90,14 +92,19 @@ class Trace:
         self._spool = self._file.name  # for the processes that this one forks
         self._began_ns = os.fstat(self._file.fileno()).st_mtime_ns  # the clock of files is behind that of the process
         self._inputs: Inputs | None = None
-        #: What was edited while it was being read, in words: which content was trained on is not known.
-        self.changed_meanwhile: tuple[str, ...] = ()
+        #: Modules that were edited while they were being read: which content was trained on is not known.
+        self.edited_modules: tuple[str, ...] = ()
 
     def inputs(self) -> Inputs:
         """Return what was read; the block must be over."""
         if self._inputs is None:
             raise RuntimeError("Expected the traced block to be over, but it still runs.")
         return self._inputs
+
+    @property
+    def changed_meanwhile(self) -> tuple[str, ...]:
+        """What changed while it was being read, in words: which content was trained on is not known."""
+        return (*map(in_words, self.inputs().unheard), *(f"module {name}" for name in self.edited_modules))
 
     # What the hook has seen; called in any thread, and in forked processes.
 
@@ -148,6 +155,10 @@ class Trace:
         folder = path.rpartition(os.sep)[0]
         if not self._is_watched(folder):
             return
+        if made := self._written_above(path):
+            if Path(made).is_symlink() and (real := os.path.realpath(path)) != path:
+                self.saw_file(real)  # a link that it makes leads to what it reads
+            return
         self._note("spelled", path, spellings)
         if path in self._seen:
             return
@@ -168,6 +179,37 @@ class Trace:
         else:
             digest = file_digest(file, found) if found.st_size <= AT_ONCE else None
             self._note("read", path, (digest, Stamp.of(found)))
+
+    def saw_link(self, path: str, spellings: tuple[str, ...] = ("",)) -> None:
+        """Note a symbolic link of which the target is asked for: the path that comes of it names no link."""
+        name = path + LINK
+        if (name, spellings) in self._seen:
+            return
+        self._seen.add((name, spellings))
+        if self._written_above(path) or not self._is_watched(path.rpartition(os.sep)[0]):
+            return
+        target = os.path.realpath(path)
+        if f"{self._rootdir}{os.sep}".startswith(f"{target}{os.sep}") or is_foreign(target):
+            return  # the project lies below it, and is where it is on each machine
+        self._note("spelled", name, [s and s + LINK for s in spellings])
+        self._note("read", name, (content_digest(Path(name)), None))
+
+    def saw_linked(self, target: str, path: str) -> None:
+        """Note a link that is made to a file, whose content can then be read under the name of the link."""
+        if Path(target).is_file():
+            self.saw_file(target)
+        self.saw_file(path, use=Use.WRITE)
+
+    def _written_above(self, path: str) -> str:
+        """Return the path, or a folder above it, that the training has written; empty if it has written none.
+
+        It writes a folder where it removes or renames that as a whole, or makes a link to it.
+        """
+        while path and self._written:
+            if path in self._written:
+                return path
+            path = path.rpartition(os.sep)[0]
+        return ""
 
     def saw_folder(self, path: str, spellings: tuple[str, ...] = ("",)) -> None:
         """Note a folder whose names are listed."""
@@ -271,8 +313,8 @@ class Trace:
                     self._take(*json.loads(line))
         with contextlib.suppress(OSError):
             self._file.close()
-        modules, places, changed = self._modules()
-        files, edited = self._files(frozenset(places.values()))
+        modules, places, edited = self._modules()
+        files, unheard = self._files(frozenset(places.values()))
         folders, made = self._folders()
         files = {**self._kept(), **files, **folders}
         named = {name: path for path in self._read for name in self._names(path) if name in files}
@@ -283,35 +325,54 @@ class Trace:
         untraced, written = tuple(self._untraced), tuple(self._made())
         variables = {name: digest for name, (digest, _) in self._variables.items()}
         spelled = {name: path for name, (digest, path) in self._variables.items() if path != digest}
-        self._inputs = Inputs(modules, files, variables, untraced, places, stamps, relative, written, spelled, made)
-        self.changed_meanwhile = (*edited, *changed)
+        self._inputs = Inputs(
+            modules, files, variables, untraced, places, stamps, relative, written, spelled, made, tuple(unheard)
+        )
+        self.edited_modules = tuple(edited)
 
     def _files(self, modules: frozenset[str]) -> tuple[dict[str, str], list[str]]:
-        """Return the digests of files, and which were edited; the files of ``modules`` are not named twice."""
+        """Return the digests of files and links, and which changed though nothing was heard to write them.
+
+        The files of ``modules`` are not named twice.
+        """
         files: dict[str, str] = {}
-        edited: list[str] = []
+        unheard: list[str] = []
         for path, (digest, stamp) in self._read.items():
-            name = self._named(path)
-            if name in modules or (path in self._written and digest == ABSENT):  # looked for, and then written
+            name, is_link = self._named(path), path.endswith(LINK)
+            is_written = bool(self._written_above(path.removesuffix(LINK)))
+            if name in modules or (is_written and digest == ABSENT):  # looked for, and then written
                 continue
-            before, is_as_it_was = digest, stamp == stamp_of(Path(path))
-            if path in self._written or (path in self._changeable and not is_as_it_was):
-                self._written.add(path)
-                self.saw_untraced(writes_to(f"the database {name}" if path in self._databases else name))
+            is_as_it_was = content_digest(Path(path)) == digest if is_link else stamp == stamp_of(Path(path))
+            before = digest
+            if is_written or (not is_as_it_was and (path in self._changeable or self._is_written_elsewhere(path))):
+                self._says_it_writes(path)
                 continue
             if before is None or not is_as_it_was:
                 now = content_digest(Path(path))
                 before = now if before is None and stamp == stamp_of(Path(path)) else before
                 if before != now:
-                    edited.append(f"file {name}")
+                    unheard.append(name)
             files |= dict.fromkeys(self._names(path), before or ABSENT)
-        return files, edited
+        return files, unheard
+
+    def _is_written_elsewhere(self, path: str) -> bool:
+        """Whether the training has written a file by another name, of a link to it or to its folder."""
+        return os.path.realpath(path) in self._places_written
+
+    @functools.cached_property
+    def _places_written(self) -> frozenset[str]:
+        return frozenset(map(os.path.realpath, self._written))
+
+    def _says_it_writes(self, path: str) -> None:
+        name = self._named(path.removesuffix(LINK))
+        self._written.add(path)
+        self.saw_untraced(writes_to(f"the database {name}" if path in self._databases else name))
 
     def _folders(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return the digests of listed folders, and the shapes of the names that the training makes in them."""
         shapes: dict[str, set[str]] = {f"{folder}{_FOLDER}": set() for folder in self._folders_made}
         for path in (*self._written, *self._folders_made) if self._listed else ():
-            folder, _, name = path.rpartition(os.sep)
+            folder, _, name = path.removesuffix(LINK).rpartition(os.sep)
             shapes.setdefault(f"{folder}{_FOLDER}", set()).add(shape_of(name))
         folders: dict[str, str] = {}
         made: dict[str, str] = {}
@@ -367,7 +428,7 @@ class Trace:
             now = content_digest(place)
             before = self._read.get(str(place), (None, None))[0] or now
             if before != now:
-                edited.append(f"module {name}")
+                edited.append(name)
             modules[name], places[name] = before, self._named(str(place))
         return modules, places, edited
 

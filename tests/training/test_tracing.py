@@ -14,7 +14,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from functools import partial
 from typing import ClassVar
@@ -31,7 +30,7 @@ from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.task import LoopTask
 from stabilitykit.training.tracing import traced
 from stabilitykit.training.trainer import Trainer
-from tests.training.reading import Numbers, attached, read_in
+from tests.training.reading import Numbers, attached, read_in, run_in_thread
 
 
 def pickled_numbers(root):
@@ -64,12 +63,6 @@ READS = {
 def loaded(path):
     with pytest.raises(OSError, match=r"config\.json"):  # it is no library, which is seen when it is opened
         ctypes.CDLL(path)
-
-
-def run_in_thread(function):
-    thread = threading.Thread(target=function)
-    thread.start()
-    thread.join()
 
 
 @pytest.mark.filterwarnings("ignore:genfromtxt")

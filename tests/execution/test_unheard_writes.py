@@ -1,0 +1,112 @@
+"""What a run comes to that read files which changed meanwhile, though nothing was heard to write them."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from stabilitykit.errors import RunsFailedError
+from stabilitykit.execution.session import measure
+from stabilitykit.execution.unheard_writes import UnheardWrites
+from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.store.record import RunRecord
+from stabilitykit.store.traced_inputs import Inputs
+
+
+def run(*unheard: str, index: int = 0) -> RunRecord:
+    read = Inputs(files=dict.fromkeys(unheard, "1"), unheard=unheard)
+    return RunRecord(index, {}, status="ok", seconds=1.0, logits=torch.zeros(1, 2), inputs=read.to_json())
+
+
+class TestSettled:
+    def test_a_run_in_which_nothing_changed_is_itself(self):
+        assert UnheardWrites().settled(first := run()) is first
+
+    def test_what_changes_twice_the_task_writes(self):
+        writes = UnheardWrites()
+        assert writes.settled(run("stats.json")) is None
+        settled = writes.settled(run("stats.json"))
+        read = Inputs.from_json(settled.inputs)
+        assert (settled.status, dict(read.files), read.written, read.unheard) == ("ok", {}, ("stats.json",), ())
+        assert read.untraced == ("Each training changes file stats.json: what it reads there is not traced.",)
+        assert writes.settled(run("stats.json", index=1)).status == "ok", "known of an earlier run"
+
+    def test_what_changes_once_was_edited_and_the_second_training_counts(self):
+        writes = UnheardWrites()
+        assert writes.settled(run("data.csv")) is None
+        settled = writes.settled(run())
+        assert (settled.status, settled.inputs["untraced"]) == ("ok", ())
+        assert writes.settled(run("data.csv", index=1)) is None, "it is not known to be written"
+
+    def test_another_file_each_time_is_a_failure_that_names_the_causes(self):
+        writes = UnheardWrites()
+        writes.settled(run("one.csv"))
+        settled = writes.settled(run("two.csv", "link ->"))
+        assert (settled.status, settled.logits) == ("failed", None)
+        assert "link link, file two.csv changed while the run read it" in settled.error
+        assert "safetensors" in settled.error
+
+    def test_a_failed_second_training_is_a_failure(self):
+        writes = UnheardWrites()
+        writes.settled(run("one.csv"))
+        failed = RunRecord(0, {}, status="failed", seconds=1.0, error="no memory")
+        assert writes.settled(failed).error == "no memory"
+
+
+LABELS = torch.tensor([0, 1] * 10)
+
+
+def train_with(change):
+    def train(run):
+        seen = Path("kept").read_text()
+        with run.stream("init"):
+            outputs = torch.randn(20, 2)
+        change(run)
+        return outputs + 0 * len(seen)
+
+    return train
+
+
+class TestStudies:
+    @pytest.fixture(autouse=True)
+    def folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "kept").write_text("1")
+        return tmp_path
+
+    @staticmethod
+    def ask(session, train, **options):
+        return measure(train, NoiseProtocol("init", runs=3), labels=LABELS, session=session, **options)
+
+    @pytest.mark.parametrize("options", [{}, {"control": "first"}])
+    def test_one_whose_task_writes_what_it_reads_by_another_program_is_said_and_kept(self, make_session, options):
+        train = train_with(lambda run: subprocess.run(["sh", "-c", "date +%N >> kept"], check=True))
+        first = self.ask(make_session("1"), train, **options)
+        assert "Each training changes file kept: what it reads there is not traced." in first.journal.remarks
+        again = self.ask(make_session("2"), train, **options)
+        assert [one.seconds for one in again.records] == [one.seconds for one in first.records], "they are stored"
+        assert not any("no stored run" in remark for remark in again.journal.remarks)
+
+    def test_one_whose_file_is_edited_once_has_runs_of_the_new_content(self, folder, make_session):
+        def edit(run):
+            if run.index == 0 and not (folder / "edited").exists():
+                subprocess.run(["sh", "-c", "echo 2 > kept; touch edited"], check=True)
+
+        study = self.ask(make_session("1"), train_with(edit), control="first")
+        assert {one.status for one in study.records} == {"ok"}
+        (folder / "kept").write_text("1")
+        assert (
+            "no stored run read what is there now: file kept (edited)"
+            in self.ask(make_session("2"), train_with(edit), control="first").journal.remarks
+        )
+
+    def test_one_whose_file_is_edited_between_its_runs_fails(self, make_session):
+        def edit(run):
+            if run.index == 1:
+                subprocess.run(["sh", "-c", "test -e edited || echo 2 > kept; touch edited"], check=True)
+
+        with pytest.raises(RunsFailedError, match="file kept was edited while the study trained"):
+            self.ask(make_session("1"), train_with(edit))
