@@ -52,7 +52,9 @@ def _by_name(inputs: Inputs) -> dict[str, tuple[str, str]]:
     found |= {f"module {name}": (digest, "") for name, digest in inputs.modules.items()}
     for place, digest in inputs.files.items():
         asked_for = inputs.relative.get(place) or place
-        found[in_words(asked_for)] = digest, "" if asked_for == place else place
+        is_one_more = place == f"./{asked_for}"  # the way in which a file was asked for beside another way
+        name = in_words(asked_for) + (" as seen from the working folder" if is_one_more else "")
+        found[name] = digest, "" if asked_for == place else place
     return found
 
 

@@ -102,7 +102,7 @@ class Inputs:
 
         What these have written is no input, but said.
         """
-        made = {name for name in self.files if name in known.written}
+        made = {name for name in self.files if name in known.written and name not in known.files}
         ours = {*made, *(name.removeprefix(VARIABLE) for name in known.written if name.startswith(VARIABLE))}
         new: dict[str, Any] = {
             name: {

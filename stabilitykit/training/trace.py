@@ -55,6 +55,12 @@ _CACHES = frozenset({"__pycache__", ".git", ".pytest_cache", ".mypy_cache", ".ru
 
 _SYSTEM = tuple(f"/{name}/" for name in ("proc", "dev", "sys", "run", "usr", "lib", "lib64", "bin", "sbin", "etc"))
 
+#: Folders of the system in which users keep data: in memory, on drives that are plugged in, and in containers.
+_USERS = ("/dev/shm/", "/run/media/", "/run/user/", "/usr/src/", "/usr/local/")
+
+#: Folders of programs among these.
+_PROGRAMS = tuple(f"/usr/local/{name}/" for name in ("bin", "sbin", "lib", "lib64", "libexec", "include"))
+
 
 class Use(enum.Enum):
     """What a file is opened for."""
@@ -443,7 +449,11 @@ def _is_watched(folder: str, rootdir: Path) -> bool:
     path = Path(folder)
     if path.is_relative_to(rootdir):
         return _CACHES.isdisjoint(path.relative_to(rootdir).parts) and not is_foreign(folder)
-    return _CACHES.isdisjoint(path.parts) and not is_foreign(folder) and not f"{folder}/".startswith(_SYSTEM)
+    return _CACHES.isdisjoint(path.parts) and not is_foreign(folder) and not _is_systems(f"{folder}/")
+
+
+def _is_systems(folder: str) -> bool:
+    return folder.startswith(_SYSTEM) and (not folder.startswith(_USERS) or folder.startswith(_PROGRAMS))
 
 
 def _working_folder() -> str:

@@ -34,6 +34,12 @@ from .trace import Trace, Use
 #: Callers whose variables, programs and connections are not the training's.
 _FOR_THEMSELVES = frozenset({Caller.IMPORTER, Caller.TOOL, Caller.LIBRARY})
 
+#: Modules of Python that ask for the working folder where their caller names a relative path.
+_PATHS = frozenset({"posixpath", "ntpath", "genericpath", "pathlib"})
+
+#: Modules of Python that make absolute paths for what they write.
+_ASK_FOR_THEMSELVES = frozenset({"logging", "tempfile"})
+
 #: A statement by which SQLite opens one more database.
 _ATTACHED = re.compile(r"\s*attach\s+(?:database\s+)?'((?:[^']|'')*)'", re.IGNORECASE)
 
@@ -369,10 +375,18 @@ class _telling_of_missing:  # noqa: N801  # a function in use; a generator would
                 trace.saw_module(error.name, is_there=False)
 
 
+def _is_for_itself(frame: FrameType | None) -> bool:
+    """Whether a part of Python asks for the working folder that makes no path of it for files that are read."""
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _PATHS:
+        frame = frame.f_back
+    return frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _ASK_FOR_THEMSELVES
+
+
 def _telling_where(where: Callable[[], Any]) -> Callable[[], Any]:
     @functools.wraps(where)
     def where_and_tell() -> Any:
-        if not getattr(_hooked, "busy", False) and responsible(sys._getframe(1)) is Caller.USER:
+        frame = sys._getframe(1)
+        if not getattr(_hooked, "busy", False) and responsible(frame) is Caller.USER and not _is_for_itself(frame):
             for trace in _active:
                 trace.saw_question_where()
         return where()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging.handlers
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -20,6 +22,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from stabilitykit.store.traced_inputs import Inputs
+from stabilitykit.training import trace as trace_module
 from stabilitykit.training.tracing import traced
 from tests.training.reading import Appending, Numbers, attached, read_in, run_in_thread
 
@@ -134,6 +137,56 @@ class TestWorkingFolder:
         for name, is_equal in {"again": True, "other": False, "empty": False}.items():
             monkeypatch.chdir(tmp_path / name)
             assert (not inputs.changed(project)) == is_equal
+
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda: logging.FileHandler("train.log", delay=True),
+            lambda: logging.handlers.RotatingFileHandler("train.log", delay=True),
+            lambda: tempfile.NamedTemporaryFile(dir="in").close() or tempfile.TemporaryDirectory(dir="in").cleanup(),
+        ],
+    )
+    def test_python_asks_where_it_is_for_itself(self, folders, ask):
+        def read():
+            ask()
+            (folders / "one" / "cfg.json").read_text()
+
+        inputs = read_in(folders, read)
+        assert (dict(inputs.relative), "one/cfg.json" in inputs.files) == ({}, True)
+
+
+class TestPlaces:
+    """Data count wherever users keep them, and files of the system do not."""
+
+    @pytest.mark.parametrize(
+        "folder",
+        [
+            "/dev/shm",
+            "/dev/shm/job/data",
+            "/usr/src/data",
+            "/usr/local/share/sets",
+            "/run/media/me/disk",
+            "/mnt",
+            "/home",
+        ],
+    )
+    def test_a_place_of_data(self, tmp_path, folder):
+        assert trace_module._is_watched(folder, tmp_path)
+
+    @pytest.mark.parametrize(
+        "folder",
+        ["/dev", "/proc/self", "/usr/share/zoneinfo", "/usr/local/lib/x", "/usr/lib", "/etc", "/run", "/usr/s"],
+    )
+    def test_a_place_of_the_system(self, tmp_path, folder):
+        assert not trace_module._is_watched(folder, tmp_path)
+
+    @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="this system has no files in memory")
+    def test_a_file_in_memory_is_an_input(self, root):
+        with tempfile.NamedTemporaryFile("w", dir="/dev/shm") as file:
+            inputs = read_in(root, lambda: Path(file.name).read_text())
+            assert inputs.changed(root) == ()
+            print(2, file=file, flush=True)
+            assert inputs.changed(root) == (f"file {file.name} (edited)",)
 
 
 class TestNoInput:
