@@ -63,7 +63,7 @@ class Inputs:
     written: tuple[str, ...] = ()  #: files that it wrote, and ``variable NAME`` that it set: no inputs of later runs
     spelled: Mapping[str, str] = field(default_factory=dict)  #: digest of the path in variables that count by content
     made: Mapping[str, str] = field(default_factory=dict)  #: shapes of names in folders that it fills: `BETWEEN`
-    unheard: tuple[str, ...] = ()  #: files that changed while it trained, in a way that no hook hears
+    unheard: Mapping[str, str] = field(default_factory=dict)  #: digests of files that changed meanwhile, afterwards
 
     @property
     def digest(self) -> str:
@@ -85,7 +85,7 @@ class Inputs:
         if not more:
             return self
         other = Inputs.from_json(more)
-        return replace(self.without(other.written).merged(other), unheard=())
+        return replace(self.without(other.written).merged(other), unheard={})
 
     def merged(self, other: Inputs) -> Inputs:
         """Return these inputs and others, whose contents count for a name that both have."""
@@ -126,14 +126,18 @@ class Inputs:
         }
         return replace(self, **kept)
 
-    def changing(self, names: Collection[str]) -> Inputs:
-        """Return these inputs without the files of these names, which change each time that the task is trained."""
-        said = (f"Each training changes {in_words(name)}: what it reads there is not traced." for name in names)
+    def explained(self, written: Collection[str]) -> Inputs:
+        """Return these inputs where, of the files that changed meanwhile, the training has ``written`` these.
+
+        The others are as they were, but for the time or inode that the system tells.
+        """
+        same = {name: digest for name, digest in self.unheard.items() if name not in written}
+        said = (f"Each training changes {words}: what it reads there is not traced." for words in all_in_words(written))
         return replace(
-            self.without(names),
-            written=tuple(dict.fromkeys((*self.written, *names))),
+            replace(self, files={**self.files, **same}).without(written),
+            written=tuple(dict.fromkeys((*self.written, *written))),
             untraced=tuple(dict.fromkeys((*self.untraced, *said))),
-            unheard=(),
+            unheard={},
         )
 
     def contradicted(self, known: Inputs) -> tuple[str, ...]:
@@ -161,7 +165,7 @@ class Inputs:
     def from_json(cls, values: Mapping[str, Any]) -> Inputs:
         """Return the inputs that `to_json` wrote; raises `ValueError` for anything else."""
         # Earlier versions did not keep all of them.
-        values = {"written": (), "unheard": (), "spelled": {}, "made": {}, **values}
+        values = {"written": (), "spelled": {}, "made": {}, "unheard": {}, **values}
         if set(values) != {one.name for one in fields(cls)}:
             raise ValueError("not the inputs of a training")
         if not all(isinstance(values[name], dict) for name in _BY_NAME):
@@ -253,9 +257,10 @@ _BESIDE = {"modules": "modules", "files": "files", "variables": "variables"} | {
     "stamps": "files",
     "relative": "files",
     "made": "files",
+    "unheard": "files",
     "spelled": "variables",
 }
-_BY_NAME, _LISTS = tuple(_BESIDE), ("untraced", "written", "unheard")
+_BY_NAME, _LISTS = tuple(_BESIDE), ("untraced", "written")
 
 #: What stands between shapes of names.
 BETWEEN = "/"
@@ -273,6 +278,15 @@ def in_words(name: str) -> str:
     if name.endswith(LINK):
         return f"link {name.removesuffix(LINK)}"
     return f"{'folder' if name.endswith('/') else 'file'} {name}"
+
+
+def all_in_words(names: Iterable[str]) -> list[str]:
+    """Return the names of files with what they are, each file once: one that begins with ``./`` has a name beside.
+
+    >>> all_in_words(["in/a.csv", "./a.csv"])
+    ['file in/a.csv']
+    """
+    return [in_words(name) for name in names if not name.startswith("./")]
 
 
 def writes_to(name: str) -> str:

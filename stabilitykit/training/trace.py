@@ -27,10 +27,10 @@ from ..store.traced_inputs import (
     SMALL,
     VARIABLE,
     Inputs,
+    all_in_words,
     content_digest,
     file_digest,
     folder_digest,
-    in_words,
     is_temporary,
     path_digest,
     place_of,
@@ -110,7 +110,7 @@ class Trace:
     @property
     def changed_meanwhile(self) -> tuple[str, ...]:
         """What changed while it was being read, in words: which content was trained on is not known."""
-        return (*map(in_words, self.inputs().unheard), *(f"module {name}" for name in self.edited_modules))
+        return (*all_in_words(self.inputs().unheard), *(f"module {name}" for name in self.edited_modules))
 
     # What the hook has seen; called in any thread, and in forked processes.
 
@@ -332,17 +332,17 @@ class Trace:
         variables = {name: digest for name, (digest, _) in self._variables.items()}
         spelled = {name: path for name, (digest, path) in self._variables.items() if path != digest}
         self._inputs = Inputs(
-            modules, files, variables, untraced, places, stamps, relative, written, spelled, made, tuple(unheard)
+            modules, files, variables, untraced, places, stamps, relative, written, spelled, made, unheard
         )
         self.edited_modules = tuple(edited)
 
-    def _files(self, modules: frozenset[str]) -> tuple[dict[str, str], list[str]]:
-        """Return the digests of files and links, and which changed though nothing was heard to write them.
+    def _files(self, modules: frozenset[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the digests of files and links, and those of now where nothing was heard to write what changed.
 
-        The files of ``modules`` are not named twice.
+        The files of ``modules`` are not named twice. The digest is `ABSENT` where the content that was read is lost.
         """
         files: dict[str, str] = {}
-        unheard: list[str] = []
+        unheard: dict[str, str] = {}
         for path, (digest, stamp) in self._read.items():
             name, is_link = self._named(path), path.endswith(LINK)
             is_written = bool(self._written_above(path.removesuffix(LINK)))
@@ -357,7 +357,7 @@ class Trace:
                 now = content_digest(Path(path))
                 before = now if before is None and stamp == stamp_of(Path(path)) else before
                 if before != now:
-                    unheard.append(name)
+                    unheard |= dict.fromkeys(self._names(path), now)
             files |= dict.fromkeys(self._names(path), before or ABSENT)
         return files, unheard
 

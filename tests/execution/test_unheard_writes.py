@@ -13,11 +13,11 @@ from stabilitykit.execution.session import measure
 from stabilitykit.execution.unheard_writes import UnheardWrites
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.record import RunRecord
-from stabilitykit.store.traced_inputs import Inputs
+from stabilitykit.store.traced_inputs import ABSENT, Inputs
 
 
 def run(*unheard: str, index: int = 0) -> RunRecord:
-    read = Inputs(files=dict.fromkeys(unheard, "1"), unheard=unheard)
+    read = Inputs(files=dict.fromkeys(unheard, "1"), unheard=dict.fromkeys(unheard, "2"))
     return RunRecord(index, {}, status="ok", seconds=1.0, logits=torch.zeros(1, 2), inputs=read.to_json())
 
 
@@ -30,7 +30,7 @@ class TestSettled:
         assert writes.settled(run("stats.json")) is None
         settled = writes.settled(run("stats.json"))
         read = Inputs.from_json(settled.inputs)
-        assert (settled.status, dict(read.files), read.written, read.unheard) == ("ok", {}, ("stats.json",), ())
+        assert (settled.status, dict(read.files), read.written, read.unheard) == ("ok", {}, ("stats.json",), {})
         assert read.untraced == ("Each training changes file stats.json: what it reads there is not traced.",)
         assert writes.settled(run("stats.json", index=1)).status == "ok", "known of an earlier run"
 
@@ -41,12 +41,25 @@ class TestSettled:
         assert (settled.status, settled.inputs["untraced"]) == ("ok", ())
         assert writes.settled(run("data.csv", index=1)) is None, "it is not known to be written"
 
+    def test_a_large_file_that_is_only_touched_is_an_input(self):
+        def touched(digest: str, index: int = 0) -> RunRecord:
+            read = Inputs(files={"big.npy": ABSENT}, unheard={"big.npy": digest})
+            return RunRecord(index, {}, status="ok", seconds=1.0, inputs=read.to_json())
+
+        writes = UnheardWrites()
+        assert writes.settled(touched("1")) is None
+        assert writes.settled(touched("1")).inputs["files"] == {"big.npy": "1"}
+        later = writes.settled(touched("1", 1)).inputs
+        assert (later["files"], later["untraced"], later["unheard"]) == ({"big.npy": "1"}, (), {})
+        assert writes.settled(touched("2", 2)) is None, "another content"
+        assert writes.settled(touched("3", 2)).inputs["written"] == ("big.npy",)
+
     def test_another_file_each_time_is_a_failure_that_names_the_causes(self):
         writes = UnheardWrites()
         writes.settled(run("one.csv"))
         settled = writes.settled(run("two.csv", "link ->"))
         assert (settled.status, settled.logits) == ("failed", None)
-        assert "link link, file two.csv changed while the run read it" in settled.error
+        assert "file two.csv, link link changed while the run read it" in settled.error
         assert "safetensors" in settled.error
 
     def test_a_failed_second_training_is_a_failure(self):
@@ -71,6 +84,17 @@ def train_with(change):
 
 
 class TestStudies:
+    def test_one_whose_large_file_gets_another_time_alone(self, folder, make_session):
+        (folder / "kept").write_text("1" * 100_000)
+        train = train_with(lambda run: subprocess.run(["touch", "kept"], check=True))
+        first = self.ask(make_session("1"), train)
+        assert [remark for remark in first.journal.remarks if "kept" in remark] == []
+        again = self.ask(make_session("2"), train)
+        assert [one.seconds for one in again.records] == [one.seconds for one in first.records], "they are stored"
+        (folder / "kept").write_text("2" * 100_000)
+        last = self.ask(make_session("3"), train)
+        assert "no stored run read what is there now: file kept (edited)" in last.journal.remarks
+
     @pytest.fixture(autouse=True)
     def folder(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
@@ -88,6 +112,18 @@ class TestStudies:
         assert "Each training changes file kept: what it reads there is not traced." in first.journal.remarks
         again = self.ask(make_session("2"), train, **options)
         assert [one.seconds for one in again.records] == [one.seconds for one in first.records], "they are stored"
+        assert not any("no stored run" in remark for remark in again.journal.remarks)
+
+    def test_one_that_asks_for_its_file_in_two_ways(self, make_session):
+        def change(run):
+            (Path.cwd() / "kept").read_text()
+            subprocess.run(["sh", "-c", "date +%N >> kept"], check=True)
+
+        said = [
+            remark for remark in self.ask(make_session("1"), train_with(change)).journal.remarks if "kept" in remark
+        ]
+        assert said == ["Each training changes file kept: what it reads there is not traced."]
+        again = self.ask(make_session("2"), train_with(change))
         assert not any("no stored run" in remark for remark in again.journal.remarks)
 
     def test_one_whose_file_is_edited_once_has_runs_of_the_new_content(self, folder, make_session):

@@ -518,7 +518,7 @@ class TestLinks:
 
         inputs = read_in(root, read)
         said = ("It writes to data: what it reads there is not traced.",)
-        assert (dict(inputs.files), inputs.untraced, inputs.unheard) == ({}, said, ())
+        assert (dict(inputs.files), inputs.untraced, inputs.unheard) == ({}, said, {})
 
     def test_one_that_another_program_leads_elsewhere_meanwhile(self, root, data):
         with traced(root) as trace:
