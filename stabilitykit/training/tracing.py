@@ -301,11 +301,11 @@ def _replace_readers(replaced: contextlib.ExitStack) -> None:
     write = torch.serialization._open_zipfile_writer  # by which torch.save writes in C++, under any name of its own
 
     @functools.wraps(write)
-    def write_and_tell(name_or_buffer: Any) -> Any:
+    def write_and_tell(name_or_buffer: Any, *args: Any, **options: Any) -> Any:
         if isinstance(name_or_buffer, str | os.PathLike):
             for trace in _active:
                 trace.saw_file(_absolute(name_or_buffer), use=Use.WRITE)
-        return write(name_or_buffer)
+        return write(name_or_buffer, *args, **options)
 
     _replace(replaced, torch.serialization, "_open_zipfile_writer", write_and_tell)
     readlink = os.readlink

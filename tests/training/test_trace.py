@@ -432,7 +432,13 @@ class TestFoldersWritten:
     def removed(root):
         shutil.rmtree(root / "out")
 
-    @pytest.mark.parametrize("way", ["replaced", "moved_away", "linked", "removed"])
+    @staticmethod
+    def swapped(root):
+        (root / "out").rename(root / "exp1")
+        (root / "draft").symlink_to("exp1")
+        (root / "draft").replace(root / "out")
+
+    @pytest.mark.parametrize("way", ["replaced", "moved_away", "linked", "removed", "swapped"])
     def test_what_was_read_in_it_is_said(self, root, way):
         (root / "out").mkdir()
         (root / "out" / "meta.json").write_text("1")
