@@ -102,8 +102,8 @@ class TestStudies:
         return tmp_path
 
     @staticmethod
-    def ask(session, train, **options):
-        return measure(train, NoiseProtocol("init", runs=3), labels=LABELS, session=session, **options)
+    def ask(session, train, runs=3, **options):
+        return measure(train, NoiseProtocol("init", runs=runs), labels=LABELS, session=session, **options)
 
     @pytest.mark.parametrize("options", [{}, {"control": "first"}])
     def test_one_whose_task_writes_what_it_reads_by_another_program_is_said_and_kept(self, make_session, options):
@@ -113,6 +113,15 @@ class TestStudies:
         again = self.ask(make_session("2"), train, **options)
         assert [one.seconds for one in again.records] == [one.seconds for one in first.records], "they are stored"
         assert not any("no stored run" in remark for remark in again.journal.remarks)
+
+    def test_what_a_stored_run_was_seen_to_write_needs_no_second_training(self, folder, make_session):
+        train = train_with(
+            lambda run: subprocess.run(["sh", "-c", f"date +%N >> kept; echo {run.index} >> trained"], check=True)
+        )
+        self.ask(make_session("1"), train, control="first")
+        (folder / "trained").unlink()
+        self.ask(make_session("2"), train, runs=5, control="first")
+        assert (folder / "trained").read_text().split() == ["3", "4"]
 
     def test_one_that_asks_for_its_file_in_two_ways(self, make_session):
         def change(run):
