@@ -20,6 +20,7 @@ from ..store.run_store import Experiment
 from .executor import Died, Executor, Training
 from .stop import Stop
 from .tally import Tally
+from .unheard_writes import UnheardWrites
 
 #: A block in which another thread reports progress.
 _Beats: TypeAlias = "Callable[[], AbstractContextManager[None]]"
@@ -87,9 +88,10 @@ class Runner:
         study: str = "",
         stop: Stop | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
+        unheard: UnheardWrites | None = None,
     ) -> None:
         self.wanted, self._experiment, self._executor = wanted, wanted.experiment, executor
-        self._claims = wanted.experiment.claims
+        self._claims, self._unheard = wanted.experiment.claims, unheard or UnheardWrites()
         self._study, self._stop, self._on_progress = study, stop or Stop(), on_progress
         self._started = time.monotonic()
         self._tally = Tally(self._experiment, (plan.index for plan in wanted.plans))
@@ -217,7 +219,10 @@ class Runner:
         return ended
 
     def _publish(self, running: dict[Training, Claim], training: Training) -> bool:
-        """Publish the outcome of a training, or start it again if its process died; return whether it has a result."""
+        """Publish the outcome of a training; return whether it has a result.
+
+        It is started again if its process died, or if a file that it read changed meanwhile, and why is not known.
+        """
         outcome, plan, claim = training.outcome, training.plan, running[training]
         if isinstance(outcome, Died):
             claim = self._claims.note_death(claim.index, outcome.reason, outcome.pid)
@@ -229,7 +234,12 @@ class Runner:
         else:
             assert outcome is not None, "executors return a training when it has ended"
             self._longest = max(self._longest, outcome.seconds)
-            self._experiment.publish(claim, outcome)
+            settled = self._unheard.settled(outcome)
+            if settled is None:
+                del running[training]
+                running[self._start(plan, claim)] = claim
+                return False
+            self._experiment.publish(claim, settled)
         self._tally.note(plan.index)
         self._experiment.release(running.pop(training))
         return True

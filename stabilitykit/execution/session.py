@@ -157,7 +157,8 @@ class Session:
         if asked.private or asked.inputs is not None:
             return asked
         if asked.entries and self.store.cache == "auto":
-            journal.remark(f"{_NOW}{', '.join(asked.entries[0].changed(self.rootdir))}")
+            nearest = min((entry.changed(self.rootdir) for entry in asked.entries), key=len)
+            journal.remark(f"{_NOW}{', '.join(nearest)}")
         # A place of this question's own: another one, of the same task, may read other settings at the same time.
         unknown = {ROLE: "base run", **asked.about, "provisional": asked.unshared}
         return self.settle(asked, self._certifier(asked, self._open(unknown, private=True), place))

@@ -12,6 +12,7 @@ from .executor import Executor, InProcess
 from .question import Prepared
 from .runner import Progress, Runner, Wanted
 from .stop import Stop
+from .unheard_writes import UnheardWrites
 
 
 class Workplace:
@@ -26,6 +27,7 @@ class Workplace:
     ) -> None:
         """Train for ``asked`` in what ``make_executor`` returns, until ``stop`` says so."""
         self.asked, self._make_executor, self._stop, self._on_progress = asked, make_executor, stop, on_progress
+        self._unheard = UnheardWrites()
 
     @cached_property
     def executor(self) -> Executor:
@@ -44,7 +46,11 @@ class Workplace:
         """Return what trains the missing runs of ``wanted``; ``name`` is told with its progress."""
         executor = InProcess(self.asked.trainer) if wanted.is_finished() else self.executor
         study = f"{self.asked.question.task.name} {name}"
-        return Runner(wanted, executor, study=study, stop=self._stop, on_progress=self._on_progress)
+        if self.asked.inputs is not None:
+            self._unheard.known.update(self.asked.inputs.written)
+        return Runner(
+            wanted, executor, study=study, stop=self._stop, on_progress=self._on_progress, unheard=self._unheard
+        )
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return ``function(trainer, *args)``; raise `IncompleteStudyError` if the session stops meanwhile."""

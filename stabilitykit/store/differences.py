@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .layout import PARTS
-from .traced_inputs import ABSENT, VARIABLE, Inputs
+from .traced_inputs import ABSENT, VARIABLE, Inputs, in_words
 
 #: Said of a value that differs where no code does.
 UNEXPLAINED = (
@@ -52,8 +52,9 @@ def _by_name(inputs: Inputs) -> dict[str, tuple[str, str]]:
     found |= {f"module {name}": (digest, "") for name, digest in inputs.modules.items()}
     for place, digest in inputs.files.items():
         asked_for = inputs.relative.get(place) or place
-        kind = "folder" if place.endswith("/") else "file"
-        found[f"{kind} {asked_for}"] = digest, "" if asked_for == place else place
+        is_one_more = place == f"./{asked_for}"  # the way in which a file was asked for beside another way
+        name = in_words(asked_for) + (" as seen from the working folder" if is_one_more else "")
+        found[name] = digest, "" if asked_for == place else place
     return found
 
 
@@ -65,7 +66,8 @@ def _input(name: str, old: tuple[str, str] | None, new: tuple[str, str] | None) 
         return f"{name}, which it reads in the working folder, was {was or name} and is {is_ or name}"
     kind = name.partition(" ")[0]
     there, gone = ("was set", "was unset") if kind == "variable" else ("is new", "is gone")
-    changed = {"variable": "has another value", "folder": "has other names in it"}.get(kind, "was edited")
+    ways = {"variable": "has another value", "folder": "has other names in it", "link": "leads elsewhere"}
+    changed = ways.get(kind, "was edited")
     return f"{name}, which it reads, {there if before == ABSENT else gone if after == ABSENT else changed}"
 
 

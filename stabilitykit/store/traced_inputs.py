@@ -15,7 +15,7 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ from .temporary_paths import TemporaryPaths
 #: The digest of a file, folder, module or variable that is not there.
 ABSENT = "absent"
 
+#: The end of the name by which a symbolic link counts, for where it leads.
+LINK = " ->"
+
 #: What is said of a file that is another one because tests run in another folder.
 HERE = ", seen from another working folder"
 
@@ -46,7 +49,8 @@ _MOST = 200
 class Inputs:
     """The inputs of a training, by name; `changed` compares them with the present state of this machine.
 
-    Files below the rootdir are named relative to it. A folder that was listed is a file whose name ends in ``/``.
+    Files below the rootdir are named relative to it. A folder that was listed is a file whose name ends in ``/``, and
+    a symbolic link whose target was asked for is one whose name ends in `LINK`.
     A file that was asked for relative to the working folder is the one that this path leads to where it is compared.
     """
 
@@ -60,6 +64,7 @@ class Inputs:
     written: tuple[str, ...] = ()  #: files that it wrote: no inputs of later runs
     spelled: Mapping[str, str] = field(default_factory=dict)  #: digest of the path in variables that count by content
     made: Mapping[str, str] = field(default_factory=dict)  #: shapes of names in folders that it fills: `BETWEEN`
+    unheard: Mapping[str, str] = field(default_factory=dict)  #: digests of files that changed meanwhile, afterwards
 
     @property
     def digest(self) -> str:
@@ -78,7 +83,10 @@ class Inputs:
 
     def beside(self, more: Mapping[str, Any]) -> Inputs:
         """Return these inputs with those of another process, in JSON's types, which trained the same."""
-        return self.merged(Inputs.from_json(more)) if more else self
+        if not more:
+            return self
+        other = Inputs.from_json(more)
+        return replace(self.without(other.written).merged(other), unheard={})
 
     def merged(self, other: Inputs) -> Inputs:
         """Return these inputs and others, whose contents count for a name that both have."""
@@ -95,8 +103,8 @@ class Inputs:
 
         What these have written is no input, but said.
         """
-        made = {name for name in self.files if name in known.written}
-        new: dict[str, dict[str, Any]] = {
+        made = {name for name in self.files if name in known.written and name not in known.files}
+        new: dict[str, Any] = {
             name: {
                 key: value for key, value in getattr(self, name).items() if key not in made | getattr(known, of).keys()
             }
@@ -118,6 +126,20 @@ class Inputs:
         }
         return replace(self, **kept)
 
+    def explained(self, written: Collection[str]) -> Inputs:
+        """Return these inputs where, of the files that changed meanwhile, the training has ``written`` these.
+
+        The others are as they were, but for the time or inode that the system tells.
+        """
+        same = {name: digest for name, digest in self.unheard.items() if name not in written}
+        said = (f"Each training changes {words}: what it reads there is not traced." for words in all_in_words(written))
+        return replace(
+            replace(self, files={**self.files, **same}).without(written),
+            written=tuple(dict.fromkeys((*self.written, *written))),
+            untraced=tuple(dict.fromkeys((*self.untraced, *said))),
+            unheard={},
+        )
+
     def contradicted(self, known: Inputs) -> tuple[str, ...]:
         """Return in words the files and modules that had another content when they were ``known`` to be read.
 
@@ -126,13 +148,9 @@ class Inputs:
         files = {name: digest for name, digest in self.files.items() if not name.endswith("/")}
         for name in (*self.written, *known.written):
             files.pop(name, None)
-        kinds = (("file", files, known.files), ("module", self.modules, known.modules))
-        return tuple(
-            f"{kind} {name}"
-            for kind, mine, theirs in kinds
-            for name, digest in mine.items()
-            if theirs.get(name, digest) != digest
-        )
+        edited = [in_words(name) for name, digest in files.items() if known.files.get(name, digest) != digest]
+        modules = ((name, digest, known.modules.get(name, digest)) for name, digest in self.modules.items())
+        return (*edited, *(f"module {name}" for name, mine, theirs in modules if mine != theirs))
 
     def to_json(self) -> dict[str, Any]:
         """Return every field, by name."""
@@ -146,7 +164,8 @@ class Inputs:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Inputs:
         """Return the inputs that `to_json` wrote; raises `ValueError` for anything else."""
-        values = {"written": (), "spelled": {}, "made": {}, **values}  # earlier versions did not keep them
+        # Earlier versions did not keep all of them.
+        values = {"written": (), "spelled": {}, "made": {}, "unheard": {}, **values}
         if set(values) != {one.name for one in fields(cls)}:
             raise ValueError("not the inputs of a training")
         if not all(isinstance(values[name], dict) for name in _BY_NAME):
@@ -210,10 +229,12 @@ class Inputs:
                 yield f"{VARIABLE}{name}"
         for name, digest in self.files.items():
             if (found := now.files[name]) != digest:
-                kind, how = ("folder", "other names in it") if name.endswith("/") else ("file", "edited")
+                how = "leads elsewhere" if name.endswith(LINK) else "edited"
+                how = "other names in it" if name.endswith("/") else how
                 how = "new" if digest == ABSENT else "gone" if found == ABSENT else how
                 is_elsewhere = name in self.relative and self._path(name, rootdir) != rootdir / name
-                yield f"{kind} {self.relative[name] if is_elsewhere else name} ({how}{HERE if is_elsewhere else ''})"
+                what = in_words(self.relative[name] if is_elsewhere else name)
+                yield f"{what} ({how}{HERE if is_elsewhere else ''})"
         for name, digest in self.modules.items():
             if (found := now.modules[name]) != digest:
                 yield f"module {name}" + (" (gone)" if found == ABSENT else " (new)" if digest == ABSENT else "")
@@ -238,6 +259,7 @@ _BESIDE = {"modules": "modules", "files": "files", "variables": "variables"} | {
     "stamps": "files",
     "relative": "files",
     "made": "files",
+    "unheard": "files",
     "spelled": "variables",
 }
 _BY_NAME, _LISTS = tuple(_BESIDE), ("untraced", "written")
@@ -247,6 +269,26 @@ BETWEEN = "/"
 
 #: What stands before the name of a variable.
 VARIABLE = "variable "
+
+
+def in_words(name: str) -> str:
+    """Return the name of a file, folder or link with what it is.
+
+    >>> in_words("a.csv"), in_words("images/"), in_words("latest ->")
+    ('file a.csv', 'folder images/', 'link latest')
+    """
+    if name.endswith(LINK):
+        return f"link {name.removesuffix(LINK)}"
+    return f"{'folder' if name.endswith('/') else 'file'} {name}"
+
+
+def all_in_words(names: Iterable[str]) -> list[str]:
+    """Return the names of files with what they are, each file once: one that begins with ``./`` has a name beside.
+
+    >>> all_in_words(["in/a.csv", "./a.csv"])
+    ['file in/a.csv']
+    """
+    return [in_words(name) for name in names if not name.startswith("./")]
 
 
 def writes_to(name: str) -> str:
@@ -269,8 +311,10 @@ def path_digest(value: str | None) -> str:
 
 
 def content_digest(path: Path) -> str:
-    """Return the digest of a regular file's bytes; `ABSENT` if it cannot be read."""
+    """Return the digest of a regular file's bytes, or of where a link leads; `ABSENT` if it cannot be read."""
     try:
+        if path.name.endswith(LINK):
+            return path_digest(os.readlink(str(path).removesuffix(LINK)))  # noqa: PTH115  # a link's name is no path
         return file_digest(path, path.stat())
     except OSError:
         return ABSENT

@@ -27,8 +27,10 @@ from ..store.source_files import sources_of
 from ..store.traced_inputs import (
     ABSENT,
     BETWEEN,
+    LINK,
     SMALL,
     Inputs,
+    all_in_words,
     content_digest,
     file_digest,
     folder_digest,
@@ -56,6 +58,12 @@ _FOLDER = "/"
 _CACHES = frozenset({"__pycache__", ".git", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".tox", ".nox", STORE})
 
 _SYSTEM = tuple(f"/{name}/" for name in ("proc", "dev", "sys", "run", "usr", "lib", "lib64", "bin", "sbin", "etc"))
+
+#: Folders of the system in which users keep data: in memory, on drives that are plugged in, and in containers.
+_USERS = ("/dev/shm/", "/run/media/", "/run/user/", "/usr/src/", "/usr/local/")
+
+#: Folders of programs among these.
+_PROGRAMS = tuple(f"/usr/local/{name}/" for name in ("bin", "sbin", "lib", "lib64", "libexec", "include"))
 
 
 #: How variables begin that pytest sets, another value for each test.
@@ -103,14 +111,19 @@ class Trace:
         self._spool = self._file.name  # for the processes that this one forks
         self._began_ns = os.fstat(self._file.fileno()).st_mtime_ns  # the clock of files is behind that of the process
         self._inputs: Inputs | None = None
-        #: What was edited while it was being read, in words: which content was trained on is not known.
-        self.changed_meanwhile: tuple[str, ...] = ()
+        #: Modules that were edited while they were being read: which content was trained on is not known.
+        self.edited_modules: tuple[str, ...] = ()
 
     def inputs(self) -> Inputs:
         """Return what was read; the block must be over."""
         if self._inputs is None:
             raise RuntimeError("Expected the traced block to be over, but it still runs.")
         return self._inputs
+
+    @property
+    def changed_meanwhile(self) -> tuple[str, ...]:
+        """What changed while it was being read, in words: which content was trained on is not known."""
+        return (*all_in_words(self.inputs().unheard), *(f"module {name}" for name in self.edited_modules))
 
     # What the hook has seen; called in any thread, and in forked processes.
 
@@ -161,6 +174,10 @@ class Trace:
         folder = path.rpartition(os.sep)[0]
         if not self._is_watched(folder):
             return
+        if made := self._written_above(path):
+            if Path(made).is_symlink() and (real := os.path.realpath(path)) != path:
+                self.saw_file(real)  # a link that it makes leads to what it reads
+            return
         self._note("spelled", path, spellings)
         if path in self._seen:
             return
@@ -181,6 +198,37 @@ class Trace:
         else:
             digest = file_digest(file, found) if found.st_size <= AT_ONCE else None
             self._note("read", path, (digest, Stamp.of(found)))
+
+    def saw_link(self, path: str, spellings: tuple[str, ...] = ("",)) -> None:
+        """Note a symbolic link of which the target is asked for: the path that comes of it names no link."""
+        name = path + LINK
+        if (name, spellings) in self._seen:
+            return
+        self._seen.add((name, spellings))
+        if self._written_above(path) or not self._is_watched(path.rpartition(os.sep)[0]):
+            return
+        target = os.path.realpath(path)
+        if f"{self._rootdir}{os.sep}".startswith(f"{target}{os.sep}") or is_foreign(target):
+            return  # the project lies below it, and is where it is on each machine
+        self._note("spelled", name, [s and s + LINK for s in spellings])
+        self._note("read", name, (content_digest(Path(name)), None))
+
+    def saw_linked(self, target: str, path: str) -> None:
+        """Note a link that is made to a file, whose content can then be read under the name of the link."""
+        if Path(target).is_file():
+            self.saw_file(target)
+        self.saw_file(path, use=Use.WRITE)
+
+    def _written_above(self, path: str) -> str:
+        """Return the path, or a folder above it, that the training has written; empty if it has written none.
+
+        It writes a folder where it removes or renames that as a whole, or makes a link to it.
+        """
+        while path and self._written:
+            if path in self._written:
+                return path
+            path = path.rpartition(os.sep)[0]
+        return ""
 
     def saw_folder(self, path: str, spellings: tuple[str, ...] = ("",)) -> None:
         """Note a folder whose names are listed."""
@@ -294,8 +342,8 @@ class Trace:
                 f"Other processes were there before it ({', '.join(kinds)}): what they read is not traced."
             )
         reached = self._reached()
-        modules, places, changed = self._modules(reached)
-        files, edited = self._files(frozenset(places.values()))
+        modules, places, edited = self._modules(reached)
+        files, unheard = self._files(frozenset(places.values()))
         folders, made = self._folders()
         before = read_for_imports(reached)
         files = {**self._kept(before.files), **self._kept(read_for(self._hits_before)), **files}
@@ -313,8 +361,10 @@ class Trace:
             self._variables.setdefault(name, (variable_digest(value, self._rootdir), path_digest(value)))
         variables = {name: digest for name, (digest, _) in self._variables.items()}
         spelled = {name: path for name, (digest, path) in self._variables.items() if path != digest}
-        self._inputs = Inputs(modules, files, variables, untraced, places, stamps, relative, written, spelled, made)
-        self.changed_meanwhile = (*edited, *changed)
+        self._inputs = Inputs(
+            modules, files, variables, untraced, places, stamps, relative, written, spelled, made, unheard
+        )
+        self.edited_modules = tuple(edited)
 
     def _has_led(self, variable: str) -> bool:
         """Whether a file was read where a library's variable leads: below its path; if not set, outside the project."""
@@ -325,32 +375,49 @@ class Trace:
             found = [path for path in found if not _is_below(path, project)]
         return any(_is_below(path, place) for path in found)
 
-    def _files(self, modules: frozenset[str]) -> tuple[dict[str, str], list[str]]:
-        """Return the digests of files, and which were edited; the files of ``modules`` are not named twice."""
+    def _files(self, modules: frozenset[str]) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the digests of files and links, and those of now where nothing was heard to write what changed.
+
+        The files of ``modules`` are not named twice. The digest is `ABSENT` where the content that was read is lost.
+        """
         files: dict[str, str] = {}
-        edited: list[str] = []
+        unheard: dict[str, str] = {}
         for path, (digest, stamp) in self._read.items():
-            name = self._named(path)
-            if name in modules or (path in self._written and digest == ABSENT):  # looked for, and then written
+            name, is_link = self._named(path), path.endswith(LINK)
+            is_written = bool(self._written_above(path.removesuffix(LINK)))
+            if name in modules or (is_written and digest == ABSENT):  # looked for, and then written
                 continue
-            before, is_as_it_was = digest, stamp == stamp_of(Path(path))
-            if path in self._written or (path in self._changeable and not is_as_it_was):
-                self._written.add(path)
-                self.saw_untraced(writes_to(f"the database {name}" if path in self._databases else name))
+            is_as_it_was = content_digest(Path(path)) == digest if is_link else stamp == stamp_of(Path(path))
+            before = digest
+            if is_written or (not is_as_it_was and (path in self._changeable or self._is_written_elsewhere(path))):
+                self._says_it_writes(path)
                 continue
             if before is None or not is_as_it_was:
                 now = content_digest(Path(path))
                 before = now if before is None and stamp == stamp_of(Path(path)) else before
                 if before != now:
-                    edited.append(f"file {name}")
+                    unheard |= dict.fromkeys(self._names(path), now)
             files |= dict.fromkeys(self._names(path), before or ABSENT)
-        return files, edited
+        return files, unheard
+
+    def _is_written_elsewhere(self, path: str) -> bool:
+        """Whether the training has written a file by another name, of a link to it or to its folder."""
+        return os.path.realpath(path) in self._places_written
+
+    @functools.cached_property
+    def _places_written(self) -> frozenset[str]:
+        return frozenset(map(os.path.realpath, self._written))
+
+    def _says_it_writes(self, path: str) -> None:
+        name = self._named(path.removesuffix(LINK))
+        self._written.add(path)
+        self.saw_untraced(writes_to(f"the database {name}" if path in self._databases else name))
 
     def _folders(self) -> tuple[dict[str, str], dict[str, str]]:
         """Return the digests of listed folders, and the shapes of the names that the training makes in them."""
         shapes: dict[str, set[str]] = {f"{folder}{_FOLDER}": set() for folder in self._folders_made}
         for path in (*self._written, *self._folders_made) if self._listed else ():
-            folder, _, name = path.rpartition(os.sep)
+            folder, _, name = path.removesuffix(LINK).rpartition(os.sep)
             shapes.setdefault(f"{folder}{_FOLDER}", set()).add(shape_of(name))
         folders: dict[str, str] = {}
         made: dict[str, str] = {}
@@ -433,7 +500,7 @@ class Trace:
             now = _LOST if changed_since_import([Path(os.path.realpath(place))]) else content_digest(place)
             before = self._read.get(str(place), (None, None))[0] or now
             if before != now:
-                edited.append(f"module {name}")
+                edited.append(name)
             modules[name], places[name] = before, self._named(str(place))
         return modules, places, edited
 
@@ -448,7 +515,11 @@ def _is_watched(folder: str, rootdir: Path) -> bool:
     path = Path(folder)
     if path.is_relative_to(rootdir):
         return _CACHES.isdisjoint(path.relative_to(rootdir).parts) and not is_foreign(folder)
-    return _CACHES.isdisjoint(path.parts) and not is_foreign(folder) and not f"{folder}/".startswith(_SYSTEM)
+    return _CACHES.isdisjoint(path.parts) and not is_foreign(folder) and not _is_systems(f"{folder}/")
+
+
+def _is_systems(folder: str) -> bool:
+    return folder.startswith(_SYSTEM) and (not folder.startswith(_USERS) or folder.startswith(_PROGRAMS))
 
 
 def _is_users(place: Path) -> bool:

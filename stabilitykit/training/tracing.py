@@ -34,6 +34,12 @@ from .trace import Trace, Use
 #: Callers whose variables, programs and connections are not the training's.
 _FOR_THEMSELVES = frozenset({Caller.IMPORTER, Caller.TOOL, Caller.LIBRARY})
 
+#: Modules of Python that ask for the working folder where their caller names a relative path.
+_PATHS = frozenset({"posixpath", "ntpath", "genericpath", "pathlib"})
+
+#: Modules of Python that make absolute paths for what they write.
+_ASK_FOR_THEMSELVES = frozenset({"logging", "tempfile"})
+
 #: A statement by which SQLite opens one more database.
 _ATTACHED = re.compile(r"\s*attach\s+(?:database\s+)?'((?:[^']|'')*)'", re.IGNORECASE)
 
@@ -185,8 +191,27 @@ def _see_cut(frame: FrameType, path: object, *_: object) -> None:
     _see_open(frame, path, None, os.O_WRONLY)
 
 
-def _see_removed(frame: FrameType, path: object, folder: int = -1) -> None:
-    if folder == -1:  # else the path is seen from a folder, of which only the number is known
+def _see_linked(frame: FrameType, target: Any, path: object, *_: object) -> None:
+    if isinstance(path, str | bytes | os.PathLike) and responsible(frame) is not Caller.TOOL:
+        for trace in _active:
+            trace.saw_linked(_absolute(target), _absolute(path))
+
+
+def _see_symlink(frame: FrameType, target: Any, path: Any, *_: object) -> None:
+    """Note a symbolic link, whose target is seen from the folder that the link lies in."""
+    _see_linked(frame, os.path.join(os.path.dirname(os.fsdecode(path)), os.fsdecode(target)), path)  # noqa: PTH118, PTH120  # bytes
+
+
+def _see_link(frame: FrameType, path: Any) -> None:
+    """Note a link of which the target is asked for, as `Path.resolve` does of each that is in a path."""
+    if responsible(frame) is Caller.USER:
+        given, name = os.fsdecode(path), _absolute(path)
+        for trace in _active:
+            trace.saw_link(name, trace.spellings(given, name))
+
+
+def _see_removed(frame: FrameType, path: object, folder: int | None = -1) -> None:
+    if folder in (-1, None):  # else the path is seen from a folder, of which only the number is known
         _see_open(frame, path, None, os.O_WRONLY)
 
 
@@ -234,7 +259,10 @@ _SEEN_BY: dict[str, Callable[..., None]] = {
     "os.chdir": _see_move,
     "os.mkdir": _see_folder_made,
     "os.remove": _see_removed,
+    "os.link": _see_linked,
+    "os.symlink": _see_symlink,
     "os.rename": _see_renamed,
+    "shutil.rmtree": _see_removed,
     "os.truncate": _see_cut,
     "sqlite3.connect": _see_database,
     "ctypes.dlopen": _see_library,
@@ -269,16 +297,26 @@ def _replace_readers(replaced: contextlib.ExitStack) -> None:
 
     for module in (sqlite3, sqlite3.dbapi2):
         _replace(replaced, module, "connect", connect_and_hear)
-    save = torch.save
+    write = torch.serialization._open_zipfile_writer  # by which torch.save writes in C++, under any name of its own
 
-    @functools.wraps(save)
-    def save_and_tell(obj: object, f: Any, *args: Any, **options: Any) -> None:
-        if isinstance(f, str | os.PathLike):  # written in C++
+    @functools.wraps(write)
+    def write_and_tell(name_or_buffer: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(name_or_buffer, str | os.PathLike):
             for trace in _active:
-                trace.saw_file(_absolute(f), use=Use.WRITE)
-        save(obj, f, *args, **options)
+                trace.saw_file(_absolute(name_or_buffer), use=Use.WRITE)
+        return write(name_or_buffer, *args, **options)
 
-    _replace(replaced, torch, "save", save_and_tell)
+    _replace(replaced, torch.serialization, "_open_zipfile_writer", write_and_tell)
+    readlink = os.readlink
+
+    @functools.wraps(readlink)
+    def read_link_and_tell(path: Any, *, dir_fd: int | None = None) -> Any:
+        target = readlink(path, dir_fd=dir_fd)
+        if dir_fd is None and not getattr(_hooked, "busy", False):
+            _tell(_see_link, sys._getframe(1), path)
+        return target
+
+    _replace(replaced, os, "readlink", read_link_and_tell)
     start = BaseProcess.start
 
     @functools.wraps(start)
@@ -336,10 +374,18 @@ class _telling_of_missing:  # noqa: N801  # a function in use; a generator would
                 trace.saw_module(error.name, is_there=False)
 
 
+def _is_for_itself(frame: FrameType | None) -> bool:
+    """Whether a part of Python asks for the working folder that makes no path of it for files that are read."""
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _PATHS:
+        frame = frame.f_back
+    return frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _ASK_FOR_THEMSELVES
+
+
 def _telling_where(where: Callable[[], Any]) -> Callable[[], Any]:
     @functools.wraps(where)
     def where_and_tell() -> Any:
-        if not getattr(_hooked, "busy", False) and responsible(sys._getframe(1)) is Caller.USER:
+        frame = sys._getframe(1)
+        if not getattr(_hooked, "busy", False) and responsible(frame) is Caller.USER and not _is_for_itself(frame):
             for trace in _active:
                 trace.saw_question_where()
         return where()

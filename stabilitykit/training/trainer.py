@@ -197,11 +197,11 @@ def stepped_optimizers() -> Iterator[list[Optimizer]]:
 
 
 def _inputs(trace: Trace) -> dict[str, Any]:
-    """Return what a training read, as JSON's types; raise `TaskError` if that changed meanwhile."""
-    if trace.changed_meanwhile:
+    """Return what a training read, as JSON's types; raise `TrainingError` if a module changed meanwhile."""
+    if trace.edited_modules:
         raise TrainingError(
-            f"{', '.join(trace.changed_meanwhile)} changed while the run read it: which content it was trained on is "
-            f"not known"
+            f"module {', '.join(trace.edited_modules)} changed while the run read it: which content it was trained on "
+            f"is not known"
         )
     return trace.inputs().to_json()
 

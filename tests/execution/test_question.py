@@ -156,6 +156,15 @@ class TestLaterInputs:
         assert torch.equal(self.ask(make_session("4"), train).records[2].logits, first.records[2].logits)
         assert trained == []
 
+    def test_the_remark_names_what_differs_from_the_stored_run_that_is_nearest(self, folder, make_session):
+        train, trained = reads(at=0)
+        for session, (early, late) in {"1": "11", "2": "22", "3": "13"}.items():
+            (folder / "early").write_text(early)
+            (folder / "late").write_text(late)
+            trained.clear()  # as above
+            study = self.ask(make_session(session), train)
+        assert "no stored run read what is there now: file late (edited)" in study.journal.remarks
+
     def test_in_one_session_and_in_the_runs_of_an_extension(self, folder, make_session):
         session, (train, trained) = make_session(), reads(at=3)
         self.ask(session, train, runs=3)

@@ -118,6 +118,12 @@ def moved(place: str, digest: str) -> Inputs:
             moved("b/lr.json", "2"),
             "file lr.json, which it reads in the working folder, was a/lr.json and is b/lr.json",
         ),
+        (
+            Inputs(files={"in/a": "1", "./a": "1"}, relative={"./a": "a"}),
+            Inputs(files={"in/a": "1", "./in/a": "1"}, relative={"./in/a": "in/a"}),
+            "file in/a as seen from the working folder is read now, and was not before",
+        ),
+        (Inputs(files={"now ->": "1"}), Inputs(files={"now ->": "2"}), "link now, which it reads, leads elsewhere"),
     ],
 )
 def test_the_first_other_input_is_named(old, new, words):

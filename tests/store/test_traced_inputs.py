@@ -283,6 +283,16 @@ class TestLater:
         )
         assert read.beyond(known.merged(read.beyond(known))) == Inputs()
 
+    def test_what_a_look_has_written_and_run_0_has_read_is_traced(self):
+        known = Inputs(files={"cache.csv": "1"}, written=("cache.csv",))
+        assert Inputs(files={"cache.csv": "1"}).beyond(known) == Inputs()
+
+    def test_what_a_run_writes_is_no_input_of_what_was_trained_before_it(self):
+        looked = Inputs(files={"stats.json": "1", "a.csv": "1"}, unheard={"stats.json": "2"})
+        run = Inputs(files={"stats.json": "2", "a.csv": "1"}, unheard={"stats.json": "3"}).explained(["stats.json"])
+        inputs = looked.beside(run.to_json())
+        assert (dict(inputs.files), inputs.written, inputs.unheard) == ({"a.csv": "1"}, ("stats.json",), {})
+
     def test_what_run_0_has_read_and_a_later_run_writes_is_said(self):
         known, read = Inputs(files={"best": "1"}), Inputs(files={"best": "2"}, written=("best", "log"))
         said = "It writes to best: what it reads there is not traced."

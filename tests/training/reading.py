@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 import time
 
 from torch.utils.data import Dataset
@@ -17,6 +18,12 @@ def read_in(root, read):
     with traced(root) as trace:
         read()
     return trace.inputs()
+
+
+def run_in_thread(function):
+    thread = threading.Thread(target=function)
+    thread.start()
+    thread.join()
 
 
 class Numbers(Dataset):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging.handlers
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -19,8 +22,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from stabilitykit.store.traced_inputs import Inputs
+from stabilitykit.training import trace as trace_module
 from stabilitykit.training.tracing import traced
-from tests.training.reading import Appending, Numbers, attached, read_in
+from tests.training.reading import Appending, Numbers, attached, read_in, run_in_thread
 
 
 class TestWorkingFolder:
@@ -133,6 +137,56 @@ class TestWorkingFolder:
         for name, is_equal in {"again": True, "other": False, "empty": False}.items():
             monkeypatch.chdir(tmp_path / name)
             assert (not inputs.changed(project)) == is_equal
+
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda: logging.FileHandler("train.log", delay=True),
+            lambda: logging.handlers.RotatingFileHandler("train.log", delay=True),
+            lambda: tempfile.NamedTemporaryFile(dir="in").close() or tempfile.TemporaryDirectory(dir="in").cleanup(),
+        ],
+    )
+    def test_python_asks_where_it_is_for_itself(self, folders, ask):
+        def read():
+            ask()
+            (folders / "one" / "cfg.json").read_text()
+
+        inputs = read_in(folders, read)
+        assert (dict(inputs.relative), "one/cfg.json" in inputs.files) == ({}, True)
+
+
+class TestPlaces:
+    """Data count wherever users keep them, and files of the system do not."""
+
+    @pytest.mark.parametrize(
+        "folder",
+        [
+            "/dev/shm",
+            "/dev/shm/job/data",
+            "/usr/src/data",
+            "/usr/local/share/sets",
+            "/run/media/me/disk",
+            "/mnt",
+            "/home",
+        ],
+    )
+    def test_a_place_of_data(self, tmp_path, folder):
+        assert trace_module._is_watched(folder, tmp_path)
+
+    @pytest.mark.parametrize(
+        "folder",
+        ["/dev", "/proc/self", "/usr/share/zoneinfo", "/usr/local/lib/x", "/usr/lib", "/etc", "/run", "/usr/s"],
+    )
+    def test_a_place_of_the_system(self, tmp_path, folder):
+        assert not trace_module._is_watched(folder, tmp_path)
+
+    @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="this system has no files in memory")
+    def test_a_file_in_memory_is_an_input(self, root):
+        with tempfile.NamedTemporaryFile("w", dir="/dev/shm") as file:
+            inputs = read_in(root, lambda: Path(file.name).read_text())
+            assert inputs.changed(root) == ()
+            print(2, file=file, flush=True)
+            assert inputs.changed(root) == (f"file {file.name} (edited)",)
 
 
 class TestNoInput:
@@ -264,12 +318,34 @@ class TestReadAndWritten:
         os.truncate(root / "kept", 1)
 
     @staticmethod
+    def saved_by_another_name(root):
+        torch.serialization.save((root / "kept").read_bytes(), root / "kept")
+
+    @staticmethod
+    def linked(root):
+        (root / "draft").write_text((root / "kept").read_text())
+        (root / "kept").unlink()
+        (root / "kept").symlink_to("draft")
+
+    @staticmethod
+    def hard_linked(root):
+        (root / "draft").write_text((root / "kept").read_text() * 2)
+        (root / "kept").unlink()
+        (root / "kept").hardlink_to(root / "draft")
+
+    @staticmethod
+    def by_the_name_of_a_link(root):
+        (root / "link").symlink_to(root)
+        (root / "kept").read_text()
+        (root / "link" / "kept").write_text("9")
+
+    @staticmethod
     def in_a_worker(root):
         list(DataLoader(Appending(root / "kept"), num_workers=1))
 
     WAYS = (
         "results", "appended", "mapped", "in_place", "read_after_append", "replaced", "best", "removed", "moved",
-        "truncated", "in_a_worker",
+        "truncated", "in_a_worker", "saved_by_another_name", "linked", "hard_linked", "by_the_name_of_a_link",
     )  # fmt: skip
 
     @pytest.mark.parametrize("size", [2, 100_000])
@@ -327,6 +403,143 @@ class TestReadAndWritten:
                 file.write("2")
             subprocess.run(["sh", "-c", f"echo 2 > {root / 'read'}"], check=True)
         assert trace.changed_meanwhile == ("file read",)
+
+
+class TestFoldersWritten:
+    """A folder that a training replaces, removes or links as a whole is written with all that is in it."""
+
+    @staticmethod
+    def replaced(root):
+        (root / "new").mkdir()
+        (root / "new" / "meta.json").write_text("2")
+        shutil.rmtree(root / "out")
+        (root / "new").rename(root / "out")
+
+    @staticmethod
+    def moved_away(root):
+        (root / "out").rename(root / "old")
+        (root / "out").mkdir()
+        (root / "out" / "meta.json").write_text("2")
+
+    @staticmethod
+    def linked(root):
+        (root / "exp2").mkdir()
+        (root / "exp2" / "meta.json").write_text("2")
+        shutil.rmtree(root / "out")
+        (root / "out").symlink_to("exp2")
+
+    @staticmethod
+    def removed(root):
+        shutil.rmtree(root / "out")
+
+    @staticmethod
+    def swapped(root):
+        (root / "out").rename(root / "exp1")
+        (root / "draft").symlink_to("exp1")
+        (root / "draft").replace(root / "out")
+
+    @pytest.mark.parametrize("way", ["replaced", "moved_away", "linked", "removed", "swapped"])
+    def test_what_was_read_in_it_is_said(self, root, way):
+        (root / "out").mkdir()
+        (root / "out" / "meta.json").write_text("1")
+        time.sleep(0.02)
+        with traced(root) as trace:
+            (root / "out" / "meta.json").read_text()
+            getattr(self, way)(root)
+        inputs = trace.inputs()
+        assert (trace.changed_meanwhile, dict(inputs.files)) == ((), {})
+        assert inputs.untraced == ("It writes to out/meta.json: what it reads there is not traced.",)
+        assert "out/meta.json" in inputs.written
+
+    @pytest.mark.parametrize("name", ["exp1", "exp1/meta.json"])
+    @pytest.mark.parametrize(
+        "link", [os.symlink, os.link, lambda target, path: Path(path).symlink_to(Path(target).name)]
+    )
+    def test_what_is_read_by_a_link_that_it_makes_is_read_where_that_leads(self, root, name, link):
+        if link is os.link and name == "exp1":
+            pytest.skip("a folder has no second name")
+        (root / "exp1").mkdir()
+        (root / "exp1" / "meta.json").write_text("1")
+
+        def read():
+            link(root / name, (root / name).with_name("now"))
+            path = (root / name).with_name("now")
+            (path / "meta.json" if path.is_dir() else path).read_text()
+
+        inputs = read_in(root, read)
+        assert list(inputs.files) == ["exp1/meta.json"]
+        (root / "exp1" / "meta.json").write_text("2")
+        assert inputs.changed(root) == ("file exp1/meta.json (edited)",)
+
+
+class TestLinks:
+    """A link of which the training asks for the target is an input: the path that comes of it names no link."""
+
+    WAYS: ClassVar = {
+        "resolve": lambda path: path.resolve(),
+        "realpath": os.path.realpath,
+        "readlink": lambda path: path.readlink(),
+        "below": lambda path: (path / "c.json").resolve(),
+        "through another": lambda path: path.with_name("other").resolve(),
+        "in a thread": lambda path: run_in_thread(path.resolve),
+    }
+
+    @pytest.fixture
+    def data(self, root):
+        for name in ("v1", "v2"):
+            (root / name).mkdir()
+        (root / "data").symlink_to("v1")
+        (root / "other").symlink_to("data")
+        return root / "data"
+
+    @staticmethod
+    def lead(link, target):
+        link.unlink()
+        link.symlink_to(target)
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_it_counts_by_where_it_leads(self, root, data, way):
+        inputs = read_in(root, lambda: self.WAYS[way](data))
+        assert inputs.changed(root) == ()
+        self.lead(data, "v2")
+        assert inputs.changed(root) == ("link data (leads elsewhere)",)
+        data.unlink()
+        assert inputs.changed(root) == ("link data (gone)",)
+
+    def test_one_asked_for_relative_to_the_working_folder(self, root, data, monkeypatch):
+        for name in ("one", "two"):
+            (root / name).mkdir()
+            (root / name / "data").symlink_to(root / "v1")
+        monkeypatch.chdir(root / "one")
+        inputs = read_in(root, lambda: os.path.realpath("data"))
+        monkeypatch.chdir(root / "two")
+        assert inputs.changed(root) == ()
+        self.lead(root / "two" / "data", root / "v2")
+        assert inputs.changed(root) == ("link data (leads elsewhere, seen from another working folder)",)
+
+    def test_one_that_it_leads_elsewhere_itself_is_said(self, root, data):
+        def read():
+            data.resolve()
+            self.lead(data, "v2")
+
+        inputs = read_in(root, read)
+        said = ("It writes to data: what it reads there is not traced.",)
+        assert (dict(inputs.files), inputs.untraced, inputs.unheard) == ({}, said, {})
+
+    def test_one_that_another_program_leads_elsewhere_meanwhile(self, root, data):
+        with traced(root) as trace:
+            data.resolve()
+            subprocess.run(["ln", "-sfn", "v2", str(data)], check=True)
+        assert trace.changed_meanwhile == ("link data",)
+
+    def test_one_to_the_project_itself_is_none(self, root, tmp_path_factory):
+        link = tmp_path_factory.mktemp("home") / "project"
+        link.symlink_to(root)
+        assert read_in(root, (link / "config.json").resolve) == Inputs()
+
+    def test_one_that_a_library_asks_for_is_none(self, root, data):
+        code = compile("import os; os.path.realpath(path)", torch.__file__, "exec")
+        assert read_in(root, lambda: exec(code, {"path": data})) == Inputs()
 
 
 class TestWritten:

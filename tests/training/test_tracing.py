@@ -20,7 +20,6 @@ import string
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
 from collections import ChainMap
@@ -43,7 +42,7 @@ from stabilitykit.training.task import LoopTask
 from stabilitykit.training.tracing import traced
 from stabilitykit.training.trainer import Trainer
 from stabilitykit.training.variables import put_back
-from tests.training.reading import Numbers, attached, read_in
+from tests.training.reading import Numbers, attached, read_in, run_in_thread
 
 
 def pickled_numbers(root):
@@ -76,12 +75,6 @@ READS = {
 def loaded(path):
     with pytest.raises(OSError, match=r"config\.json"):  # it is no library, which is seen when it is opened
         ctypes.CDLL(path)
-
-
-def run_in_thread(function):
-    thread = threading.Thread(target=function)
-    thread.start()
-    thread.join()
 
 
 @pytest.mark.filterwarnings("ignore:genfromtxt")
