@@ -71,6 +71,7 @@ LIGHT = (
     "training.cached_reads",
     "training.callers",
     "training.import_reads",
+    "training.links",
     "training.variables",
     "plugin.hooks",
     "plugin.xdist",

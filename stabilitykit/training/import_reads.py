@@ -17,17 +17,18 @@ from typing import Any
 
 from ..store.audit_events import Listener, listen
 from ..store.loaded_files import importing
-from . import variables
+from . import links, variables
 from .cached_reads import Read, opened_to_read, read_now
 from .callers import Caller, responsible
 
 
 @dataclass
 class ImportReads:
-    """Files, folders and variables that were read while modules were imported, as they were at the first look."""
+    """What was read while modules were imported, as it was at the first look."""
 
     files: dict[str, Read] = field(default_factory=dict)  #: by absolute path
     relative: dict[str, str] = field(default_factory=dict)  #: how a file or folder was asked for in the working folder
+    links: dict[str, str] = field(default_factory=dict)  #: digests of where links led that were resolved
     folders: dict[str, list[str] | None] = field(default_factory=dict)  #: names in each; None if it was not there
     variables: dict[str, str | None] = field(default_factory=dict)
     written: set[str] = field(default_factory=set)
@@ -43,6 +44,7 @@ def read_for_imports(paths: Iterable[Path]) -> ImportReads:
         if (reads := _of_modules.get(str(path))) is not None:
             found.files.update(reads.files)
             found.relative.update(reads.relative)
+            found.links.update(reads.links)
             found.folders.update(reads.folders)
             found.variables.update(reads.variables)
     return found
@@ -66,6 +68,15 @@ def _see_written(frame: FrameType, arguments: tuple[Any, ...]) -> None:
             reads.written.add(path)
             if (read := reads.files.get(path)) is not None and read.stamp is None:  # looked for, and then made
                 del reads.files[path]
+
+
+def _see_link(frame: FrameType, arguments: tuple[Any, ...]) -> None:
+    from ..store.traced_inputs import LINK, content_digest  # here, as below
+
+    for reads in _reads_of(frame, Caller.USER):
+        path = _note_place(reads, os.fsdecode(arguments[0]))
+        if path not in reads.links:
+            reads.links[path] = content_digest(Path(path + LINK))
 
 
 def _see_folder(frame: FrameType, arguments: tuple[Any, ...]) -> None:
@@ -115,6 +126,7 @@ _SEEN_BY: dict[str, Listener] = {
     "exec": _see_exec,
     "open": _see_open,
     "os.rename": _see_written,
+    links.READ: _see_link,
     "os.listdir": _see_folder,
     "os.scandir": _see_folder,
     variables.READ: _see_variable,

@@ -205,13 +205,17 @@ class Trace:
         if (name, spellings) in self._seen:
             return
         self._seen.add((name, spellings))
-        if self._written_above(path) or not self._is_watched(path.rpartition(os.sep)[0]):
+        if self._written_above(path) or not self._is_link_of_user(path):
             return
-        target = os.path.realpath(path)
-        if f"{self._rootdir}{os.sep}".startswith(f"{target}{os.sep}") or is_foreign(target):
-            return  # the project lies below it, and is where it is on each machine
         self._note("spelled", name, [s and s + LINK for s in spellings])
         self._note("read", name, (content_digest(Path(name)), None))
+
+    def _is_link_of_user(self, path: str) -> bool:
+        if not self._is_watched(path.rpartition(os.sep)[0]):
+            return False
+        target = os.path.realpath(path)
+        # Where the project lies below it, it leads to where that is on each machine.
+        return not f"{self._rootdir}{os.sep}".startswith(f"{target}{os.sep}") and not is_foreign(target)
 
     def saw_linked(self, target: str, path: str) -> None:
         """Note a link that is made to a file, whose content can then be read under the name of the link."""
@@ -347,6 +351,7 @@ class Trace:
         folders, made = self._folders()
         before = read_for_imports(reached)
         files = {**self._kept(before.files), **self._kept(read_for(self._hits_before)), **files}
+        files |= {f"{self._named(path)}{LINK}": to for path, to in before.links.items() if self._is_link_of_user(path)}
         files |= self._listed_before(before) | folders
         named = {name: path for path in self._read for name in self._names(path) if name in files}
         stamps = {name: s for name, path in named.items() if (s := self._read[path][1]) and s.size > SMALL}

@@ -27,7 +27,7 @@ from urllib.parse import unquote, urlsplit
 import torch
 
 from ..store.audit_events import listen
-from . import variables
+from . import links, variables
 from .callers import Caller, is_imported, responsible
 from .trace import Trace, Use
 
@@ -272,6 +272,7 @@ _SEEN_BY: dict[str, Callable[..., None]] = {
     "os.system": _see_program,
     "os.exec": _see_program,
     "socket.connect": _see_connection,
+    links.READ: _see_link,
     variables.READ: _see_variable,
     variables.ALL: _see_all_variables,
 }
@@ -307,16 +308,6 @@ def _replace_readers(replaced: contextlib.ExitStack) -> None:
         return write(name_or_buffer, *args, **options)
 
     _replace(replaced, torch.serialization, "_open_zipfile_writer", write_and_tell)
-    readlink = os.readlink
-
-    @functools.wraps(readlink)
-    def read_link_and_tell(path: Any, *, dir_fd: int | None = None) -> Any:
-        target = readlink(path, dir_fd=dir_fd)
-        if dir_fd is None and not getattr(_hooked, "busy", False):
-            _tell(_see_link, sys._getframe(1), path)
-        return target
-
-    _replace(replaced, os, "readlink", read_link_and_tell)
     start = BaseProcess.start
 
     @functools.wraps(start)

@@ -154,6 +154,19 @@ def test_a_folder_that_is_listed_counts_by_its_names(project):
     assert inputs.changed(root) == ("folder plugins/ (other names in it)",)
 
 
+def test_a_link_that_is_resolved_counts_by_where_it_led(project):
+    source = 'from pathlib import Path\nDATA = (Path(__file__).parent / "data").resolve()'
+    root = project(acme_linking=source)
+    (root / "v1").mkdir()
+    (root / "data").symlink_to("v1")
+    importlib.import_module("acme_linking")
+    inputs = read_in(root, lambda: importlib.import_module("acme_linking"))
+    assert inputs.changed(root) == ()
+    (root / "data").unlink()
+    (root / "data").symlink_to("v2")
+    assert inputs.changed(root) == ("link data (leads elsewhere)",)
+
+
 def test_a_relative_path_is_looked_for_in_the_working_folder(project, monkeypatch, tmp_path):
     root = project(acme_relative='from pathlib import Path\nTEXT = Path("c.json").read_text()')
     (root / "c.json").write_text("a")
