@@ -258,6 +258,8 @@ TESTED_ELSEWHERE = {
     "execution.sharing": "tests/options/test_sharing.py: it needs workers of pytest-xdist",
     "execution.where": "tests/training/test_environment.py: which device a slot has",
     "execution.variables": "tests/execution/test_child_processes.py: it is about what a child process finds",
+    "training.seen": "tests/training/test_trace.py: by what it is told",
+    "training.trace_inputs": "tests/training/test_trace.py: by the inputs of a trace",
     "plugin.askers": "tests/options/test_compare.py: by the studies of fixtures",
     "plugin.expected": "tests/options/test_reds.py: by failures that a test expects",
     "plugin.findings": "tests/options/test_json.py and test_table.py: by what a session says",

@@ -22,7 +22,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from stabilitykit.store.traced_inputs import Inputs
-from stabilitykit.training import trace as trace_module
 from stabilitykit.training.tracing import traced
 from tests.training.reading import Appending, Numbers, attached, read_in, run_in_thread
 
@@ -153,40 +152,6 @@ class TestWorkingFolder:
 
         inputs = read_in(folders, read)
         assert (dict(inputs.relative), "one/cfg.json" in inputs.files) == ({}, True)
-
-
-class TestPlaces:
-    """Data count wherever users keep them, and files of the system do not."""
-
-    @pytest.mark.parametrize(
-        "folder",
-        [
-            "/dev/shm",
-            "/dev/shm/job/data",
-            "/usr/src/data",
-            "/usr/local/share/sets",
-            "/run/media/me/disk",
-            "/mnt",
-            "/home",
-        ],
-    )
-    def test_a_place_of_data(self, tmp_path, folder):
-        assert trace_module._is_watched(folder, tmp_path)
-
-    @pytest.mark.parametrize(
-        "folder",
-        ["/dev", "/proc/self", "/usr/share/zoneinfo", "/usr/local/lib/x", "/usr/lib", "/etc", "/run", "/usr/s"],
-    )
-    def test_a_place_of_the_system(self, tmp_path, folder):
-        assert not trace_module._is_watched(folder, tmp_path)
-
-    @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="this system has no files in memory")
-    def test_a_file_in_memory_is_an_input(self, root):
-        with tempfile.NamedTemporaryFile("w", dir="/dev/shm") as file:
-            inputs = read_in(root, lambda: Path(file.name).read_text())
-            assert inputs.changed(root) == ()
-            print(2, file=file, flush=True)
-            assert inputs.changed(root) == (f"file {file.name} (edited)",)
 
 
 class TestNoInput:
