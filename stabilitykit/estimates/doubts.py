@@ -42,8 +42,11 @@ in every run, and in the order of the labels?
     ''
     """
     runs, classes = len(predicted), 1 + int(max(predicted.max(), labels.max()))
-    shares = [_shares(of_run, classes) for of_run in predicted]
     right, guessed = (percent_right(predicted, labels) / 100).tolist(), _shares(labels, classes)
+    most = float(guessed.max()) + normal_quantile(1 - _ERROR / runs) * 0.5 / math.sqrt(len(labels))
+    if sum(share <= most for share in right) < min(2, runs):  # above any chance, whatever they predict
+        return ""
+    shares = [_shares(of_run, classes) for of_run in predicted]
     chance = [float(share @ guessed) for share in shares]
     at_chance = [run for run in range(runs) if _is_chance(right[run], chance[run], len(labels), runs)]
     if len(at_chance) < min(2, runs):
