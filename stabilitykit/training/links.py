@@ -24,3 +24,5 @@ def _heard(path: Any, *, dir_fd: int | None = None) -> Any:
 
 
 os.readlink = _heard
+if _readlink in os.supports_dir_fd:
+    os.supports_dir_fd.add(_heard)

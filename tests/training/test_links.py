@@ -25,3 +25,7 @@ def test_each_way_to_resolve_a_link_is_told(tmp_path: Path, monkeypatch: pytest.
 def test_a_path_that_is_no_link_raises_as_ever(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Invalid argument"):
         tmp_path.readlink()
+
+
+def test_the_system_can_still_do_with_it_what_it_could() -> None:
+    assert (os.readlink in os.supports_dir_fd) == (os.stat in os.supports_dir_fd)
