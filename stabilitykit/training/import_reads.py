@@ -19,7 +19,6 @@ from ..store.audit_events import Listener, listen
 from ..store.loaded_files import importing
 from . import links, variables
 from .cached_reads import Read, opened_to_read, read_now
-from .callers import Caller, responsible
 
 
 @dataclass
@@ -73,7 +72,7 @@ def _see_written(frame: FrameType, arguments: tuple[Any, ...]) -> None:
 def _see_link(frame: FrameType, arguments: tuple[Any, ...]) -> None:
     from ..store.traced_inputs import LINK, content_digest  # here, as below
 
-    for reads in _reads_of(frame, Caller.USER):
+    for reads in _reads_of(frame, only_user=True):
         path = _note_place(reads, os.fsdecode(arguments[0]))
         if path not in reads.links:
             reads.links[path] = content_digest(Path(path + LINK))
@@ -92,7 +91,7 @@ def _see_folder(frame: FrameType, arguments: tuple[Any, ...]) -> None:
 
 def _see_variable(frame: FrameType, arguments: tuple[Any, ...]) -> None:
     name, value = arguments
-    for reads in _reads_of(frame, Caller.USER) if variables.is_asked_for(frame) else ():
+    for reads in _reads_of(frame, only_user=True) if variables.is_asked_for(frame) else ():
         reads.variables.setdefault(os.fsdecode(name), None if value is None else os.fsdecode(value))
 
 
@@ -109,10 +108,12 @@ def _note_place(reads: ImportReads, given: str) -> str:
     return path
 
 
-def _reads_of(frame: FrameType, *callers: Caller) -> list[ImportReads]:
-    """Return the records of the modules that are being imported, if one of ``callers`` has asked, or no tool."""
+def _reads_of(frame: FrameType, *, only_user: bool = False) -> list[ImportReads]:
+    """Return the records of the modules that are being imported, if the user's code has asked, or a library for it."""
+    from .callers import Caller, responsible  # here, since it asks Python where its folders are
+
     caller = responsible(frame)
-    if caller in (Caller.TOOL, Caller.IMPORTER) or (callers and caller not in callers):
+    if caller in (Caller.TOOL, Caller.IMPORTER) or (only_user and caller is not Caller.USER):
         return []
     return [_of_modules.setdefault(file, ImportReads()) for file in importing(frame)]
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from ..store.audit_events import listen, tell
 from ..store.imported_variables import set_by_import
-from .callers import beyond_python, looks_up_itself, modules_imported
 
 #: Events: a variable was read, with its name and value (None if it is not set); one was set or removed, with its name
 #: and the value before; all were read.
@@ -74,11 +73,15 @@ _reading_all: set[tuple[CodeType, int]] = set()
 
 def is_asked_for(frame: FrameType) -> bool:
     """Whether a read of a variable is one by its name, and not by a function of Python's that names it itself."""
+    from .callers import looks_up_itself  # here, since it asks Python where its folders are
+
     is_one = frame.f_code in _READING_ONE or _instruction(frame) not in _reading_all
     return is_one and not looks_up_itself(frame)
 
 
 def _instruction(frame: FrameType) -> tuple[CodeType, int] | None:
+    from .callers import beyond_python
+
     asking = beyond_python(frame)
     return None if asking is None else (asking.f_code, asking.f_lasti)
 
@@ -107,6 +110,8 @@ def put_back() -> Iterator[None]:
 
 
 def _see_import(frame: FrameType, arguments: tuple[Any, ...]) -> None:
+    from .callers import modules_imported
+
     if modules := modules_imported(frame):
         name, was = os.fsdecode(arguments[0]), None if arguments[1] is None else os.fsdecode(arguments[1])
         now = os.environ.get(name)
@@ -117,5 +122,5 @@ def _see_import(frame: FrameType, arguments: tuple[Any, ...]) -> None:
 
 listen(SET, _see_import)
 
-for variables in (os.environ, os.environb):
+for variables in (os.environ, getattr(os, "environb", os.environ)):  # Windows has no bytes
     variables.__class__ = _Heard
