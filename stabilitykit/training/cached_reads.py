@@ -1,49 +1,30 @@
-"""Which files functions under `functools.lru_cache` have read: they read once, and trainings get what was kept.
+"""What functions under `functools.lru_cache` have read: they read once, and trainings get what was kept.
 
-Python tells of each file by an audit event, which is heard from the moment that `stabilitykit` is imported. A cache
-counts its hits: so it is known, when a training is over, whether it got something from it.
+A cache counts its hits: so it is known, when a training is over, whether it got something from it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import os
-import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
-from ..store.audit_events import listen
-from ..store.loaded_files import Stamp
+from .earlier_reads import EarlierReads, kept_by
 
 #: Hits by cache.
 Hits: TypeAlias = Mapping[Any, int]
 
-#: Bytes up to which a file is hashed when it is read; of a larger one the stamp is kept.
-AT_ONCE = 1 << 16
-
 #: Wrappers that one function has at most, one around the other.
 _MOST_WRAPPERS = 16
-
-#: Ends of names that Python's importer opens, and no cached function of a user.
-_OF_IMPORTER = (".py", ".pyc", ".so")
-
-
-class Read(NamedTuple):
-    """A file as it was when it was read: its digest, None for a large one."""
-
-    digest: str | None
-    stamp: Stamp | None
 
 
 class _Filled:
     """What was read since a cache was made, or cleared."""
 
     def __init__(self) -> None:
-        self.files: dict[str, Read] = {}
+        self.reads = EarlierReads()
         self._last = (0, 0)  #: misses, and the frame of the last
 
     def see(self, cache: Any, frame: FrameType) -> None:
@@ -51,13 +32,12 @@ class _Filled:
         found = cache.cache_info()
         misses, last = self._last
         if found.misses < misses or (found.misses == misses and not found.currsize and id(frame) != last):
-            self.files.clear()
+            self.reads = EarlierReads()
         self._last = (found.misses, id(frame))
 
 
 _filled: weakref.WeakKeyDictionary[Any, _Filled] = weakref.WeakKeyDictionary()  #: by cache
 _uncached: dict[int, CodeType] = {}  #: codes of functions that have no cache, by their id
-_reading = threading.local()  #: whether a file is opened by `read_now`
 
 
 def hits() -> Hits:
@@ -65,53 +45,20 @@ def hits() -> Hits:
     return {cache: cache.cache_info().hits for cache in list(_filled)}
 
 
-def read_for(before: Hits) -> dict[str, Read]:
+def read_for(before: Hits) -> EarlierReads:
     """Return what the caches have read, at any time, that were hit since ``before``: more than one hit may need."""
-    found: dict[str, Read] = {}
+    found = EarlierReads()
     for cache, number in hits().items():
         if number > before.get(cache, 0):
-            found |= _filled[cache].files
+            found.add(_filled[cache].reads)
     return found
 
 
-def _see_open(frame: FrameType, arguments: tuple[Any, ...]) -> None:
-    path = opened_to_read(arguments)
-    if path is None:
-        return
-    with contextlib.suppress(Exception):  # what is raised here would be the user's
-        _note(frame, path)
-
-
-def opened_to_read(arguments: tuple[Any, ...]) -> str | None:
-    """Return the path of a file that is opened to be read, by the event's arguments; None for any other."""
-    if not isinstance(arguments[0], str | bytes) or getattr(_reading, "busy", False):
-        return None
-    path = os.fsdecode(arguments[0])
-    is_written = arguments[2] & os.O_ACCMODE == os.O_WRONLY
-    return None if is_written or path.endswith(_OF_IMPORTER) else path
-
-
-def _note(frame: FrameType, path: str) -> None:
+def _records(frame: FrameType) -> Iterator[EarlierReads]:
     for cache, running in _caches_of(frame):
         filled = _filled.setdefault(cache, _Filled())
         filled.see(cache, running)
-        name = os.path.abspath(path)  # noqa: PTH100  # as the trace names it
-        filled.files[name] = read_now(Path(name))
-
-
-def read_now(path: Path) -> Read:
-    """Return a file as it is now."""
-    from ..store.traced_inputs import ABSENT, file_digest  # here, so that every session need not load it
-
-    _reading.busy = True
-    try:
-        found = path.stat()
-        digest = file_digest(path, found) if found.st_size <= AT_ONCE else None
-        return Read(digest, Stamp.of(found))
-    except OSError:
-        return Read(ABSENT, None)
-    finally:
-        _reading.busy = False
+        yield filled.reads
 
 
 def _caches_of(frame: FrameType | None) -> Iterator[tuple[Any, FrameType]]:
@@ -171,4 +118,4 @@ def _cache_in(value: Any, code: CodeType) -> Any:
     return None
 
 
-listen("open", _see_open)
+kept_by(_records)

@@ -6,7 +6,6 @@ A trace is told by the hooks of `tracing`, in any thread, and makes `Inputs` of 
 from __future__ import annotations
 
 import contextlib
-import enum
 import json
 import os
 import stat
@@ -28,7 +27,8 @@ from ..store.traced_inputs import (
     path_digest,
     variable_digest,
 )
-from .cached_reads import AT_ONCE
+from .earlier_reads import AT_ONCE
+from .opened_files import Use
 from .seen import FOLDER, MOST_FILES, Seen
 from .trace_inputs import inputs_of
 
@@ -37,14 +37,6 @@ _OF_PYTEST = "PYTEST_"
 
 #: How libraries name the variables by which they find the user's files; those of a cache of compiled kernels are none.
 _PLACES, _IS_CACHE = ("_HOME", "_DATA", "_DIR", "_FOLDER", "_PATH", "_ROOT"), "CACHE_DIR"
-
-
-class Use(enum.Enum):
-    """What a file is opened for."""
-
-    READ = enum.auto()
-    WRITE = enum.auto()
-    BOTH = enum.auto()  #: whether it is written is known by its stamp when the block is over
 
 
 class Trace:

@@ -26,13 +26,11 @@ from ..store.traced_inputs import (
     variable_digest,
     writes_to,
 )
-from .cached_reads import Read, read_for
+from .cached_reads import read_for
 from .callers import Caller, is_foreign, kind_of
-from .import_reads import ImportReads, read_for_imports
+from .earlier_reads import LOST, EarlierReads, Read
+from .import_reads import read_for_imports
 from .seen import FOLDER, MOST_FILES, Seen
-
-#: The digest of a large file that was edited after something had kept what was in it: no file has it.
-_LOST = "lost"
 
 
 def inputs_of(seen: Seen) -> tuple[Inputs, tuple[str, ...]]:
@@ -44,7 +42,11 @@ def inputs_of(seen: Seen) -> tuple[Inputs, tuple[str, ...]]:
     files, unheard = _files(seen, frozenset(places.values()))
     folders, made = _folders(seen)
     before = read_for_imports(reached)
-    files = {**_kept(seen, before.files), **_kept(seen, read_for(seen.hits_before)), **files}
+    before.add(read_for(seen.hits_before))
+    rewritten = sorted(path for path in before.rewritten if seen.is_watched(path.rpartition(os.sep)[0]))
+    for sentence in (*before.untraced, *(writes_to(seen.named(path)) for path in rewritten)):
+        seen.say(sentence)
+    files = {**_kept(seen, before.files), **files}
     files |= {f"{seen.named(path)}{LINK}": to for path, to in before.links.items() if seen.is_link_of_user(path)}
     files |= _listed_before(seen, before) | folders
     named = {name: path for path in seen.read for name in _names(seen, path) if name in files}
@@ -125,19 +127,19 @@ def _made(seen: Seen) -> Iterator[str]:
 def _kept(seen: Seen, reads: Mapping[str, Read]) -> dict[str, str]:
     """Return the digests of files of which the training got what had been kept, as they were when it was read."""
     return {
-        seen.named(path): read.digest or (content_digest(Path(path)) if read.stamp == stamp_of(Path(path)) else _LOST)
+        seen.named(path): read.digest or (content_digest(Path(path)) if read.stamp == stamp_of(Path(path)) else LOST)
         for path, read in reads.items()
         if path not in seen.written and seen.is_watched(path.rpartition(os.sep)[0])
     }
 
 
-def _listed_before(seen: Seen, before: ImportReads) -> dict[str, str]:
+def _listed_before(seen: Seen, before: EarlierReads) -> dict[str, str]:
     """Return the digests of the folders that modules had listed."""
     listed = {path: names for path, names in before.folders.items() if seen.is_watched(path)}
     return {seen.named(path.rstrip(FOLDER) + FOLDER): folder_digest(names, None) for path, names in listed.items()}
 
 
-def _relative_before(seen: Seen, before: ImportReads) -> Iterator[tuple[str, str]]:
+def _relative_before(seen: Seen, before: EarlierReads) -> Iterator[tuple[str, str]]:
     """Give the files and folders that modules had asked for in what is still the working folder."""
     for path, spelling in before.relative.items():
         if seen.cwd and os.path.normpath(os.path.join(seen.cwd, spelling)) == path:  # noqa: PTH118  # Path leaves ".."
@@ -181,7 +183,7 @@ def _modules(seen: Seen, reached: list[Path]) -> tuple[dict[str, str], dict[str,
             continue
         if str(place) in seen.written or not place.is_file():
             continue
-        now = _LOST if changed_since_import([Path(os.path.realpath(place))]) else content_digest(place)
+        now = LOST if changed_since_import([Path(os.path.realpath(place))]) else content_digest(place)
         before = seen.read.get(str(place), (None, None))[0] or now
         if before != now:
             edited.append(name)

@@ -22,17 +22,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import torch
 
 from ..store.audit_events import listen
 from . import links, variables
 from .callers import Caller, is_imported, responsible
-from .trace import Trace, Use
-
-#: Callers whose variables, programs and connections are not the training's.
-_FOR_THEMSELVES = frozenset({Caller.IMPORTER, Caller.TOOL, Caller.LIBRARY})
+from .opened_files import Use, database_of, use_of
+from .trace import Trace
+from .untraced import SENTENCES
 
 #: Modules of Python that ask for the working folder where their caller names a relative path.
 _PATHS = frozenset({"posixpath", "ntpath", "genericpath", "pathlib"})
@@ -100,7 +98,7 @@ def _see_open(frame: FrameType, path: object, mode: str | None, flags: int) -> N
     if not isinstance(path, str | bytes | os.PathLike):
         return  # an open file, by its number
     given, name = os.fsdecode(path), _absolute(path)
-    use = _use(name, flags)
+    use = use_of(name, flags)
     if all(trace.knows(name, trace.spellings(given, name), use) for trace in _active):
         return
     caller = responsible(frame)
@@ -111,14 +109,6 @@ def _see_open(frame: FrameType, path: object, mode: str | None, flags: int) -> N
         given = name
     for trace in _active:
         trace.saw_file(name, trace.spellings(given, name), use)
-
-
-def _use(path: str, flags: int) -> Use:
-    """Return what a file is opened for; one that is made, or emptied, holds nothing that could be read."""
-    if flags & os.O_ACCMODE == os.O_RDONLY:
-        return Use.READ
-    is_new = flags & os.O_CREAT and not os.path.lexists(path)
-    return Use.WRITE if flags & os.O_ACCMODE == os.O_WRONLY or flags & os.O_TRUNC or is_new else Use.BOTH
 
 
 def _see_move(frame: FrameType, folder: object) -> None:
@@ -146,11 +136,8 @@ def _see_folder_made(frame: FrameType, path: object, mode: int = 0, folder: int 
 
 def _see_database(frame: FrameType, path: object) -> None:
     """Note a database that is connected to, whose name may be a URI."""
-    name = os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else ""
-    if name.startswith("file:"):
-        uri = urlsplit(name)
-        name = "" if "mode=memory" in uri.query else unquote(uri.path)
-    if name in ("", ":memory:"):
+    name = database_of(path)
+    if not name:
         return
     if responsible(frame) is not Caller.TOOL:
         for trace in _active:
@@ -220,20 +207,6 @@ def _see_unpickled(frame: FrameType, module: str, name: str) -> None:
         trace.saw_module(module)
 
 
-def _see_program(frame: FrameType, program: object, *_: object) -> None:
-    if responsible(frame) not in _FOR_THEMSELVES:
-        name = Path(os.fsdecode(program)).name if isinstance(program, str | bytes) else "unknown"
-        for trace in _active:
-            trace.saw_untraced(f"It starts another program ({name}): what that reads is not traced.")
-
-
-def _see_connection(frame: FrameType, connection: object, address: object) -> None:
-    if not isinstance(address, tuple) or responsible(frame) in _FOR_THEMSELVES:
-        return  # a socket of this machine, by which processes of one program talk
-    for trace in _active:
-        trace.saw_untraced(f"It reads the network ({address[0]}:{address[1]}): what is answered is not traced.")
-
-
 def _see_variable(frame: FrameType, name: Any, value: Any) -> None:
     if not variables.is_asked_for(frame):
         return
@@ -246,10 +219,10 @@ def _see_variable(frame: FrameType, name: Any, value: Any) -> None:
             trace.saw_variable_of_library(name, value)
 
 
-def _see_all_variables(frame: FrameType) -> None:
-    if responsible(frame) is Caller.USER:
+def _see_untraced(sentence_of: Callable[..., str], frame: FrameType, *arguments: Any) -> None:
+    if sentence := sentence_of(frame, *arguments):
         for trace in _active:
-            trace.saw_untraced("It reads all environment variables at once: they are not traced.")
+            trace.saw_untraced(sentence)
 
 
 _SEEN_BY: dict[str, Callable[..., None]] = {
@@ -267,15 +240,11 @@ _SEEN_BY: dict[str, Callable[..., None]] = {
     "sqlite3.connect": _see_database,
     "ctypes.dlopen": _see_library,
     "pickle.find_class": _see_unpickled,
-    "subprocess.Popen": _see_program,
-    "os.posix_spawn": _see_program,
-    "os.system": _see_program,
-    "os.exec": _see_program,
-    "socket.connect": _see_connection,
     links.READ: _see_link,
     variables.READ: _see_variable,
-    variables.ALL: _see_all_variables,
 }
+for _event, _sentence_of in SENTENCES.items():
+    _SEEN_BY[_event] = functools.partial(_see_untraced, _sentence_of)
 
 
 # What Python tells no hook of

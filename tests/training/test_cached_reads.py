@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import time
 
 import pytest
@@ -194,3 +195,28 @@ def test_a_cache_is_not_kept_in_memory(root):
     fill()
     gc.collect()
     assert len(hits()) == before
+
+
+def test_folders_and_variables_that_were_read_count_too(root, monkeypatch):
+    @functools.cache
+    def names():
+        return [os.environ.get("ACME_CACHED"), *(root / "acme_traced").iterdir()]
+
+    names()
+    inputs = read_in(root, names)
+    assert inputs.changed(root) == ()
+    monkeypatch.setenv("ACME_CACHED", "1")
+    (root / "acme_traced" / "new.csv").touch()
+    assert inputs.changed(root) == ("variable ACME_CACHED", "folder acme_traced/ (other names in it)")
+
+
+def test_a_file_that_two_fills_have_read_in_two_states_is_as_no_file_is(root):
+    @functools.cache
+    def load(number):
+        return (root / "config.json").read_text()
+
+    load(1)
+    time.sleep(0.02)  # the clock of time stamps has steps of 4 to 10 ms
+    (root / "config.json").write_text("[1]")
+    load(2)
+    assert read_in(root, lambda: load(1)).changed(root) == ("file config.json (edited)",)

@@ -224,3 +224,68 @@ def test_a_training_that_imports_nothing_of_it_has_no_such_input(project):
     root = project(acme_unused='import os\nRATE = os.environ.get("ACME_RATE")')
     importlib.import_module("acme_unused")
     assert read_in(root, lambda: None).are_none
+
+
+SCANS = {
+    "all variables": ("import os\nALL = {key.lower(): value for key, value in os.environ.items()}", "all environment"),
+    "a program": ("import subprocess\nsubprocess.run(['true'], check=True)", "another program (true)"),
+    "the network": (
+        """
+        import contextlib, socket
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", 1))
+        """,
+        "the network",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", SCANS)
+def test_what_cannot_be_compared_is_said_of_each_training_that_imports_it(project, way):
+    source, said = SCANS[way]
+    root = project(acme_scanning=source)
+    importlib.import_module("acme_scanning")
+    assert said in " ".join(read_in(root, lambda: importlib.import_module("acme_scanning")).untraced)
+    assert read_in(root, lambda: None).untraced == ()
+
+
+MAKES = {
+    "a temporary file": "import tempfile\nF = tempfile.NamedTemporaryFile(mode='w+')",
+    "a log": "from pathlib import Path\nF = Path(__file__).with_name('events.log').open('w+')",
+}
+
+
+@pytest.mark.parametrize("way", MAKES)
+def test_a_file_that_a_module_makes_and_may_read_is_no_input(project, way):
+    root = project(acme_logging=MAKES[way])
+    (root / "events.log").write_text("of the last session")
+    module = importlib.import_module("acme_logging")
+    inputs = read_in(root, lambda: importlib.import_module("acme_logging"))
+    module.F.close()
+    assert (dict(inputs.files), inputs.changed(root)) == ({}, ())
+
+
+def test_a_file_that_a_module_reads_and_then_writes_is_said(project):
+    source = """
+        from pathlib import Path
+        FILE = Path(__file__).with_name("state.json")
+        COUNT = int(FILE.read_text()) + 1
+        FILE.write_text(str(COUNT))
+    """
+    root = project(acme_counting=source)
+    (root / "state.json").write_text("1")
+    importlib.import_module("acme_counting")
+    inputs = read_in(root, lambda: importlib.import_module("acme_counting"))
+    assert (dict(inputs.files), inputs.untraced) == (
+        {},
+        ("It writes to state.json: what it reads there is not traced.",),
+    )
+
+
+def test_a_database_counts(project):
+    root = project(acme_rows="import sqlite3\nsqlite3.connect(FILE).close()")
+    file = root / "rows.db"
+    file.write_bytes(b"")
+    (root / "acme_rows.py").write_text(f"import sqlite3\nsqlite3.connect('file:{file}?mode=ro', uri=True).close()")
+    importlib.import_module("acme_rows")
+    assert list(read_in(root, lambda: importlib.import_module("acme_rows")).files) == ["rows.db"]
