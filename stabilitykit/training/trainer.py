@@ -29,7 +29,7 @@ from .gradient_rounding import rounded_gradients
 from .outputs import check_outputs, fault_of_numbers, without_labels
 from .run import Run, combined_digest
 from .streams import GeneratorStates, Stream
-from .task import Task, TrainingError
+from .task import LoopTask, Task, TrainingError
 from .trace import Trace
 from .tracing import traced
 from .variables import put_back
@@ -132,7 +132,8 @@ class Trainer:
         """Run a block with the stochastic stream, threads and deterministic flags of ``run``; put everything back."""
         kind = self.low_level(run.plan)
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_process_state(self.device))
+            owner = self.task.function if isinstance(self.task, LoopTask) else self.task  # the same in each measurement
+            stack.enter_context(_process_state(self.device, owner))
             if self.device.type == "cuda":  # so that "cuda" in the user's code means this GPU
                 stack.enter_context(torch.cuda.device(self.device))
             torch.set_num_threads(self.threads)
@@ -224,7 +225,7 @@ def _further_weights(run: Run, optimizers: Iterable[Optimizer]) -> str:
 
 
 @contextlib.contextmanager
-def _process_state(device: torch.device) -> Iterator[None]:
+def _process_state(device: torch.device, owner: object) -> Iterator[None]:
     """Put back, after a block, every state of the process that a training may change."""
     generators = GeneratorStates.now(device)
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
@@ -232,7 +233,7 @@ def _process_state(device: torch.device) -> Iterator[None]:
     cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # made by a metaclass
     try:
-        with put_back():
+        with put_back(owner):
             yield
     finally:
         generators.put_back(device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import weakref
 from collections.abc import Iterator, Mapping, MutableMapping
 from types import CodeType, FrameType
 from typing import Any
@@ -23,22 +24,22 @@ READ, SET, ALL = "variable read", "variable set", "variables read"
 
 class _Heard(os._Environ):  # type: ignore[type-arg]  # of text, or of bytes
     def __getitem__(self, name: Any) -> Any:
-        try:
-            value = super().__getitem__(name)
-        except KeyError:
-            tell(READ, sys._getframe(1), name, None)
-            raise
-        tell(READ, sys._getframe(1), name, value)
+        value = self._value(name)
+        tell(READ, sys._getframe(1), name, None if _is_again(self._text(name)) else value)
+        if value is None:
+            raise KeyError(name)
         return value
 
     def __setitem__(self, name: Any, value: Any) -> None:
         before = self._value(name)
         super().__setitem__(name, value)
+        _forget(self._text(name))
         tell(SET, sys._getframe(1), name, before)
 
     def __delitem__(self, name: Any) -> None:
         before = self._value(name)
         super().__delitem__(name)
+        _forget(self._text(name))
         tell(SET, sys._getframe(1), name, before)
 
     def __iter__(self) -> Iterator[Any]:
@@ -51,7 +52,14 @@ class _Heard(os._Environ):  # type: ignore[type-arg]  # of text, or of bytes
         try:
             return super().__getitem__(name)
         except KeyError:
+            again = _set_again(self._text(name)) if _blocks else None
+        if again is None:
             return None
+        os._Environ.__setitem__(os.environ, self._text(name), again)  # which tells of no change: the run made none
+        return super().__getitem__(name)
+
+    def _text(self, name: Any) -> str:
+        return os.fsdecode(self.encodekey(name))
 
 
 #: Functions that read one variable, by a name that they are given.
@@ -86,27 +94,88 @@ def _instruction(frame: FrameType) -> tuple[CodeType, int] | None:
     return None if asking is None else (asking.f_code, asking.f_lasti)
 
 
-#: What each block of `put_back` will put back.
-_before: list[dict[str, str | None]] = []
+class _Block:
+    """A block of `put_back`: what it puts back, and what an earlier block of the same owner had set."""
+
+    def __init__(self, kept: Mapping[str, str]) -> None:
+        self.before: dict[str, str | None] = dict(os.environ)
+        self.kept = {name: value for name, value in kept.items() if name not in self.before}  #: not set again so far
+        self.again: set[str] = set()  #: names set again, and neither set nor removed by the block itself
+
+
+#: The blocks of `put_back` that run, the innermost last.
+_blocks: list[_Block] = []
+
+#: What the blocks of an owner had set and `put_back` removed, by the owner's id: a set-up may run once a process.
+_kept: dict[int, dict[str, str]] = {}
+
+_unforgotten: list[object] = []  #: owners that no weak reference can be made to: their ids must stay theirs
+
+
+def _set_again(name: str) -> str | None:
+    """Return what an earlier block had set a variable to that is not set now; the blocks take it as set again."""
+    for index, block in enumerate(_blocks):
+        if name in block.kept:
+            value = block.kept[name]
+            for inner in _blocks[index:]:
+                inner.kept.pop(name, None)
+                inner.again.add(name)
+            for inner in _blocks[index + 1 :]:
+                inner.before[name] = value  # as if it had stayed since the outer block's earlier run
+            return value
+    return None
+
+
+def _is_again(name: str) -> bool:
+    """Whether a variable was set again: a trace counts it as unset, as a new process finds it."""
+    return bool(_blocks) and name in _blocks[-1].again
+
+
+def _forget(name: str) -> None:
+    for block in _blocks:
+        block.again.discard(name)
 
 
 @contextlib.contextmanager
-def put_back() -> Iterator[None]:
-    """Put each variable back, after a block, to what it was; what an import set stays, as the module does."""
-    before: dict[str, str | None] = dict(os.environ)
-    _before.append(before)
+def put_back(owner: object = None) -> Iterator[None]:
+    """Put each variable back, after a block, to what it was; what an import set stays, as the module does.
+
+    A variable that was unset before is set again where a later block of the same owner reads it without setting it.
+    """
+    kept = _kept.get(id(owner), {}) if owner is not None else {}
+    block = _Block(kept)
+    _blocks.append(block)
     try:
         yield
     finally:
-        _before[:] = [other for other in _before if other is not before]
-        for name in {*before, *os.environ}:
-            value = before.get(name)
-            if os.environ.get(name) == value:
-                continue
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        _blocks[:] = [other for other in _blocks if other is not block]
+        still = {name: kept[name] for name in kept if name in block.kept or name in block.before}
+        removed = _put_back(block)
+        if owner is not None:
+            _keep(owner, still | removed)
+
+
+def _put_back(block: _Block) -> dict[str, str]:
+    """Put the variables back, and return those that were unset before."""
+    removed: dict[str, str] = {}
+    for name in {*block.before, *os.environ}:
+        value, now = block.before.get(name), os.environ.get(name)
+        if value is not None and now != value:
+            os.environ[name] = value
+        elif value is None and now is not None:
+            removed[name] = now
+            del os.environ[name]
+    return removed
+
+
+def _keep(owner: object, values: dict[str, str]) -> None:
+    if values and id(owner) not in _kept:
+        try:  # not a reference to the owner, which may hold its data
+            weakref.finalize(owner, _kept.pop, id(owner), None).atexit = False
+        except TypeError:
+            _unforgotten.append(owner)
+    if values or id(owner) in _kept:
+        _kept[id(owner)] = values
 
 
 def _see_import(frame: FrameType, arguments: tuple[Any, ...]) -> None:
@@ -115,9 +184,9 @@ def _see_import(frame: FrameType, arguments: tuple[Any, ...]) -> None:
     if modules := modules_imported(frame):
         name, was = os.fsdecode(arguments[0]), None if arguments[1] is None else os.fsdecode(arguments[1])
         now = os.environ.get(name)
-        set_by_import(name, _before[0].get(name) if _before else was, now, modules)
-        for before in _before:
-            before[name] = now
+        set_by_import(name, _blocks[0].before.get(name) if _blocks else was, now, modules)
+        for block in _blocks:
+            block.before[name] = now
 
 
 listen(SET, _see_import)

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 
 from stabilitykit.errors import PerturbationError
 from stabilitykit.protocol import NoiseProtocol, Perturbation
+from stabilitykit.store.traced_inputs import ABSENT
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.task import LoopTask, as_task
 from stabilitykit.training.trainer import Trainer
@@ -416,6 +417,49 @@ def test_a_recipe_trains_where_gradients_are_switched_off(train, linear):
     with torch.no_grad():
         assert train(linear).fingerprint == expected
         assert not torch.is_grad_enabled()
+
+
+def once(name, value):
+    """A set-up that sets a variable once a process, as one of `torch.distributed` does, and reads it in every run."""
+    done = []
+
+    def train(run):
+        if not done:
+            done.append(os.environ.setdefault(name, value))
+        return torch.full((20, 3), float(os.environ[name]))
+
+    return train
+
+
+def test_a_variable_that_a_function_sets_once_is_there_in_its_later_runs_and_in_no_other_function(train, monkeypatch):
+    monkeypatch.setenv("ACME_ONCE", "")
+    monkeypatch.delenv("ACME_ONCE")
+    first, second = once("ACME_ONCE", "0.25"), once("ACME_ONCE", "0.5")
+    runs = {
+        (function, index): train(as_task(function, Y), "init", index)
+        for index in range(3)
+        for function in (first, second)
+    }
+    assert [run.logits[0, 0].item() for run in runs.values()] == [0.25, 0.5] * 3
+    assert {str(run.inputs["variables"]) for run in runs.values()} == {str({"ACME_ONCE": ABSENT})}
+    assert "ACME_ONCE" not in os.environ
+
+
+def test_a_recipe_that_sets_a_variable_once_finds_it_in_its_later_runs(train, linear, monkeypatch):
+    monkeypatch.setenv("ACME_ONCE", "")
+    monkeypatch.delenv("ACME_ONCE")
+    seen = []
+
+    def model():
+        if not seen:
+            os.environ["ACME_ONCE"] = "1"
+        seen.append(os.environ["ACME_ONCE"])
+        return linear.model()
+
+    recipe = dataclasses.replace(linear, model=model)
+    for index in range(3):
+        train(recipe, "init", index)
+    assert set(seen) == {"1"}
 
 
 # What a run leaves

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -100,3 +102,121 @@ class TestPutBack:
         assert before_import("ACME_IMPORTED", "1", {"acme_settings"}) is None
         os.environ["ACME_IMPORTED"] = "3"
         assert before_import("ACME_IMPORTED", "3", {"acme_settings"}) == "3"
+
+
+class TestSetOnce:
+    """A training that sets a variable once a process gets it again in its later runs, as if it had stayed."""
+
+    NAME = "ACME_ONCE"
+
+    @pytest.fixture
+    def owner(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        monkeypatch.setenv(self.NAME, "")
+        monkeypatch.delenv(self.NAME)
+
+        def function() -> None: ...
+
+        with put_back(function):
+            os.environ[self.NAME] = "0.3"
+        assert self.NAME not in os.environ
+        return function
+
+    @pytest.mark.parametrize(
+        "read",
+        [
+            lambda name: os.environ[name],
+            lambda name: os.environ.get(name, "0.1"),
+            lambda name: os.environ.setdefault(name, "0.1"),
+            lambda name: "0.3" if name in os.environ else "0.1",
+            lambda name: os.environb[name.encode()].decode(),
+            os.environ.pop,
+        ],
+    )
+    def test_a_later_run_reads_it_again_in_any_way(self, owner: Any, read: Callable[[str], str]) -> None:
+        for _ in range(2):
+            with put_back(owner):
+                assert os.getenv(self.NAME, "0.1") == "0.3"
+            assert self.NAME not in os.environ
+        with put_back(owner):
+            assert read(self.NAME) == "0.3"
+
+    def test_it_is_kept_over_a_run_that_does_not_read_it(self, owner: Any) -> None:
+        with put_back(owner):
+            pass
+        with put_back(owner):
+            assert os.environ[self.NAME] == "0.3"
+
+    def test_programs_that_the_run_starts_afterwards_see_it(self, owner: Any) -> None:
+        ask = [sys.executable, "-c", f"import os; print(os.environ['{self.NAME}'])"]
+        with put_back(owner):
+            assert os.environ[self.NAME] == "0.3"
+            assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout == "0.3\n"
+
+    @pytest.mark.parametrize("other", [None, max])
+    def test_another_owner_does_not_see_it(self, owner: Any, other: Any) -> None:
+        with put_back(other):
+            assert self.NAME not in os.environ
+
+    def test_what_a_run_sets_or_removes_itself_counts(self, owner: Any) -> None:
+        with put_back(owner):
+            os.environ[self.NAME] = "0.5"
+            assert os.environ[self.NAME] == "0.5"
+        with put_back(owner):
+            assert os.environ[self.NAME] == "0.5"
+            del os.environ[self.NAME]
+            assert self.NAME not in os.environ
+        with put_back(owner):
+            assert self.NAME not in os.environ
+
+    def test_a_variable_that_is_set_around_the_run_is_read(self, owner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(self.NAME, "0.7")
+        with put_back(owner):
+            assert os.environ[self.NAME] == "0.7"
+            del os.environ[self.NAME]
+            assert self.NAME not in os.environ
+        assert os.environ[self.NAME] == "0.7"
+
+    def test_a_value_that_was_replaced_is_not_set_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(self.NAME, "0")
+        with put_back(max):
+            os.environ[self.NAME] = "1"
+        with put_back(max):
+            assert os.environ[self.NAME] == "0"
+        monkeypatch.delenv(self.NAME)
+        with put_back(max):
+            assert self.NAME not in os.environ
+
+    @pytest.mark.parametrize("inner", [None, max])
+    def test_a_run_within_a_run_leaves_it_to_the_outer_one(self, owner: Any, inner: Any) -> None:
+        with put_back(owner):
+            with put_back(inner):
+                assert os.environ[self.NAME] == "0.3"
+                del os.environ[self.NAME]
+                assert self.NAME not in os.environ
+            assert os.environ[self.NAME] == "0.3"
+        with put_back(inner):
+            assert self.NAME not in os.environ
+        with put_back(owner):
+            assert os.environ[self.NAME] == "0.3"
+
+    def test_it_is_told_as_it_was_before_the_run(self, heard: list[tuple[Any, ...]]) -> None:
+        name, owner = "STABILITYKIT_ONCE", object()  # an owner without weak references
+        with put_back(owner):
+            os.environ[name] = "1"
+        heard.clear()
+        with put_back(owner):
+            assert os.environ[name] == os.environ[name] == "1"
+            os.environ[name] = "2"
+            assert os.environ[name] == "2"
+            read = [event[2] for event in heard if event[0] == variables.READ]
+        assert read == [None, None, "2"]
+
+    def test_an_owner_that_is_gone_is_forgotten(self) -> None:
+        def function() -> None: ...
+
+        with put_back(function):
+            os.environ[self.NAME] = "0.3"
+        gone = id(function)
+        assert gone in variables._kept
+        del function
+        assert gone not in variables._kept
