@@ -331,7 +331,8 @@ def process_state():
         "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
         "fill": torch.utils.deterministic.fill_uninitialized_memory,
         "cudnn": (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark),
-        "variables": {**os.environ, "PYTEST_CURRENT_TEST": ""},
+        # pytest sets the first of these, and an import of torch's, in the first training of a process, the second.
+        "variables": {**os.environ, "PYTEST_CURRENT_TEST": "", "TORCHINDUCTOR_CACHE_DIR": ""},
         "hooks": len(_global_optimizer_pre_hooks),
     }
 
