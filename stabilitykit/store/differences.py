@@ -123,6 +123,9 @@ def _value(name: str, old: Any, new: Any, *, code_differs: bool) -> str:
     name = _readable(name)
     is_short = not (_Absent in (old, new) or _is_hash(old) or _is_hash(new) or name.endswith("]"))
     whole = re.sub(r"(\[\d+\])+$", "", name)  # which item of a container it is says little
+    if _Absent in (old, new) and not code_differs:
+        counts = "counts now" if old is _Absent else "no longer counts"
+        return f"{whole} {counts}, although no file differs: has another test imported its module, or no longer?"
     words = f"{name} was {old} and is {new}" if is_short else f"{whole} differs"
     return words if code_differs else f"{words}, {UNEXPLAINED}"
 

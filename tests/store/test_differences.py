@@ -128,3 +128,11 @@ def moved(place: str, digest: str) -> Inputs:
 )
 def test_the_first_other_input_is_named(old, new, words):
     assert first_other_input(old, new) == words
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "counts"), [({}, {"a.RATE": "1"}, "counts now"), ({"a.RATE": "1"}, {}, "no longer counts")]
+)
+def test_a_value_that_only_one_side_has_is_of_a_module_that_only_one_has_imported(old, new, counts):
+    words = first_difference({"parts": old}, {"parts": new})
+    assert words == f"a.RATE {counts}, although no file differs: has another test imported its module, or no longer?"
