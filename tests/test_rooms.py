@@ -64,6 +64,7 @@ LIGHT = (
     "plugin.rootdir",
     "store.audit_events",
     "store.imported_variables",
+    "store.imported_values",
     "store.layout",
     "store.loaded_files",
     "store.ownership",

@@ -93,7 +93,7 @@ def _written(path: Path) -> int:
 
 def _see_exec(frame: FrameType, arguments: tuple[Any, ...]) -> None:
     file = getattr(arguments[0], "co_filename", "<")
-    if arguments[0].co_name != "<module>" or _is_foreign(file):
+    if arguments[0].co_name != "<module>" or is_foreign(file):
         return
     file = os.path.realpath(file)
     if (stamp := stamp_of(file)) is not None:
@@ -106,12 +106,13 @@ def _see_exec(frame: FrameType, arguments: tuple[Any, ...]) -> None:
 def importing(frame: FrameType | None) -> Iterator[str]:
     """Give the files of the modules that are being imported in a frame, the innermost first, without Python's."""
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and not _is_foreign(frame.f_code.co_filename):
+        if frame.f_code.co_name == "<module>" and not is_foreign(frame.f_code.co_filename):
             yield os.path.realpath(frame.f_code.co_filename)
         frame = frame.f_back
 
 
-def _is_foreign(file: str) -> bool:
+def is_foreign(file: str) -> bool:
+    """Whether a file is Python's or of an installed package, or none at all."""
     return file.startswith("<") or any(part in file for part in _FOREIGN)
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .imported_values import held_after_import
 from .loaded_files import imported_by_training
 from .module_sources import (
     NUMBERS,
@@ -86,6 +87,7 @@ class _Module:
         self.package = self.scope.get("__package__") or ""
         self.initial = initial_values(module, source)
         self.counts_outside = not imported_by_training(path)
+        self.held = held_after_import(module)
 
     def changed(self, mentioned: frozenset[str]) -> Iterator[tuple[str, object]]:
         yield from self._changed_in(self.scope, "", mentioned, takes_more="*" not in self.source.given)
@@ -111,15 +113,20 @@ class _Module:
 
     def _counts(self, node: object, name: str, value: object) -> bool:
         if isinstance(node, ast.expr):
-            is_other = name in self.initial and not _is_same(value, self.initial[name])
-            return (is_other and is_plain(value)) or self._is_brought(value)
+            return (self._is_other(name, value) and is_plain(value)) or self._is_brought(value)
         if isinstance(node, Computed):
-            return self._is_brought(value) or (node.is_outside and self.counts_outside and is_plain(value))
+            counts = self._is_other(name, value) or (node.is_outside and self.counts_outside)
+            return self._is_brought(value) or (counts and is_plain(value))
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             return self._is_replaced(node, name.rpartition(".")[2], value)
         if isinstance(node, From):
             return node.name not in self.filled and self._is_not_from(node, value)
         return is_plain(value) or self._is_brought(value)
+
+    def _is_other(self, name: str, value: object) -> bool:
+        """Whether a name holds another value than its expression gives, or than it held after the import."""
+        known = self.initial if name in self.initial else self.held
+        return name in known and not _is_same(value, known[name])
 
     def _is_replaced(self, node: Function | ast.ClassDef, name: str, value: object) -> bool:
         """Whether a name holds something else than the function or class that the source defines under it."""

@@ -41,6 +41,10 @@ NETS = """
     SETTING = None
     UNNAMED = 1
 
+    COMPUTED = re.sub("a", "1", "aa")
+
+    def computed(): return COMPUTED
+
     def configure(setting):
         global SETTING
         SETTING = setting
@@ -134,6 +138,7 @@ SET = [
     ("nets.TABLE", {"a": (1, 2), "b": {"c": 1}}),
     ("nets.BOTH", 5),
     ("nets.DEEP", 8),
+    ("nets.COMPUTED", "12"),
     ("nets.Net.depth", 2),
     ("nets.Net", int),
     ("nets.width", lambda: 1),
