@@ -55,14 +55,16 @@ class Sources:
         return {file: stamp for file, stamp in found if stamp is not None}
 
 
-def sources_of(roots: Iterable[Path], provenance: Provenance, also: Iterable[Distribution] = ()) -> Sources:
+def sources_of(
+    roots: Iterable[Path], provenance: Provenance, also: Iterable[Distribution] = (), *, conftests: bool = True
+) -> Sources:
     """Return ``roots`` and all that they import, directly or not, in any function, with the conftests beside them.
 
     Own files are read for further imports; of a distribution, what it needs counts too. Only what can be reached
     counts, and not what happens to be loaded: so the answer is the same whichever tests were selected, in whichever
     order they ran, and in every worker.
     """
-    search = _Search(provenance)
+    search = _Search(provenance, conftests=conftests)
     waiting: list[str | Path] = [*roots]
     found: set[Path] = set()
     distributions = set(also)
@@ -94,8 +96,8 @@ class _Search:
     Paths are plain text here: there are thousands, and a Path is slow to make.
     """
 
-    def __init__(self, provenance: Provenance) -> None:
-        self._provenance = provenance
+    def __init__(self, provenance: Provenance, *, conftests: bool) -> None:
+        self._provenance, self._conftests = provenance, conftests
         self._listings: dict[str, frozenset[str]] = {}
         self._specs: dict[str, list[Path]] = {}
         self._on_path: dict[str, list[str]] = {}
@@ -103,7 +105,7 @@ class _Search:
     def neighbours(self, path: Path) -> list[str]:
         """Return the conftests for an own file, and the files that its imports lead to."""
         rootdir = self._provenance.rootdir
-        found = [] if rootdir is None else [*map(str, conftests_of(path, rootdir))]
+        found = [*map(str, conftests_of(path, rootdir))] if rootdir is not None and self._conftests else []
         stamp = stamp_of(path)
         if path.suffix == ".py" and stamp is not None:
             for level, name in _imports(path, stamp):

@@ -156,9 +156,8 @@ def _reached(seen: Seen) -> list[Path]:
     own = [place for place in places if place is not None and _is_users(place)]
     if not own:
         return []
-    paths = sources_of(own, Provenance(seen.rootdir)).paths
-    found = {path for path in paths.union(imported_for(paths)) if path.stem != "conftest"}
-    return sorted(path for path in found if _is_users(path))
+    paths = sources_of(own, Provenance(seen.rootdir), conftests=False).paths
+    return sorted(path for path in paths.union(imported_for(paths)) if _is_users(path))
 
 
 def _names(seen: Seen, path: str) -> dict[str, str]:

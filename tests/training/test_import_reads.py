@@ -289,3 +289,11 @@ def test_a_database_counts(project):
     (root / "acme_rows.py").write_text(f"import sqlite3\nsqlite3.connect('file:{file}?mode=ro', uri=True).close()")
     importlib.import_module("acme_rows")
     assert list(read_in(root, lambda: importlib.import_module("acme_rows")).files) == ["rows.db"]
+
+
+def test_what_a_conftest_beside_it_had_imported_is_no_input(project):
+    variable = 'import os\nRUN = os.environ.get("ACME_RUN_ID")'
+    root = project(acme_beside="RATE = 1", acme_of_conftest=variable, conftest="import acme_of_conftest")
+    importlib.import_module("acme_of_conftest")
+    importlib.import_module("acme_beside")
+    assert read_in(root, lambda: importlib.import_module("acme_beside")).variables == {}
