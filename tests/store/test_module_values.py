@@ -207,3 +207,13 @@ def test_what_a_training_itself_imported_is_traced_and_does_not_count(files, mon
     train = compile("__import__('outside')", str(folder / "trainer.py"), "exec")
     exec(train)
     assert key(files) == before
+
+
+def test_what_a_test_sets_counts_in_a_module_that_a_training_has_imported(files, monkeypatch):
+    folder = Path(read.__code__.co_filename).parents[1] / "training"
+    exec(compile("__import__('outside')", str(folder / "trainer.py"), "exec"))
+    before = key(files)
+    monkeypatch.setattr("outside.V", "set by a test")
+    assert key(files) != before
+    monkeypatch.undo()
+    assert key(files) == before
