@@ -20,6 +20,7 @@ from ..store.audit_events import Listener, listen
 from ..store.loaded_files import Stamp
 from . import links, variables
 from .opened_files import Use, database_of, use_of
+from .untraced import SENTENCES
 
 #: Bytes up to which a file is hashed when it is read; of a larger one the stamp is kept.
 AT_ONCE = 1 << 16
@@ -168,11 +169,9 @@ def _see_variable(frame: FrameType, name: Any, value: Any) -> None:
         record.variables.setdefault(os.fsdecode(name), None if value is None else os.fsdecode(value))
 
 
-def _see_untraced(event: str, frame: FrameType, *arguments: Any) -> None:
-    from .untraced import SENTENCES  # here, since it asks Python where its folders are
-
+def _see_untraced(sentence_of: Callable[..., str], frame: FrameType, *arguments: Any) -> None:
     records = _records(frame)
-    sentence = SENTENCES[event](frame, *arguments) if records else ""
+    sentence = sentence_of(frame, *arguments) if records else ""
     for record in records if sentence else ():
         record.untraced[sentence] = None
 
@@ -197,8 +196,8 @@ _SEEN_BY: dict[str, Callable[..., None]] = {
     links.READ: _see_link,
     variables.READ: _see_variable,
 }
-for event in ("subprocess.Popen", "os.posix_spawn", "os.system", "os.exec", "socket.connect", variables.ALL):
-    _SEEN_BY[event] = functools.partial(_see_untraced, event)
+for event, sentence_of in SENTENCES.items():
+    _SEEN_BY[event] = functools.partial(_see_untraced, sentence_of)
 for event, see in _SEEN_BY.items():
     listener: Listener = functools.partial(_hear, see)
     listen(event, listener)

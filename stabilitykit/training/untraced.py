@@ -8,26 +8,31 @@ from pathlib import Path
 from types import FrameType
 
 from . import variables
-from .callers import Caller, responsible
 
-#: Callers whose programs and connections are not the training's.
-_FOR_THEMSELVES = frozenset({Caller.IMPORTER, Caller.TOOL, Caller.LIBRARY})
+
+def _is_for_itself(frame: FrameType) -> bool:
+    """Whether a program or connection is not the training's."""
+    from .callers import Caller, responsible  # here, since it asks Python where its folders are
+
+    return responsible(frame) in (Caller.IMPORTER, Caller.TOOL, Caller.LIBRARY)
 
 
 def _of_program(frame: FrameType, program: object, *_: object) -> str:
-    if responsible(frame) in _FOR_THEMSELVES:
+    if _is_for_itself(frame):
         return ""
     name = Path(os.fsdecode(program)).name if isinstance(program, str | bytes) else "unknown"
     return f"It starts another program ({name}): what that reads is not traced."
 
 
 def _of_connection(frame: FrameType, connection: object, address: object) -> str:
-    if not isinstance(address, tuple) or responsible(frame) in _FOR_THEMSELVES:
+    if not isinstance(address, tuple) or _is_for_itself(frame):
         return ""  # a socket of this machine, by which processes of one program talk
     return f"It reads the network ({address[0]}:{address[1]}): what is answered is not traced."
 
 
 def _of_all_variables(frame: FrameType) -> str:
+    from .callers import Caller, responsible
+
     is_users = responsible(frame) is Caller.USER
     return "It reads all environment variables at once: they are not traced." if is_users else ""
 
