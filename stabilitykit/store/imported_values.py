@@ -16,7 +16,7 @@ from types import FrameType, ModuleType
 from typing import Any
 
 from .audit_events import listen
-from .loaded_files import is_foreign
+from .loaded_files import MODULE_BEGINS
 
 _held: weakref.WeakKeyDictionary[ModuleType, dict[str, object]] = weakref.WeakKeyDictionary()
 
@@ -53,14 +53,11 @@ def _keep(module: ModuleType) -> None:
     }
 
 
-def _see_exec(frame: FrameType, arguments: tuple[Any, ...]) -> None:
-    code = arguments[0]
-    if getattr(code, "co_name", "") != "<module>" or is_foreign(code.co_filename):
-        return
+def _see_module(frame: FrameType, arguments: tuple[Any, ...]) -> None:
     scopes = [one for one in frame.f_locals.get("args", ()) if isinstance(one, dict)]  # of importlib's call of exec
     spec = scopes[0].get("__spec__") if scopes else None
     if type(spec) is ModuleSpec:
         spec.__class__ = _ImportedSpec
 
 
-listen("exec", _see_exec)
+listen(MODULE_BEGINS, _see_module)

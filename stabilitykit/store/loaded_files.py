@@ -14,7 +14,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from .audit_events import listen
+from .audit_events import listen, tell
+
+#: Told when the code of a module of the user's begins to run, with that code.
+MODULE_BEGINS = "module begins"
 
 
 class Stamp(NamedTuple):
@@ -36,6 +39,7 @@ class Stamp(NamedTuple):
 
 _FOREIGN = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}", f"{Path(os.__file__).parent}{os.sep}")
 _TRAINING = f"{Path(__file__).parents[1] / 'training'}{os.sep}"
+_real_paths: dict[str, str | None] = {}  #: by the name in a module's code, when it last began; None if it is foreign
 _loaded: dict[str, Stamp] = {}
 _loaded_by_training: set[str] = set()
 _loaded_for: dict[str, dict[str, None]] = {}  #: what was imported while a file was
@@ -92,10 +96,14 @@ def _written(path: Path) -> int:
 
 
 def _see_exec(frame: FrameType, arguments: tuple[Any, ...]) -> None:
-    file = getattr(arguments[0], "co_filename", "<")
-    if arguments[0].co_name != "<module>" or is_foreign(file):
-        return
-    file = os.path.realpath(file)
+    code = arguments[0]
+    if code.co_name == "<module>" and not is_foreign(code.co_filename):
+        tell(MODULE_BEGINS, frame, code)
+
+
+def _see_module(frame: FrameType, arguments: tuple[Any, ...]) -> None:
+    name = arguments[0].co_filename
+    file = _real_paths[name] = os.path.realpath(name)
     if (stamp := stamp_of(file)) is not None:
         _loaded[file] = stamp
         (_loaded_by_training.add if _is_training(frame) else _loaded_by_training.discard)(file)
@@ -106,14 +114,26 @@ def _see_exec(frame: FrameType, arguments: tuple[Any, ...]) -> None:
 def importing(frame: FrameType | None) -> Iterator[str]:
     """Give the files of the modules that are being imported in a frame, the innermost first, without Python's."""
     while frame is not None:
-        if frame.f_code.co_name == "<module>" and not is_foreign(frame.f_code.co_filename):
-            yield os.path.realpath(frame.f_code.co_filename)
+        if frame.f_code.co_name == "<module>" and (file := _real_path(frame.f_code.co_filename)) is not None:
+            yield file
         frame = frame.f_back
+
+
+def _real_path(name: str) -> str | None:
+    if name not in _real_paths:  # it began before it could be heard, or is foreign
+        _real_paths[name] = None if is_foreign(name) else os.path.realpath(name)
+    return _real_paths[name]
 
 
 def is_foreign(file: str) -> bool:
     """Whether a file is Python's or of an installed package, or none at all."""
-    return file.startswith("<") or any(part in file for part in _FOREIGN)
+    return file.startswith("<") or is_installed(file)
+
+
+def is_installed(path: str) -> bool:
+    """Whether a path leads into Python's library, or to installed packages; that of a folder ends with a slash."""
+    return any(part in path for part in _FOREIGN)
 
 
 listen("exec", _see_exec)
+listen(MODULE_BEGINS, _see_module)

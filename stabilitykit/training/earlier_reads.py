@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, NamedTuple, TypeAlias
 
 from ..store.audit_events import Listener, listen
-from ..store.loaded_files import Stamp
+from ..store.loaded_files import Stamp, is_installed
 from . import links, variables
 from .opened_files import Use, database_of, use_of
 from .untraced import SENTENCES
@@ -28,7 +28,7 @@ AT_ONCE = 1 << 16
 #: The digest of a file of which what is kept was read in several states, or edited since: no file has it.
 LOST = "lost"
 
-#: Ends of names that Python's importer opens: modules count by their own files.
+#: Ends of names that Python's importer opens: modules count by their own files, and installed ones by their versions.
 _OF_IMPORTER = (".py", ".pyc", ".so")
 
 
@@ -134,7 +134,7 @@ def _see_open(frame: FrameType, path: object, mode: str | None, flags: int) -> N
     if not isinstance(path, str | bytes | os.PathLike):
         return  # an open file, by its number
     given = os.fsdecode(path)
-    if given.endswith(_OF_IMPORTER):
+    if given.endswith(_OF_IMPORTER) or is_installed(given):
         return
     records = _records(frame)
     use = use_of(given, flags) if records else Use.READ
@@ -150,8 +150,11 @@ def _see_moved(frame: FrameType, *paths: object) -> None:
 
 
 def _see_folder(frame: FrameType, path: Any) -> None:
-    for record in _records(frame) if isinstance(path, str | bytes | os.PathLike | None) else ():
-        record.read_folder(os.fsdecode(path or "."))
+    if not isinstance(path, str | bytes | os.PathLike | None):
+        return  # an open folder, by its number
+    given = os.fsdecode(path or ".")
+    for record in () if is_installed(f"{given}{os.sep}") else _records(frame):
+        record.read_folder(given)
 
 
 def _see_link(frame: FrameType, path: Any) -> None:

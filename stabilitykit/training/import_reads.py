@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from ..store.audit_events import listen
-from ..store.loaded_files import importing
+from ..store.loaded_files import MODULE_BEGINS, importing
 from .earlier_reads import EarlierReads, kept_by
 
 _of_modules: dict[str, EarlierReads] = {}  #: by the real path of the module's file
@@ -33,13 +33,9 @@ def _records(frame: FrameType) -> Iterator[EarlierReads]:
         yield _of_modules.setdefault(file, EarlierReads())
 
 
-def _see_exec(frame: FrameType, arguments: tuple[Any, ...]) -> None:
-    code = arguments[0]
-    if _of_modules and getattr(code, "co_name", "") == "<module>" and code.co_filename[:1] != "<":
-        _of_modules.pop(code.co_filename, None)  # it is imported, perhaps once more: what it read before is gone
-        if os.path.islink(code.co_filename):  # noqa: PTH114  # at each import
-            _of_modules.pop(os.path.realpath(code.co_filename), None)
+def _see_module(frame: FrameType, arguments: tuple[Any, ...]) -> None:
+    _of_modules.pop(os.path.realpath(arguments[0].co_filename), None)  # imported once more: what it read is gone
 
 
 kept_by(_records)
-listen("exec", _see_exec)
+listen(MODULE_BEGINS, _see_module)
