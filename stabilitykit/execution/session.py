@@ -20,7 +20,7 @@ from ..store.catalog import Catalog
 from ..store.differences import UNEXPLAINED
 from ..store.history import difference_to_last
 from ..store.key import key_of, protocol_ingredients
-from ..store.layout import ABOUT, ROLE, STORE, TASKS
+from ..store.layout import ABOUT, INPUTS, ROLE, STORE, TASKS
 from ..store.ownership import move, remove
 from ..store.record import RunRecord
 from ..store.run_store import Experiment, RunStore
@@ -176,10 +176,16 @@ class Session:
         adopt(base if certifier.needs_base else experiment, certifier.base)
         if first is not None and first.status == "ok":
             # Last: helpers go on from it, and must find the base run.
-            write(self._open_task(asked).folder, inputs)
+            self._keep(inputs, asked)
         else:  # it may not have come to what it would read, and other inputs may train
             remove(certifier.base.folder)
         return settled
+
+    def _keep(self, inputs: Inputs, asked: Prepared) -> None:
+        role = "base run" if inputs.are_none else INPUTS  # a base run that reads nothing has the same key
+        place = self._open({ROLE: role, **asked.about_base}, private=bool(asked.private))
+        place.describe()
+        write(place.folder, inputs)
 
     def _certifier(self, asked: Prepared, base: Experiment, place: Workplace) -> Certifier:
         question, runner = asked.question, partial(place.runner, name="base run")

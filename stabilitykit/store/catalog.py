@@ -13,7 +13,7 @@ from ..errors import StabilityError, StoreError
 from ..protocol import NoiseProtocol, Perturbation
 from .baseline_files import BaselineFiles
 from .claims import Claims, Running
-from .layout import ABOUT, EXPERIMENTS, FORMAT, FORMAT_FILE, KEY, SESSION_ID, SESSIONS, STORE
+from .layout import ABOUT, EXPERIMENTS, FORMAT, FORMAT_FILE, INPUTS, KEY, ROLE, SESSION_ID, SESSIONS, STORE
 from .ownership import format_of
 from .reading import is_there, read_json
 from .run_files import RunFiles
@@ -109,7 +109,9 @@ class Entry:
 
     @property
     def varies(self) -> str:
-        """The sources that vary between its runs, as tables name them."""
+        """The sources that vary between its runs, as tables name them; "inputs" where only these are kept."""
+        if self.about.get(ROLE) == INPUTS:
+            return INPUTS
         try:
             protocol = self.about["protocol"]
             perturb = protocol["perturb"] and Perturbation(**protocol["perturb"])

@@ -45,7 +45,7 @@ FORMAT_FILE, EXPERIMENTS, SESSIONS, BASELINES = "FORMAT", f"v{FORMAT}", "session
 #: The entry of experiment.json that says what its fingerprint was made of, by name: for people, and no part of a key.
 PARTS = "parts"
 
-#: The entry of experiment.json of a base run, which no study has asked for.
+#: The entry of experiment.json of what no study has asked for: a base run, or the folder of a task's inputs.
 ROLE = "role"
 
 #: Names in an experiment's folder: what its key was made of, the file whose bytes are locked for runs in training, and

@@ -83,9 +83,14 @@ class RunStore:
         return Experiment(folder, self.session, about, reuse=self.cache != "refresh", worker=self.worker, kept=kept)
 
     def folder_of(self, key: str, *, private: bool = False) -> Path:
-        """Return the folder of an experiment, which need not be there."""
+        """Return the folder of an experiment that is asked for; it need not be there."""
         ends = private or self.cache == "off"
-        return (self.session_folder / PRIVATE if ends else self.folder / EXPERIMENTS) / key
+        folder = (self.session_folder / PRIVATE if ends else self.folder / EXPERIMENTS) / key
+        try:
+            _mark_used(folder)
+        except OSError as error:
+            raise unwritable(folder, error) from error
+        return folder
 
     def prefixes(self, key: str, about: Mapping[str, Any], *, private: bool = False) -> Prefixes:
         """Return the place of the states before an onset, in the experiment ``key`` that varies no source.
@@ -94,14 +99,19 @@ class RunStore:
         """
         is_kept = not private and self.cache == "auto"
         folder = (self.folder / EXPERIMENTS if is_kept else self.session_folder / PRIVATE) / key
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(folder / ABOUT)  # as for an experiment that is asked for
+        _mark_used(folder)
         return Prefixes(folder, about)
 
     def end_session(self) -> None:
         """Remove the files that only this session needed."""
         with contextlib.suppress(OSError):
             remove(self.session_folder)
+
+
+def _mark_used(folder: Path) -> None:
+    """Tell `stability-cache prune`, which removes what was not used lately, that an experiment was asked for."""
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(folder / ABOUT)
 
 
 @dataclass(frozen=True)
@@ -155,8 +165,7 @@ class Experiment:
         try:
             check_form(folder, ("runs", "old", "gates", "logs"))
             self.claims.make_place()
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(folder / ABOUT)  # `stability-cache prune` removes what was not used lately
+            _mark_used(folder)
         except OSError as error:
             raise unwritable(folder, error) from error
 
@@ -346,6 +355,10 @@ class Experiment:
                 (self.folder / part).mkdir(exist_ok=True)
         except OSError as error:
             raise unwritable(self.folder / part, error) from error
+        self.describe()
+
+    def describe(self) -> None:
+        """Keep what its key was made of, by which its folder has a name in the catalog."""
         self._describe(self.folder)
 
     def _make_place(self, folder: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 
 import pytest
+import torch
 
+from stabilitykit import NoiseProtocol, Run, measure
 from stabilitykit.cli import main
+from stabilitykit.store.catalog import Catalog
 from tests.store.two_experiments import ABOUT, DEAD, experiment_folder
 
 
@@ -54,6 +58,41 @@ class TestEntries:
     def test_an_unreadable_run_is_counted(self, carry_out, stored):
         (experiment_folder(stored, "ab34") / "runs/0000.json").write_text("{")
         assert "1 unreadable" in carry_out("list")[1]
+
+
+class TestFoldersOfInputs:
+    """What trainings of a task have read is kept beside the experiments, and counts as used as long as these are."""
+
+    @pytest.fixture
+    def ask(self, make_session, tmp_path):
+        (tmp_path / "rate.txt").write_text("0.1")
+
+        def train(run: Run) -> torch.Tensor:
+            model = torch.nn.Linear(4, 3)
+            run.perturb(model)
+            return model(torch.ones(5, 4)) * float((tmp_path / "rate.txt").read_text())
+
+        def ask(session: str) -> Catalog:
+            place = make_session(session)
+            measure(train, NoiseProtocol("init", runs=2), labels=torch.arange(5) % 3, session=place)
+            place.store.end_session()
+            return Catalog(place.store.folder)
+
+        return ask
+
+    def test_they_have_a_name(self, ask):
+        assert sorted(entry.name for entry in ask("one").entries()) == [
+            "train [init]",
+            "train [inputs]",
+            "train [none]",
+        ]
+
+    def test_each_session_uses_them(self, ask):
+        for entry in ask("one").entries():
+            os.utime(entry.folder / "experiment.json", (1.0, 1.0))
+        by_name = {entry.name: entry for entry in ask("two").entries()}
+        assert by_name["train [init]"].used > 1
+        assert by_name["train [inputs]"].used > 1
 
 
 class TestEveryByte:
