@@ -80,6 +80,17 @@ def is_foreign(file: str) -> bool:
     return f"{file}{os.sep}".startswith((*_LIBRARY, *_PYTHONS, *_INSTALLED)) or not _SITES.isdisjoint(Path(file).parts)
 
 
+def _is_for_others(frame: FrameType, kind: Caller) -> bool:
+    """Whether the importer reads a file for code that has asked its loader for data: ``pkgutil.get_data``."""
+    asking = frame.f_back
+    return (
+        kind is Caller.IMPORTER
+        and frame.f_code.co_name == "get_data"
+        and asking is not None
+        and kind_of(asking.f_code.co_filename) is not kind
+    )
+
+
 def beyond_python(frame: FrameType | None) -> FrameType | None:
     """Return the innermost frame that is not of the standard library."""
     while frame is not None and kind_of(frame.f_code.co_filename) is Caller.PYTHON:
@@ -122,7 +133,7 @@ def responsible(frame: FrameType | None) -> Caller:
     """Return whose code has asked: the innermost that does not read for its caller; the user's if all frames do."""
     while frame is not None:
         kind = kind_of(frame.f_code.co_filename)
-        if kind not in (Caller.PYTHON, Caller.INSTALLED):
+        if kind not in (Caller.PYTHON, Caller.INSTALLED) and not _is_for_others(frame, kind):
             return kind
         frame = frame.f_back
     return Caller.USER  # a thread that runs Path.read_text

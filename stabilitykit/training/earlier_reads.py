@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -27,9 +28,6 @@ AT_ONCE = 1 << 16
 
 #: The digest of a file of which what is kept was read in several states, or edited since: no file has it.
 LOST = "lost"
-
-#: Ends of names that Python's importer opens: modules count by their own files, and installed ones by their versions.
-_OF_IMPORTER = (".py", ".pyc", ".so")
 
 
 class Read(NamedTuple):
@@ -127,15 +125,19 @@ def _records(frame: FrameType, *, only_user: bool = False) -> list[EarlierReads]
     caller = responsible(frame)
     if caller in (Caller.TOOL, Caller.IMPORTER) or (only_user and caller is not Caller.USER):
         return []
-    return [record for keeper in _keepers for record in keeper(frame)]
+    kept = [record for keeper in _keepers for record in keeper(frame)]
+    if not kept and threading.current_thread() is not threading.main_thread():  # what began it may wait for it
+        others = [other for thread, other in sys._current_frames().items() if thread != threading.get_ident()]
+        kept = [record for other in others for keeper in _keepers for record in keeper(other)]
+    return kept
 
 
 def _see_open(frame: FrameType, path: object, mode: str | None, flags: int) -> None:
     if not isinstance(path, str | bytes | os.PathLike):
         return  # an open file, by its number
     given = os.fsdecode(path)
-    if given.endswith(_OF_IMPORTER) or is_installed(given):
-        return
+    if is_installed(given):
+        return  # it counts by the version of its package
     records = _records(frame)
     use = use_of(given, flags) if records else Use.READ
     for record in records:

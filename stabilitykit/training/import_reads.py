@@ -17,14 +17,16 @@ from ..store.loaded_files import MODULE_BEGINS, importing
 from .earlier_reads import EarlierReads, kept_by
 
 _of_modules: dict[str, EarlierReads] = {}  #: by the real path of the module's file
+_of_earlier: dict[str, EarlierReads] = {}  #: what it read when it was imported before: it may have been kept elsewhere
 
 
 def read_for_imports(paths: Iterable[Path]) -> EarlierReads:
     """Return what was read while the modules of these source files were imported."""
     found = EarlierReads()
-    for path in paths:
-        if (reads := _of_modules.get(str(path))) is not None:
-            found.add(reads)
+    for path in map(str, paths):
+        for known in (_of_earlier, _of_modules):  # what was read last counts
+            if (reads := known.get(path)) is not None:
+                found.add(reads)
     return found
 
 
@@ -34,7 +36,9 @@ def _records(frame: FrameType) -> Iterator[EarlierReads]:
 
 
 def _see_module(frame: FrameType, arguments: tuple[Any, ...]) -> None:
-    _of_modules.pop(os.path.realpath(arguments[0].co_filename), None)  # imported once more: what it read is gone
+    file = os.path.realpath(arguments[0].co_filename)
+    if (reads := _of_modules.pop(file, None)) is not None:  # it is imported once more, or under another name
+        _of_earlier.setdefault(file, EarlierReads()).add(reads)
 
 
 kept_by(_records)

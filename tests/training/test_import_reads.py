@@ -54,6 +54,16 @@ READS = {
         class Config(dict):
             text, other = Path(__file__).with_name("c.json").read_text(), 1
     """,
+    "its loader": """
+        import os
+        TEXT = __loader__.get_data(os.path.join(os.path.dirname(__file__), "c.json"))
+    """,
+    "a thread": """
+        from concurrent.futures import ThreadPoolExecutor
+        from pathlib import Path
+        with ThreadPoolExecutor() as pool:
+            TEXT = list(pool.map(Path.read_text, [Path(__file__).with_name("c.json")]))
+    """,
     "numpy": """
         import numpy as np
         from pathlib import Path
@@ -130,6 +140,45 @@ def test_a_module_that_is_imported_anew_counts_with_what_it_reads_then(project, 
     importlib.reload(module)
     inputs = read_in(root, lambda: importlib.import_module("acme_anew"))
     assert inputs.changed(root) == ()
+
+
+def test_what_an_earlier_import_kept_elsewhere_counts(project):
+    root = project(
+        acme_memory="""
+        KEPT = {}
+        """,
+        acme_settings="""
+        from pathlib import Path
+        import acme_memory
+        TEXT = acme_memory.KEPT.setdefault("c", 0) or Path(__file__).with_name("c.json").read_text()
+        acme_memory.KEPT["c"] = TEXT
+        """,
+    )
+    (root / "c.json").write_text("one")
+    module = importlib.import_module("acme_settings")
+    importlib.reload(module)
+    read = read_in(root, lambda: importlib.import_module("acme_settings"))
+    assert "c.json" in read.files
+
+
+@pytest.mark.parametrize("kept", ["import", "cache"])
+def test_a_source_that_is_read_as_data_counts(project, kept):
+    root = project(
+        acme_conf="RATE = 0.1",
+        acme_settings="""
+        from functools import lru_cache
+        from pathlib import Path
+        @lru_cache
+        def load():
+            exec(Path(__file__).with_name("acme_conf.py").read_text(), scope := {})
+            return scope["RATE"]
+        """
+        + ("RATE = load()" if kept == "import" else ""),
+    )
+    module = importlib.import_module("acme_settings")
+    module.load()
+    read = read_in(root, lambda: importlib.import_module("acme_settings").load())
+    assert "acme_conf.py" in read.files
 
 
 def test_a_file_that_was_edited_since_counts_as_it_was(project):
