@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeAlias
@@ -33,6 +33,11 @@ _VOLATILE = frozenset({
 
 #: Methods by which code fills a container of its own: a cache, a log, a registry.
 _FILLERS = frozenset({"append", "appendleft", "add", "extend", "insert", "setdefault", "pop", "popitem", "clear"})
+
+#: Names by which code reaches all names of a module or object.
+_BY_TEXT = frozenset({"globals", "vars", "__dict__", "attrgetter", "getmembers", "eval", "exec"})
+#: Functions that import what a text names.
+_IMPORTERS = frozenset({"import_module", "__import__", "importorskip", "locate", "resolve_name"})
 
 #: Functions of Python that an expression may call and still give the same in each process.
 _PURE: dict[str, Callable[..., object]] = {
@@ -81,13 +86,33 @@ class Computed(NamedTuple):
     is_outside: bool  #: whether it depends on variables, arguments or files
 
 
+class Fills(NamedTuple):
+    """Names that functions give values beyond them; those of attributes begin with a dot: ``.size``."""
+
+    in_place: frozenset[str] = frozenset()  #: containers that they put something in
+    counted: frozenset[str] = frozenset()  #: what is counted up, or set to the time
+    made: frozenset[str] = frozenset()  #: what is given another value, but not that of a parameter
+
+    def merged(self, other: Fills) -> Fills:
+        """Return these names and others."""
+        return Fills(*(one | more for one, more in zip(self, other, strict=True)))
+
+
 @dataclass(frozen=True)
 class ModuleSource:
     """What a source file says of the names of its module: ``NOISE``, and ``Net.depth`` of a class."""
 
     given: Mapping[str, ast.expr | Function | ast.ClassDef | From | Computed]
     mentioned: frozenset[str]  #: names that its functions read, and texts that may be names
-    filled: frozenset[str]  #: names that its functions fill or count up
+    imported: frozenset[str]  #: the last parts of the names of modules that it imports
+    fills: Fills  #: what its functions fill, count up or make
+    takes_any: bool  #: whether it takes attributes by names that it computes
+    imports_any: bool  #: whether it imports modules by names that it computes
+
+    @property
+    def filled(self) -> frozenset[str]:
+        """The names of the module that its functions fill, count up or make."""
+        return frozenset(name for names in self.fills for name in names if not name.startswith("."))
 
 
 def read_source(path: Path) -> ModuleSource | None:
@@ -102,10 +127,55 @@ def _parsed(path: Path, stamp: Stamp) -> ModuleSource | None:  # another stamp i
         tree = ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
         return None
-    functions = [node for node in ast.walk(tree) if isinstance(node, _Scope)]
-    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-    filled = frozenset(name for function in functions for name in _filled_by(function, classes))
-    return ModuleSource(_given(tree.body), frozenset().union(*map(_mentioned, functions), _texts(tree)), filled)
+    functions = [*_outermost(tree)]
+    found: dict[str, set[str]] = {kind: set() for kind in Fills._fields}
+    for function in functions:
+        for kind, name in _filled_by(function):
+            found[kind].update({name} - {""})
+    nodes = [*ast.walk(tree)]
+    return ModuleSource(
+        _given(tree.body),
+        frozenset().union(*map(_mentioned, functions), _texts(tree)),
+        frozenset(name for node in nodes for name in _modules_of(node)),
+        Fills(**{kind: frozenset(names) for kind, names in found.items()}),
+        any(map(_takes_any, nodes)),
+        any(map(_imports_any, nodes)),
+    )
+
+
+def _outermost(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield the functions that lie in no other: what an inner one fills may be a variable of an outer one."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, _Scope):
+            yield child
+        else:
+            yield from _outermost(child)
+
+
+def _modules_of(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name.rpartition(".")[2] for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [(node.module or "").rpartition(".")[2], *(alias.name for alias in node.names)]
+    return []
+
+
+def _takes_any(node: ast.AST) -> bool:
+    """Whether a node takes a name that stands nowhere: ``getattr(settings, f"LR_{kind}")``, ``globals()``."""
+    return getattr(node, "attr", getattr(node, "id", "")) in _BY_TEXT or _is_computed(node, {"getattr"}, 1)
+
+
+def _imports_any(node: ast.AST) -> bool:
+    if isinstance(node, ast.Attribute):
+        return node.attr == "modules" and getattr(node.value, "id", "") == "sys"
+    return _is_computed(node, _IMPORTERS, 0)
+
+
+def _is_computed(node: ast.AST, functions: Collection[str], position: int) -> bool:
+    """Whether a node calls one of some functions with a computed text at a position."""
+    if not isinstance(node, ast.Call) or getattr(node.func, "attr", getattr(node.func, "id", "")) not in functions:
+        return False
+    return not (len(node.args) > position and isinstance(node.args[position], ast.Constant))
 
 
 def _mentioned(function: ast.AST) -> frozenset[str]:
@@ -123,7 +193,8 @@ def _mentioned(function: ast.AST) -> frozenset[str]:
 def _texts(tree: ast.AST) -> frozenset[str]:
     """Return the texts that may be names: ``getattr(settings, "RATE")``."""
     texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
-    return frozenset(text for text in texts if isinstance(text, str) and text.isidentifier())
+    parts = (text.split(".") for text in texts if isinstance(text, str) and text.replace(".", "").isidentifier())
+    return frozenset(part for found in parts for part in found)
 
 
 def _given(body: list[ast.stmt], prefix: str = "") -> dict[str, Any]:
@@ -141,7 +212,7 @@ def _given(body: list[ast.stmt], prefix: str = "") -> dict[str, Any]:
                 node = Computed(was_outside and names.isdisjoint(_VOLATILE))
             found[prefix + name] = node
             if isinstance(node, ast.ClassDef):
-                found |= _given(node.body, f"{name}.")
+                found |= _given(node.body, f"{prefix}{name}.")
     return found
 
 
@@ -191,43 +262,50 @@ def _is_pure_call(function: ast.expr) -> bool:
     return isinstance(owner, ast.Constant) or getattr(owner, "id", "") == "types"
 
 
-def _filled_by(function: ast.AST, classes: set[str]) -> Iterator[str]:
-    """Yield the names beyond a function that it fills or counts up; to set one from a parameter is no filling."""
+#: Methods that set up an object: what they set is no later change.
+_MAKERS = frozenset({"__init__", "__new__", "__post_init__", "__setstate__"})
+
+
+def _filled_by(function: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield the names beyond a function that it fills, with how; to set one from a parameter is no filling."""
     nodes = [*ast.walk(function)]
     declared = {name for node in nodes if isinstance(node, ast.Global) for name in node.names}
-    parameters = {node.arg for node in nodes if isinstance(node, ast.arg)}
+    parameters = {node.arg for node in nodes if isinstance(node, ast.arg)} - {"self", "cls"}
     stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     own = (parameters | stored) - declared
     loads = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)]
-    loads += [node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)]
+    loads += [f".{node.attr}" for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)]
+    makes = getattr(function, "name", "") not in _MAKERS
     for node in nodes:
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        is_set = isinstance(node, ast.Assign) and not parameters.isdisjoint(_mentioned(node.value))
         if isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
-            for target in targets:
-                name, extra = _target(target, declared, own, classes)
-                if name and not (is_set and loads.count(name) <= extra):
-                    yield name
+            read = frozenset() if node.value is None else _mentioned(node.value)
+            is_set = isinstance(node, ast.Assign) and not parameters.isdisjoint(read)
+            is_counted = isinstance(node, ast.AugAssign) or not read.isdisjoint(_VOLATILE)
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                kind, name, extra = _target(target, declared, own)
+                kind = "counted" if is_counted and kind == "made" else kind
+                if not (is_set and loads.count(name) <= extra) and (makes or kind != "made"):
+                    yield kind, name
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _FILLERS:
-            name = getattr(node.func.value, "id", "")
-            if name and name not in own:
-                yield name
+            yield "in_place", _reached(node.func.value, own)
 
 
-def _target(target: ast.AST | None, declared: set[str], own: set[str], classes: set[str]) -> tuple[str, int]:
-    """Return the name beyond a function that an assignment in it changes, and how often the target itself reads it."""
+def _target(target: ast.AST | None, declared: set[str], own: set[str]) -> tuple[str, str, int]:
+    """Return how an assignment changes a name beyond its function, the name, and how often the target reads it."""
     if isinstance(target, ast.Name):
-        return (target.id, 0) if target.id in declared else ("", 0)
-    if isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name) and target.value.id not in own:
-        is_named = isinstance(target.slice, ast.Constant)
-        return target.value.id, 1 if is_named else -1
-    if (
-        isinstance(target, ast.Attribute)
-        and isinstance(target.value, ast.Name)
-        and target.value.id in {"cls", *classes}
-    ):
-        return target.attr, 0
-    return "", 0
+        return "made", target.id if target.id in declared else "", 0
+    if isinstance(target, ast.Subscript):
+        return "in_place", _reached(target.value, own), 1 if isinstance(target.slice, ast.Constant) else -1
+    if isinstance(target, ast.Attribute) and _reached(target.value, own):
+        return "made", f".{target.attr}", 0
+    return "made", "", 0
+
+
+def _reached(node: ast.AST, own: set[str]) -> str:
+    """Return a name that lies beyond a function, or that of an attribute of such a one; empty for any other."""
+    if isinstance(node, ast.Name):
+        return "" if node.id in own else node.id
+    return f".{node.attr}" if isinstance(node, ast.Attribute) and _reached(node.value, own) else ""
 
 
 _Known: TypeAlias = tuple[ModuleSource, dict[str, object]]

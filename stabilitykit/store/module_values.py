@@ -1,8 +1,9 @@
 """What the user's loaded modules hold in place of what their source gives them: ``nets.NOISE`` that a test has set.
 
 A module that a training imports inside its function is no part of what the function's globals lead to. Its source
-counts as a file; here its names are compared with that source. Where they agree nothing counts, so that a key is the
-same whether the module is loaded already or not: in any order of tests, and in any process.
+counts as a file; here its names are compared with that source, and with what they held after the import. Where they
+agree nothing counts, so that a key is the same whether the module is loaded already or not: in any order of tests, and
+in any process.
 """
 
 from __future__ import annotations
@@ -10,20 +11,22 @@ from __future__ import annotations
 import abc
 import ast
 import enum
+import functools
 import operator
 import os
 import sys
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .imported_values import held_after_import
+from .imported_values import classes_in, heard_modules, held_after_import, names_in
 from .loaded_files import imported_by_training
 from .module_sources import (
     NUMBERS,
     TEXTS,
     Computed,
+    Fills,
     From,
     Function,
     ModuleSource,
@@ -32,22 +35,43 @@ from .module_sources import (
     items,
     read_source,
 )
+from .pictures import GONE, Held, differences
+
+#: Modules of types that tell a time or a process.
+_TIMES = frozenset({"datetime", "uuid"})
+#: What Python and its library put into classes, when they please.
+_OF_PYTHON = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__abstractmethods__", "__slotnames__"})
 
 
 def changed_values(paths: Iterable[Path], real: Callable[[str], Path | None]) -> Iterator[tuple[str, object]]:
     """Yield what loaded modules of ``paths`` hold that their source does not give, by dotted name, in its order.
 
-    Only names count that functions in the files mention. Data counts if it is plain; functions and classes count where
-    the source defines another. ``real`` gives the real path of an own file.
+    Only names count that functions in the files mention, all where these compute names. Functions and classes count
+    where they are others, data where the source or the import gave another. Where the files import modules by computed
+    names, each of the user's loaded modules is looked at. ``real`` gives the real path of an own file.
     """
     sources = {path: source for path in paths if (source := read_source(path)) is not None}
-    mentioned: frozenset[str] = frozenset().union(*(source.mentioned for source in sources.values()))
-    filled: frozenset[str] = frozenset().union(*(source.filled for source in sources.values()))
+    static = frozenset(sources)
+    if any(source.imports_any for source in sources.values()):
+        sources = _heard(real) | sources
+    found = sources.values()
+    mentioned: frozenset[str] = frozenset().union(*(source.mentioned for source in found))
+    fills = functools.reduce(Fills.merged, (source.fills for source in found), Fills())
+    takes_any = any(source.takes_any for source in found)
     for path, module in _loaded(sources, real):
-        if path.stem.startswith("test_") or path.stem.endswith("_test"):
+        if _is_of_tests(path.stem) and not any(path.stem in one.imported for one in found if one is not sources[path]):
             continue  # what a task reaches of it counts by the names in its code: the rest is of other tests
-        for name, value in _Module(module, path, sources[path], filled).changed(mentioned):
+        changed = _Module(module, path, sources[path], fills, by_source=path in static).changed(
+            mentioned, takes_any=takes_any
+        )
+        for name, value in dict(changed).items():
             yield f"{module.__name__}.{name}", value
+
+
+def _heard(real: Callable[[str], Path | None]) -> dict[Path, ModuleSource]:
+    files = (names_in(module).get("__file__") for module in heard_modules())
+    paths = {path for file in files if isinstance(file, str) and (path := real(file)) is not None}
+    return {path: source for path in paths if (source := read_source(path)) is not None}
 
 
 def _loaded(paths: Iterable[Path], real: Callable[[str], Path | None]) -> list[tuple[Path, types.ModuleType]]:
@@ -56,9 +80,11 @@ def _loaded(paths: Iterable[Path], real: Callable[[str], Path | None]) -> list[t
     found: dict[str, tuple[Path, types.ModuleType]] = {}
     for name in {path.name for path in wanted} & by_name.keys():
         for module in by_name[name]:
-            path = real(str(module.__file__))
-            if path is not None and path in wanted:
-                found[module.__name__] = path, module
+            scope = names_in(module)
+            path = real(scope["__file__"])
+            is_lazy = type(module).__getattribute__ is not types.ModuleType.__getattribute__  # nothing was asked of it
+            if path is not None and path in wanted and not is_lazy:
+                found[scope["__name__"]] = path, module
     return [found[name] for name in sorted(found)]
 
 
@@ -73,7 +99,7 @@ def _by_file_name() -> dict[str, list[types.ModuleType]]:
         _listed[:] = modules
         _named.clear()
         for module in modules:
-            file = vars(module).get("__file__") if isinstance(module, types.ModuleType) else None
+            file = names_in(module).get("__file__") if isinstance(module, types.ModuleType) else None
             if isinstance(file, str):
                 _named.setdefault(file.rpartition(os.sep)[2], []).append(module)
     return _named
@@ -82,34 +108,79 @@ def _by_file_name() -> dict[str, list[types.ModuleType]]:
 class _Module:
     """A loaded module beside its source."""
 
-    def __init__(self, module: types.ModuleType, path: Path, source: ModuleSource, filled: frozenset[str]) -> None:
-        self.path, self.source, self.scope, self.filled = path, source, vars(module), filled
+    def __init__(
+        self, module: types.ModuleType, path: Path, source: ModuleSource, fills: Fills, *, by_source: bool
+    ) -> None:
+        """Compare a module with what it held, and ``by_source`` with what its source gives, where a task names it."""
+        self.path, self.source, self.scope, self.fills, self.by_source = path, source, vars(module), fills, by_source
         self.package = self.scope.get("__package__") or ""
         self.initial = initial_values(module, source)
         self.counts_outside = not imported_by_training(path)
         self.held = held_after_import(module)
 
-    def changed(self, mentioned: frozenset[str]) -> Iterator[tuple[str, object]]:
-        yield from self._changed_in(self.scope, "", mentioned, takes_more="*" not in self.source.given)
-        for name, node in self.source.given.items():
-            kind = self.scope.get(name)
-            if not isinstance(node, ast.ClassDef) or not isinstance(kind, type) or issubclass(kind, enum.Enum):
+    def changed(self, mentioned: frozenset[str], *, takes_any: bool) -> Iterator[tuple[str, object]]:
+        wanted = None if takes_any else mentioned
+        yield from self._changed_in(self.scope, "", wanted, takes_more="*" not in self.source.given)
+        for name, kind in classes_in(self.scope, self._name):
+            node = self.source.given.get(name)
+            if issubclass(kind, enum.Enum) or (self.held is None and not isinstance(node, ast.ClassDef)):
                 continue
-            if not self._is_replaced(node, name, kind):
-                takes_more = _is_plain_class(node, kind)
-                yield from self._changed_in(dict(vars(kind)), f"{name}.", mentioned, takes_more=takes_more)
+            if not isinstance(node, ast.ClassDef) or not self._is_replaced(node, name, kind):
+                takes_more = isinstance(node, ast.ClassDef) and _is_plain_class(node, kind)
+                members = {member: value for member, value in vars(kind).items() if member not in _OF_PYTHON}
+                yield from self._changed_in(members, f"{name}.", wanted, takes_more=takes_more)
 
     def _changed_in(
-        self, scope: dict[str, Any], prefix: str, mentioned: frozenset[str], *, takes_more: bool
+        self, scope: Mapping[str, Any], prefix: str, wanted: frozenset[str] | None, *, takes_more: bool
     ) -> Iterator[tuple[str, object]]:
-        for name in sorted(mentioned & scope.keys()):
-            if (name.startswith("__") and name.endswith("__")) or name in self.source.filled:
+        """Yield what differs of the ``wanted`` names of a module or class, or of all; special members always count."""
+        held = {} if self.held is None else self.held.get(prefix.removesuffix("."), {})
+        for name in sorted(scope if wanted is None else wanted & scope.keys()) if self.by_source else ():
+            node = self.source.given.get(prefix + name)
+            is_known = name in held and (node is None or isinstance(node, (Function, ast.ClassDef)))
+            if not is_known and not _is_special(name) and not self._is_exempt(prefix, name, scope[name]):
+                yield from self._changed_by_source(prefix + name, scope[name], takes_more=takes_more)
+        if self.held is None:
+            return
+        for name in sorted((held.keys() | scope.keys()) - _OF_PYTHON):
+            if not (prefix if _is_special(name) else wanted is None or name in wanted):
                 continue
-            node, value = self.source.given.get(prefix + name), scope[name]
-            if node is None and (name.startswith("_") or not takes_more):
+            then, value = held.get(name), scope.get(name, GONE)
+            if (then is not None and then.is_untouched(value)) or self._is_exempt(prefix, name, value):
                 continue
-            if self._counts(node, prefix + name, value):
+            if then is not None:
+                yield from differences(prefix + name, then, Held(value), self._may_differ)
+            elif self._is_set_later(name, value, prefix):
                 yield prefix + name, value
+
+    def _changed_by_source(self, name: str, value: object, *, takes_more: bool) -> Iterator[tuple[str, object]]:
+        node = self.source.given.get(name)
+        is_more = node is None and (name.rpartition(".")[2].startswith("_") or not takes_more)
+        if not is_more and self._counts(node, name, value):
+            yield name, value
+
+    def _is_exempt(self, prefix: str, name: str, value: object) -> bool:
+        """Whether a name holds what code of the user's has made or filled: a cache, a counter."""
+        fills, name = (self.fills, f".{name}") if prefix else (self.source.fills, name)
+        full = prefix + name.removeprefix(".")
+        if self.held is None:
+            then = Held(self.initial[full]) if full in self.initial else None
+            return name in fills.in_place | fills.counted or (name in fills.made and _is_none(then))
+        held = self.held.get(prefix.removesuffix("."), {})
+        return _is_filled(fills, name, held.get(name.removeprefix(".")), value)
+
+    def _may_differ(self, attribute: str, then: Held | None, value: object) -> bool:
+        return _is_filled(self.fills, f".{attribute}", then, value)
+
+    def _is_set_later(self, name: str, value: object, prefix: str) -> bool:
+        """Whether a name that came after the import is of a test; not a submodule, or what was loaded lazily."""
+        if isinstance(value, types.ModuleType):
+            return False
+        if prefix and name.startswith("_"):
+            return self._is_brought(value) or (_is_special(name) and _is_mock(value))
+        home = sys.modules.get(getattr(value, "__module__", None) or "")
+        is_found = home is not None and getattr(home, str(getattr(value, "__qualname__", "")), None) is value
+        return not is_found
 
     def _counts(self, node: object, name: str, value: object) -> bool:
         if isinstance(node, ast.expr):
@@ -120,13 +191,12 @@ class _Module:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             return self._is_replaced(node, name.rpartition(".")[2], value)
         if isinstance(node, From):
-            return node.name not in self.filled and self._is_not_from(node, value)
+            return not _is_filling(self.fills, node.name) and self._is_not_from(node, value)
         return is_plain(value) or self._is_brought(value)
 
     def _is_other(self, name: str, value: object) -> bool:
-        """Whether a name holds another value than its expression gives, or than it held after the import."""
-        known = self.initial if name in self.initial else self.held
-        return name in known and not _is_same(value, known[name])
+        """Whether a name holds another value than its expression gives."""
+        return name in self.initial and not _is_same(value, self.initial[name])
 
     def _is_replaced(self, node: Function | ast.ClassDef, name: str, value: object) -> bool:
         """Whether a name holds something else than the function or class that the source defines under it."""
@@ -170,9 +240,38 @@ class _Module:
         return there is not value and is_readable and not _is_same(value, there)
 
 
+def _is_special(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+def _is_mock(value: object) -> bool:
+    return type(value).__module__ == "unittest.mock"
+
+
+def _is_none(then: Held | None) -> bool:
+    return then is None or then.value is None
+
+
+def _is_filling(fills: Fills, name: str) -> bool:
+    return any(name in names for names in fills)
+
+
+def _is_filled(fills: Fills, name: str, then: Held | None, value: object) -> bool:
+    """Whether a value is what code of the user's leaves: a counter, the container of the import, one made lazily."""
+    if name in fills.counted and (type(value) in NUMBERS or type(value) in TEXTS or type(value).__module__ in _TIMES):
+        return True
+    if name in fills.in_place and then is not None and value is then.value:
+        return True
+    return name in fills.made and _is_none(then)
+
+
+def _is_of_tests(stem: str) -> bool:
+    return stem.startswith("test_") or stem.endswith("_test")
+
+
 def _is_test(module: types.ModuleType) -> bool:
     stem = Path(getattr(module, "__file__", None) or "").stem
-    return stem == "conftest" or stem.startswith("test_") or stem.endswith("_test")
+    return stem == "conftest" or _is_of_tests(stem)
 
 
 def _is_plain_class(node: ast.ClassDef, kind: type) -> bool:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
+import functools
 import importlib
+import pkgutil
 import sys
 import textwrap
+import threading
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
+import torch
 
-from stabilitykit.store.fingerprint import read
+from stabilitykit.store.fingerprint import CannotFingerprint, read
 
 NETS = """
     import dataclasses
@@ -217,3 +227,248 @@ def test_what_a_test_sets_counts_in_a_module_that_a_training_has_imported(files,
     assert key(files) != before
     monkeypatch.undo()
     assert key(files) == before
+
+
+HELD = """
+    import argparse, collections, dataclasses, enum, functools, importlib
+    import numpy as np
+    from special import *
+
+    RATE = float("0.1")
+    NAMED, SWITCH, WIDTH, LAYERS = 0.1, None, 1, [1]
+    LR_ADAM = 0.1
+    ARGS = argparse.Namespace(rate=0.1)
+    QUEUE = collections.deque([1])
+    ARRAY = np.zeros(2)
+    hidden = 0.0
+    STEPS, BEST, LAZY, STATE = 0, 0.0, None, {}
+
+    class Mode(enum.Enum):
+        OFF = 0
+        ON = 1
+
+    MODE = Mode.OFF
+
+    class Config:
+        rate = 0.1
+        def __init__(self):
+            self.size, self.calls, self.found, self.seen = 1, 0, None, {}
+        def look(self, x):
+            self.calls += 1
+            self.seen[x] = self.calls
+            if self.found is None:
+                self.found = object()
+            return self.size, self.rate
+
+    CONFIG = Config()
+
+    class Layer:
+        def __call__(self): return 1
+        def __len__(self): return 1
+        @staticmethod
+        def plain(): return 1
+        @property
+        def size(self): return 1
+        @functools.lru_cache
+        def cached(self): return 1
+        class Inner:
+            depth = int("1")
+
+    class Meta(type):
+        pass
+
+    class Made(metaclass=Meta):
+        pass
+
+    def decorated_by(function):
+        @functools.wraps(function)
+        def call(*args): return function(*args)
+        return call
+
+    @decorated_by
+    def decorated(): return 1
+
+    def named(a=1, *, b=1): return a, b
+
+    def counts():
+        global STEPS, LAZY
+        STEPS += 1
+        LAZY = object() if LAZY is None else LAZY
+        STATE["a"] = STEPS
+        CONFIG.look(STEPS)
+
+    def reset():
+        global WIDTH
+        WIDTH = 1
+
+    def add():
+        LAYERS.append(2)
+
+    def outer():
+        hidden = []
+        def inner(): hidden.append(1)
+        return inner
+
+    def use(kind="ADAM", name="a"):
+        counts(), named(), decorated(), Layer()(), Layer.plain(), Layer().size, Layer().cached(), Layer.Inner.depth
+        Made.lr
+        importlib.import_module(f"named_{name}").VALUE
+        return RATE, NAMED, SWITCH, WIDTH, LAYERS, ARGS.rate, QUEUE, ARRAY, MODE, CONFIG, STEPS, BEST, LAZY, STATE, \\
+            hidden
+"""
+BY_NAME = "import held\ndef by_name(kind='ADAM'): return getattr(held, f'LR_{kind}'), held.star\n"
+
+
+@pytest.fixture
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A module with each kind of value that its import alone tells, imported by a task inside its function."""
+    modules = {
+        "held": HELD,
+        "by_name": BY_NAME,
+        "named_a": "VALUE = float('1')\n",
+        "special": "star = float('1')\n",
+        "test_shared": "VALUE = float('1')\ndef shared(): return VALUE\n",
+        "test_other": "VALUE = float('1')\ndef other(): return VALUE\n",
+        "test_task": """
+            import test_other
+            def train(run):
+                import by_name
+                from held import use
+                from test_shared import shared
+                return use(), shared()
+        """,
+    }
+    for name, text in modules.items():
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    for name in modules:
+        importlib.import_module(name)
+    yield tmp_path
+    for name in modules:
+        del sys.modules[name]
+
+
+def held_key(root: Path) -> str:
+    return read(sys.modules["test_task"].train, root).digest
+
+
+class Adder:
+    def __init__(self, value):
+        self.value = value
+
+    def __call__(self, *_):
+        return self.value
+
+
+OTHERS = [np.float64(0.2), Decimal("0.2"), Fraction(1, 5), torch.tensor(0.2), np.ones(1), functools.partial(int, 2)]
+SET_LATER = [
+    *(("held.RATE", value) for value in OTHERS),
+    *(("held.NAMED", value) for value in OTHERS),
+    ("held.SWITCH", argparse.Namespace(rate=1)),
+    ("held.ARGS", argparse.Namespace(rate=0.2)),
+    ("held.ARGS.rate", 0.2),
+    ("held.QUEUE", collections.deque([2])),
+    ("held.ARRAY", np.ones(2)),
+    ("held.CONFIG.size", 2),
+    ("held.CONFIG.rate", 2),
+    ("held.Config.rate", 2),
+    ("held.Config.__init__", lambda self: None),
+    ("held.Layer.__call__", lambda self: 2),
+    ("held.Layer.__len__", lambda self: 2),
+    ("held.Layer.__getitem__", lambda self, i: 2),
+    ("held.Layer.plain", mock.Mock(return_value=2)),
+    ("held.Layer.plain", staticmethod(functools.partial(int, 2))),
+    ("held.Layer.size", mock.PropertyMock(return_value=2)),
+    ("held.Layer.cached", mock.Mock(return_value=2)),
+    ("held.Layer.Inner.depth", 2),
+    ("held.Made.lr", 2),
+    ("held.decorated", mock.Mock(return_value=2)),
+    ("held.decorated", functools.partial(int, 2)),
+    ("held.decorated", Adder(2)),
+    ("held.named", Adder(2)),
+    ("held.named.__defaults__", (2,)),
+    ("held.named.__kwdefaults__", {"b": 2}),
+    ("held.named.rate", 2),
+    ("held.WIDTH", 2),
+    ("held.LAYERS", [2]),
+    ("held.hidden", 2.0),
+    ("held.BEST", 2.0),
+    ("held.LR_ADAM", 0.2),
+    ("held.star", 0.2),
+    ("named_a.VALUE", 2.0),
+    ("test_shared.VALUE", 2.0),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), SET_LATER)
+def test_whatever_a_test_puts_in_place_of_what_was_imported_counts(held, name, value, monkeypatch):
+    before = held_key(held)
+    owner, _, attribute = name.rpartition(".")
+    monkeypatch.setattr(pkgutil.resolve_name(owner), attribute, value, raising=False)
+    reading = read(sys.modules["test_task"].train, held)
+    assert reading.digest != before
+    assert any(part.startswith(name) for part in reading.parts)
+    monkeypatch.undo()
+    assert held_key(held) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "held.MODE = held.Mode.ON",
+        "held.QUEUE[0] = 2",
+        "held.ARRAY[0] = 2",
+        "held.LAYERS = [1]; held.add()",
+        "held.STATE = {'a': 1}",
+        "held.STEPS = Decimal(1)",
+        "del held.Layer.__len__",
+        "del held.NAMED",
+        "held.LAZY = None; held.SWITCH = Decimal(1)",
+    ],
+)
+def test_what_is_changed_or_gone_counts(held, change):
+    before = held_key(held)
+    exec(change, {"held": sys.modules["held"], "Decimal": Decimal})
+    assert held_key(held) != before
+
+
+def test_what_the_modules_own_functions_make_count_and_fill_does_not_count(held):
+    before = held_key(held)
+    module = sys.modules["held"]
+    module.outer()()
+    module.reset()
+    module.counts()
+    module.counts()
+    module.Layer().cached()
+    assert module.CONFIG.calls == module.STEPS == 2
+    assert held_key(held) == before
+
+
+def test_a_module_is_the_same_whether_it_is_loaded_or_not(held):
+    before = held_key(held)
+    for name in ("held", "by_name", "named_a", "special", "test_shared"):
+        del sys.modules[name]
+    assert held_key(held) == before
+    importlib.import_module("by_name")
+    assert held_key(held) == before
+    for name in ("named_a", "test_shared"):
+        importlib.import_module(name)
+
+
+def test_a_module_of_tests_that_no_other_imports_does_not_count(held, monkeypatch):
+    (held / "test_alone.py").write_text("VALUE = float('1')\ndef alone(): return VALUE\n")
+    importlib.invalidate_caches()
+    importlib.import_module("test_alone")
+    try:
+        before = read(sys.modules["test_task"].train, held, [held / "test_alone.py"]).digest
+        monkeypatch.setattr("test_alone.VALUE", 2.0)
+        assert read(sys.modules["test_task"].train, held, [held / "test_alone.py"]).digest == before
+    finally:
+        del sys.modules["test_alone"]
+
+
+def test_what_cannot_be_hashed_makes_the_study_private(held, monkeypatch):
+    monkeypatch.setattr("held.RATE", threading.Lock())
+    with pytest.raises(CannotFingerprint, match=r"held\.RATE is a lock"):
+        held_key(held)
