@@ -15,6 +15,7 @@ import os
 import stat
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 from ..errors import StoreError
 from .atomic_files import write_json, write_once
 from .folder_names import names_digest, names_in
-from .imported_variables import before_import
+from .imported_variables import ENVIRON, before_import, is_as_before_import
 from .layout import INPUTS, LATER
 from .loaded_files import Stamp, stamp_of
 from .reading import read_json
@@ -201,11 +202,22 @@ class Inputs:
         return replace(self, files=files, stamps=stamps, modules=modules, variables=variables)
 
     def _variable_now(self, name: str, rootdir: Path) -> str:
-        value = os.environ.get(name)
-        values = {value, before_import(name, value, self.modules)}
-        is_same_path = self.spelled.get(name) in {path_digest(one) for one in values}  # this training has written there
-        is_as_it_was = is_same_path or self.variables[name] in {variable_digest(one, rootdir) for one in values}
-        return self.variables[name] if is_as_it_was else variable_digest(value, rootdir)
+        kept = self.variables[name]
+        if name == REPLACED:
+            return replaced_digest(rootdir)
+        values = {ENVIRON.get(name), os.environ.get(name)}  # a test may have replaced the second: either may be read
+        return next((now for value in values if (now := self._with(name, value, rootdir)) != kept), kept)
+
+    def _with(self, name: str, value: str | None, rootdir: Path) -> str:
+        """Return the digest of a variable of this value: the one that is kept if the training would find it so."""
+        ways = {before_import(name, value, self.modules)} | (
+            set() if is_as_before_import(name, value) else {(value, "")}
+        )
+        is_same_path = self.spelled.get(name) in {
+            path_digest(one) + since for one, since in ways
+        }  # it has written there
+        digests = [variable_digest(one, rootdir) + since for one, since in ways]
+        return self.variables[name] if is_same_path or self.variables[name] in digests else digests[-1]
 
     def _file_now(self, name: str, rootdir: Path) -> str:
         path = self._path(name, rootdir)
@@ -267,6 +279,15 @@ _BY_NAME, _LISTS = tuple(_BESIDE), ("untraced", "written")
 #: What stands between shapes of names.
 BETWEEN = "/"
 
+#: The name of what a test has put in the place of `os.environ`, as a variable.
+REPLACED = "os.environ"
+
+#: How variables begin that pytest sets, another value for each test.
+OF_PYTEST = "PYTEST_"
+
+#: What `os.environ` holds beside the variables, and the variables by bytes.
+_ATTRIBUTES, _BYTES = vars(ENVIRON).keys() | set(), getattr(os, "environb", None)
+
 #: What stands before the name of a variable.
 VARIABLE = "variable "
 
@@ -303,6 +324,20 @@ def variable_digest(value: str | None, rootdir: Path) -> str:
     to them the same path is the same value, and each file that is read counts by itself.
     """
     return path_digest(None if value is None else TemporaryPaths(rootdir).content_of(value) or value)
+
+
+def replaced_digest(rootdir: Path) -> str:
+    """Return the digest of what a test has put in the place of `os.environ`; `ABSENT` if it is Python's own.
+
+    What is no mapping, such as a mock in the place of ``os.environ.get``, is another thing each time.
+    """
+    of_bytes: Any = getattr(os, "environb", None)
+    found = [now for now, own in ((os.environ, ENVIRON), (of_bytes, _BYTES)) if now is not own]
+    if vars(ENVIRON).keys() != _ATTRIBUTES or not all(isinstance(one, Mapping) for one in found):
+        return uuid.uuid4().hex
+    items = [(str(name), variable_digest(str(one[name]), rootdir)) for one in found for name in one]
+    counted = sorted(item for item in items if OF_PYTEST not in item[0])
+    return path_digest(json.dumps(counted)) if found else ABSENT
 
 
 def path_digest(value: str | None) -> str:

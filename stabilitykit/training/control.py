@@ -27,8 +27,8 @@ Call: TypeAlias = Callable[..., Any]
 #: The usual causes of two trainings that differ, and how to mend them.
 LEAK = (
     "Something that is held is not: a generator of its own (np.random.default_rng(), torch.Generator(), those of "
-    "loader processes), a call of torch.seed(), data changed in place, state kept between runs, time, or threads. Take "
-    "its seed from run.stream(...), or make it anew inside the model or dataset."
+    "loader processes), a call of torch.seed(), data changed in place, state kept between runs, environment variables, "
+    "time, or threads. Take its seed from run.stream(...), or make it anew inside the model or dataset."
 )
 
 
@@ -53,6 +53,7 @@ class Rehearsal:
     is_idle: bool  #: whether no optimizer of torch's made a step
     from_epoch: int  #: the first epoch that varies
     resumed_at: int  #: the epoch of the stored state that it went on from
+    variables: tuple[str, ...] = ()  #: environment variables that it has set, which are put back after it
 
     @property
     def tensors(self) -> list[Mapping[str, str]]:
@@ -95,7 +96,14 @@ def rehearse(
         run = trainer.rehearse(plan, epochs, from_start=from_start)
     epochs = max(0, run.trained_epochs - plan.first_varied_epoch)
     return Rehearsal(
-        tuple(run.trace), epochs, run.planned_epochs, run.is_cut, run.is_idle, plan.first_varied_epoch, run.resumed_at
+        tuple(run.trace),
+        epochs,
+        run.planned_epochs,
+        run.is_cut,
+        run.is_idle,
+        plan.first_varied_epoch,
+        run.resumed_at,
+        tuple(sorted(run.variables)),
     )
 
 
@@ -145,7 +153,17 @@ def _compare(first: Rehearsal, second: Rehearsal) -> None:
             f"optimizer: keep it in a buffer of the model, or write train(run), whose runs are all trained from the "
             f"start."
         )
-    raise IsolationError(f"Expected two trainings under one plan to be bit-identical, but {place}. {LEAK}")
+    raise IsolationError(
+        f"Expected two trainings under one plan to be bit-identical, but {place}. {LEAK}{_of_variables(first, second)}"
+    )
+
+
+def _of_variables(*rehearsals: Rehearsal) -> str:
+    if names := sorted({name for one in rehearsals for name in one.variables}):
+        return (
+            f" Or an environment variable that it sets, and that is put back after each training: {', '.join(names)}."
+        )
+    return ""
 
 
 def _place_of_difference(first: Rehearsal, second: Rehearsal) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
@@ -79,6 +79,7 @@ class Run:
         self.trained_epochs = 0  #: epochs completed in all calls of `epochs`; 0 in a training that cannot be stopped
         self.planned_epochs = 0  #: epochs that all calls of `epochs` asked for; 0 before the first
         self.is_cut = False  #: whether an epoch was refused, since only the first were wanted
+        self.variables: Collection[str] = ()  #: environment variables that a rehearsal has set, once it is over
         self.is_idle = False  #: whether no optimizer of torch's made a step, once a rehearsal has ended
         self.rounded: set[int] = set()  #: ids of the parameters whose gradients were rounded, as ``low_level`` does it
         self.is_rehearsed = False  #: whether only its bits are wanted, to compare them: no result is kept

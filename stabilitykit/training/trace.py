@@ -14,26 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from ..store.folder_names import names_in
-from ..store.imported_variables import before_import
+from ..store.imported_variables import ENVIRON, before_import
 from ..store.loaded_files import Stamp
 from ..store.traced_inputs import (
     ABSENT,
     LINK,
+    OF_PYTEST,
+    REPLACED,
     Inputs,
     all_in_words,
     content_digest,
     file_digest,
     is_temporary,
     path_digest,
+    replaced_digest,
     variable_digest,
 )
 from .earlier_reads import AT_ONCE
 from .opened_files import Use
 from .seen import FOLDER, MOST_FILES, Seen
 from .trace_inputs import inputs_of
-
-#: How variables begin that pytest sets, another value for each test.
-_OF_PYTEST = "PYTEST_"
 
 #: How libraries name the variables by which they find the user's files; those of a cache of compiled kernels are none.
 _PLACES, _IS_CACHE = ("_HOME", "_DATA", "_DIR", "_FOLDER", "_PATH", "_ROOT"), "CACHE_DIR"
@@ -47,7 +47,7 @@ class Trace:
         self._known: set[object] = set()  #: what need not be noted again
         self._moved: str | None = ""  #: the working folder now, as seen from that; None if an absolute path led there
         self._asked_where = False  #: whether absolute paths may have been made from the working folder
-        self._variables_before = dict(os.environ)
+        self._variables_before = dict(ENVIRON)
         self._pid = os.getpid()
         self._file = tempfile.NamedTemporaryFile(prefix="stabilitykit-trace-")  # noqa: SIM115  # closed by end
         self._spool = self._file.name  # for the processes that this one forks
@@ -55,6 +55,8 @@ class Trace:
         self._inputs: Inputs | None = None
         #: Modules that were edited while they were being read: which content was trained on is not known.
         self.edited_modules: tuple[str, ...] = ()
+        if (digest := replaced_digest(rootdir)) != ABSENT:  # nothing tells of what is read there
+            self._note("variable", REPLACED, (digest, digest))
 
     def inputs(self) -> Inputs:
         """Return what was read; the block must be over."""
@@ -178,8 +180,8 @@ class Trace:
         key = ("variable", name)
         if key not in self._known and not self._is_own(name, value):
             self._known.add(key)
-            value = before_import(name, value, self._seen.asked_for)
-            digests = variable_digest(value, self._seen.rootdir), path_digest(value)
+            value, since = before_import(name, value, self._seen.asked_for)
+            digests = variable_digest(value, self._seen.rootdir) + since, path_digest(value) + since
             self._note("variable", name, digests)
 
     def saw_variable_of_library(self, name: str, value: str | None) -> None:
@@ -191,7 +193,7 @@ class Trace:
 
     def _is_own(self, name: str, value: str | None) -> bool:
         """Whether the training has given a variable its value, or pytest has."""
-        return name.startswith(_OF_PYTEST) or value != self._variables_before.get(name)
+        return name.startswith(OF_PYTEST) or value != self._variables_before.get(name)
 
     def saw_module(self, name: str, *, is_there: bool = True) -> None:
         """Note a module that is asked for by a name, which may be computed; it may have been loaded before."""

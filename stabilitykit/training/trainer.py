@@ -9,7 +9,7 @@ import os
 import time
 import traceback
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ class Trainer:
         stop_after = None if epochs is None else plan.first_varied_epoch + epochs
         run = Run(plan, self.device, stop_after=stop_after, prefixes=self.prefixes, from_start=from_start)
         run.is_rehearsed = True
-        with self.under(run), stepped_optimizers() as optimizers:
+        with self.under(run) as run.variables, stepped_optimizers() as optimizers:
             returned = self.task.fit(run)
             run.check_began()
             run.is_idle = not optimizers
@@ -128,12 +128,15 @@ class Trainer:
         return how + _rounded_part(run) if how == _ROUNDING else how
 
     @contextlib.contextmanager
-    def under(self, run: Run) -> Iterator[None]:
-        """Run a block with the stochastic stream, threads and deterministic flags of ``run``; put everything back."""
+    def under(self, run: Run) -> Iterator[Collection[str]]:
+        """Run a block with the stochastic stream, threads and deterministic flags of ``run``; put everything back.
+
+        Yields the names of environment variables that the block sets, all once it is over.
+        """
         kind = self.low_level(run.plan)
         with contextlib.ExitStack() as stack:
             owner = self.task.function if isinstance(self.task, LoopTask) else self.task  # the same in each measurement
-            stack.enter_context(_process_state(self.device, owner))
+            variables = stack.enter_context(_process_state(self.device, owner))
             if self.device.type == "cuda":  # so that "cuda" in the user's code means this GPU
                 stack.enter_context(torch.cuda.device(self.device))
             torch.set_num_threads(self.threads)
@@ -148,7 +151,7 @@ class Trainer:
                 run.at_onset(round_gradients)
             elif kind in UNSEEDED and not run.varies:
                 run.at_onset(lambda: _set_deterministic(False, self.device))
-            yield
+            yield variables
 
     def _results(self, run: Run) -> dict[str, Any]:
         """Train, and return the results of the run: its outputs, its weights, or both."""
@@ -225,16 +228,16 @@ def _further_weights(run: Run, optimizers: Iterable[Optimizer]) -> str:
 
 
 @contextlib.contextmanager
-def _process_state(device: torch.device, owner: object) -> Iterator[None]:
-    """Put back, after a block, every state of the process that a training may change."""
+def _process_state(device: torch.device, owner: object) -> Iterator[Collection[str]]:
+    """Put back, after a block, every state of the process that a training may change; yield names of variables."""
     generators = GeneratorStates.now(device)
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     deterministic = torch.get_deterministic_debug_mode()
     cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]  # made by a metaclass
     try:
-        with put_back(owner):
-            yield
+        with put_back(owner) as variables:
+            yield variables
     finally:
         generators.put_back(device)
         torch.set_num_threads(threads)

@@ -37,6 +37,13 @@ def _of_all_variables(frame: FrameType) -> str:
     return "It reads all environment variables at once: they are not traced." if is_users else ""
 
 
+def _of_shared_variable(frame: FrameType, name: str) -> str:
+    from .callers import Caller, responsible
+
+    is_users = responsible(frame) is Caller.USER and variables.is_asked_for(frame)
+    return f"It reads variable {name}, which the training of another task has set, once in this process." * is_users
+
+
 #: What gives the sentence for an event by its frame and arguments; an empty one says that nothing was read.
 SENTENCES: dict[str, Callable[..., str]] = {
     "subprocess.Popen": _of_program,
@@ -45,4 +52,5 @@ SENTENCES: dict[str, Callable[..., str]] = {
     "os.exec": _of_program,
     "socket.connect": _of_connection,
     variables.ALL: _of_all_variables,
+    variables.SHARED: _of_shared_variable,
 }

@@ -10,22 +10,24 @@ import contextlib
 import os
 import sys
 import weakref
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, KeysView, Mapping, MutableMapping
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..store.audit_events import listen, tell
-from ..store.imported_variables import set_by_import
+from ..store.imported_variables import ENVIRON, set_by_import
 
 #: Events: a variable was read, with its name and value (None if it is not set); one was set or removed, with its name
-#: and the value before; all were read.
-READ, SET, ALL = "variable read", "variable set", "variables read"
+#: and the value before; all were read; one was read that an earlier training of another task had set.
+READ, SET, ALL, SHARED = "variable read", "variable set", "variables read", "variable shared"
 
 
 class _Heard(os._Environ):  # type: ignore[type-arg]  # of text, or of bytes
     def __getitem__(self, name: Any) -> Any:
-        value = self._value(name)
-        tell(READ, sys._getframe(1), name, None if _is_again(self._text(name)) else value)
+        value, text, block = self._value(name), os.fsdecode(self.encodekey(name)), _blocks[-1] if _blocks else None
+        if block is not None and text in block.shared:
+            tell(SHARED, sys._getframe(1), text)
+        tell(READ, sys._getframe(1), name, value if block is None else block.again.get(text, value))
         if value is None:
             raise KeyError(name)
         return value
@@ -33,14 +35,12 @@ class _Heard(os._Environ):  # type: ignore[type-arg]  # of text, or of bytes
     def __setitem__(self, name: Any, value: Any) -> None:
         before = self._value(name)
         super().__setitem__(name, value)
-        _forget(self._text(name))
-        tell(SET, sys._getframe(1), name, before)
+        self._tell_set(sys._getframe(1), name, before)
 
     def __delitem__(self, name: Any) -> None:
         before = self._value(name)
         super().__delitem__(name)
-        _forget(self._text(name))
-        tell(SET, sys._getframe(1), name, before)
+        self._tell_set(sys._getframe(1), name, before)
 
     def __iter__(self) -> Iterator[Any]:
         if (instruction := _instruction(sys._getframe(1))) is not None:
@@ -52,14 +52,13 @@ class _Heard(os._Environ):  # type: ignore[type-arg]  # of text, or of bytes
         try:
             return super().__getitem__(name)
         except KeyError:
-            again = _set_again(self._text(name)) if _blocks else None
-        if again is None:
             return None
-        os._Environ.__setitem__(os.environ, self._text(name), again)  # which tells of no change: the run made none
-        return super().__getitem__(name)
 
-    def _text(self, name: Any) -> str:
-        return os.fsdecode(self.encodekey(name))
+    def _tell_set(self, frame: FrameType, name: Any, before: Any) -> None:
+        if vars(self)["_data"] is vars(ENVIRON)["_data"]:  # else it is a copy
+            if _blocks:
+                _blocks[-1].touch(os.fsdecode(self.encodekey(name)), frame)
+            tell(SET, frame, name, before)
 
 
 #: Functions that read one variable, by a name that they are given.
@@ -94,88 +93,111 @@ def _instruction(frame: FrameType) -> tuple[CodeType, int] | None:
     return None if asking is None else (asking.f_code, asking.f_lasti)
 
 
-class _Block:
-    """A block of `put_back`: what it puts back, and what an earlier block of the same owner had set."""
+class _Change(NamedTuple):
+    before: str | None
+    after: str
 
-    def __init__(self, kept: Mapping[str, str]) -> None:
-        self.before: dict[str, str | None] = dict(os.environ)
-        self.kept = {name: value for name, value in kept.items() if name not in self.before}  #: not set again so far
-        self.again: set[str] = set()  #: names set again, and neither set nor removed by the block itself
+
+#: What trainings changed and `put_back` put back, by the owner's id and by name: a set-up may run once a process.
+_kept: dict[int, dict[str, _Change]] = {}
+
+#: What helpers of trainings changed, by name, as far as no later training of the same owner has changed it again.
+_shared: dict[str, _Change] = {}
+
+_unforgotten: list[object] = []  #: owners that no weak reference can be made to: their ids must stay theirs
+
+
+class _Block:
+    """A block of `put_back`: what it puts back, and what earlier blocks had changed and is set again."""
+
+    def __init__(self, kept: Mapping[str, _Change]) -> None:
+        self.environ = os.environ  # which may be replaced
+        self.before: dict[str, str | None] = dict(ENVIRON)
+        self.touched: dict[str, bool] = {}  #: names that the block itself sets or removes, and whether by a helper
+        self.again: dict[str, str | None] = {}  #: values that a new process would find where one is set again
+        self.shared: set[str] = set()  #: names that are set again since a block of another owner had set them
+        if _blocks:
+            self.again |= _blocks[-1].again
+            self.shared |= _blocks[-1].shared
+        for name, change in {**_shared, **kept}.items():
+            if self.before.get(name) == change.before:
+                _give(name, change.after)
+                self.again[name] = change.before
+                self.shared |= {name} - kept.keys()
+
+    def touch(self, name: str, frame: FrameType | None) -> None:
+        """Note that a variable is set or removed, if not by this package."""
+        if users := _functions_of_users(frame):
+            self.touched[name] = users > 1
+            self.again.pop(name, None)
+            self.shared.discard(name)
+
+    def put_back(self, kept: dict[str, _Change]) -> None:
+        """Put the variables back, and keep what may have been set once a process."""
+        now, os.environ = dict(ENVIRON), self.environ
+        for name in {*self.before, *now}:
+            if self.before.get(name) != now.get(name):
+                _give(name, self.before.get(name))
+        for name, is_of_helper in self.touched.items():
+            earlier, before, after = kept.pop(name, None), self.before.get(name), now.get(name)
+            if earlier is not None and _shared.get(name) is earlier:
+                del _shared[name]  # each training sets it
+            if after is not None and after != before:
+                change = _Change(before, after)
+                grows = earlier is not None and before is not None and earlier.before == before  # as PATH does
+                kept[name] = earlier if earlier is not None and grows else change
+                if earlier is None and is_of_helper:
+                    _shared.setdefault(name, kept[name])
 
 
 #: The blocks of `put_back` that run, the innermost last.
 _blocks: list[_Block] = []
 
-#: What the blocks of an owner had set and `put_back` removed, by the owner's id: a set-up may run once a process.
-_kept: dict[int, dict[str, str]] = {}
 
-_unforgotten: list[object] = []  #: owners that no weak reference can be made to: their ids must stay theirs
-
-
-def _set_again(name: str) -> str | None:
-    """Return what an earlier block had set a variable to that is not set now; the blocks take it as set again."""
-    for index, block in enumerate(_blocks):
-        if name in block.kept:
-            value = block.kept[name]
-            for inner in _blocks[index:]:
-                inner.kept.pop(name, None)
-                inner.again.add(name)
-            for inner in _blocks[index + 1 :]:
-                inner.before[name] = value  # as if it had stayed since the outer block's earlier run
-            return value
-    return None
+def _give(name: str, value: str | None) -> None:
+    """Set or remove a variable without telling of it: no code of the user's did."""
+    if value is None:
+        os._Environ.__delitem__(ENVIRON, name)
+    else:
+        os._Environ.__setitem__(ENVIRON, name, value)
 
 
-def _is_again(name: str) -> bool:
-    """Whether a variable was set again: a trace counts it as unset, as a new process finds it."""
-    return bool(_blocks) and name in _blocks[-1].again
+def _functions_of_users(frame: FrameType | None) -> int:
+    """Return how many functions of the user's are running in a training, one called by the other."""
+    from .callers import Caller, kind_of
 
-
-def _forget(name: str) -> None:
-    for block in _blocks:
-        block.again.discard(name)
+    found = 0
+    while frame is not None and (kind := kind_of(frame.f_code.co_filename)) is not Caller.TOOL:
+        found += kind is Caller.USER
+        frame = frame.f_back
+    return found
 
 
 @contextlib.contextmanager
-def put_back(owner: object = None) -> Iterator[None]:
+def put_back(owner: object = None) -> Iterator[KeysView[str]]:
     """Put each variable back, after a block, to what it was; what an import set stays, as the module does.
 
-    A variable that was unset before is set again where a later block of the same owner reads it without setting it.
+    It is set again for a later block of the same owner; also of others where a function set it that the training calls,
+    until a training is seen that sets it each time. Yields the names that are set or removed, all once it is over.
     """
-    kept = _kept.get(id(owner), {}) if owner is not None else {}
-    block = _Block(kept)
+    block = _Block(_kept.get(id(owner), {}))
     _blocks.append(block)
     try:
-        yield
+        yield block.touched.keys()
     finally:
         _blocks[:] = [other for other in _blocks if other is not block]
-        still = {name: kept[name] for name in kept if name in block.kept or name in block.before}
-        removed = _put_back(block)
-        if owner is not None:
-            _keep(owner, still | removed)
+        kept = _kept.get(id(owner), {})
+        block.put_back(kept)
+        _keep(owner, kept)
 
 
-def _put_back(block: _Block) -> dict[str, str]:
-    """Put the variables back, and return those that were unset before."""
-    removed: dict[str, str] = {}
-    for name in {*block.before, *os.environ}:
-        value, now = block.before.get(name), os.environ.get(name)
-        if value is not None and now != value:
-            os.environ[name] = value
-        elif value is None and now is not None:
-            removed[name] = now
-            del os.environ[name]
-    return removed
-
-
-def _keep(owner: object, values: dict[str, str]) -> None:
-    if values and id(owner) not in _kept:
+def _keep(owner: object, kept: dict[str, _Change]) -> None:
+    if kept and id(owner) not in _kept:
+        _kept[id(owner)] = kept
         try:  # not a reference to the owner, which may hold its data
             weakref.finalize(owner, _kept.pop, id(owner), None).atexit = False
         except TypeError:
             _unforgotten.append(owner)
-    if values or id(owner) in _kept:
-        _kept[id(owner)] = values
 
 
 def _see_import(frame: FrameType, arguments: tuple[Any, ...]) -> None:
@@ -183,10 +205,11 @@ def _see_import(frame: FrameType, arguments: tuple[Any, ...]) -> None:
 
     if modules := modules_imported(frame):
         name, was = os.fsdecode(arguments[0]), None if arguments[1] is None else os.fsdecode(arguments[1])
-        now = os.environ.get(name)
+        now = ENVIRON.get(name)
         set_by_import(name, _blocks[0].before.get(name) if _blocks else was, now, modules)
         for block in _blocks:
             block.before[name] = now
+            block.touched.pop(name, None)
 
 
 listen(SET, _see_import)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import random
 import time
 
@@ -96,6 +97,17 @@ LEAKS = {
     "the time": lambda shape: torch.full(shape, time.perf_counter_ns() % 1000 / 1000),
     "the system's entropy": lambda shape: torch.full(shape, random.SystemRandom().random()),
 }
+
+
+def test_a_leak_names_the_variables_that_the_training_sets(prove, monkeypatch):
+    def noise(shape):
+        os.environ["ACME_STEPS"] = str(int(os.environ.get("ACME_STEPS", "0")) + 1)
+        return torch.full(shape, float(os.environ["ACME_STEPS"]))
+
+    monkeypatch.delenv("ACME_STEPS", raising=False)
+    with pytest.raises(IsolationError, match=r"that is put back after each training: ACME_STEPS\.$"):
+        prove(recipe_of(lambda: Noisy(noise)), INIT)
+    assert "ACME_STEPS" not in os.environ
 
 
 @pytest.mark.parametrize("noise", LEAKS.values(), ids=LEAKS)

@@ -36,6 +36,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from stabilitykit.protocol import NoiseProtocol
+from stabilitykit.store import imported_variables
 from stabilitykit.store.traced_inputs import ABSENT, Inputs, path_digest
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.task import LoopTask
@@ -209,6 +210,8 @@ class TestVariables:
     ):
         monkeypatch.delenv("ACME_IMPORTED", raising=False)
         (root / "acme_sets.py").write_text("import os\nos.environ.setdefault('ACME_IMPORTED', '1')\n")
+        monkeypatch.setitem(sys.modules, "acme_sets", sys)
+        monkeypatch.delitem(sys.modules, "acme_sets")
         with put_back():
             importlib.import_module("acme_sets")
         inputs = read_in(root, lambda: (importlib.import_module(reads), os.environ["ACME_IMPORTED"]))
@@ -217,8 +220,61 @@ class TestVariables:
         monkeypatch.setenv("ACME_IMPORTED", "2")
         assert inputs.changed(root) == ("variable ACME_IMPORTED",)
         monkeypatch.delenv("ACME_IMPORTED")
+        assert inputs.changed(root) == ("variable ACME_IMPORTED",)  # the import is over
+        monkeypatch.delitem(sys.modules, "acme_sets")
         assert inputs.changed(root) == (("variable ACME_IMPORTED",) if reads == "os" else ())  # as in a new process
-        del sys.modules["acme_sets"]
+
+    def test_one_that_a_test_removes_after_an_import_has_set_it_is_another_one(self, root, monkeypatch):
+        monkeypatch.delenv("ACME_IMPORTED", raising=False)
+        (root / "acme_sets.py").write_text("import os\nos.environ['ACME_IMPORTED'] = '1'\n")
+        monkeypatch.setitem(sys.modules, "acme_sets", sys)
+        monkeypatch.delitem(sys.modules, "acme_sets")
+        with put_back():
+            importlib.import_module("acme_sets")
+
+        def inputs():
+            return read_in(root, lambda: (importlib.import_module("acme_sets"), os.environ.get("ACME_IMPORTED")))
+
+        kept = inputs()
+        monkeypatch.delenv("ACME_IMPORTED")
+        removed = inputs()
+        assert (removed.changed(root), kept.changed(root)) == ((), ("variable ACME_IMPORTED",))
+        monkeypatch.setenv("ACME_IMPORTED", "1")
+        assert (removed.changed(root), kept.changed(root)) == (("variable ACME_IMPORTED",), ())
+
+    @pytest.mark.parametrize("name", ["environ", "environb"])
+    def test_variables_that_a_test_replaces_count_as_a_whole(self, root, monkeypatch, name):
+        usual = read_in(root, lambda: None)
+        key, tests, *values = (
+            ("ACME", "PYTEST_X", "1", "2") if name == "environ" else (b"ACME", b"PYTEST_X", b"1", b"2")
+        )
+        monkeypatch.setattr(os, name, {key: values[0], tests: values[0]})
+        inputs = read_in(root, lambda: getattr(os, name)[key])
+        assert list(inputs.variables) == ["os.environ"]
+        assert (inputs.changed(root), usual.changed(root)) == ((), ())
+        monkeypatch.setattr(os, name, {key: values[1]})
+        assert inputs.changed(root) == ("variable os.environ",)
+        monkeypatch.setattr(os, name, {key: values[0]})
+        assert inputs.changed(root) == ()
+        monkeypatch.undo()
+        assert inputs.changed(root) == ("variable os.environ",)
+
+    @pytest.mark.parametrize("place", ["os.environ", "os.environ.get"])
+    def test_a_mock_in_the_place_of_the_variables_never_counts_as_another_or_itself(self, root, place):
+        with mock.patch(place):
+            inputs = read_in(root, lambda: None)
+            assert inputs.changed(root) == ("variable os.environ",)
+        assert inputs.changed(root) == ("variable os.environ",)
+
+    def test_one_that_was_read_counts_as_it_is_there_and_in_what_replaces_the_variables(self, root, monkeypatch):
+        monkeypatch.setenv("ACME", "1")
+        inputs = read_in(root, lambda: os.environ["ACME"])
+        with mock.patch("os.environ", {"ACME": "1"}):
+            assert inputs.changed(root) == ()
+            monkeypatch.setitem(imported_variables.ENVIRON, "ACME", "2")
+            assert inputs.changed(root) == ("variable ACME",)
+        with mock.patch("os.environ", {"ACME": "1"}):
+            assert inputs.changed(root) == ("variable ACME",)
 
     @pytest.mark.parametrize(
         "look",

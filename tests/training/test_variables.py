@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import os
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from typing import Any
 import pytest
 
 from stabilitykit.store import audit_events
-from stabilitykit.store.imported_variables import before_import
+from stabilitykit.store.imported_variables import SINCE, before_import
 from stabilitykit.training import variables
 from stabilitykit.training.variables import put_back
 
@@ -31,7 +33,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
         return listen
 
-    for event in (variables.READ, variables.SET, variables.ALL):
+    for event in (variables.READ, variables.SET, variables.ALL, variables.SHARED):
         audit_events.listen(event, listener(event))
     return found
 
@@ -65,6 +67,12 @@ def test_the_variables_stay_the_object_that_python_made() -> None:
     assert dict(os.environ.copy()) == dict(os.environ)
 
 
+@pytest.fixture(autouse=True)
+def nothing_set_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variables, "_kept", {})
+    monkeypatch.setattr(variables, "_shared", {})
+
+
 class TestPutBack:
     """What a training sets is gone afterwards, and what a test has set around it stays."""
 
@@ -94,14 +102,14 @@ class TestPutBack:
             __import__("acme_settings")
             os.environ["ACME_IMPORTED"] = "2"  # by the training itself, later
         assert os.environ["ACME_IMPORTED"] == "1"
-        assert before_import("ACME_IMPORTED", "1", {"acme_settings"}) is None
+        assert before_import("ACME_IMPORTED", "1", {"acme_settings"}) == (None, "")
 
     @pytest.mark.usefixtures("settings")
     def test_an_import_outside_a_training_is_known_until_something_else_sets_the_variable(self) -> None:
         __import__("acme_settings")
-        assert before_import("ACME_IMPORTED", "1", {"acme_settings"}) is None
+        assert before_import("ACME_IMPORTED", "1", {"acme_settings"}) == (None, "")
         os.environ["ACME_IMPORTED"] = "3"
-        assert before_import("ACME_IMPORTED", "3", {"acme_settings"}) == "3"
+        assert before_import("ACME_IMPORTED", "3", {"acme_settings"}) == ("3", SINCE)
 
 
 class TestSetOnce:
@@ -176,15 +184,69 @@ class TestSetOnce:
             assert self.NAME not in os.environ
         assert os.environ[self.NAME] == "0.7"
 
-    def test_a_value_that_was_replaced_is_not_set_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_value_that_was_replaced_is_set_again_while_the_same_is_around(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv(self.NAME, "0")
         with put_back(max):
             os.environ[self.NAME] = "1"
         with put_back(max):
-            assert os.environ[self.NAME] == "0"
+            assert os.environ[self.NAME] == "1"
+        assert os.environ[self.NAME] == "0"
         monkeypatch.delenv(self.NAME)
         with put_back(max):
             assert self.NAME not in os.environ
+
+    def test_one_that_each_run_makes_longer_does_not_grow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(self.NAME, "0")
+        for _ in range(4):
+            with put_back(max):
+                os.environ[self.NAME] += ":1"
+                assert len(os.environ[self.NAME]) <= 5
+
+    def test_one_that_is_removed_is_there_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(self.NAME, "0")
+        for _ in range(3):
+            with put_back(max):
+                assert os.environ.pop(self.NAME) == "0"
+
+    @pytest.mark.parametrize(
+        "see",
+        [
+            lambda name: os.environ.copy()[name],
+            lambda name: dict(os.environ)[name],
+            lambda name: {**os.environ}[name],
+            lambda name: dict(os.environ.items())[name],
+            lambda name: copy.deepcopy(os.environ)[name],
+            lambda name: (
+                subprocess.run(["sh", "-c", f"printf ${name}"], capture_output=True, text=True, check=True).stdout
+            ),
+        ],
+    )
+    def test_copies_and_programs_see_it_before_it_is_read(self, owner: Any, see: Callable[[str], str]) -> None:
+        with put_back(owner):
+            assert see(self.NAME) == "0.3"
+
+    def test_a_copy_is_no_change_of_the_variables(self, owner: Any, heard: list[tuple[Any, ...]]) -> None:
+        with put_back(owner) as names:
+            other = copy.deepcopy(os.environ)
+            other[self.NAME] = "0.4"
+            del other[self.NAME]
+            os.putenv(self.NAME, "0.3")  # a copy of Python's sets that of the process
+            assert (other.get(self.NAME), os.environ[self.NAME]) == (None, "0.3")
+        assert not names
+        assert variables.SET not in [event[0] for event in heard]
+
+    def test_variables_that_a_training_replaces_are_python_s_again(self) -> None:
+        before = os.environ
+        with put_back():
+            os.environ = {}  # type: ignore[assignment]  # noqa: B003  # as a test may
+        assert os.environ is before
+
+    def test_the_names_that_were_set_are_told(self) -> None:
+        with put_back() as names:
+            os.environ[self.NAME] = "1"
+        assert list(names) == [self.NAME]
 
     @pytest.mark.parametrize("inner", [None, max])
     def test_a_run_within_a_run_leaves_it_to_the_outer_one(self, owner: Any, inner: Any) -> None:
@@ -220,3 +282,60 @@ class TestSetOnce:
         assert gone in variables._kept
         del function
         assert gone not in variables._kept
+
+
+class TestShared:
+    """What a function that trainings call has set once a process is set again for trainings of others too."""
+
+    NAME = "STABILITYKIT_SHARED"
+
+    @pytest.fixture
+    def set_up(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+        monkeypatch.setenv(self.NAME, "")
+        monkeypatch.delenv(self.NAME)
+
+        @functools.cache
+        def set_up() -> None:
+            os.environ[self.NAME] = "0.3"
+
+        with put_back(object()):
+            set_up()
+        assert self.NAME not in os.environ
+        return set_up
+
+    @pytest.mark.parametrize("other", [None, max])
+    def test_another_owner_gets_it_and_it_counts_as_unset_and_is_told(
+        self, set_up: Callable[[], None], heard: list[tuple[Any, ...]], other: Any
+    ) -> None:
+        for _ in range(2):
+            with put_back(other):
+                heard.clear()
+                set_up()
+                assert os.environ[self.NAME] == "0.3"
+                assert heard == [(variables.SHARED, self.NAME), (variables.READ, self.NAME, None)]
+        with put_back(other):
+            os.environ[self.NAME] = "0.5"
+            heard.clear()
+            assert os.environ[self.NAME] == "0.5"
+            assert heard == [(variables.READ, self.NAME, "0.5")]
+
+    def test_what_a_training_itself_has_set_is_its_own(self) -> None:
+        with put_back(max):
+            os.environ[self.NAME] = "1"
+        with put_back(min):
+            assert self.NAME not in os.environ
+
+    def test_what_a_later_training_of_the_same_sets_again_is_not_set_for_others(self) -> None:
+        def set_up() -> None:
+            os.environ[self.NAME] = "1"
+
+        for _ in range(3):
+            with put_back(max):
+                set_up()
+        with put_back(min):
+            assert self.NAME not in os.environ
+
+    def test_a_value_around_it_counts(self, set_up: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(self.NAME, "0.7")
+        with put_back(max):
+            assert os.environ[self.NAME] == "0.7"
