@@ -114,11 +114,10 @@ class _Block:
         self.environ = os.environ  # which may be replaced
         self.before: dict[str, str | None] = dict(ENVIRON)
         self.touched: dict[str, bool] = {}  #: names that the block itself sets or removes, and whether by a helper
-        self.again: dict[str, str | None] = {}  #: values that a new process would find where one is set again
-        self.shared: set[str] = set()  #: names that are set again since a block of another owner had set them
-        if _blocks:
-            self.again |= _blocks[-1].again
-            self.shared |= _blocks[-1].shared
+        #: Values that a new process would find where a variable is set again.
+        self.again: dict[str, str | None] = dict(_blocks[-1].again) if _blocks else {}
+        #: Names that are set again since a block of another owner had set them.
+        self.shared: set[str] = set(_blocks[-1].shared) if _blocks else set()
         for name, change in {**_shared, **kept}.items():
             if self.before.get(name) == change.before:
                 _give(name, change.after)
@@ -143,11 +142,12 @@ class _Block:
             if earlier is not None and _shared.get(name) is earlier:
                 del _shared[name]  # each training sets it
             if after is not None and after != before:
-                change = _Change(before, after)
-                grows = earlier is not None and before is not None and earlier.before == before  # as PATH does
-                kept[name] = earlier if earlier is not None and grows else change
+                change = earlier
+                if change is None or before is None or change.before != before:  # else PATH would grow with each run
+                    change = _Change(before, after)
+                kept[name] = change
                 if earlier is None and is_of_helper:
-                    _shared.setdefault(name, kept[name])
+                    _shared.setdefault(name, change)
 
 
 #: The blocks of `put_back` that run, the innermost last.

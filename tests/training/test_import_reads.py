@@ -123,6 +123,8 @@ def test_a_variable_that_a_module_sets_unless_it_is_set_counts_as_before(project
     monkeypatch.setenv("ACME_DEFAULT", "2")
     assert inputs.changed(root) == ("variable ACME_DEFAULT",)
     monkeypatch.delenv("ACME_DEFAULT")
+    assert inputs.changed(root) == ("variable ACME_DEFAULT",)  # the module would not set it again
+    del sys.modules["acme_default"]
     assert inputs.changed(root) == ()
 
 

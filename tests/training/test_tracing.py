@@ -242,6 +242,24 @@ class TestVariables:
         monkeypatch.setenv("ACME_IMPORTED", "1")
         assert (removed.changed(root), kept.changed(root)) == (("variable ACME_IMPORTED",), ())
 
+    def test_one_that_another_training_has_set_counts_as_unset_and_is_said(self, root, monkeypatch):
+        monkeypatch.delenv("ACME_ONCE", raising=False)
+
+        def set_up():
+            os.environ["ACME_ONCE"] = "1"
+
+        def read():
+            with put_back(max):
+                assert os.environ["ACME_ONCE"] == "1"
+
+        with put_back(object()):
+            set_up()
+        inputs = read_in(root, read)
+        assert dict(inputs.variables) == {"ACME_ONCE": ABSENT}
+        assert inputs.untraced == (
+            "It reads variable ACME_ONCE, which the training of another task has set, once in this process.",
+        )
+
     @pytest.mark.parametrize("name", ["environ", "environb"])
     def test_variables_that_a_test_replaces_count_as_a_whole(self, root, monkeypatch, name):
         usual = read_in(root, lambda: None)

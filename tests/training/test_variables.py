@@ -98,8 +98,9 @@ class TestPutBack:
 
     @pytest.mark.usefixtures("settings")
     def test_what_an_import_sets_stays_as_the_module_does_and_is_known(self) -> None:
-        with put_back():
+        with put_back() as names:
             __import__("acme_settings")
+            assert not names
             os.environ["ACME_IMPORTED"] = "2"  # by the training itself, later
         assert os.environ["ACME_IMPORTED"] == "1"
         assert before_import("ACME_IMPORTED", "1", {"acme_settings"}) == (None, "")
