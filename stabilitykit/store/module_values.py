@@ -56,7 +56,7 @@ def changed_values(paths: Iterable[Path], real: Callable[[str], Path | None]) ->
         sources = _heard(real) | sources
     found = sources.values()
     mentioned: frozenset[str] = frozenset().union(*(source.mentioned for source in found))
-    fills = functools.reduce(Fills.merged, (source.fills for source in found), Fills())
+    fills = functools.reduce(Fills.merged, (sources[path].fills for path in static), Fills())
     takes_any = any(source.takes_any for source in found)
     for path, module in _loaded(sources, real):
         if _is_of_tests(path.stem) and not any(path.stem in one.imported for one in found if one is not sources[path]):
