@@ -38,6 +38,7 @@ from torch.utils.data import DataLoader
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store import imported_variables
 from stabilitykit.store.traced_inputs import ABSENT, Inputs, path_digest
+from stabilitykit.training import variables
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.task import LoopTask
 from stabilitykit.training.tracing import traced
@@ -244,6 +245,7 @@ class TestVariables:
 
     def test_one_that_another_training_has_set_counts_as_unset_and_is_said(self, root, monkeypatch):
         monkeypatch.delenv("ACME_ONCE", raising=False)
+        monkeypatch.setattr(variables, "_shared", {})
 
         def set_up():
             os.environ["ACME_ONCE"] = "1"
