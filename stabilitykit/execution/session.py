@@ -183,7 +183,7 @@ class Session:
 
     def _keep(self, inputs: Inputs, asked: Prepared) -> None:
         role = "base run" if inputs.are_none else INPUTS  # a base run that reads nothing has the same key
-        place = self._open({ROLE: role, **asked.about_base}, private=bool(asked.private))
+        place = self._open_task(asked, role)
         place.describe()
         write(place.folder, inputs)
 
@@ -215,9 +215,9 @@ class Session:
             asked.trainer.prefixes = self.store.prefixes(base.folder.name, base.about, private=private)
         return experiment, base
 
-    def _open_task(self, asked: Prepared) -> Experiment:
+    def _open_task(self, asked: Prepared, role: str = "base run") -> Experiment:
         """Open the place of what is known of a task before one is trained: what its trainings read, and leaks."""
-        return self._open({ROLE: "base run", **asked.about_base}, private=bool(asked.private))
+        return self._open({ROLE: role, **asked.about_base}, private=bool(asked.private))
 
     def _open(self, about: Mapping[str, Any], *, private: bool) -> Experiment:
         asker = {"asked_by": self.scope, "session": self.store.session}

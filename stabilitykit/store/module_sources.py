@@ -13,9 +13,9 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeAlias
 
 from .loaded_files import Stamp, stamp_of
+from .pictures import NUMBERS, TEXTS
+from .source_files import IMPORTERS
 
-NUMBERS = (bool, int, float, complex, type(None))
-TEXTS = (str, bytes)
 _SEQUENCES = (list, tuple, set, frozenset)
 
 #: How deep, and how long, data of a module may be to be compared.
@@ -37,7 +37,7 @@ _FILLERS = frozenset({"append", "appendleft", "add", "extend", "insert", "setdef
 #: Names by which code reaches all names of a module or object.
 _BY_TEXT = frozenset({"globals", "vars", "__dict__", "attrgetter", "getmembers", "eval", "exec"})
 #: Functions that import what a text names.
-_IMPORTERS = frozenset({"import_module", "__import__", "importorskip", "locate", "resolve_name"})
+_IMPORTERS = IMPORTERS | {"locate", "resolve_name"}
 
 #: Functions of Python that an expression may call and still give the same in each process.
 _PURE: dict[str, Callable[..., object]] = {
@@ -108,11 +108,6 @@ class ModuleSource:
     fills: Fills  #: what its functions fill, count up or make
     takes_any: bool  #: whether it takes attributes by names that it computes
     imports_any: bool  #: whether it imports modules by names that it computes
-
-    @property
-    def filled(self) -> frozenset[str]:
-        """The names of the module that its functions fill, count up or make."""
-        return frozenset(name for names in self.fills for name in names if not name.startswith("."))
 
 
 def read_source(path: Path) -> ModuleSource | None:

@@ -23,8 +23,6 @@ from typing import Any
 from .imported_values import classes_in, heard_modules, held_after_import, names_in
 from .loaded_files import imported_by_training
 from .module_sources import (
-    NUMBERS,
-    TEXTS,
     Computed,
     Fills,
     From,
@@ -35,7 +33,7 @@ from .module_sources import (
     items,
     read_source,
 )
-from .pictures import GONE, Held, differences
+from .pictures import GONE, NUMBERS, TEXTS, Held, differences
 
 #: Modules of types that tell a time or a process.
 _TIMES = frozenset({"datetime", "uuid"})
@@ -191,7 +189,7 @@ class _Module:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             return self._is_replaced(node, name.rpartition(".")[2], value)
         if isinstance(node, From):
-            return not _is_filling(self.fills, node.name) and self._is_not_from(node, value)
+            return not any(node.name in names for names in self.fills) and self._is_not_from(node, value)
         return is_plain(value) or self._is_brought(value)
 
     def _is_other(self, name: str, value: object) -> bool:
@@ -250,10 +248,6 @@ def _is_mock(value: object) -> bool:
 
 def _is_none(then: Held | None) -> bool:
     return then is None or then.value is None
-
-
-def _is_filling(fills: Fills, name: str) -> bool:
-    return any(name in names for names in fills)
 
 
 def _is_filled(fills: Fills, name: str, then: Held | None, value: object) -> bool:

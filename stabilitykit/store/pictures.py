@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 from .loaded_files import is_foreign
 
-_NUMBERS = (bool, int, float, complex, type(None))
-_TEXTS = (str, bytes)
-_ATOMS = frozenset({*_NUMBERS, *_TEXTS})
+NUMBERS = (bool, int, float, complex, type(None))
+TEXTS = (str, bytes)
+_ATOMS = frozenset({*NUMBERS, *TEXTS})
 #: What stands for a value that is no longer there.
 GONE = "<no longer there>"
 _SEQUENCES = (list, tuple, collections.deque)
@@ -128,7 +128,7 @@ def _taken(value: Any, depth: int, left: list[int]) -> object:
     if left[0] < 0:
         raise _TooLarge
     if kind in _ATOMS:
-        return kind, value if kind in _TEXTS else repr(value)
+        return kind, value if kind in TEXTS else repr(value)
     if depth > _DEPTH:
         return _Same(value)
     # The type is asked, and not the value: a proxy answers for another object, and may load it for that.

@@ -20,7 +20,7 @@ from .provenance import Provenance
 #: Directories below a root that hold other people's code.
 _FOREIGN = frozenset({"site-packages", "dist-packages", ".tox", ".nox", ".venv", "venv", "node_modules"})
 #: Functions whose first argument names a module.
-_IMPORTERS = frozenset({"import_module", "__import__", "importorskip"})
+IMPORTERS = frozenset({"import_module", "__import__", "importorskip"})
 
 
 def in_tree(path: Path, rootdir: Path) -> bool:
@@ -213,7 +213,7 @@ def _named_by_text(node: ast.Call | ast.Assign) -> list[str]:
     """Return the modules that ``import_module("a.b")`` or ``pytest_plugins = ["a.b"]`` name."""
     if isinstance(node, ast.Call):
         function = getattr(node.func, "attr", getattr(node.func, "id", ""))
-        texts: list[ast.expr] = node.args[:1] if function in _IMPORTERS else []
+        texts: list[ast.expr] = node.args[:1] if function in IMPORTERS else []
     else:
         is_plugins = any(getattr(target, "id", "") == "pytest_plugins" for target in node.targets)
         texts = getattr(node.value, "elts", [node.value]) if is_plugins else []

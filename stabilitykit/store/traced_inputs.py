@@ -210,14 +210,13 @@ class Inputs:
 
     def _with(self, name: str, value: str | None, rootdir: Path) -> str:
         """Return the digest of a variable of this value: the one that is kept if the training would find it so."""
-        ways = {before_import(name, value, self.modules)} | (
-            set() if is_as_before_import(name, value) else {(value, "")}
-        )
-        is_same_path = self.spelled.get(name) in {
-            path_digest(one) + since for one, since in ways
-        }  # it has written there
+        ways = {before_import(name, value, self.modules)}
+        if not is_as_before_import(name, value):
+            ways.add((value, ""))
+        spelled = {path_digest(one) + since for one, since in ways}
         digests = [variable_digest(one, rootdir) + since for one, since in ways]
-        return self.variables[name] if is_same_path or self.variables[name] in digests else digests[-1]
+        is_found_so = self.spelled.get(name) in spelled or self.variables[name] in digests  # it has written there
+        return self.variables[name] if is_found_so else digests[-1]
 
     def _file_now(self, name: str, rootdir: Path) -> str:
         path = self._path(name, rootdir)

@@ -133,6 +133,16 @@ def test_the_folder_of_the_project_itself_has_a_name(root):
     assert inputs.changed(root) == ("folder ./ (other names in it)",)
 
 
+def import_setting(root, monkeypatch, statement):
+    """Import ``acme_sets``, which sets a variable; it is forgotten after the test."""
+    monkeypatch.delenv("ACME_IMPORTED", raising=False)
+    (root / "acme_sets.py").write_text(f"import os\n{statement}\n")
+    monkeypatch.setitem(sys.modules, "acme_sets", sys)
+    monkeypatch.delitem(sys.modules, "acme_sets")
+    with put_back():
+        importlib.import_module("acme_sets")
+
+
 class TestVariables:
     @pytest.mark.parametrize(
         "read",
@@ -209,12 +219,7 @@ class TestVariables:
     def test_one_that_an_import_has_set_counts_as_it_was_for_what_imports_that_too(
         self, root, monkeypatch, reads, digest
     ):
-        monkeypatch.delenv("ACME_IMPORTED", raising=False)
-        (root / "acme_sets.py").write_text("import os\nos.environ.setdefault('ACME_IMPORTED', '1')\n")
-        monkeypatch.setitem(sys.modules, "acme_sets", sys)
-        monkeypatch.delitem(sys.modules, "acme_sets")
-        with put_back():
-            importlib.import_module("acme_sets")
+        import_setting(root, monkeypatch, "os.environ.setdefault('ACME_IMPORTED', '1')")
         inputs = read_in(root, lambda: (importlib.import_module(reads), os.environ["ACME_IMPORTED"]))
         assert dict(inputs.variables) == {"ACME_IMPORTED": digest}
         assert inputs.changed(root) == ()
@@ -226,12 +231,7 @@ class TestVariables:
         assert inputs.changed(root) == (("variable ACME_IMPORTED",) if reads == "os" else ())  # as in a new process
 
     def test_one_that_a_test_removes_after_an_import_has_set_it_is_another_one(self, root, monkeypatch):
-        monkeypatch.delenv("ACME_IMPORTED", raising=False)
-        (root / "acme_sets.py").write_text("import os\nos.environ['ACME_IMPORTED'] = '1'\n")
-        monkeypatch.setitem(sys.modules, "acme_sets", sys)
-        monkeypatch.delitem(sys.modules, "acme_sets")
-        with put_back():
-            importlib.import_module("acme_sets")
+        import_setting(root, monkeypatch, "os.environ['ACME_IMPORTED'] = '1'")
 
         def inputs():
             return read_in(root, lambda: (importlib.import_module("acme_sets"), os.environ.get("ACME_IMPORTED")))
