@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__ as __version__
 from .store import imported_values as _imported_values  # noqa: F401  # it keeps what modules hold after their import
 from .store import loaded_files as _loaded_files  # noqa: F401  # it hears which modules are imported from now on
-from .training import cached_reads as _cached_reads  # noqa: F401  # it hears what cached functions read
-from .training import import_reads as _import_reads  # noqa: F401  # it hears what modules read while they are imported
+from .tracing import cached_reads as _cached_reads  # noqa: F401  # it hears what cached functions read
+from .tracing import import_reads as _import_reads  # noqa: F401  # it hears what modules read while they are imported
 
 if TYPE_CHECKING:
     from .errors import BaselineExceededError as BaselineExceededError

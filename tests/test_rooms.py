@@ -33,16 +33,18 @@ ROOMS: dict[str, set[str]] = {
     "estimates": set(),
     "store": {"protocol"},
     "verdicts": {"estimates"},
-    "training": {"_version", "protocol", "store", "estimates"},
+    "tracing": {"store"},
+    "isolation": set(),
+    "training": {"_version", "protocol", "store", "estimates", "tracing", "isolation"},
     "render": {"estimates", "verdicts"},
-    "study": {"protocol", "store", "estimates", "verdicts", "training", "render"},
-    "execution": {"protocol", "store", "estimates", "verdicts", "training", "study"},
+    "study": {"protocol", "store", "estimates", "verdicts", "isolation", "training", "render"},
+    "execution": {"protocol", "store", "estimates", "verdicts", "tracing", "training", "study"},
     "plugin": {"protocol", "store", "estimates", "verdicts", "training", "render", "study", "execution"},
     "zoo": {"training"},
     "testing": {"protocol", "store", "estimates", "training", "study"},
     "cli": {"_version", "store", "render"},
     "__main__": {"_version", "cli", "store", "training"},
-    FRONT_PAGE: {"_version", "protocol", "store", "estimates", "verdicts", "training", "study", "execution"},
+    FRONT_PAGE: {"_version", "protocol", "store", "estimates", "verdicts", "tracing", "training", "study", "execution"},
 }
 
 
@@ -68,15 +70,15 @@ LIGHT = (
     "store.layout",
     "store.loaded_files",
     "store.ownership",
-    "training",
-    "training.cached_reads",
-    "training.callers",
-    "training.earlier_reads",
-    "training.opened_files",
-    "training.untraced",
-    "training.import_reads",
-    "training.links",
-    "training.variables",
+    "tracing",
+    "tracing.cached_reads",
+    "tracing.callers",
+    "tracing.earlier_reads",
+    "tracing.opened_files",
+    "tracing.untraced",
+    "tracing.import_reads",
+    "tracing.links",
+    "tracing.variables",
     "plugin.hooks",
     "plugin.xdist",
 )
@@ -240,7 +242,19 @@ def reaches(graph: dict[str, set[str]], starts: set[str], goal: str) -> bool:
 
 
 #: The rooms that the picture has as boxes: what a user's question goes through.
-BOXES = {"protocol", "estimates", "store", "verdicts", "training", "render", "study", "execution", "plugin"}
+BOXES = {
+    "protocol",
+    "estimates",
+    "store",
+    "verdicts",
+    "tracing",
+    "isolation",
+    "training",
+    "render",
+    "study",
+    "execution",
+    "plugin",
+}
 
 
 def test_a_circle_and_an_arrow_upward_are_found() -> None:
@@ -262,11 +276,11 @@ TESTED_ELSEWHERE = {
     "execution.sharing": "tests/options/test_sharing.py: it needs workers of pytest-xdist",
     "execution.where": "tests/training/test_environment.py: which device a slot has",
     "execution.variables": "tests/execution/test_child_processes.py: it is about what a child process finds",
-    "training.earlier_reads": "tests/training/test_import_reads.py and test_cached_reads.py: by what keeps it",
-    "training.opened_files": "tests/training/test_tracing.py: by the files and databases of a training",
-    "training.untraced": "tests/training/test_tracing.py: by what is said of a training",
-    "training.seen": "tests/training/test_trace.py: by what it is told",
-    "training.trace_inputs": "tests/training/test_trace.py: by the inputs of a trace",
+    "tracing.earlier_reads": "tests/tracing/test_import_reads.py and test_cached_reads.py: by what keeps it",
+    "tracing.opened_files": "tests/tracing/test_tracing.py: by the files and databases of a training",
+    "tracing.untraced": "tests/tracing/test_tracing.py: by what is said of a training",
+    "tracing.seen": "tests/tracing/test_trace.py: by what it is told",
+    "tracing.trace_inputs": "tests/tracing/test_trace.py: by the inputs of a trace",
     "plugin.askers": "tests/options/test_compare.py: by the studies of fixtures",
     "plugin.expected": "tests/options/test_reds.py: by failures that a test expects",
     "plugin.findings": "tests/options/test_json.py and test_table.py: by what a session says",

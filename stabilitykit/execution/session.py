@@ -27,10 +27,10 @@ from ..store.run_store import Experiment, RunStore
 from ..store.traced_inputs import Inputs, write
 from ..study.journal import Journal
 from ..study.study import Policy, Study, check_trained
+from ..tracing.tracing import traced
 from ..training.certificate import check_alive, from_onset
 from ..training.control import ControlMode
 from ..training.task import Task
-from ..training.tracing import traced
 from ..training.trainer import Trainer
 from ..verdicts.budgets import Budget
 from ..verdicts.unreachable import objections

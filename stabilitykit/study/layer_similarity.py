@@ -17,13 +17,13 @@ from ..errors import TaskError, check_count
 from ..estimates.estimate import Estimate
 from ..estimates.intervals import pairwise_estimate
 from ..estimates.metrics.representation import FEWEST_EXAMPLES, CkaSum, packed_gram, spread_batches
+from ..isolation.streams import Stream
 from ..public import public
 from ..render.columns import aligned
 from ..store.record import RunRecord
 from ..training.data import Examples, Layout, examples_of
 from ..training.environment import resolve_device
 from ..training.recipe import Recipe
-from ..training.streams import Stream
 from ..training.task import Task
 from .layer_choice import choose_layers, watched
 

@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeAlias, get_args
 from torch import Tensor
 
 from ..errors import IsolationError, ProtocolError, StoreError, UsageError
+from ..isolation.streams import Stream
 from ..protocol import RunPlan
 from ..store.fingerprint import tensor_digest
 from ..store.record import RunRecord
 from .run import TRACED_EPOCHS, combined_digest
-from .streams import Stream
 from .trainer import OUTPUTS, UNSEEDED, Trainer
 
 #: "auto" trains the base run twice, whole, after a first look at its first epochs; "first" leaves it at that look;

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..errors import TaskError
+from ..isolation.streams import Stream
 from ..protocol import derive_seed
-from .streams import Stream
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 #: Inputs and labels with one row an example, or a map-style Dataset of such pairs.

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..isolation.streams import Stream, seed_generators
 from ..protocol import derive_seed
 from ..store.fingerprint import fingerprint, tensor_digest
-from .streams import Stream, seed_generators
 
 #: Up to so many items, all are read; of more, so many evenly spaced ones, and so many are read a second time.
 MOST_ITEMS, _SAMPLED, _READ_AGAIN = 4096, 64, 32

@@ -18,6 +18,7 @@ from ..errors import ProtocolError, TaskError
 from ..estimates.language_measures import LanguageMeasures
 from ..estimates.measures import Measures, Metric
 from ..estimates.metrics import Overlaps, TokenScores, sampled_places, token_scores
+from ..isolation.streams import Stream
 from ..protocol import NoiseProtocol, Source
 from ..public import public
 from ..store.record import RunRecord
@@ -26,7 +27,6 @@ from .recipe import check_counts, check_makers, has_lazy_weights, make_lazy_weig
 from .run import Run, check_onset
 from .schedule import CosineCycles, Schedule, check_schedule, makes_scheduler, set_rate
 from .step import step_of, told
-from .streams import Stream
 from .task import Task, TrainingError, content_digest
 
 #: The state of a language model after a text: tensors, in tuples, lists or dicts; None at the beginning.

@@ -19,6 +19,7 @@ from ..estimates.meaning import Meaning
 from ..estimates.measures import Measures
 from ..estimates.reading import mean_outputs
 from ..estimates.scores import TaskKind
+from ..isolation.streams import Stream
 from ..protocol import NoiseProtocol, Source
 from ..public import public
 from ..store.fingerprint import CannotFingerprint
@@ -41,7 +42,6 @@ from .outputs import as_labels, check_outputs
 from .run import Run, check_onset
 from .schedule import CosineCycles, Every, Rates, Schedule, SchedulerFactory, check_schedule
 from .step import check_items, predicted, rehearse_step, step_of, told
-from .streams import Stream
 from .task import Task, TrainingError, content_digest
 
 #: The scores that a curve has after each epoch, or those of them that the task has.

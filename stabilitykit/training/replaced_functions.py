@@ -16,7 +16,7 @@ import torch
 
 from ..errors import UsageError
 from ..store.fingerprint import CannotFingerprint, fingerprint
-from .callers import Caller, kind_of
+from ..tracing.callers import Caller, kind_of
 
 #: Modules of torch whose functions and classes a training calls; of the last ones, all that lie in them.
 _WATCHED = frozenset({

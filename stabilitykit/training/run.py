@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import ProtocolError, TaskError, check_count
+from ..isolation.streams import GeneratorStates, Stream, seed_generators
 from ..protocol import RunPlan, Source, derive_seed, parse_sources
 from ..public import public
 from ..store.fingerprint import tensor_digest
@@ -22,7 +23,6 @@ from ..store.shared_epochs import Prefixes
 from .checkpoint import fits, state_of, take_state
 from .data import Batch, Converted, Data, Examples, Layout, check_data, examples_of, split_indices, takes_generator
 from .perturb import PerturbationRecord, check_complete, perturb_model
-from .streams import GeneratorStates, Stream, seed_generators
 
 #: The first epochs in which sources vary: their weights are hashed in every run, and the control trains them twice.
 TRACED_EPOCHS = 2

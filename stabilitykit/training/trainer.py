@@ -19,20 +19,20 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ..errors import StoreError, TaskError, UsageError, is_ours
+from ..isolation.streams import GeneratorStates, Stream
 from ..protocol import RunPlan
 from ..store.fingerprint import tensor_digest
 from ..store.loaded_files import Stamp, imported_otherwise
 from ..store.record import RunRecord
 from ..store.shared_epochs import Prefixes
+from ..tracing.trace import Trace
+from ..tracing.tracing import traced
+from ..tracing.variables import put_back
 from .environment import Environment, current_environment
 from .gradient_rounding import rounded_gradients
 from .outputs import check_outputs, fault_of_numbers, without_labels
 from .run import Run, combined_digest
-from .streams import GeneratorStates, Stream
 from .task import LoopTask, Task, TrainingError
-from .trace import Trace
-from .tracing import traced
-from .variables import put_back
 
 #: Name of the outputs in the trace of a rehearsal.
 OUTPUTS = "outputs"

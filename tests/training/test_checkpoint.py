@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from stabilitykit.isolation.streams import GeneratorStates, Stream, seed_generators
 from stabilitykit.store.plain_values import CannotKeep, flatten, unflatten
 from stabilitykit.training.checkpoint import fits, state_of, take_state
-from stabilitykit.training.streams import GeneratorStates, Stream, seed_generators
 
 CPU = torch.device("cpu")
 X = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))

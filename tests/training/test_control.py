@@ -16,12 +16,12 @@ from torch.utils.data import Dataset
 
 from stabilitykit.errors import IsolationError, TaskError
 from stabilitykit.execution.executor import InProcess
+from stabilitykit.isolation.streams import seed_generators
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.record import RunRecord
 from stabilitykit.training.control import difference, prove_isolation
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.run import TRACED_EPOCHS
-from stabilitykit.training.streams import seed_generators
 from stabilitykit.training.task import as_task
 from stabilitykit.training.trainer import Trainer
 from tests.ledger import LEDGER, keep_ledger

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from stabilitykit.errors import TaskError
+from stabilitykit.isolation.streams import Stream
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.fingerprint import fingerprint
 from stabilitykit.training.images import ImageViews, RandomCropFlip
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.run import Run
-from stabilitykit.training.streams import Stream
 from tests.seeds import BASE_SEED
 
 CPU = torch.device("cpu")

@@ -14,12 +14,12 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from stabilitykit.errors import PerturbationError, TaskError
+from stabilitykit.isolation.streams import Stream
 from stabilitykit.protocol import NoiseProtocol, Perturbation
 from stabilitykit.store.fingerprint import fingerprint
 from stabilitykit.training.images import RandomCropFlip
 from stabilitykit.training.run import Run
 from stabilitykit.training.schedule import CosineCycles, warmup_cosine
-from stabilitykit.training.streams import Stream
 from stabilitykit.training.trainer import Trainer
 from tests.seeds import BASE_SEED
 from tests.training.conftest import X, Y, recipe_of, sgd

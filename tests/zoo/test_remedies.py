@@ -13,12 +13,12 @@ from torch import nn
 
 from stabilitykit.errors import TaskError
 from stabilitykit.execution.executor import InProcess
+from stabilitykit.isolation.streams import Stream
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.fingerprint import fingerprint
 from stabilitykit.training.control import prove_isolation
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.run import Run
-from stabilitykit.training.streams import Stream
 from stabilitykit.training.trainer import Trainer
 from stabilitykit.zoo import aswa, augment_weights, average_weights, clip_gradients, resnet6
 from tests.seeds import BASE_SEED

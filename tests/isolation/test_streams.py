@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stabilitykit.training.streams import GeneratorStates, Stream, seed_generators
+from stabilitykit.isolation.streams import GeneratorStates, Stream, seed_generators
 
 CPU = torch.device("cpu")
 

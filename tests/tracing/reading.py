@@ -10,7 +10,7 @@ import time
 
 from torch.utils.data import Dataset
 
-from stabilitykit.training.tracing import traced
+from stabilitykit.tracing.tracing import traced
 
 
 def read_in(root, read):

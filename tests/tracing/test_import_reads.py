@@ -8,7 +8,7 @@ import textwrap
 
 import pytest
 
-from tests.training.reading import read_in
+from tests.tracing.reading import read_in
 
 
 @pytest.fixture

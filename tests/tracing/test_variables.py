@@ -17,8 +17,8 @@ import pytest
 
 from stabilitykit.store import audit_events
 from stabilitykit.store.imported_variables import SINCE, before_import
-from stabilitykit.training import variables
-from stabilitykit.training.variables import put_back
+from stabilitykit.tracing import variables
+from stabilitykit.tracing.variables import put_back
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from stabilitykit.store.traced_inputs import Inputs
-from stabilitykit.training.tracing import traced
-from tests.training.reading import Appending, Numbers, attached, read_in, run_in_thread
+from stabilitykit.tracing.tracing import traced
+from tests.tracing.reading import Appending, Numbers, attached, read_in, run_in_thread
 
 
 class TestWorkingFolder:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from stabilitykit.training.watched_folders import is_watched
-from tests.training.reading import read_in
+from stabilitykit.tracing.watched_folders import is_watched
+from tests.tracing.reading import read_in
 
 
 @pytest.mark.parametrize(

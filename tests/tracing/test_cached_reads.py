@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from stabilitykit.training.cached_reads import hits
-from tests.training.reading import read_in
+from stabilitykit.tracing.cached_reads import hits
+from tests.tracing.reading import read_in
 
 
 @functools.lru_cache

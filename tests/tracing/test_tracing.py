@@ -38,13 +38,13 @@ from torch.utils.data import DataLoader
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store import imported_variables
 from stabilitykit.store.traced_inputs import ABSENT, Inputs, path_digest
-from stabilitykit.training import variables
+from stabilitykit.tracing import variables
+from stabilitykit.tracing.tracing import traced
+from stabilitykit.tracing.variables import put_back
 from stabilitykit.training.recipe import Recipe
 from stabilitykit.training.task import LoopTask
-from stabilitykit.training.tracing import traced
 from stabilitykit.training.trainer import Trainer
-from stabilitykit.training.variables import put_back
-from tests.training.reading import Numbers, attached, read_in, run_in_thread
+from tests.tracing.reading import Numbers, attached, read_in, run_in_thread
 
 
 def pickled_numbers(root):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import stabilitykit
-from stabilitykit.training.callers import (
+from stabilitykit.tracing.callers import (
     Caller,
     beyond_python,
     is_foreign,

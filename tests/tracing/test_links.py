@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stabilitykit.store import audit_events
-from stabilitykit.training import links
+from stabilitykit.tracing import links
 
 
 def test_each_way_to_resolve_a_link_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
