@@ -82,7 +82,7 @@ _HINTS = {
     "init": "does a constructor call torch.manual_seed(...), or are all weights given?",
     "shuffle": "is all data one batch, or is its order drawn from another generator?",
     "augment": "is anything drawn for an example, and from the stream?",
-    "stochastic": "has the model dropout, or another draw in a step?",
+    "stochastic": "has the model dropout, or another draw in a step? Is anything subsampled?",
     "low_level": "does an optimizer of torch's make the steps, with gradients? Other steps have none to round",
 }
 
@@ -114,10 +114,11 @@ def check_alive(protocol: NoiseProtocol, certificate: Certificate) -> None:
     """Raise `IsolationError` where a verdict would be about something that moves nothing.
 
     A task may have nothing to augment and no dropout, so ``vary="all"`` names the sources that there are; initial
-    parameters and an order every training has.
+    parameters and an order every training has, and something must move.
     """
     always = {Source.INIT.value, Source.SHUFFLE.value} if protocol.vary == frozenset(Source) else None
-    dead = [name for name in certificate.dead if always is None or name in always]
+    is_still = len(certificate.dead) == len(certificate.alive)
+    dead = [name for name in certificate.dead if always is None or is_still or name in always]
     if dead:
         why = "; ".join(why_dead(name, protocol.onset) for name in dead)
         raise IsolationError(

@@ -20,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ..errors import StoreError, TaskError, UsageError, is_ours
 from ..isolation.streams import GeneratorStates, Stream
-from ..protocol import RunPlan
+from ..protocol import RunPlan, Source
 from ..store.fingerprint import tensor_digest
 from ..store.loaded_files import Stamp, imported_otherwise
 from ..store.record import RunRecord
@@ -119,7 +119,7 @@ class Trainer:
         """Return how the source ``low_level`` acts under ``plan`` on this device."""
         if not self.task.isolates:
             return "not isolated"
-        if plan.low_level is None:
+        if plan.low_level is None or Source.LOW_LEVEL not in self.task.sources:
             return "deterministic"
         return "native" if self.device.type == "cuda" else _ROUNDING
 

@@ -63,7 +63,7 @@ class TestSources:
     def test_a_source_that_the_task_does_not_have_is_said_to_reach_nothing(self, ask, linear):
         study = ask(linear, "stochastic")
         assert len(set(prints(study))) == 1
-        hint = "has the model dropout, or another draw in a step?"
+        hint = "has the model dropout, or another draw in a step? Is anything subsampled?"
         assert study.notes == (
             f"all runs are bit-identical: stochastic never reaches the weights of this task: {hint}",
         )

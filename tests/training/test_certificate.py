@@ -40,13 +40,20 @@ def test_a_verdict_on_what_moves_nothing_is_none(vary):
     ("dead", "is_red"), [("init", True), ("shuffle", True), ("augment", False), ("stochastic", False)]
 )
 def test_all_asks_for_what_every_training_has(dead, is_red):
-    protocol, shown = NoiseProtocol("all", runs=2), certificate(**{dead: DEAD})
+    protocol, shown = NoiseProtocol("all", runs=2), certificate(**{dead: DEAD}, low_level=ALIVE)
     if is_red:
         with pytest.raises(IsolationError, match=dead):
             check_alive(protocol, shown)
     else:
         check_alive(protocol, shown)
     assert shown.dead == (dead,)
+
+
+def test_all_asks_for_something_that_moves():
+    protocol = NoiseProtocol("all", runs=2)
+    with pytest.raises(IsolationError, match=r"'all' names to move .* stochastic never reaches the weights"):
+        check_alive(protocol, certificate(stochastic=DEAD))
+    check_alive(protocol, certificate())  # a black box, of which nothing is asked
 
 
 def test_each_name_moves_one_thing_away_from_the_base_run():
