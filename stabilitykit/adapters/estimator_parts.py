@@ -23,10 +23,10 @@ _LIGHTGBM_SEEDS = (
 )
 
 #: Names of parameters that hold a number of threads or processes.
-_THREADS = ("n_jobs", "nthread", "num_threads", "thread_count")
+_THREADS = ("n_jobs", "nthread", "num_threads")
 
 #: Libraries whose `n_jobs` are threads inside one fit, and not processes beside it.
-_BOOSTERS = ("lightgbm", "xgboost", "catboost")
+_BOOSTERS = ("lightgbm", "xgboost")
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,8 +25,8 @@ SEEDS = ["pca__random_state", "clf__random_state"]
 
 
 class Holder(BaseEstimator):
-    def __init__(self, inner: Any = None, seed: Any = None) -> None:
-        self.inner, self.seed = inner, seed
+    def __init__(self, inner: Any = None, seed: Any = "none", random_seed: Any = "none") -> None:
+        self.inner, self.seed, self.random_seed = inner, seed, random_seed
 
 
 def seeds_of(estimator: Any) -> list[str]:
@@ -65,6 +65,7 @@ def seeds_of(estimator: Any) -> list[str]:
         (XGBClassifier(seed=3), ["random_state", "seed"]),
         (Holder(seed="what a plant grows from"), []),
         (Holder(seed=np.random.RandomState(0)), ["seed"]),
+        (Holder(random_seed=1), ["random_seed"]),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseEstimator) else "",
 )
@@ -79,7 +80,7 @@ def test_what_set_params_cannot_name_is_found_in_lists_and_dicts() -> None:
     grid = [{"clf": [SGDClassifier(), RandomForestClassifier()]}]
     found = [name for name in seeds_of(GridSearchCV(PIPELINE, grid)) if name.startswith("param_grid")]
     assert found == [f"param_grid[0]['clf'][{index}]__random_state" for index in (0, 1)]
-    assert seeds_of(Holder([PCA(), SGDClassifier], seed="a")) == ["inner[0]__random_state"], "a class is no estimator"
+    assert seeds_of(Holder([PCA(), SGDClassifier])) == ["inner[0]__random_state"], "a class is no estimator"
 
 
 def test_lightgbm_has_a_seed_for_each_kind_of_draw() -> None:
