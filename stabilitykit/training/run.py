@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import ProtocolError, TaskError, check_count
+from ..isolation.interception import Interception
 from ..isolation.streams import GeneratorStates, Stream, seed_generators
 from ..protocol import RunPlan, Source, derive_seed, parse_sources
 from ..public import public
@@ -87,8 +89,12 @@ class Run:
         self._stop_after, self._prefixes, self._from_start = stop_after, prefixes, from_start
         self._at_onset: list[Callable[[], object]] = []
         self._streams: dict[Source, Stream] = {
-            source: Stream(self.acting.seed(source) or 0, device) for source in Source if source is not Source.LOW_LEVEL
+            source: Stream(self.acting.seed(source) or 0, device, source)
+            for source in Source
+            if source is not Source.LOW_LEVEL
         }
+        this = weakref.proxy(self)  # a cycle would keep the model in memory
+        self.interception = Interception(lambda source: this.acting.seed(source) or 0, device)
         self._shuffle = torch.Generator().manual_seed(self.acting.shuffle)
         self._augment = torch.Generator().manual_seed(self.acting.augment)
         self._passes = 0
@@ -229,6 +235,8 @@ class Run:
 
     def _keep(self, epoch: int, state: TrainingState | None) -> None:
         if state is None or self._prefixes is None or self.resumed_at == epoch:
+            return
+        if self.interception.counts.to_json():  # the passes of loaders that are the user's have no state to store
             return
         with contextlib.suppress(CannotKeep):  # then each run trains these epochs itself
             self._prefixes.keep(epoch, {**state_of(*state), "run": self._state()})
