@@ -86,9 +86,12 @@ def replacements(
         def fetch(fetcher: Any, index: Any) -> Any:
             if type(index) is not Numbered:
                 return old(fetcher, index)
+            data, draws_batch = _without_draws(fetcher, index, device), _may_draw_batches(fetcher.collate_fn)
+            if data is not None and not draws_batch:
+                return fetcher.collate_fn(data)
             with block(index):
-                data = _items(fetcher, index, device)
-                if _may_draw_batches(fetcher.collate_fn):
+                data = _drawn(fetcher, index, device) if data is None else data
+                if draws_batch:
                     seed_generators(derive_seed(index.seed, "batch", index.batch), device)
                 return fetcher.collate_fn(data)
 
@@ -116,36 +119,59 @@ def replacements(
     yield Replacement(_IterableDatasetFetcher, "fetch", fetch_next)
 
 
-def _items(fetcher: Any, numbered: Numbered, device: torch.device) -> Any:
-    dataset, indices = fetcher.dataset, numbered.index
+def _without_draws(fetcher: Any, numbered: Numbered, device: torch.device) -> Any:
+    """Return the items of a batch if none of them draws; else None, with the generators as they were.
+
+    To seed for an item takes longer than to read one that is only looked up. The first item is looked at alone: where
+    it draws, as it does where all do, no other one is read twice.
+    """
+    if not _may_draw_items(fetcher.dataset):
+        return _at_once(fetcher, numbered.index)
+    if fetcher.__dict__.get("draws"):
+        return None
+    before = GeneratorStates.now(device)
+    if "draws" not in fetcher.__dict__ and fetcher.auto_collation:
+        _at_once(fetcher, numbered.index[:1])
+        fetcher.draws = not GeneratorStates.now(device).is_equal(before)
+    data = None if fetcher.__dict__.get("draws") else _at_once(fetcher, numbered.index)
+    if data is None or not GeneratorStates.now(device).is_equal(before):
+        fetcher.draws = True
+        before.put_back(device)
+        return None
+    return data
+
+
+def _drawn(fetcher: Any, numbered: Numbered, device: torch.device) -> Any:
+    """Return the items of a batch, each read under its own seed."""
 
     def read(index: Any, times: int, get: Callable[[Any], Any]) -> Any:
         seed_generators(derive_seed(numbered.seed, _name_of(index), times), device)
         return get(index)
 
+    dataset, indices = fetcher.dataset, numbered.index
+    get: Callable[[Any], Any] = dataset.__getitem__
+    many = _reads_many(dataset)
     if not fetcher.auto_collation:  # then an index may be a list: one item
-        return read(indices, 0, dataset.__getitem__)
-    if not _may_draw_items(dataset):
-        return _at_once(dataset, indices)
-    get, many = dataset.__getitem__, getattr(dataset, "__getitems__", None)
-    if many and type(dataset) is not Subset:  # that of a Subset reads one by one what it is of
-        if not getattr(fetcher, "draws", False):
-            seed_generators(numbered.seed, device)
-            before = GeneratorStates.now(device)
-            data = many(indices)
-            if GeneratorStates.now(device).is_equal(before):
-                return data
-            fetcher.draws = True  # seen once, each item is read by itself, those of this batch once more
+        return read(indices, 0, get)
+    times = numbered.times or (0,) * len(indices)
+    pairs = zip(indices, times, strict=True)
+    if many:
 
         def get(index: Any) -> Any:
             return many([index])[0]
 
-    times = numbered.times or (0,) * len(indices)
-    return [read(index, count, get) for index, count in zip(indices, times, strict=True)]
+    return [read(index, count, get) for index, count in pairs]
 
 
-def _at_once(dataset: Any, indices: Any) -> Any:
-    many = getattr(dataset, "__getitems__", None)
+def _reads_many(dataset: Any) -> Callable[[Any], Any] | None:
+    return getattr(dataset, "__getitems__", None)
+
+
+def _at_once(fetcher: Any, indices: Any) -> Any:
+    dataset = fetcher.dataset
+    if not fetcher.auto_collation:
+        return dataset[indices]
+    many = _reads_many(dataset)
     return many(indices) if many else [dataset[index] for index in indices]
 
 

@@ -47,14 +47,27 @@ def test_only_tensors_that_torch_puts_together_are_known_to_draw_nothing():
 def test_items_that_draw_nothing_are_read_at_once():
     data = Items(draws=False)
     assert items_of(data) == [float(index) for index in range(8)]
-    assert data.asked == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert data.asked == [[0], [0, 1, 2, 3], [4, 5, 6, 7]]
 
 
-def test_items_that_draw_are_read_one_by_one_once_that_is_seen():
+def test_items_that_draw_are_read_one_by_one():
     data = Items(draws=True)
     drawn = items_of(data)
-    assert data.asked == [[0, 1, 2, 3], *([index] for index in range(8))]
+    assert data.asked == [[0], *([index] for index in range(8))]
     assert drawn == items_of(Subset(data, range(8)))
+
+
+def test_items_of_which_some_draw_are_those_of_a_loader_that_reads_one_by_one():
+    class Some(Dataset):
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            return index + float(torch.rand(()) if index > 5 else 0)
+
+    drawn = items_of(Some())
+    assert drawn[:6] == [0, 1, 2, 3, 4, 5]
+    assert drawn[6:] == items_of(Subset(Some(), range(8)))[6:] == items_of(Some(), sampler=range(7, -1, -1))[1::-1]
 
 
 def test_an_item_that_comes_again_in_a_pass_draws_again():
