@@ -13,15 +13,19 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    IterableDataset,
     RandomSampler,
     Sampler,
     SubsetRandomSampler,
     WeightedRandomSampler,
+    get_worker_info,
+    random_split,
 )
 from torch.utils.data.distributed import DistributedSampler
 
 from stabilitykit.isolation.streams import seed_generators
 from stabilitykit.protocol import NoiseProtocol, Source
+from stabilitykit.training.control import prove_isolation
 from stabilitykit.training.task import LoopTask
 from stabilitykit.training.trainer import Trainer
 from tests.seeds import BASE_SEED
@@ -71,14 +75,6 @@ class Seen:
     def __init__(self):
         self.drawn = {source: [] for source in SOURCES}
 
-    def batch(self, x):
-        self.drawn["shuffle"].append(x[:, 0].tolist())
-        self.drawn["augment"].append({row[0]: row[1:] for row in x.tolist()})
-
-    def items(self):
-        """Items by index and pass, whatever their order."""
-        return self.drawn["augment"]
-
 
 def loop(run, seen, make_loader, epochs=2, before=lambda: None):
     """Train like a script from the web would, and note what is drawn."""
@@ -90,8 +86,7 @@ def loop(run, seen, make_loader, epochs=2, before=lambda: None):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(epochs):
         seen.drawn["augment"].append({})
-        for batch in loader:
-            x, y = batch
+        for x, y in loader:
             seen.drawn["shuffle"].append([int(i) for i in x[:, 0]])
             seen.drawn["augment"][-1].update({int(row[0]): row[1:] for row in x.tolist()})
             seen.drawn["stochastic"].append([torch.rand(3).tolist(), random.random(), float(np.random.rand())])
@@ -238,3 +233,177 @@ def test_an_item_differs_from_pass_to_pass(draws):
 def test_an_order_differs_from_pass_to_pass(draws):
     drawn = draws(loader_of)["shuffle"]
     assert drawn[:4] != drawn[4:]
+
+
+class Stream(IterableDataset):
+    """A stream of examples that draws as it goes, from its first line on."""
+
+    def __iter__(self):
+        info = get_worker_info()
+        start, step = (0, 1) if info is None else (info.id, info.num_workers)
+        first = random.random()
+        return (
+            (torch.tensor([i, first, float(torch.rand(())), 0.0], dtype=torch.float64), i % 2)
+            for i in range(start, N, step)
+        )
+
+
+@pytest.mark.parametrize("options", [{}, {"workers": 2}, {"workers": 2, "persistent_workers": True}])
+def test_a_stream_of_examples_draws_by_augment_the_pass_and_its_process(draws, options):
+    def make():
+        return loader_of(Stream(), shuffle=None, **options)
+
+    base = draws(make)
+    assert not different(base, draws(make, outside=2))
+    assert base["augment"][0] != base["augment"][1]
+    for source in SOURCES:
+        assert different(base, draws(make, source)) == {source} - {"shuffle"}
+
+
+def test_one_loader_process_streams_as_none_does(draws):
+    made = [draws(lambda workers=workers: loader_of(Stream(), shuffle=None, workers=workers)) for workers in (0, 1)]
+    assert not different(*made)
+
+
+def reseed():
+    torch.manual_seed(42)
+    random.seed(42)
+    np.random.seed(42)
+
+
+class Reseeding(Noisy):
+    def __getitem__(self, index):
+        random.seed(index)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_fixed_seed_inside_kills_no_variation_and_moves_nothing_that_is_held(draws, workers):
+    def make():
+        reseed()
+        return loader_of(Reseeding(), workers, worker_init_fn=lambda worker: reseed())
+
+    base = draws(make, before=reseed)
+    assert not different(base, draws(make, before=reseed, outside=2))
+    for source in SOURCES:
+        assert different(base, draws(make, source, before=reseed)) == {source}
+    first = base["record"].intercepted["reseedings"][0]
+    assert first["function"] == "torch.manual_seed"
+    assert first["place"].startswith("test_interception.py:")
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_a_seed_that_an_item_sets_is_mapped_in_each_process_alike(draws, context):
+    base = draws(lambda: loader_of(Reseeding()))
+    assert not different(base, draws(lambda: loader_of(Reseeding(), 2, multiprocessing_context=context)))
+
+
+def test_splits_are_data(draws):
+    splits = []
+
+    def make():
+        train, test = random_split(Noisy(), [12, 4])
+        splits.append((train.indices, test.indices))
+        return loader_of(train)
+
+    base = draws(make)
+    for source in SOURCES:
+        draws(make, source, outside=3)
+    assert all(split == splits[0] for split in splits)
+    assert base["record"].intercepted["splits"] == 1
+
+
+def test_a_loader_made_anew_for_each_pass_has_another_order(draws):
+    class Anew:
+        def __iter__(self):
+            return iter(loader_of())
+
+    base = draws(Anew)
+    assert base["shuffle"][:4] != base["shuffle"][4:]
+    assert not different(base, draws(Anew, outside=2))
+    assert different(base, draws(Anew, "shuffle")) == {"shuffle"}
+
+
+def test_an_explicit_stream_around_a_loader_moves_neither_its_order_nor_its_items(draws):
+    def within(run, seen, make_loader):
+        with run.stream("augment"):
+            return loop(run, seen, make_loader)
+
+    base, explicit = draws(loader_of), draws(loader_of, function=within)
+    assert different(base, explicit) == {"stochastic"}
+
+
+def test_batches_of_the_run_are_as_without_an_interception(tmp_path):
+    def train(run, workers):
+        model = run.perturb(Model())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        for _ in run.epochs(2):
+            for x, y in run.batches(Noisy(), 4, num_workers=workers):
+                nn.functional.cross_entropy(model(x[:, :4]), y).backward()
+                optimizer.step()
+        return torch.zeros(N, 2)
+
+    prints = set()
+    for workers in (0, 2):
+        for intercepts in (True, False):
+            task = LoopTask(functools.partial(train, workers=workers), Y, None, intercepts)
+            record = Trainer(task, "cpu", 1, tmp_path).train_once(plan())
+            assert record.intercepted == {}
+            prints.add(record.fingerprint)
+    assert len(prints) == 1
+
+
+def test_a_run_that_raises_leaves_torch_as_it_was(tmp_path):
+    before = DataLoader._get_iterator, torch.random.default_generator, random.seed
+
+    def train(run):
+        for _ in loader_of():
+            raise ZeroDivisionError
+
+    record = Trainer(LoopTask(train, Y), "cpu", 1, tmp_path).train_once(plan())
+    assert "ZeroDivisionError" in record.error
+    assert (DataLoader._get_iterator, torch.random.default_generator, random.seed) == before
+
+
+def epochs(run, seen, make_loader):
+    """The loop of `loop`, with the epochs of the run."""
+    with run.stream("init"):
+        model = run.perturb(Model())
+    loader, optimizer = make_loader(), torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in run.epochs(3, state=(model, optimizer)):
+        for x, y in loader:
+            seen.drawn["shuffle"].append([int(i) for i in x[:, 0]])
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(x[:, :4]), y).backward()
+            optimizer.step()
+    return model.eval()(torch.ones(N, 4, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_orders_begin_to_vary_at_the_onset(tmp_path, workers):
+    orders = []
+    for protocol in NoiseProtocol("shuffle", runs=2, seed=BASE_SEED, onset=2).plans():
+        seen = Seen()
+        make = functools.partial(loader_of, workers=workers, persistent_workers=workers > 0)
+        task = LoopTask(functools.partial(epochs, seen=seen, make_loader=make), Y)
+        assert Trainer(task, "cpu", 1, tmp_path).train_once(protocol).status == "ok"
+        orders.append(seen.drawn["shuffle"])
+    one, other = orders
+    assert one[:8] == other[:8]
+    assert one[8:] != other[8:]
+
+
+def test_epochs_before_an_onset_are_not_shared_where_loaders_go_on(make_session):
+    from stabilitykit.execution.session import measure
+
+    task = LoopTask(functools.partial(epochs, seen=Seen(), make_loader=loader_of), Y)
+    study = measure(task, NoiseProtocol("shuffle", runs=3, seed=BASE_SEED, onset=2), session=make_session())
+    assert study.certificate.proven
+    assert len({record.fingerprint for record in study.records}) == 3
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_control_is_exact_under_another_state_of_the_process(tmp_path, workers):
+    task = LoopTask(functools.partial(epochs, seen=Seen(), make_loader=lambda: loader_of(workers=workers)), Y)
+    trainer = Trainer(task, "cpu", 1, tmp_path)
+    assert prove_isolation(lambda f, *arguments: f(trainer, *arguments), trainer, plan(), None).proven
