@@ -13,12 +13,16 @@ class Intercepted:
     """How often each kind of draw was taken to its source."""
 
     orders: int = 0  #: passes over a sampler that draws
-    items: int = 0  #: items of datasets that may draw, as this process has asked for them
-    collations: int = 0  #: batches that were put together by a function that may draw
+    items: int = 0  #: items of loaders whose items or batches may draw, as this process has asked for them
     splits: int = 0  #: random splits that were held, those of torch's ``random_split`` without a generator
     own_splits: int = 0  #: random splits by a generator of the user's, which were left as they are
     #: By place: how often each seeding function was called there.
     reseedings: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
+
+    @property
+    def passes(self) -> bool:
+        """Whether a loader or sampler was gone through whose draws depend on the number of its pass."""
+        return bool(self.orders or self.items)
 
     def note_reseeding(self, called: str, function: str, place: str) -> None:
         """Note a call of ``called``, which ``function`` made for the line ``place`` of the user's."""
@@ -44,7 +48,7 @@ def line_of(found: Mapping[str, Any]) -> str:
     >>> line_of({"orders": 10, "items": 12000, "reseedings": [{"function": "set_seed", "place": "a.py:3", "count": 2}]})
     'isolated by interception: orders 10, items 12,000, re-seedings 2 (set_seed, a.py:3)'
     """
-    parts = [f"{name} {found[name]:,}" for name in ("orders", "items", "collations") if found.get(name)]
+    parts = [f"{name} {found[name]:,}" for name in ("orders", "items") if found.get(name)]
     if reseedings := found.get("reseedings", []):
         places = [f"{one['function']}, {one['place']}" for one in reseedings]
         places = places[:_MOST_PLACES] + [f"and {len(places) - _MOST_PLACES} more"] * (len(places) > _MOST_PLACES)

@@ -127,6 +127,10 @@ class Interception:
         begun.count = self._count
         return begun
 
+    def start(self, init: Callable[[int], object] | None) -> ProcessStart:
+        """Return what a process of a loader of ours calls as it starts; its items are seeded already."""
+        return ProcessStart(init, self._seed_of(Source.AUGMENT), 0)
+
     def _count(self, items: int) -> None:
         self.counts.items += items
 

@@ -53,6 +53,9 @@ class Begins(Protocol):
     def begin(self, loader: Any) -> LoaderPass | None:
         """Begin a pass of ``loader``; None for one that is left as it is."""
 
+    def start(self, init: Callable[[int], object] | None) -> Callable[[int], None]:
+        """Return what a process of a loader of ours calls as it starts."""
+
     def block(self) -> contextlib.AbstractContextManager[None]:
         """Return a block whose draws move nothing: a loader draws where it begins."""
 
@@ -65,7 +68,7 @@ def replacements(interception: Begins) -> Iterator[Replacement]:
         def _get_iterator(loader: Any) -> Any:
             of_loader = interception.begin(loader)
             if of_loader is None:
-                return old(loader)
+                return of_own(old, loader)
             begun.append(of_loader)
             try:
                 with of_loader.given_to(loader), interception.block():
@@ -74,6 +77,13 @@ def replacements(interception: Begins) -> Iterator[Replacement]:
                 begun.clear()
 
         return _get_iterator
+
+    def of_own(old: Callable[[Any], Any], loader: Any) -> Any:
+        theirs = exchange([(loader, "worker_init_fn", interception.start(loader.worker_init_fn))])
+        try:  # its items may set seeds
+            return old(loader)
+        finally:
+            exchange(theirs)
 
     def begin(old: Callable[..., None]) -> Callable[..., None]:
         def __init__(iterator: Any, loader: Any) -> None:  # noqa: N807  # named as what it replaces

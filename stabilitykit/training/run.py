@@ -57,7 +57,8 @@ class Run:
                     optimizer.step()
             return model.eval()(test_inputs)
 
-    Outside every ``with run.stream(...)`` the code runs in the stream ``stochastic``, so dropout needs no block.
+    Outside every ``with run.stream(...)`` the code runs in the stream ``stochastic``, so dropout needs no block. A
+    DataLoader of your own may take the place of ``run.batches``: its order and items are drawn from their sources.
     Do not go on to another epoch inside a block.
     """
 
@@ -236,7 +237,7 @@ class Run:
     def _keep(self, epoch: int, state: TrainingState | None) -> None:
         if state is None or self._prefixes is None or self.resumed_at == epoch:
             return
-        if self.interception.counts.to_json():  # the passes of loaders that are the user's have no state to store
+        if self.interception.counts.passes:  # those of the user's loaders have no state to store
             return
         with contextlib.suppress(CannotKeep):  # then each run trains these epochs itself
             self._prefixes.keep(epoch, {**state_of(*state), "run": self._state()})

@@ -121,11 +121,11 @@ class TestWhatIsAskedFor:
 
     def test_beside_a_recipe_it_is_refused(self, linear):
         assert with_interception(linear, protocol("init"), None) is linear
-        with pytest.raises(TaskError, match="^Expected intercept= only beside a train function"):
+        with pytest.raises(TaskError, match=r"^Expected intercept= only beside a train function"):
             with_interception(linear, protocol("init"), True)
 
     def test_anything_else_is_refused(self):
-        with pytest.raises(TaskError, match="^Expected intercept=True, False or None but got intercept='yes'"):
+        with pytest.raises(TaskError, match=r"^Expected intercept=True, False or None but got intercept='yes'"):
             with_interception(as_task(train, Y), protocol("all"), "yes")
 
 

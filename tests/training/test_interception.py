@@ -407,3 +407,23 @@ def test_the_control_is_exact_under_another_state_of_the_process(tmp_path, worke
     task = LoopTask(functools.partial(epochs, seen=Seen(), make_loader=lambda: loader_of(workers=workers)), Y)
     trainer = Trainer(task, "cpu", 1, tmp_path)
     assert prove_isolation(lambda f, *arguments: f(trainer, *arguments), trainer, plan(), None).proven
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_a_seed_that_an_item_of_the_runs_own_batches_sets_is_mapped_in_each_process(tmp_path, monkeypatch, context):
+    import torch.multiprocessing as processes
+
+    drawn = []
+
+    def train(run, workers):
+        drawn.append([x.tolist() for x, _ in run.batches(Reseeding(), 4, num_workers=workers)])
+        return torch.zeros(N, 2)
+
+    monkeypatch.setattr("torch.multiprocessing.Process", processes.get_context(context).Process)
+    monkeypatch.setattr("torch.multiprocessing.Queue", processes.get_context(context).Queue)
+    monkeypatch.setattr("torch.multiprocessing.Event", processes.get_context(context).Event)
+    for workers in (0, 2):
+        task = LoopTask(functools.partial(train, workers=workers), Y)
+        record = Trainer(task, "cpu", 1, tmp_path).train_once(plan())
+        assert record.status == "ok", record.error
+    assert drawn[0] == drawn[1]
