@@ -19,7 +19,7 @@ from .orders import Order, draws
 from .passes import Passes
 from .replacement import Replacements
 from .reseedings import drawn_seed, mapped_seed
-from .streams import Borrowed, Stream, current_source, seed_generators
+from .streams import Stream, current_source, seed_generators
 
 #: Counts up when an interception draws other bits than before: it is part of the content of a task that is intercepted.
 VERSION = 1
@@ -133,10 +133,6 @@ class Interception:
 
     def _count(self, items: int) -> None:
         self.counts.items += items
-
-    def block(self) -> contextlib.AbstractContextManager[None]:
-        """Return a block whose draws move nothing outside."""
-        return Borrowed(Source.AUGMENT, self._device)
 
     def _seed_of_sampler(self, sampler: Any) -> int:
         """Return the seed by which a sampler of torch's draws the pass that it begins."""

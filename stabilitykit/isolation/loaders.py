@@ -56,9 +56,6 @@ class Begins(Protocol):
     def start(self, init: Callable[[int], object] | None) -> Callable[[int], None]:
         """Return what a process of a loader of ours calls as it starts."""
 
-    def block(self) -> contextlib.AbstractContextManager[None]:
-        """Return a block whose draws move nothing: a loader draws where it begins."""
-
 
 def replacements(interception: Begins) -> Iterator[Replacement]:
     """Yield what lets each pass of a DataLoader be one of ``interception``'s."""
@@ -71,7 +68,7 @@ def replacements(interception: Begins) -> Iterator[Replacement]:
                 return of_own(old, loader)
             begun.append(of_loader)
             try:
-                with of_loader.given_to(loader), interception.block():
+                with of_loader.given_to(loader):
                     return old(loader)
             finally:
                 begun.clear()
@@ -104,7 +101,7 @@ def replacements(interception: Begins) -> Iterator[Replacement]:
                 of_loader.order.restart()
             else:
                 iterator.intercepted = of_loader = interception.begin(loader)
-            with of_loader.given_to(loader), interception.block(), of_loader.order:
+            with of_loader.given_to(loader), of_loader.order:
                 return old(iterator, loader, first_iter)
 
         return _reset

@@ -9,6 +9,8 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 
 from stabilitykit.isolation.fetched_items import Numbered, Numbering, may_draw
 from stabilitykit.isolation.interception import Interception
+from stabilitykit.isolation.streams import seed_generators
+from stabilitykit.protocol import Source
 
 TENSORS = TensorDataset(torch.arange(6.0))
 
@@ -83,3 +85,25 @@ def test_batches_are_numbered_and_can_be_sent():
     assert pickle.loads(pickle.dumps(numbering.number([3]))) == Numbered([3], 1, 2, 1, (2,))
     assert numbering.number([None, None]).times == ()
     assert Numbering(1, 2, repeats=False).number([3]).times == ()
+
+
+def test_what_puts_a_batch_together_draws_by_its_position_alone():
+    def collate(batch):
+        return torch.rand(1)
+
+    def drawn(data, shuffle):
+        seeds = {Source.SHUFFLE: shuffle, Source.AUGMENT: 1}
+        with Interception(seeds.get).on():
+            return [float(x) for x in DataLoader(data, batch_size=4, shuffle=True, collate_fn=collate)]
+
+    for data in (TENSORS, Items(draws=True)):
+        assert drawn(data, 1) == drawn(data, 2)
+        assert len({*drawn(data, 1)}) == 2
+
+
+def test_a_first_look_moves_no_generator():
+    seed_generators(1, torch.device("cpu"))
+    expected = float(torch.rand(()))
+    seed_generators(1, torch.device("cpu"))
+    items_of(Items(draws=True))
+    assert float(torch.rand(())) == expected

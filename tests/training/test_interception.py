@@ -152,6 +152,15 @@ class Eager(Sampler):
         return iter(self.rng.permutation(N).tolist())
 
 
+class EagerBatches(Eager):
+    """Whole batches, drawn as they are asked for."""
+
+    def __iter__(self):
+        order = [*super().__iter__()]
+        random.shuffle(order)
+        return iter([order[:7], order[7:]])
+
+
 class Overriding(RandomSampler):
     """A RandomSampler with an order of its own."""
 
@@ -188,6 +197,7 @@ LOADERS = {
     ),
     "by hand": lambda **o: loader_of(sampler=HandWritten(), **o),
     "eager": lambda **o: loader_of(sampler=Eager(), **o),
+    "eager batches": lambda workers: DataLoader(Noisy(), batch_sampler=EagerBatches(), num_workers=workers),
     "overriding": lambda **o: loader_of(sampler=Overriding(range(N), generator=own()), **o),
     "seedable": lambda **o: loader_of(sampler=Seedable(range(N)), **o),
     "at once": lambda **o: loader_of(OneByOne(), **o),
@@ -228,6 +238,7 @@ def test_an_item_differs_from_pass_to_pass(draws):
         first, second = draws(lambda options=options: loader_of(**options))["augment"]
         assert first.keys() == second.keys()
         assert all(first[index] != second[index] for index in first)
+        assert len({number for row in (*first.values(), *second.values()) for number in row}) == 6 * len(first)
 
 
 def test_an_order_differs_from_pass_to_pass(draws):
