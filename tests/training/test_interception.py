@@ -438,3 +438,11 @@ def test_a_seed_that_an_item_of_the_runs_own_batches_sets_is_mapped_in_each_proc
         record = Trainer(task, "cpu", 1, tmp_path).train_once(plan())
         assert record.status == "ok", record.error
     assert drawn[0] == drawn[1]
+
+
+def test_a_loader_that_outlives_its_run_is_as_new_in_the_next_one(draws):
+    lasting = loader_of(workers=2, persistent_workers=True)
+    made = [draws(lambda: lasting, outside=outside) for outside in (1, 2)]
+    assert not different(*made)
+    assert different(made[0], draws(lambda: lasting, "augment")) == {"augment"}
+    assert not different(made[0], draws(loader_of))
