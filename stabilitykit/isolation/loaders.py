@@ -61,6 +61,15 @@ def replacements(interception: Begins) -> Iterator[Replacement]:
     """Yield what lets each pass of a DataLoader be one of ``interception``'s."""
     begun: list[LoaderPass] = []
 
+    def iterate(old: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def __iter__(loader: Any) -> Any:  # noqa: N807  # named as what it replaces
+            lasting = loader._iterator  # of persistent loader processes
+            if lasting is not None and "intercepted" not in vars(lasting) and not isinstance(loader, OwnLoader):
+                loader._iterator = None  # they were started before, and could not be told what to draw
+            return old(loader)
+
+        return __iter__
+
     def get_iterator(old: Callable[[Any], Any]) -> Callable[[Any], Any]:
         def _get_iterator(loader: Any) -> Any:
             of_loader = interception.begin(loader)
@@ -120,6 +129,7 @@ def replacements(interception: Begins) -> Iterator[Replacement]:
 
         return _next_index
 
+    yield Replacement(DataLoader, "__iter__", iterate)
     yield Replacement(DataLoader, "_get_iterator", get_iterator)
     yield Replacement(_BaseDataLoaderIter, "__init__", begin)
     yield Replacement(_BaseDataLoaderIter, "_reset", reset)

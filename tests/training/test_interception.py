@@ -446,3 +446,10 @@ def test_a_loader_that_outlives_its_run_is_as_new_in_the_next_one(draws):
     assert not different(*made)
     assert different(made[0], draws(lambda: lasting, "augment")) == {"augment"}
     assert not different(made[0], draws(loader_of))
+
+
+def test_loader_processes_that_were_started_before_are_started_anew(draws):
+    lasting = loader_of(workers=2, persistent_workers=True)
+    list(lasting)
+    assert not different(draws(lambda: lasting), draws(loader_of))
+    assert len(list(lasting)) == N // 4
