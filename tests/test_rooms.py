@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "store": {"protocol"},
     "verdicts": {"estimates"},
     "tracing": {"store"},
-    "isolation": set(),
+    "isolation": {"protocol"},
     "training": {"_version", "protocol", "store", "estimates", "tracing", "isolation"},
     "render": {"estimates", "verdicts"},
     "study": {"protocol", "store", "estimates", "verdicts", "isolation", "training", "render"},

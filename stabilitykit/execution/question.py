@@ -16,7 +16,7 @@ from ..store.traced_inputs import Inputs, entries_of, later_of, matching, renew_
 from ..training.control import ControlMode, check_mode
 from ..training.environment import Environment
 from ..training.run import Run
-from ..training.task import Task, as_task
+from ..training.task import Task, as_task, with_interception
 from ..training.trainer import Trainer
 from ..verdicts.budgets import Budget, check_is_budget
 from ..verdicts.gate import Gate
@@ -61,9 +61,11 @@ class Question:
         control: ControlMode = "auto",
         stops_early: bool = False,
         outputs: str | None = None,
+        intercept: bool | None = None,
     ) -> Question:
         """Ask about a `Recipe`, or about a train function with the test ``labels`` beside it."""
-        return cls(as_task(task, labels, outputs), protocol, metrics or {}, budget, control, stops_early)
+        asked = with_interception(as_task(task, labels, outputs), protocol, intercept)
+        return cls(asked, protocol, metrics or {}, budget, control, stops_early)
 
     @cached_property
     def names(self) -> tuple[str, ...]:

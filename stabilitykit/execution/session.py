@@ -313,6 +313,7 @@ def measure(
     *,
     labels: Any = None,
     outputs: Outputs | None = None,
+    intercept: bool | None = None,
     metrics: Mapping[str, Metric] | None = None,
     control: ControlMode = "auto",
     budget: Budget | None = None,
@@ -326,6 +327,8 @@ def measure(
         labels: The test labels ``[N]``, beside a train function; a `Recipe` has its own.
         outputs: What a train function returns, where its numbers do not tell: "logits", "probabilities",
             "log_probabilities", "multi_label" (a logit for each label of an example) or "values" (a regression).
+        intercept: Whether what the code of a train function draws by itself is taken to its source: left out, in
+            every ``train(run)``, and in a ``train(seed)`` where less than everything varies.
         metrics: Functions of one run's logits and the labels, by name.
         control: "auto" trains the base run twice, after a look at its first epochs; "first" leaves it at that look, for
             runs that cost hours; "full" trains one seed of a black box twice.
@@ -336,7 +339,14 @@ def measure(
     than may leave nothing to measure, and `IncompleteStudyError` if the session stops before all runs are there.
     """
     question = Question.of(
-        task, protocol, labels=labels, outputs=outputs, metrics=metrics, budget=budget, control=control
+        task,
+        protocol,
+        labels=labels,
+        outputs=outputs,
+        metrics=metrics,
+        budget=budget,
+        control=control,
+        intercept=intercept,
     )
     return (session or _script_session()).answer(question)
 
@@ -349,6 +359,7 @@ def check(
     budget: Budget,
     labels: Any = None,
     outputs: Outputs | None = None,
+    intercept: bool | None = None,
     metrics: Mapping[str, Metric] | None = None,
     control: ControlMode = "auto",
     session: Session | None = None,
@@ -359,7 +370,7 @@ def check(
     first, and another session that asks again gets it without training.
 
     Args:
-        task: As in `measure`, and so are ``labels``, ``outputs``, ``metrics``, ``control``, ``session`` and the errors.
+        task: As in `measure`, and so are the arguments that are not named here, and the errors.
         protocol: What varies, and R, the most runs that are trained.
         budget: The limits that end the training once it is known whether they are kept.
     """
@@ -372,6 +383,7 @@ def check(
         budget=budget,
         control=control,
         stops_early=True,
+        intercept=intercept,
     )
     return (session or _script_session()).answer(question)
 

@@ -9,6 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..protocol import Source
+
+#: The seeding functions as they are at first: an `Interception` puts its own in their place, which are for user code.
+_seed_python, _seed_numpy, _seed_cuda = random.seed, np.random.seed, torch.cuda.manual_seed
+
 
 class GeneratorStates(NamedTuple):
     """The states of the global generators of python, numpy, torch on the CPU, and torch on CUDA."""
@@ -23,6 +28,13 @@ class GeneratorStates(NamedTuple):
         """Read the states of this process; CUDA's only if ``device`` is a GPU, since reading it starts CUDA."""
         cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         return cls(random.getstate(), np.random.get_state(legacy=True), torch.get_rng_state(), cuda)
+
+    def is_equal(self, other: GeneratorStates) -> bool:
+        """Whether nothing was drawn between the two."""
+        both = (self.cpu, other.cpu), (self.cuda, other.cuda)
+        drawn = any(not torch.equal(a, b) for a, b in both if a is not None and b is not None)
+        (_, keys, *rest), (_, other_keys, *other_rest) = self.numpy, other.numpy
+        return not drawn and self.python == other.python and rest == other_rest and bool((keys == other_keys).all())
 
     def to_plain(self) -> dict[str, Any]:
         """Return the states as tuples, numbers and tensors."""
@@ -46,12 +58,29 @@ class GeneratorStates(NamedTuple):
 
 def seed_generators(seed: int, device: torch.device) -> None:
     """Seed the four global generators of this process with one 32-bit seed."""
-    random.seed(seed)
-    np.random.seed(seed)
+    _seed_python(seed)
+    _seed_numpy(seed)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
-            torch.cuda.manual_seed(seed)
+            _seed_cuda(seed)
+
+
+#: The blocks that this process is in, the innermost last.
+_entered: list[Stream | Borrowed] = []
+
+
+def current_source() -> Source | None:
+    """Return the source that is drawn from now: that of the innermost block that names one."""
+    return next((block.source for block in reversed(_entered) if block.source is not None), None)
+
+
+def _leave(block: Stream | Borrowed) -> None:
+    """Note the end of a block; not always the innermost: a seed function leaves ``init`` at its first batch."""
+    for place in reversed(range(len(_entered))):
+        if _entered[place] is block:
+            del _entered[place]
+            return
 
 
 class Stream:
@@ -70,8 +99,8 @@ class Stream:
     True
     """
 
-    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
-        self.seed = seed
+    def __init__(self, seed: int, device: torch.device | str = "cpu", source: Source | None = None) -> None:
+        self.seed, self.source = seed, source
         self.device = torch.device(device)
         self._inner: GeneratorStates | None = None
         self._outer: GeneratorStates | None = None
@@ -98,10 +127,34 @@ class Stream:
                 seed_generators(self.seed, self.device)
             else:
                 self._inner.put_back(self.device)
+            _entered.append(self)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if self._depth == 0 and self._outer is not None:
+            _leave(self)
             self._inner = GeneratorStates.now(self.device)
             self._outer.put_back(self.device)
+
+
+class Borrowed:
+    """The generators of this process in a block that seeds them itself, again and again; they are put back after.
+
+    >>> with Borrowed(Source.AUGMENT):
+    ...     seed_generators(7, torch.device("cpu"))
+    ...     current_source()
+    <Source.AUGMENT: 'augment'>
+    """
+
+    def __init__(self, source: Source, device: torch.device | str = "cpu") -> None:
+        self.source, self.device = source, torch.device(device)
+        self._outer: list[GeneratorStates] = []
+
+    def __enter__(self) -> None:
+        self._outer.append(GeneratorStates.now(self.device))
+        _entered.append(self)
+
+    def __exit__(self, *_: object) -> None:
+        _leave(self)
+        self._outer.pop().put_back(self.device)

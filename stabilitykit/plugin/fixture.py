@@ -130,6 +130,7 @@ class Stability:
         runs: int | None = None,
         labels: Any = None,
         outputs: Outputs | None = None,
+        intercept: bool | None = None,
         metrics: Mapping[str, Metric] | None = None,
         constants: Mapping[str | Source, int] | None = None,
         onset: int = 0,
@@ -147,6 +148,8 @@ class Stability:
             labels: The test labels, beside a train function; a `Recipe` has its own.
             outputs: What a train function returns, where its numbers do not tell: "logits", "probabilities",
                 "log_probabilities", "multi_label" (a logit for each label of an example) or "values" (a regression).
+            intercept: Whether what the code of a train function draws by itself is taken to its source: left out,
+                in every ``train(run)``, and in a ``train(seed)`` where less than everything varies.
             metrics: Further functions of one run's logits and the labels, by name.
             constants: Other seeds for held sources, by name.
             onset: The epoch from which on sources vary; the epochs before are the same in all runs, and trained once.
@@ -156,7 +159,14 @@ class Stability:
         """
         __tracebackhide__ = True
         protocol = self._protocol(vary, perturb, runs, constants, onset)
-        given = {"labels": labels, "outputs": outputs, "metrics": metrics, "budget": budget, "control": control}
+        given = {
+            "labels": labels,
+            "outputs": outputs,
+            "intercept": intercept,
+            "metrics": metrics,
+            "budget": budget,
+            "control": control,
+        }
         return self._ask(Question.of(task, protocol, **given))
 
     def check(
@@ -169,6 +179,7 @@ class Stability:
         runs: int | None = None,
         labels: Any = None,
         outputs: Outputs | None = None,
+        intercept: bool | None = None,
         metrics: Mapping[str, Metric] | None = None,
         constants: Mapping[str | Source, int] | None = None,
         onset: int = 0,
@@ -186,7 +197,7 @@ class Stability:
         __tracebackhide__ = True
         test, protocol = self._hooks.current_test(), self._protocol(vary, perturb, runs, constants, onset)
         test.checks += 1
-        given = {"labels": labels, "outputs": outputs, "metrics": metrics, "control": control}
+        given = {"labels": labels, "outputs": outputs, "intercept": intercept, "metrics": metrics, "control": control}
         ask = partial(Question.of, task, protocol, **given)
         is_new = self._budgets.find(test.name, test.checks) is None
         if budget is None and self._config.calibrate and (is_new or self._config.update):

@@ -17,7 +17,7 @@ Status = Literal["ok", "failed", "crashed", "timeout"]
 ARRAYS = ("logits", "weights")
 
 #: Fields that are written only where a run has them.
-SELDOM = ("further_weights", "idle", "inputs")
+SELDOM = ("further_weights", "idle", "inputs", "intercepted")
 
 
 @public
@@ -38,6 +38,8 @@ class RunRecord:
     inputs: Mapping[str, Any] = field(
         default_factory=dict
     )  #: what it read while it trained, until it is published; see `Inputs`
+    #: How often a draw of the user's code was taken to its source, by kind; see `Intercepted`.
+    intercepted: Mapping[str, Any] = field(default_factory=dict)
     trace: tuple[str, ...] = ()  #: sha256 of the state dict after each of the first epochs
     curve: tuple[Mapping[str, float], ...] = ()  #: test metrics after each epoch
     perturbation: Mapping[str, Any] | None = None  #: the weight that was moved, see `PerturbationRecord`

@@ -21,6 +21,7 @@ from ..estimates.measures import Measures, Metric
 from ..estimates.metrics import ensemble_of, vanilla_groups
 from ..estimates.reading import Reading
 from ..estimates.scores import SCORES, TaskKind
+from ..isolation.intercepted import line_of
 from ..protocol import NoiseProtocol, Source
 from ..public import public
 from ..store.record import RunRecord
@@ -273,6 +274,7 @@ class Study:
         )
         if self.private:
             notes.append(f"runs not kept, nor verdicts: {self.private}")
+        notes += [line_of(record.intercepted) for record in self.records if record.intercepted][:1]
         kinds = {record.low_level for record in self.records} - {"deterministic", "not isolated"}
         if kinds:
             notes.append(f"low-level source: {', '.join(sorted(kinds))}")

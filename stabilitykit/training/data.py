@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..errors import TaskError
+from ..isolation.loaders import OwnLoader
 from ..isolation.streams import Stream
-from ..protocol import derive_seed
+from ..protocol import Source, derive_seed
 
 Batch: TypeAlias = tuple[Tensor, Tensor]
 #: Inputs and labels with one row an example, or a map-style Dataset of such pairs.
@@ -110,7 +111,7 @@ class DatasetExamples(Examples):
         return len(self.dataset)  # type: ignore[arg-type]  # checked by `check_data`
 
     def batches(self, batches: Sequence[Tensor], item_seed: int) -> Iterator[Batch]:
-        loader: DataLoader[Any] = DataLoader(
+        loader = OwnLoader(
             SeededItems(self.dataset, item_seed),
             batch_sampler=[indices.tolist() for indices in batches],
             num_workers=self.num_workers,
@@ -149,7 +150,7 @@ class SeededItems(Dataset[Any]):
         self.dataset, self.seed = dataset, seed
 
     def __getitem__(self, index: int) -> Any:
-        with Stream(derive_seed(self.seed, index)):
+        with Stream(derive_seed(self.seed, index), source=Source.AUGMENT):
             return self.dataset[index]
 
     def __reduce__(self) -> tuple[Any, ...]:

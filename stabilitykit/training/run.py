@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import ProtocolError, TaskError, check_count
+from ..isolation.interception import Interception
 from ..isolation.streams import GeneratorStates, Stream, seed_generators
 from ..protocol import RunPlan, Source, derive_seed, parse_sources
 from ..public import public
@@ -55,7 +57,8 @@ class Run:
                     optimizer.step()
             return model.eval()(test_inputs)
 
-    Outside every ``with run.stream(...)`` the code runs in the stream ``stochastic``, so dropout needs no block.
+    Outside every ``with run.stream(...)`` the code runs in the stream ``stochastic``, so dropout needs no block. A
+    DataLoader of your own may take the place of ``run.batches``: its order and items are drawn from their sources.
     Do not go on to another epoch inside a block.
     """
 
@@ -87,8 +90,12 @@ class Run:
         self._stop_after, self._prefixes, self._from_start = stop_after, prefixes, from_start
         self._at_onset: list[Callable[[], object]] = []
         self._streams: dict[Source, Stream] = {
-            source: Stream(self.acting.seed(source) or 0, device) for source in Source if source is not Source.LOW_LEVEL
+            source: Stream(self.acting.seed(source) or 0, device, source)
+            for source in Source
+            if source is not Source.LOW_LEVEL
         }
+        this = weakref.proxy(self)  # a cycle would keep the model in memory
+        self.interception = Interception(lambda source: this.acting.seed(source) or 0, device)
         self._shuffle = torch.Generator().manual_seed(self.acting.shuffle)
         self._augment = torch.Generator().manual_seed(self.acting.augment)
         self._passes = 0
@@ -229,6 +236,8 @@ class Run:
 
     def _keep(self, epoch: int, state: TrainingState | None) -> None:
         if state is None or self._prefixes is None or self.resumed_at == epoch:
+            return
+        if self.interception.counts.passes:  # those of the user's loaders have no state to store
             return
         with contextlib.suppress(CannotKeep):  # then each run trains these epochs itself
             self._prefixes.keep(epoch, {**state_of(*state), "run": self._state()})

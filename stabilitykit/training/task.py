@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from ..estimates.meaning import Meaning
 from ..estimates.measures import Measures, Metric
 from ..estimates.metrics import IGNORED_LABEL
 from ..estimates.scores import TaskKind
+from ..isolation.interception import VERSION
 from ..protocol import NoiseProtocol, Source
 from ..store.fingerprint import CannotFingerprint, fingerprint
 from ..store.record import RunRecord
@@ -33,6 +34,7 @@ class Task(ABC):
     name: str
     isolates: bool = True  #: whether sources can be varied one by one; a black box has one seed for all
     sources: frozenset[Source] = frozenset(Source)  #: those that every task of this kind may have
+    intercepts: bool = False  #: whether what its code draws on its own is taken to the source that it belongs to
     keep_weights: bool = False  #: whether a run keeps its final weights
     remarks: tuple[str, ...] = ()  #: notes for the reader of its studies, beside the numbers
     #: Whether a run leaves its outputs. A task with too many keeps weights, from which `measures` predicts anew.
@@ -99,11 +101,12 @@ class Task(ABC):
 
 @dataclass(frozen=True, eq=False)
 class LoopTask(Task):
-    """A train function of a `Run`: the user owns the loop and takes each source from its stream."""
+    """A train function of a `Run`: the user owns the loop, and names the source of what no loader or dataset draws."""
 
     function: Callable[[Run], Any]
     targets: Tensor
     outputs: str | None = None
+    intercepts: bool = True
 
     @property
     def name(self) -> str:  # type: ignore[override]  # read-only here, a field in Recipe
@@ -116,7 +119,8 @@ class LoopTask(Task):
 
     def content(self) -> object:
         """Return the function with all values that it captures, and the labels that its outputs are checked against."""
-        stated = {"outputs": self.outputs} if self.outputs else {}
+        stated: dict[str, object] = {"outputs": self.outputs} if self.outputs else {}
+        stated |= {"interception": VERSION} if self.intercepts else {}
         return {"kind": type(self).__name__, "function": self.function, "labels": self.targets, **stated}
 
     def fit(self, run: Run) -> Any:
@@ -128,6 +132,7 @@ class BlackBoxTask(LoopTask):
     """A train function of one seed, in any framework: everything varies at once, nothing is isolated."""
 
     function: Callable[[int], Any]  # type: ignore[assignment]  # takes a seed in place of a Run
+    intercepts: bool = False
 
     isolates = False
 
@@ -142,11 +147,67 @@ class BlackBoxTask(LoopTask):
         if protocol.vary != frozenset(Source) or protocol.perturb is not None:
             raise ProtocolError(
                 f"Expected vary='all' for {self.name}(seed) but got {protocol.name!r}: one seed moves every source at "
-                f"once. Write {self.name}(run) and take each source from run.stream(...) to vary them one by one."
+                f"once. Leave out intercept=False if it is PyTorch, or write {self.name}(run), to vary sources one by "
+                f"one."
             )
 
     def fit(self, run: Run) -> Any:
         return self.function(run.plan.init)
+
+
+#: The seed that every run gives to a function whose sources are told apart.
+_CONSTANT_SEED = 0
+
+
+@dataclass(frozen=True, eq=False)
+class InterceptedSeedTask(LoopTask):
+    """A train function of one seed, in PyTorch: the seed is the same in every run, and each source is intercepted.
+
+    What it draws before its first batch is ``init``, what is left after that ``stochastic``.
+    """
+
+    function: Callable[[int], Any]  # type: ignore[assignment]  # takes a seed in place of a Run
+
+    def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
+        """Raise `UsageError` also for what only a function of a `Run` can do."""
+        super().check(protocol, device)
+        if protocol.onset:
+            raise ProtocolError(
+                f"Expected {self.name}(seed) without an onset but got onset={protocol.onset}: its epochs are its own. "
+                f"Write {self.name}(run) and take them from run.epochs(n)."
+            )
+        if protocol.perturb is not None:
+            raise ProtocolError(
+                f"Expected {self.name}(seed) without perturb= but got {protocol.perturb.kind!r}: it names no model "
+                f"whose weight could be moved. Write {self.name}(run) and call run.perturb(model)."
+            )
+
+    def fit(self, run: Run) -> Any:
+        with run.interception.init_first():
+            return self.function(_CONSTANT_SEED)
+
+
+def with_interception(task: Task, protocol: NoiseProtocol, intercept: bool | None) -> Task:
+    """Return the task that ``intercept=`` asks for: by default all functions of a run, and one of a seed if need be.
+
+    A function of a seed has to be intercepted where less than everything varies.
+    """
+    if not isinstance(task, LoopTask):
+        if intercept is None:
+            return task
+        raise TaskError(
+            f"Expected intercept= only beside a train function but got intercept={intercept!r} beside {task.name}, "
+            f"which draws nothing on its own. Leave it out."
+        )
+    if intercept is not None and not isinstance(intercept, bool):
+        raise TaskError(f"Expected intercept=True, False or None but got intercept={intercept!r}.")
+    if isinstance(task, BlackBoxTask):
+        if intercept is None:
+            intercept = protocol.vary != frozenset(Source) or protocol.perturb is not None
+        return InterceptedSeedTask(task.function, task.targets, task.outputs) if intercept else task
+    if isinstance(task, InterceptedSeedTask) and intercept is False:
+        return BlackBoxTask(task.function, task.targets, task.outputs)
+    return task if intercept in (None, task.intercepts) else replace(task, intercepts=intercept)
 
 
 def as_task(task: object, labels: Any = None, outputs: str | None = None) -> Task:

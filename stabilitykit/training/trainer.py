@@ -89,6 +89,7 @@ class Trainer:
             curve=tuple(run.curve),
             perturbation=run.perturbation.to_json() if run.perturbation else None,
             low_level=self._how_low_level(run),
+            intercepted=run.interception.counts.to_json(),
             environment=self.environment.to_json(),
             **outcome,
         )
@@ -104,7 +105,7 @@ class Trainer:
         run = Run(plan, self.device, stop_after=stop_after, prefixes=self.prefixes, from_start=from_start)
         run.is_rehearsed = True
         with self.under(run) as run.variables, stepped_optimizers() as optimizers:
-            returned = self.task.fit(run)
+            returned = self._fit(run)
             run.check_began()
             run.is_idle = not optimizers
             optimizers.clear()  # so that they keep no weights in memory
@@ -142,7 +143,7 @@ class Trainer:
             torch.set_num_threads(self.threads)
             _set_deterministic(kind not in UNSEEDED or not run.varies, self.device)
             stack.enter_context(torch.enable_grad())
-            stack.enter_context(Stream(run.acting.stochastic, self.device))
+            stack.enter_context(Stream(run.acting.stochastic, self.device, Source.STOCHASTIC))
             if kind == _ROUNDING:
 
                 def round_gradients() -> None:
@@ -153,9 +154,14 @@ class Trainer:
                 run.at_onset(lambda: _set_deterministic(False, self.device))
             yield variables
 
+    def _fit(self, run: Run) -> Any:
+        """Train, with all that the user's code draws taken to its source."""
+        with run.interception.on() if self.task.intercepts else contextlib.nullcontext():
+            return self.task.fit(run)
+
     def _results(self, run: Run) -> dict[str, Any]:
         """Train, and return the results of the run: its outputs, its weights, or both."""
-        returned = self.task.fit(run)
+        returned = self._fit(run)
         run.check_began()
         if edited := imported_otherwise(self.stamps):
             raise TrainingError(

@@ -328,7 +328,7 @@ class TestSamplers:
         assert models(ask(self.weighted(blobs, seeded=True), vary, labels=blobs[1])) == count
 
     def test_unseeded_it_draws_in_the_step(self, ask, blobs):
-        study = ask(self.weighted(blobs, seeded=False), "shuffle", labels=blobs[1])
+        study = ask(self.weighted(blobs, seeded=False), "shuffle", labels=blobs[1], intercept=False)
         assert models(study) == 1
         assert any("shuffle never reaches the weights" in note for note in study.notes)
         assert models(ask(self.weighted(blobs, seeded=False), "stochastic", labels=blobs[1])) == 3

@@ -312,7 +312,7 @@ class TestHeld:
 class TestAlive:
     @pytest.mark.parametrize("vary", ["init", "init+shuffle", "all"])
     def test_a_constructor_that_seeds_is_named(self, ask, vary):
-        study = ask(loop(init=lambda: torch.manual_seed(23)), vary)
+        study = ask(loop(init=lambda: torch.default_generator.manual_seed(23)), vary)
         (note,) = [note for note in study.notes if "init never reaches" in note]
         assert "does a constructor call torch.manual_seed" in note
         with pytest.raises(IsolationError, match="init never reaches the weights"):
@@ -320,13 +320,13 @@ class TestAlive:
 
     @pytest.mark.parametrize("vary", ["init", "init+shuffle", "all"])
     def test_a_check_of_it_trains_no_run(self, make_session, vary):
-        task = loop(init=lambda: torch.manual_seed(23))
+        task = loop(init=lambda: torch.default_generator.manual_seed(23))
         with pytest.raises(IsolationError, match="init never reaches the weights"):
             check(task, NoiseProtocol(vary, runs=10), budget=LOOSE, session=make_session())
         assert {index for index, _ in trained} == {0}
 
     def test_a_check_of_runs_that_were_measured_before_is_no_way_around(self, make_session):
-        task = loop(init=lambda: torch.manual_seed(23))
+        task = loop(init=lambda: torch.default_generator.manual_seed(23))
         measure(task, NoiseProtocol("init+shuffle", runs=10), session=make_session("one"))
         trained.clear()
         with pytest.raises(IsolationError, match="init never reaches the weights"):

@@ -114,7 +114,7 @@ class TestFunctions:
             check(as_task(train, Y), protocol)
         assert str(refusal.value).startswith(
             f"Expected vary='all' for train(seed) but got {protocol.name!r}: one seed moves every source at once. "
-            "Write train(run)"
+            "Leave out intercept=False if it is PyTorch, or write train(run)"
         )
         check(as_task(train, Y), NoiseProtocol("all"))
 

@@ -225,7 +225,7 @@ def test_a_loader_pins_its_batches_for_a_gpu_alone(monkeypatch: pytest.MonkeyPat
         pins.append(pin_memory)
         return []
 
-    monkeypatch.setattr("stabilitykit.training.data.DataLoader", loader)
+    monkeypatch.setattr("stabilitykit.training.data.OwnLoader", loader)
     for device in ("cpu", "cuda:0"):
         list(DatasetExamples([(1.0, 2)], Layout(torch.device(device))).batches([torch.tensor([0])], item_seed=0))
     assert pins == [False, True]
