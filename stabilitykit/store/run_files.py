@@ -19,7 +19,7 @@ import os
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,7 @@ class _Record:
     error: str
     environment: dict[str, Any]
     trained_by: dict[str, Any]
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -275,8 +276,9 @@ def _what_is_wrong(header: Mapping[str, Any], index: int) -> str:
     if record["index"] != index:
         return f"the header is run {record['index']}'s"
     weights = header.get("weights")
-    if (arrays is None and weights is None) != (record["status"] != "ok"):
-        return f"a run of status {record['status']!r} has {'no' if arrays is None else 'an'} array"
+    is_empty = arrays is None and weights is None and not record.get("scores")
+    if is_empty != (record["status"] != "ok"):
+        return f"a run of status {record['status']!r} has {'no' if is_empty else 'a'} result"
     problem = "" if arrays is None else _what_is_wrong_with_array(arrays, index)
     return problem or ("" if weights is None else _what_is_wrong_with_file(weights, index, "weights", ".safetensors"))
 

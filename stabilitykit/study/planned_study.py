@@ -30,7 +30,7 @@ class PlannedStudy(Study):
         self,
         task: str,
         protocol: NoiseProtocol,
-        labels: Tensor,
+        labels: Tensor | None,
         names: tuple[str, ...],
         on_budget: Callable[[Budget], None],
         end: Callable[[str], NoReturn],

@@ -10,10 +10,20 @@ from types import MappingProxyType
 
 from ..errors import BudgetError, check_count, number_of
 from ..estimates.estimate import Estimate
-from ..estimates.measure_kinds import DISAGREEMENT, kind_of, most_beside_disagreement, sd_name, why_missing
+from ..estimates.measure_kinds import (
+    DISAGREEMENT,
+    is_built_in,
+    kind_of,
+    most_beside_disagreement,
+    sd_name,
+    why_missing,
+)
 from ..public import public
 from .judgement import WORST_FIRST, Judgement, Outcome, worst
 from .limits import FailedRuns, Limit, LimitJudgement
+
+#: How alike a name is to that of a measure which the task has, from which on it is taken for a misspelling of it.
+_MISSPELT = 0.8
 
 
 @public
@@ -135,8 +145,11 @@ class Budget:
         """Alpha of each limit: the limits share the budget's (Bonferroni), since one that fails fails the budget."""
         return self.alpha / len(self._limits)
 
-    def check_names(self, available: Collection[str]) -> None:
-        """Raise BudgetError for a limit on a metric that the task does not have; no run is needed to know that."""
+    def check_names(self, available: Collection[str], *, may_have_more: bool = False) -> None:
+        """Raise BudgetError for a limit on a metric that the task does not have; no run is needed to know that.
+
+        A task ``may_have_more`` than is ``available`` before its first run returns its scores.
+        """
         for name in self.limits:
             if kind_of(name).is_diagnosis:
                 raise BudgetError(
@@ -149,7 +162,9 @@ class Budget:
                     f"know whether more is better. Write {name}_sd, or a plain assert on study[{name!r}].low or .high."
                 )
             if name not in available:
-                close = difflib.get_close_matches(name, available, n=1)
+                close = difflib.get_close_matches(name, available, n=1, cutoff=_MISSPELT if may_have_more else 0.6)
+                if may_have_more and not close and not is_built_in(name):
+                    continue
                 guess = f" Did you mean {close[0]}?" if close else ""
                 raise BudgetError(
                     f"Expected a limit on a metric of this task but got Budget({name}=...), which would never be "

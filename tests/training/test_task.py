@@ -77,14 +77,15 @@ class TestFunctions:
         with pytest.raises(TaskError, match=r"^Expected a Recipe, train\(run\) or train\(seed\) but got "):
             as_task(task, Y)
 
-    def test_missing_labels_are_refused(self):
-        with pytest.raises(TaskError) as refusal:
-            as_task(lambda run: None)
-        assert str(refusal.value) == (
-            "Expected labels= beside <lambda>: without the test labels nothing can be scored. A run that ends in one "
-            "number, such as a score, a mean return or FID, is measured as a regression: return np.array([score]) with "
-            "labels=np.zeros(1), and rmse_sd is the SD of the score over runs if its sign is always the same."
-        )
+    def test_without_labels_its_runs_leave_scores_alone(self):
+        task = as_task(lambda run: None)
+        assert task.labels is None
+        assert task.examples == 0
+        assert task.measure_names() == ()
+
+    def test_outputs_cannot_be_stated_without_labels(self):
+        with pytest.raises(TaskError, match="Expected labels= beside outputs='probabilities'"):
+            as_task(lambda run: None, outputs="probabilities")
 
     @pytest.mark.parametrize("labels", ["abc", [[1], [2, 3]], {"a": 1}])
     def test_labels_that_are_no_array_are_refused(self, labels):
