@@ -310,7 +310,7 @@ class Study:
         """
         check_is_budget(budget)
         failures = FailedRuns(len(self.failed), len(self.records), budget.max_failed_runs)
-        verdict = budget.judge(self.measures).beside(failures)
+        verdict = budget.judge(self.measures, len(self.failed)).beside(failures)
         if verdict.outcome is Outcome.PASS:
             self.check_alive()
         return verdict
