@@ -18,6 +18,7 @@ from ..store.run_store import RunStore
 from ..verdicts.budgets import Budget, Verdict
 from ..verdicts.power import cv_of, most_runs_needed, prospects, runs_needed
 from ..verdicts.sequential_levels import looks
+from ..verdicts.thresholds import fewest_runs
 from ..verdicts.unreachable import objections
 from .question import Prepared
 from .watch import Standing, Watch
@@ -149,6 +150,11 @@ def summarize_plan(forecast: Forecast, test: str, workers: int) -> dict[str, Any
         "seconds_from": source,
         "workers": workers,
         "limits": limits,
+        "thresholds": [
+            {"metric": metric, "limit": repr(threshold), "fewest_runs": fewest_runs(threshold)}
+            for budget, _ in forecast.budgets
+            for metric, threshold in budget.thresholds.items()
+        ],
         "warnings": list(_warnings(forecast)),
     }
 

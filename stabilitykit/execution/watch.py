@@ -114,6 +114,7 @@ class Watch:
             self._gate.pass_over()
         else:
             measures = self._measures_of(records)
+            self._budget.check_names(measures)  # which scores there are, runs show
             self._gate.look({name: measures[name] for name in self._gate.open}, runs - len(records))
         if self._standing.keeps:
             taken = self._gate.taken[-1]

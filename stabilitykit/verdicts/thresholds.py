@@ -99,6 +99,17 @@ def _threshold(name: str, value: object, share: object, mean: object, alpha: obj
     return Threshold(number, name == "at_most", wanted, number_of(alpha))
 
 
+def fewest_runs(threshold: Threshold) -> int:
+    """Return the fewest runs in one look that can pass: all of them reach the threshold.
+
+    >>> fewest_runs(at_most(3.28)), fewest_runs(at_least(450, share=0.9)), fewest_runs(at_most(3.28, mean=True))
+    (5, 29, 5)
+    """
+    if threshold.share is None:
+        return _FEWEST
+    return math.ceil(math.log(threshold.alpha) / math.log(threshold.share))
+
+
 @dataclass(frozen=True)
 class ThresholdLimit:
     """A threshold for the scores of one name."""
