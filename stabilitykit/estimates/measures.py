@@ -183,8 +183,9 @@ class Measures(Mapping[str, Estimate]):
 
     @property
     def of_variability(self) -> tuple[str, ...]:
-        """The paper's five measures of variability, or those of them that the task has."""
-        return tuple(name for name in PAPER[task_kind(self)] if kind_of(name).is_spread)
+        """The paper's five measures of variability, or those of them that the task has; the SDs of scores alone."""
+        names = self if self._kind is TaskKind.SCORES else PAPER[task_kind(self)]
+        return tuple(name for name in names if kind_of(name).is_spread)
 
     @property
     def main_sd(self) -> str:
