@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from stabilitykit import Budget, Outcome, at_least, check
 from stabilitykit.errors import IsolationError, RunsFailedError, TaskError
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.store.record import RunRecord
+from stabilitykit.store.run_files import RunFiles
+from stabilitykit.training.control import difference
 from stabilitykit.training.scores import (
     fault_of_scores,
     results_digest,
@@ -145,6 +148,18 @@ def test_runs_with_other_names_are_refused_with_run_and_names():
     assert scores_of_runs(runs[:1]) == {"a": [1.0]}
 
 
+@pytest.mark.parametrize("scores", [{"a": "1"}, {"a": True}, {"a": None}, {"a": 3}, {"a": math.inf}, ["a"]])
+def test_a_header_whose_scores_are_no_finite_floats_counts_as_damaged(tmp_path, scores):
+    files = RunFiles(tmp_path)
+    files.folder.mkdir()
+    process = {"session": "s", "worker": "main", "host": "h", "pid": 1, "time": 0.0, "attempt": 1}
+    values = RunRecord(0, {}, "ok", 0.0, scores={"a": 1e300}, trained_by=process).to_json()
+    assert files.write(0, values, None) is not None
+    assert files.header(0) is not None
+    files.write(0, {**values, "scores": scores}, None, replace=True)
+    assert files.header(0) is None
+
+
 class TestRuns:
     """As runs are trained."""
 
@@ -178,6 +193,7 @@ class TestRuns:
             return {"a": rng.standard_normal(), "b": 10.0 ** rng.uniform(-300, 300)}
 
         first, again = ask(train, "all", runs=4), ask(train, "all", runs=4)
+        assert [run.trained_by for run in first.records] == [run.trained_by for run in again.records]
         assert [run.scores for run in first.records] == [run.scores for run in again.records]
         seeds = [run.seeds["init"] for run in first.records]
         assert [run.scores["a"] for run in first.records] == [train(seed)["a"] for seed in seeds]
@@ -215,3 +231,18 @@ class TestRuns:
 
         with pytest.raises(IsolationError, match="scores"):
             ask(train, "init", labels=LABELS)
+
+    def test_scores_that_differ_beside_equal_weights_are_named(self):
+        one, other = (RunRecord(0, {}, "ok", 0.0, fingerprint="f", trace=("t",), scores={"a": a}) for a in (1.0, 2.0))
+        assert difference(one, other).startswith("their scores differ: a is 1.0 in one and 2.0 in the other, and their")
+        assert difference(one, one) == ""
+
+    def test_failed_runs_have_not_reached_a_limit_in_a_check_either(self, make_session):
+        def train(seed):
+            return math.nan if seed % 2 else 1.0
+
+        protocol = NoiseProtocol("all", runs=8, seed=BASE_SEED)
+        budget = Budget(score=at_least(0), max_failed_runs=5)
+        study = check(train, protocol, budget=budget, session=make_session())
+        assert study.failed
+        assert study.verdicts[-1].outcome is Outcome.UNDECIDED

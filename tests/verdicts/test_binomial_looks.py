@@ -32,6 +32,14 @@ def test_all_looks_together_err_no_more_than_they_may(chance, error):
     assert erred <= error + 1e-12
 
 
+def test_each_look_takes_the_most_that_is_left():
+    """A study that has shown it already shows nothing more, so it leaves the next look its share."""
+    looks, chance, error = [(2, 0.5), (4, 0.5)], 0.5, 0.5
+    # Of two runs none, in 1/4 of studies. Of four: one, 1 + 4 of 16 courses, of which 1 + 2 began with none of two.
+    assert [most_shown(looks[:k], chance, error) for k in (1, 2)] == [0, 1]
+    assert most_shown([(2, 0.5), (4, 0.25)], chance, error) == 1  # 1/4 and 2/16 are 3/8
+
+
 def test_a_look_may_spend_what_the_one_before_left():
     alone = most_shown([(3, 0.0), (6, 0.3)], 0.5, 0.05)  # 0.5^6 is 0.0156, and 0.3 of 0.05 is 0.015
     assert alone == -1
