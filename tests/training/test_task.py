@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from stabilitykit.errors import ProtocolError, TaskError
+from stabilitykit.errors import BudgetError, ProtocolError, TaskError
 from stabilitykit.estimates.meaning import Meaning
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.training.outputs import check_outputs
 from stabilitykit.training.run import Run
-from stabilitykit.training.task import BlackBoxTask, LoopTask, as_task
+from stabilitykit.training.task import BlackBoxTask, LoopTask, Task, as_task
+from stabilitykit.verdicts.budgets import Budget
 from tests.seeds import BASE_SEED
 
 CPU = torch.device("cpu")
@@ -134,3 +135,30 @@ class TestOutputs:
 
 
 # What a recipe trains
+
+
+class Returning(Task):
+    """A task of scores alone, whose names are known before a training."""
+
+    name = "returning"
+    isolates = False
+    labels = None
+    score_names = ("reward",)
+
+    def content(self):
+        return "returning"
+
+    def fit(self, run):
+        return {"reward": float(run.plan.init % 100)}
+
+
+class TestScoresAlone:
+    def test_names_that_are_stated_are_known_before_a_training(self, ask):
+        assert Returning().measure_names() == ("reward", "reward_sd")
+        with pytest.raises(BudgetError, match=r"Did you mean reward_sd\?"):
+            ask(Returning(), "all", budget=Budget(rewards_sd=1))
+
+    def test_a_task_of_ones_own_needs_no_labels(self, ask):
+        study = ask(Returning(), "all", runs=3)
+        assert study.labels is None
+        assert [run.scores["reward"] for run in study.records] == [run.seeds["init"] % 100 for run in study.records]
