@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from .verdicts.budgets import Budget as Budget
     from .verdicts.budgets import Verdict as Verdict
     from .verdicts.judgement import Outcome as Outcome
+    from .verdicts.thresholds import at_least as at_least
+    from .verdicts.thresholds import at_most as at_most
 
 _HOME = {
     "study.asserts": (
@@ -66,6 +68,7 @@ _HOME = {
         "assert_disagreement assert_ensemble_delta assert_reduction assert_within"
     ),
     "verdicts.budgets": "Budget Verdict",
+    "verdicts.thresholds": "at_least at_most",
     "study.comparison": "Comparison compare",
     "study.variance_components": "VarianceComponents variance_components",
     "study.condition_number": "ConditionNumber",

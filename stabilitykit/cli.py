@@ -156,6 +156,7 @@ def _show_run(entry: Entry, run: str, as_json: bool) -> None:
     rows += [(f"seed of {source}", str(seed)) for source, seed in record["seeds"].items()]
     rows += [(name, _plain(record[name])) for name in ("low_level", "perturbation", "fingerprint", "environment")]
     rows += [("logits", f"{arrays['dtype']} {arrays['shape']} in {arrays['file']}" if arrays else "none")]
+    rows += [(f"score {name}", f"{score!r}") for name, score in record.get("scores", {}).items()]
     rows += [("weights", f"in {header['weights']['file']}")] if header.get("weights") else []
     rows += [(f"epoch {epoch}", _plain(values)) for epoch, values in enumerate(record["curve"])]
     _print_table(rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from .study.study import Study
 from .training.certificate import Certificate
 from .training.outputs import as_labels, check_labels, check_outputs
 from .training.run import Run
+from .training.scores import results_digest, scores_alone
 from .training.task import Task
 
 
@@ -51,6 +52,22 @@ def fake_study(
     )
     certificate = Certificate(True, "nothing was trained")
     return Study(task, protocol, records, labels, certificate, dict(metrics or {}), stated=outputs)
+
+
+def fake_scores(*, vary: Vary = "all", task: str = "fake", **scores: Sequence[float]) -> Study:
+    """Return the study of R models that left scores alone, R of each name.
+
+    >>> study = fake_scores(reward=[450, 455, 452])
+    >>> print(study["reward_sd"])
+    2.5 [1.5, 11.1]
+    """
+    runs = [scores_alone(dict(zip(scores, of_run, strict=True))) for of_run in zip(*scores.values(), strict=True)]
+    protocol = NoiseProtocol(vary, runs=len(runs))
+    records = tuple(
+        RunRecord(plan.index, plan.seeds, "ok", seconds=0.0, scores=run, fingerprint=results_digest(None, run))
+        for plan, run in zip(protocol.plans(), runs, strict=True)
+    )
+    return Study(task, protocol, records, None, Certificate(True, "nothing was trained"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -54,6 +54,8 @@ PUBLIC = [
     "assert_ensemble_delta",
     "assert_reduction",
     "assert_within",
+    "at_least",
+    "at_most",
     "check",
     "compare",
     "measure",

@@ -94,6 +94,19 @@ def f_quantile(share: float, df_above: float, df_below: float) -> float:
     return float(special.fdtri(df_above, df_below, share))
 
 
+def binomial(runs: int, chance: float) -> Floats:
+    """Return the probability of each count from 0 to ``runs``, ``[runs + 1]``.
+
+    >>> binomial(2, 0.5).tolist()
+    [0.25, 0.5, 0.25]
+    """
+    counts = np.arange(runs + 1)
+    logarithms = special.gammaln(runs + 1) - special.gammaln(counts + 1) - special.gammaln(runs - counts + 1)
+    logarithms += special.xlogy(counts, chance) + special.xlog1py(runs - counts, -chance)
+    shares: Floats = np.exp(logarithms)
+    return shares
+
+
 def beta_quantile(share: float, a: float, b: float) -> float:
     """Return the quantile of the beta distribution."""
     return float(special.betaincinv(a, b, share))

@@ -49,6 +49,7 @@ class Estimate:
     confidence: float = 0.90  #: confidence of the interval from low to high
     sd_of_sd: float | None = None  #: for an SD, the "±" of the paper's tables: printed, and never used to judge
     pivot: Pivot | None = field(default=None, repr=False, compare=False)  #: makes the bounds; None if nothing can
+    of_runs: tuple[float, ...] = field(default=(), repr=False, compare=False)  #: the scores whose mean it is
 
     def __post_init__(self) -> None:
         """Turn NumPy's scalars into plain floats, which JSON and ``repr`` show as numbers."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import ProtocolError
-from .distributions import Floats, chi2_upper_quantile, t_quantile
+from .distributions import Floats, chi2_upper_quantile, t_cdf, t_quantile
 from .estimate import IDENTICAL_RUNS, Estimate, Pivot
 
 #: Error rate of each bound of an estimate, before a gate asks for another.
@@ -35,10 +35,30 @@ def mean_estimate(values: npt.ArrayLike) -> Estimate:
     runs = len(values)
     if not np.isfinite(values).all():
         return Estimate.undefined(runs, "a run's value is not finite")
-    mean = values[0] + _deviations(values).mean()
+    mean, of_runs = values[0] + _deviations(values).mean(), tuple(values.tolist())
     if (values == values[0]).all():
-        return Estimate(mean, mean, mean, runs, IDENTICAL_RUNS)
-    return _estimate(mean, StudentT(mean, exact_sd(values) / math.sqrt(runs), runs), runs, "Student t")
+        return Estimate(mean, mean, mean, runs, IDENTICAL_RUNS, of_runs=of_runs)
+    pivot = StudentT(mean, exact_sd(values) / math.sqrt(runs), runs)
+    return replace(_estimate(mean, pivot, runs, "Student t"), of_runs=of_runs)
+
+
+def p_above(values: npt.ArrayLike) -> float:
+    """Return a one-sided p-value against a mean of 0 or less: the larger of Student's and of Johnson's.
+
+    Values ``[R]`` of three runs or more in. Johnson's statistic takes the skewness of the sample into account (Johnson,
+    1978, *Modified t tests and confidence intervals for asymmetrical populations*); Student's alone errs in 16 % of
+    exponential samples of five.
+
+    >>> round(p_above([0.2, 0.5, -0.1, 0.3, 0.4]), 3)  # Student's alone: 0.032
+    0.108
+    """
+    values = _of_runs(values)
+    runs, mean, sd = len(values), float(values.mean()), exact_sd(values)
+    if sd == 0:
+        return 0.0 if mean > 0 else 1.0
+    third = float(((values - mean) ** 3).sum()) * runs / ((runs - 1) * (runs - 2))
+    skewed = mean + third / (6 * sd**2 * runs) + third * mean**2 / (3 * sd**4)
+    return max(t_cdf(-shift * math.sqrt(runs) / sd, runs - 1) for shift in (mean, skewed))
 
 
 def sd_estimate(values: npt.ArrayLike, *, robust: bool = False, resamples: int | None = None) -> Estimate:

@@ -44,11 +44,21 @@ class Meaning:
     said: str = ""  #: how the labels were taken, where that is a choice
 
     @classmethod
-    def of(cls, labels: Tensor, stated: str | None = None) -> Meaning:
-        """Return what labels ``[N, ...]`` mean; raise `TaskError` where they could be two things, or contradict."""
+    def of(cls, labels: Tensor | None, stated: str | None = None) -> Meaning:
+        """Return what labels ``[N, ...]`` mean; raise `TaskError` where they could be two things, or contradict.
+
+        A task without labels has scores alone.
+        """
         if stated is not None and stated not in get_args(Outputs):
             words = ", ".join(map(repr, get_args(Outputs)))
             raise TaskError(f"Expected outputs= to be one of {words}, or left out, but got {stated!r}.")
+        if labels is None:
+            if stated is not None:
+                raise TaskError(
+                    f"Expected labels= beside outputs={stated!r}: without labels a training returns scores alone. Give "
+                    f"labels=, or leave outputs= out."
+                )
+            return cls(TaskKind.SCORES, torch.empty(0), torch.empty(0))
         word: Outputs | None = stated  # type: ignore[assignment]  # one of the words, as was just checked
         if word == "values":
             targets = labels if labels.is_floating_point() else labels.double()

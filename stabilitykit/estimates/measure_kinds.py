@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from .scores import ScoreKind, TaskKind, score_kind
+from ..errors import TaskError
+from .scores import SCORES, ScoreKind, TaskKind, score_kind
 
 
 class Form(Enum):
@@ -169,6 +170,7 @@ PAPER: Mapping[TaskKind, tuple[str, ...]] = {
     TaskKind.REGRESSION: ("rmse", "rmse_sd", "correlation", "rmse_ensemble_delta"),
     TaskKind.LANGUAGE: ("perplexity", "perplexity_sd", "cross_entropy_sd", "disagreement", "correlation",
                         "perplexity_ensemble_delta"),
+    TaskKind.SCORES: (),
 }
 
 #: The measures that a calibration proposes limits for, in its order; the SDs of the user's own metrics come after.
@@ -203,6 +205,11 @@ def kind_of(name: str) -> MeasureKind:
     return _sd(name.removesuffix("_sd")) if name.endswith("_sd") else _mean(name)
 
 
+def is_built_in(name: str) -> bool:
+    """Whether a measure is one of those that every task of some kind has; no returned score has such a name."""
+    return name in _KINDS or name in SCORES or name.removesuffix("_sd") in SCORES
+
+
 def delta_name(score: str) -> str:
     """Return the name of a score's ensemble delta: the paper's, of accuracy, is plain ``ensemble_delta``."""
     return "ensemble_delta" if score == "accuracy" else f"{score}_ensemble_delta"
@@ -211,9 +218,9 @@ def delta_name(score: str) -> str:
 def task_kind(measures: Collection[str]) -> TaskKind:
     """Tell what a task predicts by the names of its measures.
 
-    A classification may have a perplexity too, as a metric of the user's own.
+    A classification may have a perplexity too, as a metric of the user's own. Scores alone have none of the names.
     """
-    return next((task for task, columns in PAPER.items() if columns[-1] in measures), TaskKind.CLASSES)
+    return next((task for task, columns in PAPER.items() if columns[-1:] and columns[-1] in measures), TaskKind.SCORES)
 
 
 #: Why a task has not the measures of another kind of task, by its kind, and how it would have them.
@@ -222,6 +229,7 @@ _WHY_MISSING = {
     TaskKind.MULTI_LABEL: "It is a multi-label task, with several labels an example: subset_accuracy is in the place "
     "of accuracy, and metrics= adds a score of your own.",
     TaskKind.REGRESSION: "It is a regression, since its labels are floats; classes are integers, labels.long().",
+    TaskKind.SCORES: "Its runs return scores alone, without predictions: outputs are measured by labels=.",
 }
 
 
@@ -232,8 +240,24 @@ def why_missing(name: str, measures: Collection[str]) -> str:
     " Its labels are classes; outputs='values' makes it a regression."
     """
     task = task_kind(measures)
-    is_known = name in _KINDS and PAPER[task][-1] in measures
+    is_known = name in _KINDS
     return f" {_WHY_MISSING[task]}" if is_known and task in _WHY_MISSING else ""
+
+
+def check_score_name(name: object) -> None:
+    """Raise `TaskError` for a name that a returned score cannot have: it would be taken for another measure."""
+    why = ""
+    if not isinstance(name, str) or not name.isidentifier():
+        why = "is no identifier, so no budget could name it"
+    elif name.endswith(("_sd", "ensemble_delta")):
+        why = "ends as the names of spreads over runs do"
+    elif any(map(is_built_in, (name, sd_name(name), delta_name(name)))):
+        why = "is a measure of stabilitykit's own, with a unit of its own"
+    if why:
+        raise TaskError(
+            f"Expected the name of a score, such as 'val_loss' or 'reward', but got {name!r}, which {why}. Return it "
+            f"under another name."
+        )
 
 
 def is_own_sd(name: str, measures: Collection[str]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TypeAlias
 
@@ -57,26 +57,40 @@ class Measures(Mapping[str, Estimate]):
     (75.0, 50.0)
     """
 
+    _returned: frozenset[str] = frozenset()  #: names of the scores that runs return
+
     def __init__(
         self,
         outputs: Runs,
-        labels: Tensor,
+        labels: Tensor | None,
         metrics: Mapping[str, Metric] | None = None,
         stated: str | None = None,
+        returned: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         """Take R times ``[N, ..., C]`` outputs and ``[N, ...]`` classes, or ``[N, ...]`` outputs and float targets.
 
-        ``stated`` is the user's word for the outputs, as in `Meaning`.
+        ``stated`` is the user's word for the outputs, as in `Meaning`. ``returned`` are further scores of each run, by
+        name, which come alone where ``labels`` is None.
         """
         meaning = Meaning.of(labels, stated)
         # R tensors, so that no measure needs a second copy of all outputs.
-        self.reading: Reading | None = Reading(list(outputs), meaning)  #: None where outputs are not there at once
+        self.reading: Reading | None = None  #: None where outputs are not there at once, or not at all
+        if labels is not None:
+            self.reading = Reading(list(outputs), meaning)
         self._own = frozenset(metrics or {})
         scores = _built_in_scores(meaning.kind)
         if meaning.is_classes:
             scores["accuracy"] = lambda outputs, labels: percent_right(self.predicted, labels)
         own = {name: _each_run(name, metric) for name, metric in (metrics or {}).items()}
-        self._begin(meaning.kind, self.reading.labels, scores | own)
+        further = {name: _as_returned(of_runs) for name, of_runs in (returned or {}).items()}
+        self._returned = frozenset(further)
+        if taken := self._returned & (scores | own).keys():
+            raise TaskError(
+                f"Expected scores of other names than the task's own but runs return {', '.join(sorted(taken))}, which "
+                f"is measured already. Return it under another name, or leave it out of metrics=."
+            )
+        counted = meaning.labels if self.reading is None else self.reading.labels
+        self._begin(meaning.kind, counted, scores | own | further)
 
     def _begin(self, kind: TaskKind, labels: Tensor, scores: dict[str, Score]) -> None:
         """Take the labels ``[N]`` of the examples that count, and the task's scores by name, the main score first."""
@@ -88,12 +102,16 @@ class Measures(Mapping[str, Estimate]):
 
     @classmethod
     def names(
-        cls, labels: Tensor, metrics: Mapping[str, Metric] | None = None, stated: str | None = None
+        cls,
+        labels: Tensor | None,
+        metrics: Mapping[str, Metric] | None = None,
+        stated: str | None = None,
+        returned: Iterable[str] = (),
     ) -> tuple[str, ...]:
         """Return the names that a task with such labels will have, before anything is trained."""
         meaning = Meaning.of(labels, stated)
         outputs = torch.zeros(1, *meaning.labels.shape, *([2] if meaning.is_classes else []))
-        return tuple(cls(outputs, labels, metrics, stated))
+        return tuple(cls(outputs, labels, metrics, stated, {name: [0.0] for name in returned}))
 
     def __getitem__(self, name: str) -> Estimate:
         """Return an estimate, computing it the first time."""
@@ -165,8 +183,9 @@ class Measures(Mapping[str, Estimate]):
 
     @property
     def of_variability(self) -> tuple[str, ...]:
-        """The paper's five measures of variability, or those of them that the task has."""
-        return tuple(name for name in PAPER[task_kind(self)] if kind_of(name).is_spread)
+        """The paper's five measures of variability, or those of them that the task has; the SDs of scores alone."""
+        names = self if self._kind is TaskKind.SCORES else PAPER[task_kind(self)]
+        return tuple(name for name in names if kind_of(name).is_spread)
 
     @property
     def main_sd(self) -> str:
@@ -223,6 +242,8 @@ class Measures(Mapping[str, Estimate]):
         if "accuracy" in self._scores.keys() - self._own:
             compute["flip_floor"] = self._flip_floor
             compute["training_sd"] = self._training_sd
+        if self._kind is TaskKind.SCORES:
+            return compute
         if self._kind is not TaskKind.REGRESSION:
             compute["disagreement"] = lambda: self._over_pairs("disagreement")
         if self._kind is TaskKind.MULTI_LABEL:
@@ -236,7 +257,8 @@ class Measures(Mapping[str, Estimate]):
     @property
     def _deltas(self) -> dict[str, str]:
         """The score that each ensemble delta is of."""
-        return {delta_name(name): name for name in self._scores if name in self._own or score_kind(name).of_run is None}
+        of_outputs = (name for name in self._scores if name not in self._returned)
+        return {delta_name(name): name for name in of_outputs if name in self._own or score_kind(name).of_run is None}
 
     def _over_pairs(self, name: str) -> Estimate:
         kind, pairs = kind_of(name), self.pairs(name).numpy()
@@ -280,12 +302,17 @@ class Measures(Mapping[str, Estimate]):
         return ensemble_delta(*self._data(name), self._scores[name])
 
 
-def check_metrics(metrics: Mapping[str, Metric], labels: Tensor, stated: str | None = None) -> None:
+def check_metrics(metrics: Mapping[str, Metric], labels: Tensor | None, stated: str | None = None) -> None:
     """Raise `TaskError` unless ``metrics`` are named functions whose names are free."""
     if not isinstance(metrics, Mapping):
         raise TaskError(f"Expected metrics= to name each metric, as in metrics={{'f1': f1}}, but got {metrics!r}.")
     if not metrics:
         return
+    if labels is None:
+        raise TaskError(
+            f"Expected labels= beside metrics= but got {', '.join(map(str, metrics))} alone: a metric scores outputs "
+            f"by the labels. Without labels, return the numbers from the train function."
+        )
     # Names of a classification and a regression as well: reports tell the kinds of tasks apart by them.
     kinds = (Measures.names(torch.zeros(1)), Measures.names(torch.zeros(1, dtype=torch.long)))
     taken = {name for names in (*kinds, Measures.names(labels, stated=stated)) for name in names}
@@ -306,7 +333,12 @@ _BUILT_IN: Mapping[TaskKind, Mapping[str, Score]] = {
     TaskKind.CLASSES: {"accuracy": accuracy, "cross_entropy": cross_entropy},
     TaskKind.MULTI_LABEL: {"subset_accuracy": subset_accuracy, "cross_entropy": binary_cross_entropy},
     TaskKind.REGRESSION: {"rmse": rmse},
+    TaskKind.SCORES: {},
 }
+
+
+def _as_returned(of_runs: Sequence[float]) -> Score:
+    return lambda outputs, labels: torch.tensor(of_runs, dtype=torch.float64)
 
 
 def _built_in_scores(kind: TaskKind) -> dict[str, Score]:

@@ -28,6 +28,7 @@ class TaskKind(Enum):
     MULTI_LABEL = "multi_label"
     REGRESSION = "regression"
     LANGUAGE = "language"
+    SCORES = "scores"  #: nothing: its runs leave scores alone
 
 
 @dataclass(frozen=True)

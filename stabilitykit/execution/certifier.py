@@ -11,7 +11,6 @@ from pathlib import Path
 from ..errors import IsolationError, StoreError, UsageError
 from ..protocol import NoiseProtocol, RunPlan, Source
 from ..store import layout
-from ..store.fingerprint import tensor_digest
 from ..store.record import RunRecord
 from ..store.run_store import Experiment
 from ..training.certificate import Certificate, named
@@ -26,6 +25,7 @@ from ..training.control import (
     prove_isolation,
     rehearse,
 )
+from ..training.scores import results_digest
 from ..training.trainer import UNSEEDED, Trainer
 from .proofs import Proofs
 from .runner import Runner, Wanted
@@ -291,7 +291,7 @@ class Certifier:
             raise IsolationError(cannot_join(self.base, "it completed no epoch"))
         if epochs_apart(expected[: len(shown.states)], shown.states[: len(expected)]):
             raise IsolationError(cannot_join(self.base, "its first epoch gives other weights"))
-        whole = "" if base is None or base.logits is None or shown.is_cut else tensor_digest(base.logits).hex()
+        whole = "" if base is None or shown.is_cut else results_digest(base.logits, base.scores)
         if whole and shown.outputs != whole:
             raise IsolationError(cannot_join(self.base, "it gives other outputs"))
         _shown[self.base.folder] = shown

@@ -15,9 +15,10 @@ from ..estimates.ratios import spread_of
 from ..store.catalog import Catalog, Entry
 from ..store.layout import EXPERIMENTS
 from ..store.run_store import RunStore
-from ..verdicts.budgets import Budget, Verdict, check_is_budget
+from ..verdicts.budgets import Budget, Verdict
 from ..verdicts.power import cv_of, most_runs_needed, prospects, runs_needed
 from ..verdicts.sequential_levels import looks
+from ..verdicts.thresholds import fewest_runs
 from ..verdicts.unreachable import objections
 from .question import Prepared
 from .watch import Standing, Watch
@@ -45,8 +46,7 @@ class Forecast:
 
     def note(self, budget: Budget) -> None:
         """Note a budget that a test asserts on the study; raise `BudgetError` for one that could not be judged."""
-        check_is_budget(budget)
-        budget.check_names(self.question.names)
+        self.question.check_budget(budget)
         if budget not in self.asserted:
             self.asserted.append(budget)
 
@@ -150,6 +150,11 @@ def summarize_plan(forecast: Forecast, test: str, workers: int) -> dict[str, Any
         "seconds_from": source,
         "workers": workers,
         "limits": limits,
+        "thresholds": [
+            {"metric": metric, "limit": repr(threshold), "fewest_runs": fewest_runs(threshold)}
+            for budget, _ in forecast.budgets
+            for metric, threshold in budget.thresholds.items()
+        ],
         "warnings": list(_warnings(forecast)),
     }
 

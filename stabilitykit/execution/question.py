@@ -41,11 +41,10 @@ class Question:
     def __post_init__(self) -> None:
         check_metrics(self.metrics, self.task.labels, self.task.outputs)
         check_mode(self.control)
-        names = self.names  # refuses metrics that the task cannot have
+        _ = self.names  # refuses metrics that the task cannot have
         if self.budget is None:
             return
-        check_is_budget(self.budget)
-        self.budget.check_names(names)
+        self.check_budget(self.budget)
         if self.stops_early:
             Gate(self.budget, self.protocol.runs)
 
@@ -69,8 +68,18 @@ class Question:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Names of the measures that the study will have."""
+        """Names of the measures that the study will have, as far as they are known before a training."""
         return self.task.measure_names(self.metrics)
+
+    def check_budget(self, budget: Budget) -> None:
+        """Raise `BudgetError` for a limit on a measure that the study will not have, as far as that is known."""
+        check_is_budget(budget)
+        budget.check_names(self.names, may_have_more=self.task.score_names is None)
+
+    def check_first(self, run: RunRecord | None) -> None:
+        """Raise `BudgetError` for a limit on a measure that the first run shows not to be there."""
+        if self.budget is not None and run is not None and run.status == "ok":
+            self.budget.check_names(self.measures([run]))
 
     def measures(self, runs: Sequence[RunRecord]) -> Measures:
         """Return the measures over some runs of the study."""

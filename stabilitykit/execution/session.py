@@ -245,6 +245,8 @@ class Session:
             check_alive(question.protocol, certifier.certificate())
         if not is_answered and question.protocol.begins_with_base:
             adopt(wanted.experiment, certifier.base)
+        if question.task.score_names is None and wanted.experiment.is_finished(0):
+            question.check_first(wanted.experiment.load(0))
         records = self.gather(place.runner(wanted, name), journal)
         if not is_answered:
             certifier.end(records[0])

@@ -32,7 +32,8 @@ class UnheardWrites:
             self._once[record.index] = changed.unheard
             return None
         if unknown:
-            return replace(record, inputs={}, status="failed", error=_not_known(unknown), logits=None, weights=None)
+            error = _not_known(unknown)
+            return replace(record, inputs={}, status="failed", error=error, logits=None, weights=None, scores={})
         if not changed.unheard:
             return record
         written = [name for name in changed.unheard if name in self.known]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from ..estimates.measures import Measures, Metric
@@ -18,6 +18,7 @@ from ..verdicts.gate import Gate, Look
 from ..verdicts.judgement import Outcome
 from ..verdicts.limits import FailedRuns, LimitJudgement
 from ..verdicts.standing import StandingFail
+from ..verdicts.thresholds import ThresholdJudgement
 
 
 class Standing:
@@ -43,7 +44,7 @@ class Standing:
 
     def beside(self, budget: Budget, verdict: Verdict) -> Verdict:
         """Return a verdict with the FAIL of an earlier session, where it is none itself; keep one that is new."""
-        judged = [one for one in verdict.judgements if isinstance(one, LimitJudgement)]
+        judged = [one for one in verdict.judgements if isinstance(one, LimitJudgement | ThresholdJudgement)]
         failed = [one for one in judged if one.outcome is Outcome.FAIL]
         name, files = self.name_of(budget), self.experiment.verdicts
         if failed:
@@ -75,7 +76,9 @@ class Watch:
         self._standing, self._experiment = standing, standing.experiment
         self._budget, self._measures_of = budget, measures_of
         self._name = standing.name_of(budget)
-        earlier = [Look(look.runs, look.alpha, look.beta) for look in self._experiment.verdicts.looks(self._name)]
+        earlier = [
+            Look(look.runs, look.alpha, look.beta, look.spent) for look in self._experiment.verdicts.looks(self._name)
+        ]
         there = (look.runs for look in earlier if look.runs <= runs or self._are_there(look.runs))
         self.most_runs = max([runs, *there])
         self._gate = Gate(budget, self.most_runs, earlier)
@@ -111,10 +114,11 @@ class Watch:
             self._gate.pass_over()
         else:
             measures = self._measures_of(records)
-            self._gate.look({name: measures[name] for name in self._gate.open})
+            self._budget.check_names(measures)  # which scores there are, runs show
+            self._gate.look({name: measures[name] for name in self._gate.open}, runs - len(records))
         if self._standing.keeps:
             taken = self._gate.taken[-1]
-            self._experiment.verdicts.keep_look(self._name, LookTaken(taken.runs, taken.alpha, taken.beta))
+            self._experiment.verdicts.keep_look(self._name, LookTaken(**asdict(taken)))
 
     def _are_there(self, runs: int) -> bool:
         return all(map(self._experiment.is_finished, range(runs)))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from ..execution.question import Prepared
 from ..protocol import NoiseProtocol
 from ..store.baseline_files import BaselineFiles
 from ..study.comparison import Comparison, NoWorse, Sample
+from ..study.score_comparison import ScoreComparison, ScoreSample, Unchanged
 from ..study.study import Study
 from ..training.environment import Environment
 from ..training.task import Task
@@ -52,6 +54,12 @@ class Kept:
         """Return its runs as a sample; their labels were found to equal ``labels``."""
         task, question, seeds = (self.header[name] for name in ("task", "question", "seeds"))
         return Sample(task, question, tuple(seeds), self.answers, labels, self.name)
+
+    def score_sample(self) -> ScoreSample:
+        """Return its runs as a sample of scores, one that a study of scores alone has kept."""
+        task, question, seeds, names = (self.header[name] for name in ("task", "question", "seeds", "scores"))
+        scores = dict(zip(names, self.answers.numpy().T, strict=True))
+        return ScoreSample(task, question, tuple(seeds), scores, self.name)
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,7 @@ class Baselines:
         remarks = (f"no baseline of this test in {self._compare}",) if self._compare and kept is None else ()
         return AwaitedStudy(place, about, asked.environment.commit, kept, files, remarks)
 
-    def receive(self, awaited: AwaitedStudy, study: Study, test: str) -> Comparison | None:
+    def receive(self, awaited: AwaitedStudy, study: Study, test: str) -> Comparison | ScoreComparison | None:
         """Keep a study, hold it against its baseline, and return the comparison, if there is one.
 
         ``test`` is the test that runs now, which fails where the study got worse.
@@ -107,21 +115,20 @@ class Baselines:
         if not study.is_whole:  # such a study fails its test anyhow
             return None
         study.check_alive()
-        sample, comparison = Sample.of(study), None
+        sample = ScoreSample.of(study) if study.labels is None else Sample.of(study)
+        judgement = None
         if awaited.kept is not None:
-            comparison = Comparison.of_samples(
-                awaited.kept.sample(study.meaning.labels), sample, alpha=ALPHA / _QUESTIONS
-            )
-            judgement = NoWorse(comparison)
+            judgement = _judge(awaited.kept, sample)
             if judgement.outcome is Outcome.FAIL:
                 message = _message(awaited.place.asker, awaited.kept, judgement)
                 self._complaints.setdefault((test, awaited.place), message)
         if awaited.files is not None:
             seeds = [dict(seeds) for seeds in sample.seeds]
             about = {"about": awaited.about, "commit": awaited.commit, "session": self._session, "saved": time.time()}
-            header = {"task": sample.task, "question": sample.question, "runs": len(sample), "seeds": seeds, **about}
-            awaited.files.write(awaited.place.asker, awaited.place.call, header, sample.answers.numpy())
-        return comparison
+            names = {"scores": [*sample.scores]} if isinstance(sample, ScoreSample) else {}
+            header = {"task": sample.task, "question": sample.question, "runs": len(sample), "seeds": seeds, **names}
+            awaited.files.write(awaited.place.asker, awaited.place.call, {**header, **about}, _answers(sample))
+        return None if judgement is None else judgement.comparison
 
     def _check_free(self, files: BaselineFiles, place: Place) -> None:
         """Refuse to overwrite a study that another session has kept since this one began."""
@@ -136,7 +143,7 @@ class Baselines:
 def what_must_match(task: Task, protocol: NoiseProtocol, environment: Environment) -> dict[str, Any]:
     """Return the things that a study must share with its baseline, as JSON's types: not model, recipe, source or R."""
     about = {
-        "kind": "classification" if task.is_classification else "regression",
+        "kind": "scores" if task.labels is None else "classification" if task.is_classification else "regression",
         **task.identity(),
         "vary": sorted(source.value for source in protocol.vary),
         "perturb": dataclasses.asdict(protocol.perturb) if protocol.perturb else None,
@@ -180,16 +187,38 @@ def differences(baseline: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return reasons + [f"{field}: {_said(there.get(field))} there, {_said(here.get(field))} here" for field in fields]
 
 
-def _message(test: str, kept: Kept, judgement: NoWorse) -> str:
+def _answers(sample: Sample | ScoreSample) -> np.ndarray[Any, Any]:
+    """Return what is kept of each run: its answers to the test set, or its scores ``[R, S]``."""
+    if isinstance(sample, ScoreSample):
+        return np.stack([*sample.scores.values()], axis=1)
+    answers: np.ndarray[Any, Any] = sample.answers.numpy()
+    return answers
+
+
+def _judge(kept: Kept, sample: Sample | ScoreSample) -> NoWorse | Unchanged:
+    """Hold a study against its baseline, by questions that share the error rate."""
+    if isinstance(sample, ScoreSample):
+        alpha = ALPHA / (_QUESTIONS * len(sample.scores))
+        return Unchanged(ScoreComparison.of_samples(kept.score_sample(), sample, alpha=alpha))
+    return NoWorse(Comparison.of_samples(kept.sample(sample.labels), sample, alpha=ALPHA / _QUESTIONS))
+
+
+def _message(test: str, kept: Kept, judgement: NoWorse | Unchanged) -> str:
     commit = f" on commit {kept.header['commit']}" if kept.header["commit"] else ""
     day, each = time.strftime("%Y-%m-%d", time.gmtime(kept.header["saved"])), 100 * judgement.comparison.alpha
     return (
         f"Expected {test} to be no worse than the baseline {kept.name!r} ({len(kept.answers)} runs, kept{commit} on "
-        f"{day}) but {judgement.reason}. Three questions are asked of each study, so alpha = {ALPHA} is shared: each "
+        f"{day}) but {judgement.reason}. {_asked(judgement)} of each study, so alpha = {ALPHA} is shared: each "
         f"answer and each bound below errs in {each:.1f} %, and an unchanged model fails in "
         f"{100 * ALPHA:.0f} % at most. If the change is meant, keep it as the baseline: --stability-save {kept.name} "
         f"--stability-update.\n\n{judgement.comparison}"
     )
+
+
+def _asked(judgement: NoWorse | Unchanged) -> str:
+    if isinstance(judgement, NoWorse):
+        return "Three questions are asked"
+    return "Three questions are asked of each score (whether its mean is higher, or lower, or its spread larger)"
 
 
 def _said(value: Any) -> str:

@@ -26,6 +26,7 @@ from ..store.atomic_files import Draft
 from ..store.reading import harmless, read_bytes
 from ..verdicts.budgets import Budget, check_is_budget
 from ..verdicts.calibration import Calibration
+from ..verdicts.thresholds import Threshold, threshold_of
 from .options import BUDGETS as NAME
 
 #: Format version of the file.
@@ -65,7 +66,7 @@ class Entry:
     line: int  #: line of the file, from 1
     varies: str | None  #: what the limits were measured for; None where the file does not say
     environment: str | None  #: where the limits were measured, in one line
-    limits: Mapping[str, float]
+    limits: Mapping[str, float | Threshold]
     budget: Budget | None  #: None where no limit is left
 
     @property
@@ -133,7 +134,7 @@ class BudgetFile:
         """Raise `BudgetError` where a check that names its budget has another one in the file."""
         check_is_budget(budget)
         entry = self.find(test, study)
-        if entry is not None and entry.limits != dict(budget.limits):
+        if entry is not None and entry.limits != {**budget.limits, **budget.thresholds}:
             raise BudgetError(
                 f"Expected one budget for {_name(test, study)} but the test has {budget} and {entry.place} has "
                 f"{entry.budget}. Leave budget= out of the test, or delete the entry."
@@ -265,7 +266,7 @@ def _renewed(text: str, calibration: Calibration, date: date) -> str:
     document = tomlkit.parse(text)
     entry: Any = document["study"][0]
     proposals = {proposal.metric: proposal for proposal in calibration.proposals}
-    wanted = list(entry.get("budgets") or proposals)
+    wanted = [name for name, limit in (entry.get("budgets") or proposals).items() if not isinstance(limit, dict)]
     if not entry.get("budgets"):
         entry["budgets"] = tomlkit.table()
     for metric in wanted:
@@ -354,10 +355,13 @@ def _entry(table: Mapping[str, Any], line: int) -> Entry:
             raise BudgetError(f"Expected {name} above [study.budgets] in {place} but got it among the limits.")
     settings = {name: table[name] for name in _SETTINGS if name in table}
     try:
-        budget = Budget(**limits, **settings) if limits else None
+        given: dict[str, Any] = {}
+        for name, limit in limits.items():
+            given[name] = threshold_of(limit) if isinstance(limit, dict) else limit
+        budget = Budget(**given, **settings) if given else None
     except BudgetError as error:
         raise BudgetError(f"In {place}: {error}") from None
-    accepted = dict(budget.limits) if budget else {}
+    accepted: dict[str, float | Threshold] = {**budget.limits, **budget.thresholds} if budget else {}
     return Entry(test, study, line, table.get("varies"), table.get("environment"), accepted, budget)
 
 

@@ -22,8 +22,9 @@ from ..execution.where import Where
 from ..protocol import NoiseProtocol, Perturbation, Source, Vary
 from ..store.run_store import RunStore
 from ..study.asserts import demand_pass
-from ..study.comparison import Comparison, check_alike
+from ..study.comparison import Comparison, check_alike, comparison_of
 from ..study.planned_study import PlannedStudy
+from ..study.score_comparison import ScoreComparison
 from ..study.study import Policy, Study, check_trained
 from ..study.summary import summarize
 from ..training.control import ControlMode
@@ -51,7 +52,7 @@ class TestContext:
     marker: MarkerConfig
     conftests: tuple[Path, ...]  #: files that count for the keys of its runs
     studies: list[Study] = field(default_factory=list)
-    comparisons: list[Comparison] = field(default_factory=list)
+    comparisons: list[Comparison | ScoreComparison] = field(default_factory=list)
     forecasts: list[Forecast] = field(default_factory=list)  #: noted in place of studies, with ``--stability-plan``
     calibrations: list[Calibration] = field(default_factory=list)
     baselines: list[dict[str, Any]] = field(default_factory=list)  #: whether each study was found in the baseline
@@ -221,8 +222,10 @@ class Stability:
 
     def compare(
         self, baseline: Task | Callable[..., Any], candidate: Task | Callable[..., Any], **settings: Any
-    ) -> Comparison:
+    ) -> Comparison | ScoreComparison:
         """Measure two tasks as `measure` does, with the same arguments for both, and return their `Comparison`.
+
+        Tasks of scores alone are compared score by score.
 
         Run i of both has the same seeds. The comparison is reported, and fails nothing: a test asserts on it, as in
         ``assert stability.compare(old, new).is_better``.
@@ -243,12 +246,17 @@ class Stability:
                 )
         words = {name: settings.pop(name, None) for name in ("labels", "outputs")}  # a Recipe has them
         old, new = (as_task(task, **({} if isinstance(task, Task) else words)) for task in (baseline, candidate))
+        if (old.labels is None) != (new.labels is None):
+            raise TaskError(
+                f"Expected two tasks of one kind but {old.name if old.labels is None else new.name} returns scores "
+                f"alone, and the other has labels. Compare outputs with outputs, or scores with scores."
+            )
         check_alike(old.meaning.labels, new.meaning.labels)
         test = self._hooks.current_test()
         studies = self.measure(old, **settings), self.measure(new, **settings)
         if self._config.plan:
             self._hooks.plan_ends("a comparison")
-        comparison = Comparison.between(*studies)
+        comparison = comparison_of(*studies)
         test.comparisons.append(comparison)
         return comparison
 

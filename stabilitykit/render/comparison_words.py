@@ -38,6 +38,8 @@ def _answer(summary: Summary) -> str:
         return f"FAIL {against}. {summary['conclusion']}"
     if summary["identical"]:
         return f"PASS {against}: run for run the same answers"
+    if "scores" in summary:
+        return f"PASS {against}: not changed beyond error. {summary['conclusion']}"
     numbers = f"mean {_interval(summary['mean'])}, spread {_interval(summary['spread'])} times"
     return f"PASS {against}: not worse beyond error ({numbers}, disagreement {_interval(summary['disagreement'])})"
 
@@ -58,6 +60,45 @@ def comparison_table(summary: Summary) -> list[str]:
     if summary["churn"] is not None:
         rows.append(["churn between them %", "", "", _number(summary["churn"]), ""])
     return aligned(rows, "<>><<")
+
+
+def score_conclusion(summary: Summary) -> str:
+    """Answer for each score of two studies: is its mean another, and does it vary more?"""
+    if summary["identical"]:
+        return "Run for run, both have the same scores: there is no difference to judge."
+    parts = (_of_score(summary, name, of) for name, of in summary["scores"].items())
+    return " ".join(parts)
+
+
+def _of_score(summary: Summary, name: str, of: Summary) -> str:
+    mean, spread = of["difference"], of["spread"]
+    shown = _shown(summary, mean)
+    if shown:
+        text = f"The mean of {name} is {'higher' if shown > 0 else 'lower'}, by {_interval(mean, sign=shown)}"
+        text += f" ({_p(_p_of(mean))})."
+    else:
+        sign = 1 if mean["value"] is None or mean["value"] >= 0 else -1
+        text = _not_shown(f"That the mean of {name} differs", _interval(mean), mean, sign)
+    if spread["p_more"] is None or spread["method"] == "no spread in either":
+        return text
+    varies = _shown(summary, spread)
+    if varies:
+        return f"{text} It varies {'more' if varies > 0 else 'less'}, {_interval(spread)} times the baseline's spread."
+    return f"{text} That it varies more is not shown: {_interval(spread)} times ({_p(spread['p_more'])})."
+
+
+def score_table(summary: Summary) -> list[str]:
+    """Return the lines of a table with two rows a score: both means and SDs, and how far they differ."""
+    baseline, candidate = summary["baseline"], summary["candidate"]
+    rows = [
+        ["", f"baseline {_named(baseline)}", f"candidate {_named(candidate)}", "difference"],
+        ["runs", str(baseline["runs"]), str(candidate["runs"]), "seeds shared" if summary["paired"] else ""],
+    ]
+    for name, of in summary["scores"].items():
+        means, sds = ([f"{of[side][what]:.6g}" for side in ("baseline", "candidate")] for what in ("mean", "sd"))
+        rows.append([f"mean {name}", *means, _interval(of["difference"])])
+        rows.append([f"SD of {name}", *sds, f"{_interval(of['spread'])} times"])
+    return aligned(rows, "<>><")
 
 
 def _named(side: Summary) -> str:

@@ -31,7 +31,8 @@ def plan_table(plans: Sequence[Plan]) -> list[str]:
 def _rows(plan: Plan) -> list[list[str]]:
     named, runs = [short_name(plan["test"]), plan["name"]], plan["runs"]
     if not plan["limits"]:
-        return [[*named, "none", "-", "-", "-", str(runs), str(runs), "-", _minutes(plan, [runs])]]
+        scores = ", ".join(f"{one['metric']} {one['limit']}" for one in plan["thresholds"]) or "none"
+        return [[*named, scores, "-", "-", "-", str(runs), str(runs), "-", _minutes(plan, [runs])]]
     return [[*named, *_cells(plan, limit)] for limit in plan["limits"]]
 
 
@@ -109,6 +110,8 @@ def _remarks(plan: Plan) -> Iterable[str]:
             stored = f"the stored runs say {limit['metric']} {limit['stored_value']:.2g}"
             yield f"{stored}, {limit['stored_share']:.2f} of the budget's spread"
         yield f"{limit['metric']} assumes {limit['assumes']}"
+    for one in plan["thresholds"]:
+        yield f"{one['metric']} {one['limit']} can pass from {one['fewest_runs']} runs on, if all of them reach it"
     yield from plan.get("notes", ())
     if plan["seconds_a_run"] is None:
         yield "no run stored yet: seconds unknown"

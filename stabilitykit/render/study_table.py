@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..estimates.measure_kinds import PAPER, is_own_sd, kind_of
-from ..estimates.scores import TaskKind
+from ..estimates.estimate import Estimate
+from ..estimates.measure_kinds import PAPER, Form, is_own_sd, kind_of
+from ..estimates.scores import SCORES, TaskKind
 from .columns import aligned, each_once
 
 Summary = Mapping[str, Any]
@@ -95,6 +96,8 @@ def _table(task: TaskKind, shown: Sequence[Summary], names: Mapping[tuple[str, s
         return []
     own = (name for summary in summaries for name in summary["metrics"] if is_own_sd(name, summary["metrics"]))
     extra = list(dict.fromkeys(own))  # SDs of users' own metrics, which the standard columns do not show
+    if task is TaskKind.SCORES:  # beside their means, which are all that these studies have
+        extra = [name for sd in extra for name in (kind_of(sd).score, sd)]
     keys = [*PAPER[task], *extra]
     titles = ["test", "varies", "runs", *(kind_of(name).title for name in PAPER[task]), *extra, "verdict"]
     rows = [titles] + [[names[summary["test"], summary["task"]], *_row(keys, summary)] for summary in summaries]
@@ -118,7 +121,11 @@ def _cell(key: str, estimate: Mapping[str, float | None] | None) -> str:
         return "undefined"
     if error is not None:
         return _with_error(value, error)
-    decimals = kind_of(key).decimals
+    kind = kind_of(key)
+    if kind.form is Form.MEAN and kind.name not in SCORES and None not in (estimate["low"], estimate["high"]):
+        low, high = (float(estimate[side] or 0) for side in ("low", "high"))
+        return str(Estimate(value, low, high, runs=0, method="")).partition(" ")[0]
+    decimals = kind.decimals
     return f"{value:.{decimals}f}" if value == 0 or abs(value) >= 0.01 else f"{value:.0e}"
 
 

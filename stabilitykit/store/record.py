@@ -17,7 +17,7 @@ Status = Literal["ok", "failed", "crashed", "timeout"]
 ARRAYS = ("logits", "weights")
 
 #: Fields that are written only where a run has them.
-SELDOM = ("further_weights", "idle", "inputs", "intercepted")
+SELDOM = ("further_weights", "idle", "inputs", "intercepted", "scores")
 
 
 @public
@@ -29,10 +29,12 @@ class RunRecord:
     seeds: Mapping[str, int | None]  #: of each source; None if low-level operations were held deterministic
     status: Status  #: "crashed" is a process that died while it trained this run; "timeout" one that took too long
     seconds: float  #: of training and scoring
-    #: ``[N, ..., C]``, or regression outputs ``[N, ...]``; None unless status is "ok", and if only weights are kept
+    #: ``[N, ..., C]``, or regression outputs ``[N, ...]``; None unless status is "ok", and if it left scores alone or
+    #: only its weights are kept
     logits: Tensor | None = None
     weights: Mapping[str, Tensor] | None = None  #: the final state dict, each tensor read when it is asked for
-    fingerprint: str = ""  #: sha256 of the final state dict; of the logits if the model is not known
+    scores: Mapping[str, float] = field(default_factory=dict)  #: numbers that the training returned, by name
+    fingerprint: str = ""  #: sha256 of the final state dict; of logits and scores if the model is not known
     further_weights: str = ""  #: sha256 of the weights that optimizers stepped beside those of the model; "" if none
     idle: bool = False  #: whether no optimizer of torch's made a step
     inputs: Mapping[str, Any] = field(
@@ -61,6 +63,7 @@ class RunRecord:
         for name in SELDOM:
             if not values[name]:
                 del values[name]
+        values |= {"scores": dict(self.scores)} if self.scores else {}
         return values | {"seeds": dict(self.seeds), "trace": list(self.trace), "curve": [dict(c) for c in self.curve]}
 
     @classmethod

@@ -19,7 +19,7 @@ import os
 import re
 import time
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,7 @@ class _Record:
     error: str
     environment: dict[str, Any]
     trained_by: dict[str, Any]
+    scores: dict[str, Any] = field(default_factory=dict)  #: floats of any size, see `_are_scores`
 
 
 @dataclass(frozen=True)
@@ -270,15 +271,21 @@ def _what_is_wrong(header: Mapping[str, Any], index: int) -> str:
     record, arrays = header.get("record"), header.get("arrays")
     if not isinstance(record, dict) or record.keys() | {*SELDOM} != _RECORD_FIELDS:
         return "the header does not describe a run"
-    if typed(record, _Record) is None or typed(record["trained_by"], _TrainedBy) is None:
+    is_typed = typed(record, _Record) is not None and typed(record["trained_by"], _TrainedBy) is not None
+    if not is_typed or not _are_scores(record.get("scores", {})):
         return "the header describes a run by values of other types"
     if record["index"] != index:
         return f"the header is run {record['index']}'s"
     weights = header.get("weights")
-    if (arrays is None and weights is None) != (record["status"] != "ok"):
-        return f"a run of status {record['status']!r} has {'no' if arrays is None else 'an'} array"
+    is_empty = arrays is None and weights is None and not record.get("scores")
+    if is_empty != (record["status"] != "ok"):
+        return f"a run of status {record['status']!r} has {'no' if is_empty else 'a'} result"
     problem = "" if arrays is None else _what_is_wrong_with_array(arrays, index)
     return problem or ("" if weights is None else _what_is_wrong_with_file(weights, index, "weights", ".safetensors"))
+
+
+def _are_scores(scores: Mapping[str, Any]) -> bool:
+    return all(isinstance(score, float) and math.isfinite(score) for score in scores.values())
 
 
 def _what_is_wrong_with_array(array: Mapping[str, Any], index: int) -> str:

@@ -314,7 +314,7 @@ class Experiment:
             raise unwritable(self.folder, error) from error
         if others:
             reason = f"{', '.join(others)} was edited while the study trained: the runs before read another content"
-            return replace(record, inputs={}, status="failed", error=reason, logits=None, weights=None)
+            return replace(record, inputs={}, status="failed", error=reason, logits=None, weights=None, scores={})
         return replace(record, inputs={})
 
     def release(self, claim: Claim) -> None:

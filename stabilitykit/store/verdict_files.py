@@ -28,6 +28,7 @@ class LookTaken:
     runs: int
     alpha: float
     beta: float
+    spent: float = 0.0  #: share of the error rate of a threshold; looks of earlier versions judged none
 
 
 @dataclass(frozen=True)

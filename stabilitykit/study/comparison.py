@@ -30,7 +30,8 @@ from ..estimates.scores import TaskKind, score_kind
 from ..public import public
 from ..render.comparison_words import comparison_table, conclusion
 from ..verdicts.judgement import Judgement, Outcome
-from .study import Study, check_is_study
+from .score_comparison import ScoreComparison, ScoreSample
+from .study import Study, check_has_outputs, check_is_study
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,6 +49,7 @@ class Sample:
     def of(cls, study: Study) -> Sample:
         """Condense a study; raises `RunsFailedError` where a run left nothing to compare."""
         check_is_study(study)
+        check_has_outputs(study)
         reading = study.measures.reading
         if reading is None:  # only weights are kept: the study has predicted from them
             answers = list(study.measures.predicted)
@@ -130,6 +132,11 @@ class Sample:
     @property
     def _mask(self) -> Tensor:
         return self.labels != IGNORED_LABEL
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha < 0.5:
+        raise TaskError(f"Expected 0 < alpha < 0.5 but got alpha={alpha!r}; 0.05 is usual.")
 
 
 def check_alike(baseline: Tensor, candidate: Tensor) -> None:
@@ -218,8 +225,7 @@ class Comparison:
     @classmethod
     def of_samples(cls, baseline: Sample, candidate: Sample, *, alpha: float = 0.05) -> Comparison:
         """Compare two samples, of studies or of kept baselines."""
-        if not 0 < alpha < 0.5:
-            raise TaskError(f"Expected 0 < alpha < 0.5 but got alpha={alpha!r}; 0.05 is usual.")
+        _check_alpha(alpha)
         check_alike(baseline.labels, candidate.labels)
         paired = baseline.shares_seeds_with(candidate)
         how: dict[str, Any] = {"paired": paired, "alpha": alpha}
@@ -349,16 +355,29 @@ class NoWorse(Judgement):
         return {"kind": self.name, "outcome": self.outcome.value, "reason": self.reason, **self.comparison.to_json()}
 
 
+def comparison_of(baseline: Study, candidate: Study, *, alpha: float = 0.05) -> Comparison | ScoreComparison:
+    """Compare two studies of one test set, or two of the same scores; raises `TaskError` for one of each."""
+    for study in (baseline, candidate):
+        check_is_study(study)
+        study.check_alive()
+    if baseline.labels is None and candidate.labels is None:
+        _check_alpha(alpha)
+        return ScoreComparison.of_samples(ScoreSample.of(baseline), ScoreSample.of(candidate), alpha=alpha)
+    return Comparison.between(baseline, candidate, alpha=alpha)
+
+
 @public
-def compare(baseline: Study, candidate: Study, *, alpha: float = 0.05) -> Comparison:
+def compare(baseline: Study, candidate: Study, *, alpha: float = 0.05) -> Comparison | ScoreComparison:
     """Return the `Comparison` of two studies of one test set; see `Comparison.between`.
+
+    Two studies of scores alone are compared score by score.
 
     Args:
         baseline: The study of the model that is there.
         candidate: The study of the model that may replace it.
         alpha: Error rate of each question that the comparison answers.
     """
-    return Comparison.between(baseline, candidate, alpha=alpha)
+    return comparison_of(baseline, candidate, alpha=alpha)
 
 
 def _churn(baseline: Sample, candidate: Sample, paired: bool) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..estimates.measure_kinds import PAPER, task_kind
 from ..protocol import NoiseProtocol
 from ..verdicts.budgets import Budget
-from .study import Study
+from .study import Study, check_has_outputs
 
 #: The attributes that are known before anything trains.
 _KNOWN = frozenset({"task", "protocol", "labels", "names", "main_delta", "note", "_on_budget", "_end"})
@@ -30,7 +30,7 @@ class PlannedStudy(Study):
         self,
         task: str,
         protocol: NoiseProtocol,
-        labels: Tensor,
+        labels: Tensor | None,
         names: tuple[str, ...],
         on_budget: Callable[[Budget], None],
         end: Callable[[str], NoReturn],
@@ -52,6 +52,7 @@ class PlannedStudy(Study):
 
     @property
     def main_delta(self) -> str:
+        check_has_outputs(self)
         return PAPER[task_kind(self.names)][-1]
 
     def note(self, budget: Budget) -> None:

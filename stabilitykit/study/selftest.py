@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 
 import torch
@@ -16,6 +16,7 @@ from ..estimates.meaning import Meaning
 from ..estimates.measure_kinds import kind_of
 from ..estimates.metrics import IGNORED_LABEL
 from ..estimates.reading import Reading
+from ..store.record import RunRecord
 from ..verdicts.budgets import Budget
 from ..verdicts.judgement import Outcome
 from ..verdicts.limits import LimitJudgement
@@ -51,10 +52,12 @@ def selftest(study: Study, gate: Budget | Sequence[RelativeGate], *, undecided_i
 
     Raises `SelfTestError`, an AssertionError, that names each fault which went unnoticed.
     """
-    if all(record.logits is None for record in study.trained):
+    if all(record.logits is None and not record.scores for record in study.trained):
         note = "self-test: not possible, since the runs keep no outputs that faults could be planted into"
     elif isinstance(gate, Budget):
         note = try_budget(study, gate, undecided_is_red)
+    elif study.labels is None:
+        note = "self-test: not possible beside other studies, since the runs leave scores and no outputs"
     else:
         note = try_relatives(study, gate, undecided_is_red)
     if note not in study.journal.selftests:
@@ -66,18 +69,21 @@ def try_budget(study: Study, budget: Budget, undecided_is_red: bool) -> str:
 
     One run broken: its outputs are shuffled over the test examples, as of a training that learned nothing. The spread
     doubled: deviations from the mean of all runs are amplified until a limited measure is at twice its budget, for each
-    limit. A seed leaked: the weights of run 0 differ from the control's.
+    limit. A seed leaked: the weights of run 0 differ from the control's. Where scores are limited themselves, all runs
+    miss the limit.
     """
     gate = _Gate(study, budget, undecided_is_red)
     blind = [gate.cannot_notice_a_broken_run(), gate.cannot_notice_a_leaked_seed()]
     unnoticed = [
         "" if blind[0] else gate.misses_a_broken_run(),
         *gate.misses_a_doubled_spread(),
+        *gate.misses_a_missed_threshold(),
         "" if blind[1] else gate.misses_a_leaked_seed(),
     ]
     unnoticed = [fault for fault in unnoticed if fault]
     _demand_none(unnoticed, repr(budget))
-    return "; ".join([_turned_red(1 + blind.count("")), *filter(None, blind)])
+    planted = bool(budget.limits) + bool(budget.thresholds) + blind.count("")
+    return "; ".join([_turned_red(planted), *filter(None, blind)])
 
 
 def try_relatives(study: Study, gates: Sequence[RelativeGate], undecided_is_red: bool) -> str:
@@ -122,15 +128,22 @@ class _Copies:
 
     def __init__(self, study: Study, undecided_is_red: bool) -> None:
         self.study, self.undecided_is_red = study, undecided_is_red
-        self.records = [record for record in study.records if record.logits is not None]
+        self.records = list(study.trained)
+        self.has_outputs = all(record.logits is not None for record in self.records)
 
     def of_outputs(self, outputs: Sequence[Tensor]) -> Study:
         """Copy the study with these outputs of its runs."""
-        records = tuple(
+        return self._of(
             dataclasses.replace(record, logits=self._reading.back(run))
             for record, run in zip(self.records, outputs, strict=True)
         )
-        return dataclasses.replace(self.study, records=records, journal=Journal())
+
+    def of_scores(self, scores: Iterable[Mapping[str, float]]) -> Study:
+        """Copy the study with these scores that its runs return."""
+        return self._of(dataclasses.replace(run, scores=own) for run, own in zip(self.records, scores, strict=True))
+
+    def _of(self, records: Iterable[RunRecord]) -> Study:
+        return dataclasses.replace(self.study, records=tuple(records), journal=Journal())
 
     def driven(self, spread_of: Callable[[Study], float], least: float) -> Study:
         """Amplify the deviations of the runs until the spread is ``least`` or more, or the largest that they reach."""
@@ -182,6 +195,8 @@ class _Gate(_Copies):
 
     def cannot_notice_a_broken_run(self) -> str:
         """Say so where no budget could: one run of many moves a mean over pairs by little, some measures not at all."""
+        if not self.has_outputs:
+            return "one broken run it cannot plant, since the runs leave scores and no outputs"
         if not self._accepts_a_broken_run():
             return ""
         before, after = (study[self._score_sd].value for study in (self.study, self._broken))
@@ -255,10 +270,38 @@ class _Gate(_Copies):
         """Amplify the deviations of all runs until each limited measure is at twice its budget."""
         missed = []
         for metric, limit in self.budget.limits.items():
-            driven = self.driven(partial(self._spread_of, metric=metric), 2 * _spread(metric, limit))
+            if kind_of(metric).score in self.records[0].scores:
+                driven = self._with_sd(kind_of(metric).score, 2 * limit)
+            else:
+                driven = self.driven(partial(self._spread_of, metric=metric), 2 * _spread(metric, limit))
             judged = self._judge(driven)
             if judged and not self.is_red(judged[metric].outcome):
                 missed.append(self._still_green(metric, limit, driven))
+        return missed
+
+    def _with_sd(self, name: str, sd: float) -> Study:
+        """Copy the study with deviations of a returned score that have this SD, or a little more."""
+        values = torch.tensor([run.scores[name] for run in self.records], dtype=torch.float64)
+        away = values - values.mean()
+        if (values == values[0]).all():  # there is nothing to amplify yet
+            away = torch.arange(len(values), dtype=torch.float64) - (len(values) - 1) / 2
+        grown = values.mean() + away * (max(sd, _LEAST) * (1 + 1e-6) / float(away.std()))
+        return self.of_scores({**run.scores, name: float(one)} for run, one in zip(self.records, grown, strict=True))
+
+    def misses_a_missed_threshold(self) -> list[str]:
+        """Let all runs return scores beyond each limit on a score."""
+        missed = []
+        for name, threshold in self.budget.thresholds.items():
+            if name not in self.records[0].scores:  # it is computed from outputs, which the other faults are planted in
+                continue
+            beyond = threshold.value + (1 if threshold.is_most else -1) * max(1.0, abs(threshold.value))
+            planted = self.of_scores({**run.scores, name: beyond} for run in self.records)
+            judged = {one.name: one for one in planted.judge(self.budget).judgements}
+            if not self.is_red(judged[name].outcome):
+                missed.append(
+                    f"all runs missed: with {name} at {beyond:g} in each of {len(self.records)} runs, {threshold!r} is "
+                    f"not red. {_more_runs()}"
+                )
         return missed
 
     def cannot_notice_a_leaked_seed(self) -> str:

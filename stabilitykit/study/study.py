@@ -16,7 +16,7 @@ from ..errors import BudgetExceededError, IsolationError, RunsFailedError, TaskE
 from ..estimates.doubts import shared_outputs_doubt
 from ..estimates.estimate import Estimate
 from ..estimates.meaning import Meaning
-from ..estimates.measure_kinds import task_kind
+from ..estimates.measure_kinds import task_kind, why_missing
 from ..estimates.measures import Measures, Metric
 from ..estimates.metrics import ensemble_of, vanilla_groups
 from ..estimates.reading import Reading
@@ -28,6 +28,7 @@ from ..store.record import RunRecord
 from ..training.certificate import Certificate, check_alive, why_dead
 from ..training.control import CACHE, LEAK, begins_later, difference, epochs_apart
 from ..training.environment import FOR_THE_RECORD
+from ..training.scores import scores_of_runs
 from ..training.task import Task
 from ..verdicts.budgets import Budget, Verdict, check_is_budget
 from ..verdicts.judgement import Outcome
@@ -93,7 +94,7 @@ class Study:
     task: str  #: name of what was trained
     protocol: NoiseProtocol
     records: tuple[RunRecord, ...]  #: in the order of their index
-    labels: Tensor  #: as the task has them
+    labels: Tensor | None  #: as the task has them; None where its runs leave scores alone
     certificate: Certificate  #: what is proven of its task
     metrics: Mapping[str, Metric] = field(default_factory=dict)  #: the user's own, by name
     recipe: Task | None = None  #: what was trained; None where the records are no runs of it, as those of ensembles
@@ -111,19 +112,23 @@ class Study:
     def __getitem__(self, name: str) -> Estimate:
         """Return an estimate by name: ``study["f1_sd"]``, ``study["pearson"]``."""
         if name not in self.measures:
-            raise TaskError(f"Expected a measure of this study but got {name!r}. It has {', '.join(self.measures)}.")
+            raise TaskError(
+                f"Expected a measure of this study but got {name!r}. It has {', '.join(self.measures)}."
+                f"{why_missing(name, self.measures)}"
+            )
         return self.measures[name]
 
     @cached_property
     def measures(self) -> Measures:
         """Every estimate by name, computed when first asked for."""
         if self.recipe is None:
-            return Measures(self._outputs, self.labels, self.metrics, self.stated)
+            return Measures(self._outputs, self.labels, self.metrics, self.stated, scores_of_runs(self.trained))
         return self.recipe.measures(self.trained, self.metrics)
 
     @cached_property
     def flips(self) -> Flips:
         """The test examples and classes whose prediction changes most between runs; print it."""
+        check_has_outputs(self)
         labels = self.meaning.labels
         check_has_flips(labels)
         return Flips(self.measures.predicted, labels)
@@ -139,13 +144,15 @@ class Study:
             self.journal.remark(remark)
         if self.protocol.vary - {Source.LOW_LEVEL}:  # a step of rounding may well be absorbed
             trained = [(run.fingerprint, run.trace, run.further_weights) for run in self.trained]
-            doubt = shared_outputs_doubt(self._outputs, trained)
+            scores = [torch.tensor(list(run.scores.values())) for run in self.trained if run.scores]
+            doubt = shared_outputs_doubt(self._outputs or scores, trained)
             if doubt:
                 self.journal.remark(doubt)
 
     @property
     def outputs(self) -> Tensor:
         """Outputs of all runs as they were returned, ``[R, N, ..., C]`` or like the labels; a copy each time."""
+        check_has_outputs(self)
         return torch.stack(self._outputs)
 
     @property
@@ -233,8 +240,9 @@ class Study:
 
     @property
     def scores(self) -> dict[int, dict[str, float]]:
-        """Accuracy, cross-entropy, RMSE or perplexity of each trained run, by the index of the run."""
+        """Accuracy, cross-entropy, RMSE or perplexity of each trained run, and what it returned, by its index."""
         of_runs = {name: self.measures.of_runs(name).tolist() for name in SCORES if name in self.measures}
+        of_runs |= scores_of_runs(self.trained)
         return {
             record.index: {name: values[place] for name, values in of_runs.items()}
             for place, record in enumerate(self.trained)
@@ -243,6 +251,7 @@ class Study:
     @property
     def main_delta(self) -> str:
         """Name of the ensemble delta of accuracy, of RMSE in a regression, of perplexity in a language model."""
+        check_has_outputs(self)
         return self.measures.main_delta
 
     @property
@@ -303,7 +312,7 @@ class Study:
         """
         check_is_budget(budget)
         failures = FailedRuns(len(self.failed), len(self.records), budget.max_failed_runs)
-        verdict = budget.judge(self.measures).beside(failures)
+        verdict = budget.judge(self.measures, len(self.failed)).beside(failures)
         if verdict.outcome is Outcome.PASS:
             self.check_alive()
         return verdict
@@ -329,6 +338,7 @@ class Study:
         Disjoint groups share no run, so the R // size ensembles are independent as runs are, and the intervals hold.
         Source: Summers & Dinneen, section 5, table 5.
         """
+        check_has_outputs(self)
         groups = vanilla_groups(len(self.trained), size)
         if len(groups) < 2:
             raise TaskError(
@@ -383,6 +393,16 @@ def check_is_study(given: object) -> None:
     if not isinstance(given, Study):
         raise TaskError(
             f"Expected a study but got {given!r}. Train it first, as in study = stability.measure(recipe, vary='init')."
+        )
+
+
+def check_has_outputs(study: Study) -> None:
+    """Raise `TaskError` for a study of scores alone."""
+    if study.labels is None:
+        raise TaskError(
+            f"Expected runs that predict a test set but those of {study.task} return scores alone, which have no "
+            f"predictions to compare or average. Return its outputs too, {{'outputs': ..., 'scores': ...}}, and give "
+            f"labels=."
         )
 
 

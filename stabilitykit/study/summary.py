@@ -77,7 +77,8 @@ def _record(record: RunRecord, scores: dict[str, float]) -> dict[str, Any]:
     return {
         "index": record.index,
         "seeds": dict(record.seeds),
-        **scores,
+        **{name: value for name, value in scores.items() if name not in record.scores},
+        **({"scores": dict(record.scores)} if record.scores else {}),
         "fingerprint": record.fingerprint,
         "seconds": record.seconds,
         "status": record.status,

@@ -140,7 +140,7 @@ def variance_components(studies: Iterable[Study], score: str) -> VarianceCompone
 def _check_one_task(studies: Sequence[Study]) -> None:
     first = studies[0]
     for study in studies[1:]:
-        if study.task != first.task or not torch.equal(study.labels, first.labels):
+        if study.task != first.task or not torch.equal(study.meaning.given, first.meaning.given):
             unlike = ", with other labels" if study.task == first.task else ""
             raise TaskError(
                 f"Expected studies of one task but got {first.task} and {study.task}{unlike}: the task would be taken "

@@ -176,7 +176,7 @@ def _place_of_difference(first: Rehearsal, second: Rehearsal) -> str:
         return f"one completed {first.epochs} epoch{'s' * (first.epochs != 1)}, the other {second.epochs} {CACHE}"
     if first.is_idle != second.is_idle:
         return f"an optimizer made steps in one, and none in the other {CACHE}"
-    return "" if first.outputs == second.outputs else "they differ in the test outputs"
+    return "" if first.outputs == second.outputs else "they differ in the test outputs or scores"
 
 
 def difference(one: RunRecord, other: RunRecord) -> str:
@@ -188,18 +188,31 @@ def difference(one: RunRecord, other: RunRecord) -> str:
     if len(one.curve) != len(other.curve):
         return f"one trained {len(one.curve)} epochs, the other {len(other.curve)}"
     if one.fingerprint != other.fingerprint:
-        return f"their final weights differ{begins_later(one.trace)}" if one.trace else "their outputs differ"
+        if one.trace:
+            return f"their final weights differ{begins_later(one.trace)}"
+        return scores_apart(one, other) or "their outputs differ"
     if not _equal(one.logits, other.logits):
         return (
             "their test outputs differ, and their final weights do not: is something drawn at test time, or is a "
             "network trained that run.perturb(...) does not name?"
         )
+    if apart := scores_apart(one, other):
+        return f"{apart}, and their final weights do not: is something drawn while the scores are taken?"
     if one.further_weights != other.further_weights:
         return (
             "their outputs are equal, but not the weights of a network that run.perturb(...) does not name and an "
             "optimizer stepped"
         )
     return "" if list(one.curve) == list(other.curve) else "their scores after an epoch differ"
+
+
+def scores_apart(one: RunRecord, other: RunRecord) -> str:
+    """Return the first score that two runs differ in, in words; empty if all are equal."""
+    for name in {**one.scores, **other.scores}:
+        mine, theirs = one.scores.get(name), other.scores.get(name)
+        if mine != theirs:
+            return f"their scores differ: {name} is {mine} in one and {theirs} in the other"
+    return ""
 
 
 def epochs_apart(one: Sequence[str], other: Sequence[str]) -> str:

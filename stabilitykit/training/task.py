@@ -22,6 +22,7 @@ from ..store.fingerprint import CannotFingerprint, fingerprint
 from ..store.record import RunRecord
 from .outputs import as_labels, check_labels, check_outputs, without_labels
 from .run import Run
+from .scores import scores_alone, scores_of_runs, without_scores
 
 
 class TrainingError(Exception):
@@ -41,11 +42,13 @@ class Task(ABC):
     leaves_outputs: bool = True
     #: What the outputs are, where it is stated: one of `estimates.meaning.Outputs`.
     outputs: str | None = None
+    #: Names of the scores that every run returns; None where only the first run shows them.
+    score_names: tuple[str, ...] | None = ()
 
     @property
     @abstractmethod
-    def labels(self) -> Tensor:
-        """Class indices ``[N, ...]`` (integer), or regression targets (floating)."""
+    def labels(self) -> Tensor | None:
+        """Class indices ``[N, ...]`` (integer) or regression targets (floating); None where runs leave scores alone."""
 
     @property
     def examples(self) -> int:
@@ -59,13 +62,22 @@ class Task(ABC):
 
     @abstractmethod
     def fit(self, run: Run) -> Any:
-        """Train once under the run's streams; return logits ``[N, ..., C]``, or outputs shaped like the targets."""
+        """Train once under the run's streams; return logits ``[N, ..., C]``, or outputs shaped like the targets.
 
-    def outputs_of(self, run: Run, returned: Any) -> Tensor:
-        """Return what a training that returned ``returned`` predicts for the test set; raises where that is no outputs.
-
-        Of a task that leaves none, it is any tensor that another prediction would change.
+        A mapping of names to numbers may follow them, and comes alone where there are no labels: scores.
         """
+
+    def split(self, returned: Any) -> tuple[Any, dict[str, float]]:
+        """Return the outputs, None where there are no labels, and the scores that a training returned."""
+        return (None, scores_alone(returned)) if self.labels is None else without_scores(returned)
+
+    def outputs_of(self, run: Run, returned: Any) -> Tensor | None:
+        """Return what a training whose outputs are ``returned`` predicts for the test set; raises where that is none.
+
+        Of a task that leaves none, it is any tensor that another prediction would change; None for scores alone.
+        """
+        if self.labels is None:
+            return None
         return check_outputs(without_labels(returned, self.labels, run.index), self.labels, self.meaning)
 
     @abstractmethod
@@ -74,11 +86,13 @@ class Task(ABC):
 
     def identity(self) -> dict[str, object]:
         """Return what two versions of a task must share to be compared: data, never the model, settings or source."""
-        return {"labels": content_digest(self.labels)}
+        return {} if self.labels is None else {"labels": content_digest(self.labels)}
 
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
         """Raise `UsageError` for each fault that can be known before anything trains."""
         labels = self.labels
+        if labels is None:
+            return
         check_labels(labels, self.outputs)
         _ = self.meaning  # refuses labels that could be two things
         if (labels == IGNORED_LABEL).all():
@@ -90,13 +104,13 @@ class Task(ABC):
         return self.meaning.kind is not TaskKind.REGRESSION
 
     def measure_names(self, metrics: Mapping[str, Metric] | None = None) -> tuple[str, ...]:
-        """Return the names of the measures that `measures` will have, before anything is trained."""
-        return Measures.names(self.labels, metrics, self.outputs)
+        """Return the names of the measures that `measures` will have, as far as they are known before a training."""
+        return Measures.names(self.labels, metrics, self.outputs, self.score_names or ())
 
     def measures(self, runs: Sequence[RunRecord], metrics: Mapping[str, Metric] | None = None) -> Measures:
         """Return the measures of ``runs``, runs of this task."""
-        outputs = [run.logits for run in runs if run.logits is not None]
-        return Measures(outputs, self.labels, metrics, self.outputs)
+        outputs, scores = [run.logits for run in runs if run.logits is not None], scores_of_runs(runs)
+        return Measures(outputs, self.labels, metrics, self.outputs, scores)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +118,11 @@ class LoopTask(Task):
     """A train function of a `Run`: the user owns the loop, and names the source of what no loader or dataset draws."""
 
     function: Callable[[Run], Any]
-    targets: Tensor
+    targets: Tensor | None  #: the labels; None where the function returns scores alone
     outputs: str | None = None
     intercepts: bool = True
+
+    score_names = None
 
     @property
     def name(self) -> str:  # type: ignore[override]  # read-only here, a field in Recipe
@@ -114,7 +130,7 @@ class LoopTask(Task):
         return _name_of(self.function)
 
     @property
-    def labels(self) -> Tensor:
+    def labels(self) -> Tensor | None:
         return self.targets
 
     def content(self) -> object:
@@ -223,13 +239,6 @@ def as_task(task: object, labels: Any = None, outputs: str | None = None) -> Tas
         return task
     if not callable(task):
         raise TaskError(f"Expected a Recipe, train(run) or train(seed) but got {type(task).__name__}.")
-    if labels is None:
-        raise TaskError(
-            f"Expected labels= beside {_name_of(task)}: without the test labels nothing can be scored. A run that ends "
-            f"in one number, such as a score, a mean return or FID, is measured as a regression: return "
-            f"np.array([score]) with labels=np.zeros(1), and rmse_sd is the SD of the score over runs if its sign is "
-            f"always the same."
-        )
     kinds: dict[str, type[LoopTask]] = {"run": LoopTask, "seed": BlackBoxTask}
     parameters = [p.name for p in inspect.signature(task).parameters.values() if p.default is p.empty]
     if len(parameters) != 1 or parameters[0] not in kinds:
@@ -237,7 +246,9 @@ def as_task(task: object, labels: Any = None, outputs: str | None = None) -> Tas
             f"Expected {_name_of(task)} to take one parameter, 'run' (isolated streams) or 'seed' (a black box), but "
             f"it takes ({', '.join(parameters)}). Bind the others with functools.partial(..., name=value) or defaults."
         )
-    return kinds[parameters[0]](task, as_labels(labels), outputs)
+    made = kinds[parameters[0]](task, None if labels is None else as_labels(labels), outputs)
+    _ = made.meaning  # refuses outputs= without labels, and labels that could be two things
+    return made
 
 
 def _name_of(function: object) -> str:

@@ -32,6 +32,7 @@ from .environment import Environment, current_environment
 from .gradient_rounding import rounded_gradients
 from .outputs import check_outputs, fault_of_numbers, without_labels
 from .run import Run, combined_digest
+from .scores import fault_of_scores, results_digest
 from .task import LoopTask, Task, TrainingError
 
 #: Name of the outputs in the trace of a rehearsal.
@@ -109,7 +110,8 @@ class Trainer:
             run.check_began()
             run.is_idle = not optimizers
             optimizers.clear()  # so that they keep no weights in memory
-            run.trace.append({OUTPUTS: tensor_digest(self.task.outputs_of(run, returned)).hex()})
+            outputs, scores = self.task.split(returned)
+            run.trace.append({OUTPUTS: results_digest(self.task.outputs_of(run, outputs), scores)})
         if run.model is not None:
             model = weakref.ref(run.model)
             run.model = None
@@ -172,13 +174,18 @@ class Trainer:
             raise TrainingError(
                 "the protocol perturbs a weight, but the train function never called run.perturb(model)"
             )
-        results: dict[str, Any] = {"logits": self._outputs(returned, run.index)} if self.task.leaves_outputs else {}
+        outputs, scores = self.task.split(returned)
+        results: dict[str, Any] = {"scores": scores} if scores else {}
+        if fault := fault_of_scores(scores):
+            raise TrainingError(fault)
+        if self.task.leaves_outputs and self.task.labels is not None:
+            results["logits"] = self._outputs(outputs, self.task.labels, run.index)
         if self.task.keep_weights:
             results["weights"] = _weights(run)
         return results
 
-    def _outputs(self, returned: Any, run: int) -> Tensor:
-        labels, meaning = self.task.labels, self.task.meaning
+    def _outputs(self, returned: Any, labels: Tensor, run: int) -> Tensor:
+        meaning = self.task.meaning
         returned = without_labels(returned, labels, run)  # another test set is no failed run, but an error
         try:
             outputs = check_outputs(returned, labels, meaning)
@@ -287,7 +294,10 @@ def _fingerprint(run: Run, outcome: Mapping[str, Any]) -> str:
         return ""
     if run.model is not None:
         return run.final_digest()
-    return hashlib.sha256(tensor_digest(outcome["logits"])).hexdigest() if "logits" in outcome else ""
+    logits, scores = outcome.get("logits"), outcome.get("scores", {})
+    if not scores:
+        return "" if logits is None else hashlib.sha256(tensor_digest(logits)).hexdigest()
+    return results_digest(logits, scores)
 
 
 def traceback_of(error: BaseException) -> str:

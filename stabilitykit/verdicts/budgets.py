@@ -10,10 +10,22 @@ from types import MappingProxyType
 
 from ..errors import BudgetError, check_count, number_of
 from ..estimates.estimate import Estimate
-from ..estimates.measure_kinds import DISAGREEMENT, kind_of, most_beside_disagreement, sd_name, why_missing
+from ..estimates.measure_kinds import (
+    DISAGREEMENT,
+    Form,
+    is_built_in,
+    kind_of,
+    most_beside_disagreement,
+    sd_name,
+    why_missing,
+)
 from ..public import public
 from .judgement import WORST_FIRST, Judgement, Outcome, worst
 from .limits import FailedRuns, Limit, LimitJudgement
+from .thresholds import Looks, Threshold, ThresholdJudgement, ThresholdLimit
+
+#: How alike a name is to that of a measure which the task has, from which on it is taken for a misspelling of it.
+_MISSPELT = 0.8
 
 
 @public
@@ -32,7 +44,7 @@ class Verdict:
 
     @property
     def beyond(self) -> tuple[LimitJudgement, ...]:
-        """The judgements on limits that are not kept."""
+        """The judgements on limits of spreads that are not kept."""
         limits = (judgement for judgement in self.judgements if isinstance(judgement, LimitJudgement))
         return tuple(judgement for judgement in limits if judgement.outcome is not Outcome.PASS)
 
@@ -47,9 +59,11 @@ class Verdict:
 
     def error_rates(self) -> str:
         """Write how often such a verdict is wrong."""
+        is_of_scores = any(isinstance(judgement, ThresholdJudgement) for judgement in self.judgements)
         return (
             f"error rates: a model within its budget fails in {100 * self.alpha:.3g} % of studies at most, one beyond "
             f"the ratio times it passes in {100 * self.beta:.3g} % at most"
+            f"{'; a limit on a score has rates of its own' * is_of_scores}"
         )
 
 
@@ -76,7 +90,7 @@ class Budget:
       nor to be below 0.6 points; about 12 runs would settle it: ...
     """
 
-    _limits: tuple[Limit, ...]
+    _limits: tuple[Limit | ThresholdLimit, ...]
     alpha: float
     beta: float
     max_failed_runs: int
@@ -94,7 +108,7 @@ class Budget:
         beta: float = 0.05,
         ratio: float | Mapping[str, float] | None = None,
         max_failed_runs: int = 0,
-        **custom: float | None,
+        **custom: float | Threshold | None,
     ) -> None:
         limits = {
             "accuracy_sd": accuracy_sd,
@@ -105,76 +119,111 @@ class Budget:
             "rmse_sd": rmse_sd,
             **custom,
         }
-        given = {name: _checked(name, limit) for name, limit in limits.items() if limit is not None}
-        if not given:
+        thresholds = {name: limit for name, limit in limits.items() if isinstance(limit, Threshold)}
+        spreads = {name: limit for name, limit in limits.items() if limit is not None and name not in thresholds}
+        given = {name: _checked(name, limit) for name, limit in spreads.items()}
+        if not (given or thresholds):
             raise BudgetError(
                 "Expected at least one limit but got Budget(). Without a limit every model passes. Name what may vary "
                 "and by how much, as in Budget(accuracy_sd=0.30, disagreement=11.0)."
             )
+        for name in thresholds:
+            _check_is_score(name)
         _check_consistent(given)
         why = "It is how many runs of a study may fail; 0 is usual."
         check_count(BudgetError, "max_failed_runs", max_failed_runs, 0, why)
         ratios = _ratios(ratio, given)
-        object.__setattr__(self, "_limits", tuple(Limit(name, limit, ratios[name]) for name, limit in given.items()))
+        by_spread = (Limit(name, limit, ratios[name]) for name, limit in given.items())
+        by_score = (ThresholdLimit(name, threshold) for name, threshold in thresholds.items())
+        object.__setattr__(self, "_limits", (*by_spread, *by_score))
         object.__setattr__(self, "alpha", _error_rate("alpha", alpha))
         object.__setattr__(self, "beta", _error_rate("beta", beta))
         object.__setattr__(self, "max_failed_runs", max_failed_runs)
 
     @property
     def limits(self) -> Mapping[str, float]:
-        """Limit by metric: the paper's metrics first, in the paper's order."""
-        return MappingProxyType({limit.metric: limit.value for limit in self._limits})
+        """Limit of each spread by metric: the paper's metrics first, in the paper's order."""
+        return MappingProxyType({limit.metric: limit.value for limit in self._spreads})
+
+    @property
+    def thresholds(self) -> Mapping[str, Threshold]:
+        """What scores must reach, by metric."""
+        scores = (limit for limit in self._limits if isinstance(limit, ThresholdLimit))
+        return MappingProxyType({limit.metric: limit.threshold for limit in scores})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The measures that are limited: spreads, then scores."""
+        return tuple(limit.metric for limit in self._limits)
+
+    @property
+    def _spreads(self) -> tuple[Limit, ...]:
+        return tuple(limit for limit in self._limits if isinstance(limit, Limit))
 
     @property
     def ratios(self) -> Mapping[str, float]:
         """Ratio of the spread that a PASS excludes to the limit, by metric."""
-        return MappingProxyType({limit.metric: limit.ratio for limit in self._limits})
+        return MappingProxyType({limit.metric: limit.ratio for limit in self._spreads})
 
     @property
     def alpha_each(self) -> float:
         """Alpha of each limit: the limits share the budget's (Bonferroni), since one that fails fails the budget."""
         return self.alpha / len(self._limits)
 
-    def check_names(self, available: Collection[str]) -> None:
-        """Raise BudgetError for a limit on a metric that the task does not have; no run is needed to know that."""
-        for name in self.limits:
+    def check_names(self, available: Collection[str], *, may_have_more: bool = False) -> None:
+        """Raise BudgetError for a limit on a metric that the task does not have; no run is needed to know that.
+
+        A task ``may_have_more`` than is ``available`` before its first run returns its scores.
+        """
+        for name in self.names:
             if kind_of(name).is_diagnosis:
                 raise BudgetError(
                     f"Expected a limit on a measure of spread but got Budget({name}=...), which only explains one: "
                     f"few runs leave it open. Limit accuracy_sd, or flip_floor for the flips of single examples."
                 )
-            if sd_name(name) in available:
+            if name not in self.thresholds and sd_name(name) in available:
                 raise BudgetError(
                     f"Expected a limit on a spread but got Budget({name}=...), a mean over runs, and a budget does not "
-                    f"know whether more is better. Write {name}_sd, or a plain assert on study[{name!r}].low or .high."
+                    f"know whether more is better. Write {name}_sd, or {name}=at_most(...) or at_least(...)."
                 )
             if name not in available:
-                close = difflib.get_close_matches(name, available, n=1)
+                close = difflib.get_close_matches(name, available, n=1, cutoff=_MISSPELT if may_have_more else 0.6)
+                if may_have_more and not close and not is_built_in(name):
+                    continue
                 guess = f" Did you mean {close[0]}?" if close else ""
                 raise BudgetError(
                     f"Expected a limit on a metric of this task but got Budget({name}=...), which would never be "
                     f"judged.{guess} The task has {', '.join(sorted(available))}.{why_missing(name, available)}"
                 )
 
-    def judge(self, estimates: Mapping[str, Estimate]) -> Verdict:
+    def judge(self, estimates: Mapping[str, Estimate], failed: int = 0) -> Verdict:
         """Judge each limit once, over all runs: FAIL where the lower bound exceeds it, PASS where the upper bound is
         below the ratio times it, else UNDECIDED.
 
-        The estimates are of spread, not means of scores; those without a limit are left aside. A study that is judged
-        again as it grows needs a `Gate` instead.
+        Estimates without a limit are left aside. ``failed`` runs have none, and did not reach a threshold. A study that
+        is judged again as it grows needs a `Gate` instead.
         """
         self.check_names(estimates.keys())
-        judged = (self.judge_one(name, estimates[name], self.alpha_each, self.beta) for name in self.limits)
-        return Verdict(tuple(judged), self.alpha, self.beta)
 
-    def judge_one(self, metric: str, estimate: Estimate, alpha: float, beta: float) -> LimitJudgement:
-        """Judge one limit by bounds of these error rates."""
-        return next(limit for limit in self._limits if limit.metric == metric).judge(estimate, alpha, beta)
+        def judge(name: str) -> LimitJudgement | ThresholdJudgement:
+            once = [(estimates[name].runs + failed, 1.0)]
+            return self.judge_one(name, estimates[name], self.alpha_each, self.beta, once, failed)
+
+        return Verdict(tuple(map(judge, self.names)), self.alpha, self.beta)
+
+    def judge_one(
+        self, metric: str, estimate: Estimate, alpha: float, beta: float, looks: Looks, failed: int
+    ) -> LimitJudgement | ThresholdJudgement:
+        """Judge one limit of a spread by bounds of these error rates, one of a score by the last of these looks."""
+        limit = next(limit for limit in self._limits if limit.metric == metric)
+        if isinstance(limit, Limit):
+            return limit.judge(estimate, alpha, beta)
+        return limit.judge(estimate, failed, self.alpha_each, looks)
 
     def __repr__(self) -> str:
-        given: dict[str, object] = dict(self.limits)
+        given: dict[str, object] = {**self.limits, **self.thresholds}
         given |= {name: value for name in ("alpha", "beta") if (value := getattr(self, name)) != 0.05}
-        usual = {limit.metric: Limit(limit.metric, limit.value).ratio for limit in self._limits}
+        usual = {limit.metric: Limit(limit.metric, limit.value).ratio for limit in self._spreads}
         given |= {"ratio": dict(self.ratios)} if self.ratios != usual else {}
         given |= {"max_failed_runs": self.max_failed_runs} if self.max_failed_runs else {}
         return f"Budget({', '.join(f'{name}={value!r}' for name, value in given.items())})"
@@ -199,6 +248,15 @@ def _checked(name: str, limit: object) -> float:
         wanted = f"{name} >= {kind.least:g}" if number < kind.least else f"{name} <= {kind.most:g}"
         raise BudgetError(f"Expected {wanted} but got {name}={limit!r}. {advice}")
     return number
+
+
+def _check_is_score(name: str) -> None:
+    """Raise BudgetError for a threshold on a measure that is no mean of a score over runs."""
+    if kind_of(name).form is not Form.MEAN:
+        raise BudgetError(
+            f"Expected at_most(...) or at_least(...) for a score but got Budget({name}=...), which says how far runs "
+            f"differ. Its limit is a number, as in Budget({name}={kind_of(name).example})."
+        )
 
 
 def _check_consistent(limits: Mapping[str, float]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import ConfigError
@@ -13,6 +14,7 @@ from .judgement import Outcome
 from .limits import LimitJudgement
 from .power import COARSE
 from .sequential_levels import FIRST_LOOK, crossing, levels, looks
+from .thresholds import Looks, ThresholdJudgement
 from .undecided import advice
 
 
@@ -23,6 +25,7 @@ class Look:
     runs: int
     alpha: float  #: of each limit's bound against FAIL
     beta: float  #: of each limit's bound against PASS
+    spent: float  #: share of the error rate of a threshold that is spent here
 
 
 class Gate:
@@ -56,10 +59,10 @@ class Gate:
         fresh = _schedule(budget, looks(runs))
         earlier = tuple(taken)
         later = (look for look in fresh if not earlier or look.runs > earlier[-1].runs)
-        self.schedule = (*(look for look in earlier if look.runs <= runs), *later)
+        self.schedule = _within_spending((*(look for look in earlier if look.runs <= runs), *later))
         self._is_as_planned = self.schedule == fresh
         self._taken = 0
-        self._found: dict[str, LimitJudgement] = {}  #: the last judgement of each limit
+        self._found: dict[str, LimitJudgement | ThresholdJudgement] = {}  #: the last judgement of each limit
 
     @property
     def next_look(self) -> int | None:
@@ -79,36 +82,40 @@ class Gate:
     @property
     def open(self) -> tuple[str, ...]:
         """The limits that have no verdict yet."""
-        return tuple(name for name in self.budget.limits if not self._has_verdict(name))
+        return tuple(name for name in self.budget.names if not self._has_verdict(name))
 
     @property
     def verdict(self) -> Verdict:
         """The judgement of each limit, with the error rates of all scheduled looks."""
-        judged = (self._found[name] for name in self.budget.limits if name in self._found)
+        judged = (self._found[name] for name in self.budget.names if name in self._found)
         return Verdict(tuple(map(self._advised, judged)), *self._error_rates())
 
-    def look(self, estimates: Mapping[str, Estimate]) -> None:
-        """Judge the open limits by estimates over the first `next_look` runs."""
+    def look(self, estimates: Mapping[str, Estimate], failed: int = 0) -> None:
+        """Judge the open limits by estimates over the first `next_look` runs, of which so many ``failed``."""
         look = self.schedule[self._taken]
+        looks = _as_looks(self.schedule[: self._taken + 1])
         for name in self.open:
-            self._found[name] = self.budget.judge_one(name, estimates[name], look.alpha, look.beta)
+            self._found[name] = self.budget.judge_one(name, estimates[name], look.alpha, look.beta, looks, failed)
         self._taken += 1
 
     def pass_over(self) -> None:
         """Take a look without judging a limit: too few runs are whole."""
         self._taken += 1
 
-    def _advised(self, judgement: LimitJudgement) -> LimitJudgement:
+    def _advised(self, judgement: LimitJudgement | ThresholdJudgement) -> LimitJudgement | ThresholdJudgement:
         """Add to an UNDECIDED judgement how many runs would settle it, at the levels of later looks."""
-        is_open = judgement.outcome is Outcome.UNDECIDED and judgement.measured.pivot is not None
+        can_tell = isinstance(judgement, ThresholdJudgement) or judgement.measured.pivot is not None
+        is_open = judgement.outcome is Outcome.UNDECIDED and can_tell
         if not is_open or not self._is_settled():
             return judgement
         if self._has_failed():
             return replace(judgement, advice="the check ended before it was settled, with what failed")
 
         def settles(runs: int) -> bool:
-            (last,) = _schedule(self.budget, looks(runs), cells=COARSE)[-1:]
-            return judgement.would_be_settled(runs, last.alpha, last.beta)
+            schedule = _schedule(self.budget, looks(runs), cells=COARSE)
+            if isinstance(judgement, ThresholdJudgement):
+                return judgement.would_be_settled(_as_looks(schedule))
+            return judgement.would_be_settled(runs, schedule[-1].alpha, schedule[-1].beta)
 
         later = [runs for runs in looks(MOST_RUNS) if runs > self.runs]
         found = fewest(lambda look: settles(later[look]), 0, len(later) - 1)
@@ -128,10 +135,25 @@ class Gate:
         if self._is_as_planned:
             return self.budget.alpha, self.budget.beta
         runs = [look.runs for look in self.schedule]
-        alpha = len(self.budget.limits) * crossing(runs, [look.alpha for look in self.schedule])
+        alpha = len(self.budget.names) * crossing(runs, [look.alpha for look in self.schedule])
         return alpha, crossing(runs, [look.beta for look in self.schedule])
 
 
 def _schedule(budget: Budget, runs: tuple[int, ...], **precision: int) -> tuple[Look, ...]:
     fail_levels, pass_levels = (levels(runs, error, **precision) for error in (budget.alpha_each, budget.beta))
-    return tuple(map(Look, runs, fail_levels, pass_levels))
+    df = [look - 1 for look in runs]
+    spent = [(now - before) / df[-1] for before, now in itertools.pairwise([0, *df])]
+    return tuple(map(Look, runs, fail_levels, pass_levels, spent))
+
+
+def _within_spending(schedule: Sequence[Look]) -> tuple[Look, ...]:
+    """Let the looks of a schedule that was changed spend no more than there is."""
+    left, found = 1.0, []
+    for look in schedule:
+        found.append(replace(look, spent=min(look.spent, max(left, 0.0))))
+        left -= look.spent
+    return tuple(found)
+
+
+def _as_looks(schedule: Iterable[Look]) -> Looks:
+    return [(look.runs, look.spent) for look in schedule]

@@ -17,6 +17,7 @@ from stabilitykit.estimates import intervals
 from stabilitykit.estimates.estimate import IDENTICAL_RUNS, Estimate
 from stabilitykit.estimates.intervals import (
     mean_estimate,
+    p_above,
     pairwise_estimate,
     sd_estimate,
 )
@@ -310,3 +311,30 @@ def test_an_undefined_pair_leaves_the_mean_undefined():
 def test_a_single_run_has_no_spread(estimate, one):
     with pytest.raises(ProtocolError, match=r"Expected runs >= 2 but got runs=[01]\. A spread is between runs"):
         estimate(one)
+
+
+class TestMeansAbove:
+    """`p_above`: Student's and Johnson's p-value against a mean of 0 or less, the larger one."""
+
+    def test_of_a_sample_without_skewness_it_is_students(self):
+        values = np.array([0.1, 0.2, 0.3, 0.4, 0.5])
+        wanted = scipy.stats.ttest_1samp(values, 0, alternative="greater").pvalue
+        assert p_above(values) == pytest.approx(wanted)
+
+    def test_of_a_skewed_one_it_is_johnsons_where_that_is_larger(self):
+        values = np.array([0.2, 0.5, -0.1, 0.3, 0.4])
+        n, mean, sd = len(values), values.mean(), values.std(ddof=1)
+        third = scipy.stats.skew(values, bias=False) * sd**3  # G1 s^3 is the unbiased third moment
+        shifted = mean + third / (6 * sd**2 * n) + third * mean**2 / (3 * sd**4)
+        wanted = scipy.stats.t.sf(shifted / sd * np.sqrt(n), n - 1)
+        assert wanted > scipy.stats.ttest_1samp(values, 0, alternative="greater").pvalue
+        assert p_above(values) == pytest.approx(wanted)
+
+    def test_equal_values_are_their_mean(self):
+        assert (p_above([0.1] * 4), p_above([-0.1] * 4), p_above([0.0] * 4)) == (0.0, 1.0, 1.0)
+
+    def test_it_halves_the_error_of_students_for_skewed_scores(self):
+        samples = 1 - np.random.default_rng(0).exponential(size=(3000, 5))  # of mean 0, with a long tail below
+        students = scipy.stats.ttest_1samp(samples, 0, axis=1, alternative="greater").pvalue
+        assert (students < 0.05).mean() > 0.13
+        assert np.mean([p_above(sample) < 0.05 for sample in samples]) < 0.10

@@ -81,7 +81,7 @@ def test_assertions_are_noted_and_numbers_end_the_pass(ask):
         ({"budget": Budget(f1_sd=1.0)}, BudgetError),
         ({"budget": Budget(accuracy_sd=12), "runs": 2, "stops_early": True}, ConfigError),
         ({"metrics": {"accuracy": len}}, UsageError),
-        ({"task": lambda run: None}, UsageError),
+        ({"task": lambda run: None, "outputs": "logits"}, UsageError),
     ],
 )
 def test_bad_input_is_refused_as_in_earnest(ask, more, error):

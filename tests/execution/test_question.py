@@ -36,7 +36,7 @@ PROTOCOL, TOO_FEW = NoiseProtocol("init", runs=3), NoiseProtocol("init", runs=2)
             {"protocol": TOO_FEW, "budget": Budget(accuracy_sd=9), "stops_early": True},
             ConfigError,
         ),
-        ({"task": lambda run: None}, TaskError),
+        ({"task": lambda run: None, "outputs": "logits"}, TaskError),
         ({"labels": [0, 1]}, TaskError),
     ],
 )

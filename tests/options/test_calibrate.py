@@ -207,7 +207,7 @@ def test_an_entry_whose_test_is_not_selected_is_no_error(project: Project, selec
             "accuracy_sd = 3.0",
             "Expected one budget for * Budget(accuracy_sd=2.0) and *=3.0*",
         ),
-        ("", "f1_sd = 3.0", "In stability-budgets.toml, line 4 *: *Budget(f1_sd=...)*"),
+        ("", "acuracy_sd = 3.0", "In stability-budgets.toml, line 4 *: *Budget(acuracy_sd=...)*"),
     ],
 )
 def test_a_limit_that_does_not_fit_its_check_is_an_error_before_it_trains(

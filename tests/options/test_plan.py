@@ -209,16 +209,16 @@ def test_what_stands_around_a_question_does_not_keep_it_from_being_planned(proje
 def test_bad_input_fails_as_it_would_in_earnest(project: Project, way: str) -> None:
     project.tests("""
         def test_unknown_metric(stability):
-            stability.check(train, labels=Y, budget=Budget(f1_sd=1))
+            stability.check(train, labels=Y, budget=Budget(acuracy_sd=1))
 
         def test_unknown_in_an_assertion(stability):
-            assert_within(stability.measure(train, labels=Y), Budget(f1_sd=1))
+            assert_within(stability.measure(train, labels=Y), Budget(acuracy_sd=1))
 
         def test_alike_in_what(stability):
             assert_alike([stability.measure(train, labels=Y)] * 2, measures=["f1_sd"])
 
         def test_no_labels(stability):
-            stability.measure(train)
+            stability.measure(train, outputs="logits")
 
         def test_too_few_runs(stability):
             stability.check(train, labels=Y, runs=2, budget=Budget(accuracy_sd=4))
@@ -231,13 +231,13 @@ def test_bad_input_fails_as_it_would_in_earnest(project: Project, way: str) -> N
     assert trained_nothing(project)
     text = " ".join(result.stdout.str().split())
     for said in (
-        "Budget(f1_sd=...), which would never be judged",
+        "Budget(acuracy_sd=...), which would never be judged",
         "too few for its first look",
         "ratio > 1",
         "each study has but got 'f1_sd'",
     ):
         assert said in text
-    assert text.count("Budget(f1_sd=...), which would never be judged") >= 2
+    assert text.count("Budget(acuracy_sd=...), which would never be judged") >= 2
 
 
 def test_a_plan_does_nothing_else(project: Project) -> None:

@@ -16,11 +16,12 @@ from stabilitykit.study import selftest as module
 from stabilitykit.study.asserts import assert_alike, assert_disagreement, assert_reduction, assert_within
 from stabilitykit.study.selftest import selftest
 from stabilitykit.study.study import Policy, Study
-from stabilitykit.testing import FakeTask, fake_study
+from stabilitykit.testing import FakeTask, fake_scores, fake_study
 from stabilitykit.training.certificate import Certificate
 from stabilitykit.verdicts.budgets import Budget
 from stabilitykit.verdicts.judgement import Outcome
 from stabilitykit.verdicts.limits import FailedRuns, Limit
+from stabilitykit.verdicts.thresholds import at_least, at_most
 
 
 def study_of(runs: int = 10, examples: int = 600, noise: float = 1.0, **options) -> Study:
@@ -365,3 +366,32 @@ def check_faults_are_noticed(study: Study, limits: list[str]) -> None:
     note = module.try_budget(study, budget, undecided_is_red=True)
     assert "planted fault" in note
     assert "turned it red" in note
+
+
+class TestScores:
+    """Studies of scores alone, and scores beside outputs."""
+
+    def tried(self, budget, **options):
+        study = fake_scores(reward=[450.0, 455.0, 452.0, 449.0, 460.0, 447.0, 451.0, 453.0], loss=[0.1] * 8)
+        selftest(study, budget, **options)
+        return study.journal.selftests
+
+    def test_a_doubled_spread_and_missed_limits_turn_it_red(self):
+        (note,) = self.tried(Budget(reward_sd=1e6, loss_sd=1e-6, loss=at_most(0.5), reward=at_least(440, mean=True)))
+        assert note.startswith("self-test: 2 planted faults turned it red; one broken run it cannot plant")
+
+    def test_a_limit_that_so_few_runs_cannot_break_is_found(self):
+        assert self.tried(Budget(loss=at_most(0.5, share=0.4)), undecided_is_red=False)
+        with pytest.raises(
+            SelfTestError, match=r"all runs missed: with loss at 1.5 in each of 8 runs, at_most\(0.5, shar"
+        ):
+            self.tried(Budget(loss=at_most(0.5, share=0.3, alpha=0.01)), undecided_is_red=False)
+
+    def test_a_gate_that_never_fires_is_found(self, monkeypatch):
+        monkeypatch.setattr(Limit, "decide", lambda *_: Outcome.PASS)
+        with pytest.raises(SelfTestError, match="the spread doubled: at reward_sd 20"):
+            self.tried(Budget(reward_sd=10))
+
+    def test_other_studies_are_said_not_to_be_tried(self):
+        (note,) = self.tried([])
+        assert note == "self-test: not possible beside other studies, since the runs leave scores and no outputs"

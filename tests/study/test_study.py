@@ -411,7 +411,7 @@ class TestRefusals:
         [
             ({"vary": "dropout"}, ProtocolError, "but got 'dropout' in vary='dropout'"),
             ({"runs": 1}, ProtocolError, "Expected runs >= 2 but got runs=1"),
-            ({"labels": None}, TaskError, "Expected labels= beside train"),
+            ({"labels": None, "metrics": {"f1": len}}, TaskError, "Expected labels= beside metrics="),
             ({"labels": LABELS - 1}, TaskError, "but the smallest is -1"),
             ({"metrics": {"accuracy": len}}, TaskError, "but got 'accuracy'"),
             (
@@ -422,7 +422,8 @@ class TestRefusals:
             ({"control": "maybe"}, ProtocolError, "control='auto', 'first' or 'full' but got control='maybe'"),
             ({"budget": {"accuracy_sd": 1}}, BudgetError, "Expected a Budget but got {'accuracy_sd': 1}. Name what"),
             ({"budget": Budget(rmse_sd=1)}, BudgetError, "but got Budget(rmse_sd=...), which would never be judged"),
-            ({"budget": Budget(f1_sd=1)}, BudgetError, "The task has accuracy, accuracy_sd"),
+            ({"budget": Budget(acuracy_sd=1)}, BudgetError, "Did you mean accuracy_sd? The task has accuracy, acc"),
+            ({"labels": None, "budget": Budget(accuracy_sd=1)}, BudgetError, "Its runs return scores alone"),
             (
                 {"labels": LABELS.float(), "budget": Budget(disagreement=1)},
                 BudgetError,
@@ -434,6 +435,19 @@ class TestRefusals:
         refusal = refuse(**question)
         assert refusal.type is error
         assert message in str(refusal.value)
+
+    @pytest.mark.parametrize("labels", [None, LABELS])
+    def test_a_limit_on_a_score_that_no_run_returns_is_refused_after_the_first_run(self, ask, labels):
+        trained = set()
+
+        def train(run):
+            trained.add(run.index)
+            scores = {"reward": 3.0}
+            return scores if labels is None else (torch.zeros(12, 3), scores)
+
+        with pytest.raises(BudgetError, match=r"Budget\(f1_sd=...\), which would never be judged\..*reward_sd"):
+            ask(train, "init", runs=6, labels=labels, budget=Budget(f1_sd=1))
+        assert trained == {0}
 
     def test_a_device_that_is_not_there_is_refused(self, make_session):
         session = make_session(device="tpu")

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from stabilitykit.errors import ProtocolError, TaskError
+from stabilitykit.errors import BudgetError, ProtocolError, TaskError
 from stabilitykit.estimates.meaning import Meaning
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.training.outputs import check_outputs
 from stabilitykit.training.run import Run
-from stabilitykit.training.task import BlackBoxTask, LoopTask, as_task
+from stabilitykit.training.task import BlackBoxTask, LoopTask, Task, as_task
+from stabilitykit.verdicts.budgets import Budget
 from tests.seeds import BASE_SEED
 
 CPU = torch.device("cpu")
@@ -77,14 +78,15 @@ class TestFunctions:
         with pytest.raises(TaskError, match=r"^Expected a Recipe, train\(run\) or train\(seed\) but got "):
             as_task(task, Y)
 
-    def test_missing_labels_are_refused(self):
-        with pytest.raises(TaskError) as refusal:
-            as_task(lambda run: None)
-        assert str(refusal.value) == (
-            "Expected labels= beside <lambda>: without the test labels nothing can be scored. A run that ends in one "
-            "number, such as a score, a mean return or FID, is measured as a regression: return np.array([score]) with "
-            "labels=np.zeros(1), and rmse_sd is the SD of the score over runs if its sign is always the same."
-        )
+    def test_without_labels_its_runs_leave_scores_alone(self):
+        task = as_task(lambda run: None)
+        assert task.labels is None
+        assert task.examples == 0
+        assert task.measure_names() == ()
+
+    def test_outputs_cannot_be_stated_without_labels(self):
+        with pytest.raises(TaskError, match="Expected labels= beside outputs='probabilities'"):
+            as_task(lambda run: None, outputs="probabilities")
 
     @pytest.mark.parametrize("labels", ["abc", [[1], [2, 3]], {"a": 1}])
     def test_labels_that_are_no_array_are_refused(self, labels):
@@ -133,3 +135,30 @@ class TestOutputs:
 
 
 # What a recipe trains
+
+
+class Returning(Task):
+    """A task of scores alone, whose names are known before a training."""
+
+    name = "returning"
+    isolates = False
+    labels = None
+    score_names = ("reward",)
+
+    def content(self):
+        return "returning"
+
+    def fit(self, run):
+        return {"reward": float(run.plan.init % 100)}
+
+
+class TestScoresAlone:
+    def test_names_that_are_stated_are_known_before_a_training(self, ask):
+        assert Returning().measure_names() == ("reward", "reward_sd")
+        with pytest.raises(BudgetError, match=r"Did you mean reward_sd\?"):
+            ask(Returning(), "all", budget=Budget(rewards_sd=1))
+
+    def test_a_task_of_ones_own_needs_no_labels(self, ask):
+        study = ask(Returning(), "all", runs=3)
+        assert study.labels is None
+        assert [run.scores["reward"] for run in study.records] == [run.seeds["init"] % 100 for run in study.records]

@@ -101,7 +101,15 @@ class TestAnotherSession:
     def test_looks_that_were_taken_keep_their_levels_and_later_ones_have_those_of_the_longer_study(self):
         short, long = Gate(self.budget, 10).schedule, Gate(self.budget, 20).schedule
         gate = Gate(self.budget, 20, taken=short)
-        assert gate.schedule == (*short, *long[6:])
+        assert gate.schedule[:6] == short
+        assert [(look.runs, look.alpha, look.beta) for look in gate.schedule[6:]] == [
+            (look.runs, look.alpha, look.beta) for look in long[6:]
+        ]
+
+    def test_a_threshold_may_err_no_more_where_a_study_is_extended(self):
+        gate = Gate(self.budget, 20, taken=Gate(self.budget, 10).schedule[:4])
+        assert sum(look.spent for look in gate.schedule) == pytest.approx(1)
+        assert sum(look.spent for look in Gate(self.budget, 20, taken=Gate(self.budget, 10).schedule).schedule) <= 1
 
     def test_what_an_extended_study_may_err_is_said(self):
         gate = Gate(self.budget, 20, taken=Gate(self.budget, 10).schedule)
