@@ -331,7 +331,12 @@ class TestSamplers:
         study = ask(self.weighted(blobs, seeded=False), "shuffle", labels=blobs[1], intercept=False)
         assert models(study) == 1
         assert any("shuffle never reaches the weights" in note for note in study.notes)
-        assert models(ask(self.weighted(blobs, seeded=False), "stochastic", labels=blobs[1])) == 3
+        moved = ask(self.weighted(blobs, seeded=False), "stochastic", labels=blobs[1], intercept=False)
+        assert models(moved) == 3
+
+    def test_unseeded_it_is_the_order_all_the_same(self, ask, blobs):
+        for vary, count in (("shuffle", 3), ("stochastic", 1)):
+            assert models(ask(self.weighted(blobs, seeded=False), vary, labels=blobs[1])) == count
 
 
 def test_a_black_box_that_ignores_its_seed_is_said_to(ask, make_session):
