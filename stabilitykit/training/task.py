@@ -28,6 +28,10 @@ class TrainingError(Exception):
     """A run that trained but left nothing to measure; it becomes a failed run."""
 
 
+class TrainingTimeout(TrainingError):
+    """A run that took longer than its task allows; it becomes a run of status "timeout"."""
+
+
 class Task(ABC):
     """One thing that can be trained R times and scored on one fixed test set."""
 

@@ -20,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ..errors import StoreError, TaskError, UsageError, is_ours
 from ..isolation.streams import GeneratorStates, Stream
-from ..protocol import RunPlan
+from ..protocol import RunPlan, Source
 from ..store.fingerprint import tensor_digest
 from ..store.loaded_files import Stamp, imported_otherwise
 from ..store.record import RunRecord
@@ -33,7 +33,7 @@ from .gradient_rounding import rounded_gradients
 from .outputs import check_outputs, fault_of_numbers, without_labels
 from .run import Run, combined_digest
 from .scores import fault_of_scores, results_digest
-from .task import LoopTask, Task, TrainingError
+from .task import LoopTask, Task, TrainingError, TrainingTimeout
 
 #: Name of the outputs in the trace of a rehearsal.
 OUTPUTS = "outputs"
@@ -80,7 +80,8 @@ class Trainer:
         except (UsageError, StoreError, KeyboardInterrupt, RunTimeout):
             raise
         except BaseException as error:  # noqa: BLE001  # a train function may raise anything, pytest.skip() as well
-            outcome = {"status": "failed", "error": traceback_of(error)}
+            status = "timeout" if isinstance(error, TrainingTimeout) else "failed"
+            outcome = {"status": status, "error": traceback_of(error)}
         record = RunRecord(
             index=plan.index,
             seeds=plan.seeds,
@@ -123,6 +124,8 @@ class Trainer:
             return "not isolated"
         if plan.low_level is None:
             return "deterministic"
+        if Source.LOW_LEVEL not in self.task.sources:  # kernels of another program, which have no seed here
+            return "not isolated"
         return "native" if self.device.type == "cuda" else _ROUNDING
 
     def _how_low_level(self, run: Run) -> str:
