@@ -39,12 +39,25 @@ ROOMS: dict[str, set[str]] = {
     "render": {"estimates", "verdicts"},
     "study": {"protocol", "store", "estimates", "verdicts", "isolation", "training", "render"},
     "execution": {"protocol", "store", "estimates", "verdicts", "tracing", "training", "study"},
+    "adapters": {"protocol", "store", "estimates", "training"},
+    "commands": {"protocol", "store", "verdicts", "render", "study", "execution", "adapters"},
     "plugin": {"protocol", "store", "estimates", "verdicts", "training", "render", "study", "execution"},
     "zoo": {"training"},
     "testing": {"protocol", "store", "estimates", "training", "study"},
     "cli": {"_version", "store", "render"},
-    "__main__": {"_version", "cli", "store", "training"},
-    FRONT_PAGE: {"_version", "protocol", "store", "estimates", "verdicts", "tracing", "training", "study", "execution"},
+    "__main__": {"_version", "cli", "store", "training", "commands"},
+    FRONT_PAGE: {
+        "_version",
+        "protocol",
+        "store",
+        "estimates",
+        "verdicts",
+        "tracing",
+        "training",
+        "study",
+        "execution",
+        "adapters",
+    },
 }
 
 
@@ -271,6 +284,8 @@ def test_a_circle_and_an_arrow_upward_are_found() -> None:
 TESTED_ELSEWHERE = {
     "_version": "nothing to test: one line",
     "__main__": "tests/options/test_plan.py and tests/test_env.py: by what the command prints",
+    "adapters.supervisor": "tests/adapters/test_supervised.py: by what becomes of a command",
+    "commands.options": "tests/commands/test_measure.py: by what a command line does",
     "execution.preload": "tests/execution/test_child_processes.py: it is what their server loads",
     "execution.session": "tests/study/test_study.py: by the studies that it makes",
     "execution.sharing": "tests/options/test_sharing.py: it needs workers of pytest-xdist",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import math
 import os
 import shutil
@@ -51,8 +52,8 @@ class Command(Task):
         Command(["python", "train.py", "--seed", "{seed}"], scores={"val_loss": r"val_loss=([0-9.]+)"})
 
     Each run fills in the placeholders. ``{seed}`` is one seed that moves everything. A script that has a flag for each
-    source names the sources instead, ``{init}``, ``{shuffle}``, ``{augment}`` or ``{stochastic}``, which then vary one by
-    one. ``{run_dir}`` is a new folder of the run's own, which is removed after it. ``{{`` is a brace.
+    source names the sources instead, ``{init}``, ``{shuffle}``, ``{augment}`` or ``{stochastic}``: then they can vary
+    one by one. ``{run_dir}`` is a new folder of the run's own, which is removed after it. ``{{`` is a brace.
 
     Runs that use one folder take turns, since each could overwrite what another writes there. They run at once if the
     command names ``{run_dir}`` for what it writes, with ``copy=True``, or with ``copy=False`` where it writes nothing.
@@ -78,6 +79,12 @@ runs would all be equal. Write ["python", "train.py", "--seed", "{seed}"], or en
     inputs: Sequence[str] = ()  #: files and folders that count beside the code, as patterns: ``data/*.csv``
     copy: bool | None = None  #: whether each run gets a copy of the folder; False says that runs may share it
     timeout: float | None = None  #: seconds that one run may take
+
+    has_epochs = False
+    leak = (
+        "It was run twice with equal seeds. Something in it has no flag: a seed that is not set, the time, a file that "
+        "it goes on from, threads, or kernels that vary on a GPU. Give every source a flag, or use {seed}, one for all."
+    )
 
     @property
     def labels(self) -> None:
@@ -171,7 +178,7 @@ runs would all be equal. Write ["python", "train.py", "--seed", "{seed}"], or en
     def name(self) -> str:  # type: ignore[override]  # read-only here, a field in Recipe
         """The first file that it names, else the program: ``train.py``."""
         words = [text for text in self.command[1:] if not names_in(text)]
-        module = [after for before, after in zip(words, words[1:], strict=False) if before == "-m"]
+        module = [after for before, after in itertools.pairwise(words) if before == "-m"]
         files = [Path(word).name for word in words if (self._cwd / word).is_file()]
         return (module + files + [Path(self.command[0]).name])[0]
 
@@ -194,10 +201,8 @@ runs would all be equal. Write ["python", "train.py", "--seed", "{seed}"], or en
     @property
     def remarks(self) -> tuple[str, ...]:  # type: ignore[override]  # as above
         """What of it is not known, for the reader of its studies."""
-        said = [
-            f"{self.name} is another program: what it reads beside its code and inputs= (--input) is not traced, data and "
-            "variables"
-        ]
+        reads = "what it reads beside its code and inputs= (--input), data and variables, is not traced"
+        said = [f"{self.name} is another program: {reads}"]
         if not self._files.has_code:
             said.append(f"no Python file is named by {self._line!r}: its code does not count for the stored runs")
         elif not self._files.is_this_python:

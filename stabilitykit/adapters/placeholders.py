@@ -1,4 +1,4 @@
-"""Placeholders in a command's arguments and variables, which each run fills in: ``{seed}``, ``{init}``, ``{run_dir}``."""
+"""Placeholders in a command's arguments and variables, which each run fills in: ``{seed}``, ``{run_dir}``."""
 
 from __future__ import annotations
 

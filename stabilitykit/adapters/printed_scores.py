@@ -70,7 +70,8 @@ class Pattern:
         found = [*re.finditer(self._from_start_of_word, output, re.MULTILINE)]
         if not found:
             raise TrainingError(
-                f"the pattern {self.regex!r} of the score {self.name!r} matches nothing in the output.{self._near(output)}"
+                f"the pattern {self.regex!r} of the score {self.name!r} matches nothing in the output."
+                f"{self._near(output)}"
             )
         if len(found) > 1 and self.pick == "only":
             shown = "\n".join(f"  {_line_of(output, match)}" for match in (found[0], found[-1]))
@@ -117,7 +118,8 @@ def _compiled(whose: str, regex: str) -> re.Pattern[str]:
 class JsonFile:
     """Scores from a JSON file that the run writes: some keys, or every number in it.
 
-    A key inside another is written with a dot, ``eval.loss``. Its score is called ``eval_loss``, and that of ``eval/loss``.
+    A key inside another is written with a dot, ``eval.loss``. Its score is called ``eval_loss``, as is that of a key
+    ``eval/loss``.
     """
 
     path: str  #: with placeholders, relative to the folder of the run

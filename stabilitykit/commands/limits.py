@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from ..errors import BudgetError
 from ..verdicts.budgets import Budget
@@ -17,7 +18,7 @@ def budget_of(texts: Sequence[str]) -> Budget | None:
     >>> budget_of(["val_loss_sd<=0.01", "reward_sd <= 5"])
     Budget(val_loss_sd=0.01, reward_sd=5.0)
     """
-    limits: dict[str, float] = {}
+    limits: dict[str, Any] = {}
     for text in texts:
         name, limit = _limit(text)
         if name in limits:

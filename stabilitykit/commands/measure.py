@@ -46,8 +46,9 @@ _EPILOG = """\
 scores:
   --score 'val_loss=([0-9.]+)'           the number in the group; the name is what stands before it
   --score 'Test F1: (?P<f1>[0-9.]+)'     or the name of the group
-  --score-json metrics.json              every number in a JSON file; {run_dir}/metrics.json if the script can write there
-  --score-json metrics.json:loss,eval.f1 some of them
+  --score-json metrics.json              every number in a JSON file that the run writes
+  --score-json m.json:loss,eval.f1       some of them, one in another
+  --score-json m.json:acc=accuracy       under another name, since accuracy is a measure of its own here
   --last-line                            the last line: a number, named score, or a JSON object
 
 budgets, of which there may be several; with one, training ends as soon as the verdict stands:
@@ -106,7 +107,7 @@ def _write(asked: argparse.Namespace, study: Study, budget: Budget | None) -> No
     if budget:
         verdict = study.verdicts[-1]
         lines += ["", verdict.summary(), verdict.error_rates()]
-    print("\n".join(lines))
+    sys.stdout.write("\n".join([*lines, ""]))
 
 
 def _parser() -> argparse.ArgumentParser:

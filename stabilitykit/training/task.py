@@ -37,6 +37,8 @@ class Task(ABC):
 
     name: str
     isolates: bool = True  #: whether sources can be varied one by one; a black box has one seed for all
+    leak: str = ""  #: where to look if what is held is not, in place of the usual causes
+    has_epochs: bool = True  #: whether its first epochs may be trained alone; else each rehearsal is a whole run
     sources: frozenset[Source] = frozenset(Source)  #: those that every task of this kind may have
     keep_weights: bool = False  #: whether a run keeps its final weights
     remarks: tuple[str, ...] = ()  #: notes for the reader of its studies, beside the numbers
