@@ -305,6 +305,7 @@ TESTED_ELSEWHERE = {
     "plugin.reds": "tests/options/test_reds.py: by retries",
     "plugin.rootdir": "tests/options/test_rootdir.py: by a session's folder",
     "render.calibration_table": "tests/options/test_calibrate.py: by what a session says",
+    "render.scores_table": "tests/commands/test_measure.py: by what a command line prints",
     "render.comparison_words": "tests/options/test_compare.py and tests/study/test_comparison.py",
     "render.forecast_table": "tests/execution/test_forecast.py, beside the numbers that it shows",
     "store.baseline_files": "tests/plugin/test_baselines.py, beside what writes and reads them",
