@@ -66,6 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .commands.measure import main as measure
 
         return measure(given[1:])
+    if given[:1] == ["compare"]:
+        from .commands.compare import main as compare
+
+        return compare(given[1:])
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="stabilitykit",
@@ -87,6 +91,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "measure",
         help="run a command R times, and say how far its scores differ",
         usage="stabilitykit measure [options] --score REGEX -- COMMAND ...",
+    )
+    commands.add_parser(
+        "compare",
+        help="run two commands R times each, and say whether their scores differ",
+        usage="stabilitykit compare [options] --score REGEX --command 'A ...' --command 'B ...'",
     )
     commands.add_parser("why", help="say why the runs of a study were trained again", usage="stabilitykit why STUDY")
     environment = commands.add_parser(

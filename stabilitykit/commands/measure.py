@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from ..errors import StabilityError, UsageError
+from ..errors import UsageError
 from ..execution.question import Question
 from ..render.scores_table import scores_table
 from ..render.study_table import study_table
@@ -17,17 +17,16 @@ from ..verdicts.judgement import Outcome
 from .limits import budget_of
 from .options import (
     BEYOND,
-    INTERRUPTED,
-    NO_ANSWER,
+    SCORES,
     UNDECIDED,
     WITHIN,
     Parser,
     add_options,
+    code_of,
     protocol_of,
     say_if_taking_turns,
     session_of,
     task_of,
-    tell,
     write_json,
 )
 
@@ -42,23 +41,19 @@ no line of the script changed. Runs are kept: asked again, it answers at once, a
   {{ }}                     braces
 """
 
-_EPILOG = """\
-scores:
-  --score 'val_loss=([0-9.]+)'           the number in the group; the name is what stands before it
-  --score 'Test F1: (?P<f1>[0-9.]+)'     or the name of the group
-  --score-json metrics.json              every number in a JSON file that the run writes
-  --score-json m.json:loss,eval.f1       some of them, one in another
-  --score-json m.json:acc=accuracy       under another name, since accuracy is a measure of its own here
-  --last-line                            the last line: a number, named score, or a JSON object
-
-budgets, of which there may be several; with one, training ends as soon as the verdict stands:
-  --budget 'val_loss_sd<=0.01'           the SD over runs
+_EPILOG = f"""\
+{SCORES}
+budgets, of which there may be several; with one, training ends as soon as the verdict stands, after R runs at most:
+  --budget 'val_loss_sd<=0.01'            the SD over runs
+  --budget 'val_loss<=3.28 alpha=0.01'    half of all runs come to 3.28 or less, wrong in 1 % of studies at most
+  --budget 'reward>=450 share=0.9'        90 % of all runs come to 450 or more
+  --budget 'val_loss<=3.28 mean'          the mean over all runs; see docs/outputs.md for what that assumes
 
 examples:
-  stabilitykit measure --runs 8 --score 'val_loss=([0-9.]+)' -- python train.py --seed {seed}
-  stabilitykit measure --vary init --score 'acc=([0-9.]+)' -- python train.py --init {init} --data {shuffle}
-  stabilitykit measure -n 4 --score-json {run_dir}/m.json -- ./train --seed {seed} --out {run_dir}
-  stabilitykit measure --budget 'val_loss_sd<=0.01' --score 'val_loss=([0-9.]+)' -- python train.py --seed {seed}
+  stabilitykit measure --runs 8 --score 'val_loss=([0-9.]+)' -- python train.py --seed {{seed}}
+  stabilitykit measure --vary init --score 'acc=([0-9.]+)' -- python train.py --init {{init}} --data {{shuffle}}
+  stabilitykit measure -n 4 --score-json {{run_dir}}/m.json -- ./train --seed {{seed}} --out {{run_dir}}
+  stabilitykit measure --budget 'val_loss_sd<=0.01' --score 'val_loss=([0-9.]+)' -- python train.py --seed {{seed}}
 
 exit codes: 0 within every budget, or none was asked; 1 beyond one; 2 undecided; 3 no answer: a wrong option, a run that
 failed, a source that is not held; 130 interrupted, and the finished runs are kept.
@@ -72,17 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     given = list(arguments)
     place = given.index("--") if "--" in given else len(given)
     asked = _parser().parse_args(given[:place])
-    try:
-        return _measure(asked, given[place + 1 :])
-    except KeyboardInterrupt:
-        tell("interrupted. The finished runs are kept: the same command goes on from there.")
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of the pipe has closed it
-        sys.stderr.close()
-        return NO_ANSWER
-    except (OSError, StabilityError) as error:
-        tell(str(error))
-        return NO_ANSWER
+    return code_of(lambda: _measure(asked, given[place + 1 :]))
 
 
 def _measure(asked: argparse.Namespace, command: Sequence[str]) -> int:

@@ -7,13 +7,13 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..adapters.command import Command
 from ..adapters.printed_scores import Pattern
-from ..errors import ConfigError, check_count
+from ..errors import ConfigError, StabilityError, check_count
 from ..execution.runner import Progress
 from ..execution.session import Session
 from ..execution.where import Where
@@ -22,6 +22,17 @@ from ..store.layout import STORE
 from ..store.run_store import RunStore
 
 WITHIN, BEYOND, UNDECIDED, NO_ANSWER, INTERRUPTED = 0, 1, 2, 3, 130
+
+#: How scores are written, for the help of both.
+SCORES = """\
+scores:
+  --score 'val_loss=([0-9.]+)'            the number in the group; the name is what stands before it
+  --score 'Test F1: (?P<f1>[0-9.]+)'      or the name of the group
+  --score-json metrics.json               every number in a JSON file that the run writes
+  --score-json m.json:loss,eval.f1        some of them, one in another
+  --score-json m.json:acc=accuracy        under another name, since accuracy is a measure of its own here
+  --last-line                             the last line: a number, named score, or a JSON object
+"""
 
 #: Seconds between two lines of progress in which no run has ended.
 _SILENCE = 60.0
@@ -113,6 +124,21 @@ def say_if_taking_turns(asked: argparse.Namespace, task: Command) -> None:
             f"runs take turns in {task.folder}, since each could overwrite what another writes there. They run at once "
             f"if the command names {{run_dir}} for its files, with --copy, or with --no-copy if it writes none."
         )
+
+
+def code_of(carry_out: Callable[[], int]) -> int:
+    """Return the exit code of a command; what ends it without an answer is told."""
+    try:
+        return carry_out()
+    except KeyboardInterrupt:
+        tell("interrupted. The finished runs are kept: the same command goes on from there.")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of the pipe has closed it
+        sys.stderr.close()
+        return NO_ANSWER
+    except (OSError, StabilityError) as error:
+        tell(str(error))
+        return NO_ANSWER
 
 
 def write_json(place: str, content: Mapping[str, Any]) -> None:

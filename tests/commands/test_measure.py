@@ -7,72 +7,24 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
-from typing import NamedTuple, TypeAlias
 
 import pytest
 
-from stabilitykit.__main__ import main
 from tests.adapters.test_supervised import is_running, until
+from tests.commands.conftest import CarryOut, trained
 
-TRAIN = """
-    import argparse, random, time
-    from helper import SPREAD
-    parser = argparse.ArgumentParser()
-    for flag in ("--seed", "--init", "--data"):
-        parser.add_argument(flag, type=int, default=0)
-    asked = parser.parse_args()
-    open("ledger", "a").write(f"{asked.seed} {asked.init} {asked.data}\\n")
-    noise = random.Random(f"{asked.seed} {asked.init} {asked.data}").gauss(0, SPREAD)
-    print("epoch 1: loss=1.0")
-    print(f"val_loss={0.5 + noise:.6f}")
-"""
 SCORE = "--score", "val_loss=([0-9.]+)"
 SEEDED = "--", sys.executable, "train.py", "--seed", "{seed}"
 
 
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Measure: TypeAlias = Callable[..., Done]
-
-
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "train.py").write_text(dedent(TRAIN))
-    (tmp_path / "helper.py").write_text("SPREAD = 0.01\n")
-    return tmp_path
+def measure(carry_out: CarryOut) -> CarryOut:
+    return lambda *arguments: carry_out("measure", *arguments)
 
 
-@pytest.fixture
-def measure(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Measure:
-    """Carry out the command in this process, which has loaded torch; the runs are in children, as ever."""
-    monkeypatch.chdir(folder)
-
-    def carry_out(*arguments: str) -> Done:
-        try:
-            code = main(["measure", *arguments])
-        except SystemExit as ended:  # argparse's
-            code = int(str(ended.code))
-        return Done(code, *capsys.readouterr())
-
-    return carry_out
-
-
-def trained(folder: Path) -> int:
-    """How often the script ran; forgotten then."""
-    ledger = folder / "ledger"
-    count = len(ledger.read_text().splitlines()) if ledger.exists() else 0
-    ledger.unlink(missing_ok=True)
-    return count
-
-
-def test_a_script_is_measured_and_asked_again_it_answers_from_the_store(folder: Path, measure: Measure) -> None:
+def test_a_script_is_measured_and_asked_again_it_answers_from_the_store(folder: Path, measure: CarryOut) -> None:
     done = measure("--runs", "4", *SCORE, *SEEDED)
     assert (done.code, trained(folder)) == (0, 4), done.err
     titles, row = (line.split() for line in done.out.splitlines()[:2])
@@ -84,7 +36,7 @@ def test_a_script_is_measured_and_asked_again_it_answers_from_the_store(folder: 
     assert again.out == done.out
 
 
-def test_an_edited_helper_trains_again(folder: Path, measure: Measure) -> None:
+def test_an_edited_helper_trains_again(folder: Path, measure: CarryOut) -> None:
     measure("--runs", "2", *SCORE, *SEEDED)
     assert trained(folder) == 2
     (folder / "helper.py").write_text("SPREAD = 0.02\n")
@@ -93,7 +45,7 @@ def test_an_edited_helper_trains_again(folder: Path, measure: Measure) -> None:
 
 
 @pytest.mark.trains
-def test_the_exit_code_is_the_verdict_which_ends_the_training(folder: Path, measure: Measure) -> None:
+def test_the_exit_code_is_the_verdict_which_ends_the_training(folder: Path, measure: CarryOut) -> None:
     """The SD is 0.01: it is far below 1 and far beyond 10^-6, and 3 runs do not tell it from 0.01."""
     within = measure("--runs", "9", "--budget", "val_loss_sd<=1", *SCORE, *SEEDED)
     assert (within.code, trained(folder)) == (0, 3), within.err
@@ -106,7 +58,7 @@ def test_the_exit_code_is_the_verdict_which_ends_the_training(folder: Path, meas
     assert "UNDECIDED" in undecided.out
 
 
-def test_a_source_alone_is_held_and_said(folder: Path, measure: Measure) -> None:
+def test_a_source_alone_is_held_and_said(folder: Path, measure: CarryOut) -> None:
     flags = "--", sys.executable, "train.py", "--init", "{init}", "--data", "{shuffle}"
     done = measure("--runs", "2", "--vary", "init", *SCORE, *flags)
     assert done.code == 0, done.err
@@ -114,7 +66,7 @@ def test_a_source_alone_is_held_and_said(folder: Path, measure: Measure) -> None
     assert "the Python that measures" not in done.out
 
 
-def test_json_has_a_format_and_nothing_else_is_printed(folder: Path, measure: Measure) -> None:
+def test_json_has_a_format_and_nothing_else_is_printed(folder: Path, measure: CarryOut) -> None:
     done = measure("--runs", "2", "--json", "-", *SCORE, *SEEDED)
     document = json.loads(done.out)
     assert document["format"] == 1
@@ -126,19 +78,19 @@ def test_json_has_a_format_and_nothing_else_is_printed(folder: Path, measure: Me
     assert "val_loss" in there.out
 
 
-def test_two_runs_at_once_have_the_same_scores(folder: Path, measure: Measure) -> None:
+def test_two_runs_at_once_have_the_same_scores(folder: Path, measure: CarryOut) -> None:
     one = measure("--runs", "4", *SCORE, *SEEDED)
     two = measure("--runs", "4", "-n", "2", "--store", "another", "--copy", *SCORE, *SEEDED)
     assert two.code == 0, two.err
     assert one.out.splitlines()[1] == two.out.splitlines()[1]
 
 
-def test_runs_that_take_turns_say_so(folder: Path, measure: Measure) -> None:
+def test_runs_that_take_turns_say_so(folder: Path, measure: CarryOut) -> None:
     done = measure("--runs", "2", "-n", "2", *SCORE, *SEEDED)
     assert f"runs take turns in {folder}" in done.err
 
 
-def test_variables_and_the_folder_are_given(folder: Path, measure: Measure) -> None:
+def test_variables_and_the_folder_are_given(folder: Path, measure: CarryOut) -> None:
     (folder / "inner").mkdir()
     code = "import os; print(os.environ['SEED'])"
     command = "--", sys.executable, "-c", code
@@ -175,14 +127,14 @@ def test_variables_and_the_folder_are_given(folder: Path, measure: Measure) -> N
     ],
 )
 def test_what_is_wrong_is_said_with_an_exit_code_of_its_own_before_anything_runs(
-    folder: Path, measure: Measure, arguments: list[str], said: str
+    folder: Path, measure: CarryOut, arguments: list[str], said: str
 ) -> None:
     done = measure(*arguments)
     assert said in done.err
     assert (done.code, trained(folder)) == (3, 0)
 
 
-def test_a_run_that_fails_is_no_verdict(folder: Path, measure: Measure) -> None:
+def test_a_run_that_fails_is_no_verdict(folder: Path, measure: CarryOut) -> None:
     (folder / "helper.py").write_text("raise SystemExit('no data')\n")
     done = measure("--runs", "3", "--budget", "val_loss_sd<=1", *SCORE, *SEEDED)
     assert done.code == 3
@@ -200,7 +152,7 @@ SLOW = """
 """
 
 
-def test_ctrl_c_ends_the_command_and_keeps_what_is_done(folder: Path, measure: Measure) -> None:
+def test_ctrl_c_ends_the_command_and_keeps_what_is_done(folder: Path, measure: CarryOut) -> None:
     (folder / "train.py").write_text(dedent(SLOW))
     command = [sys.executable, "-m", "stabilitykit", "measure", "--runs", "3", *SCORE]
     command += ["--", sys.executable, "train.py", "{seed}"]
@@ -216,7 +168,7 @@ def test_ctrl_c_ends_the_command_and_keeps_what_is_done(folder: Path, measure: M
     assert "failed: run 1." in done.err, "run 0 is kept, and run 1 begins anew"
 
 
-def test_help_has_examples_and_exit_codes(folder: Path, measure: Measure) -> None:
+def test_help_has_examples_and_exit_codes(folder: Path, measure: CarryOut) -> None:
     done = measure("--help")
     assert done.code == 0
     for text in ("{seed}", "--score-json", "exit codes: 0 within", "examples:"):
