@@ -207,8 +207,8 @@ runs would all be equal. Write ["python", "train.py", "--seed", "{seed}"], or en
             said.append(f"no Python file is named by {self._line!r}: its code does not count for the stored runs")
         elif not self._files.is_this_python:
             said.append(
-                f"{self.command[0]} is {self._files.program}, and not the Python that measures: the versions of its "
-                f"packages do not count for the stored runs"
+                f"it is run by {self._files.program}, and not by the Python that measures: the versions of the "
+                f"packages there do not count for the stored runs"
             )
         return tuple(said)
 

@@ -168,8 +168,7 @@ class ProgressLines:
         if not has_ended and not (progress.running and time.monotonic() - self._told > _SILENCE):
             return
         self._last[progress.study], self._told = progress.finished, time.monotonic()
-        most = " at most" if progress.may_stop_early else ""
-        parts = [f"{progress.study}: {progress.finished}/{progress.total} runs{most}"]
+        parts = [f"{progress.study}: {progress.finished}/{progress.total} runs"]
         parts += [f"{progress.failed} failed"] if progress.failed else []
         parts += [f"{len(progress.running)} running"] if progress.running else []
         parts += [f"about {progress.seconds_left:.0f} s left"] if progress.seconds_left else []

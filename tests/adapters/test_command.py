@@ -296,6 +296,13 @@ def test_a_run_that_fails_shows_the_end_of_its_output(
         ask(make())
 
 
+def test_after_a_run_that_fails_no_other_is_started(make: Make, ask: Callable[..., Study], project: Path) -> None:
+    write(project, "open('../ledger', 'a').write('run\\n'); 1 / 0")
+    with pytest.raises(RunsFailedError, match=r"failed: run 0\."):
+        ask(make(), runs=10)
+    assert len(ledger(project)) == 1
+
+
 def test_a_child_shows_the_output_of_a_failed_run_once(make: Make, ask: Callable[..., Study], project: Path) -> None:
     write(project, "print('hel' + 'lo'); 1 / 0")
     with pytest.raises(RunsFailedError) as failed:
@@ -310,7 +317,7 @@ def test_a_run_that_hangs_times_out(make: Make, ask: Callable[..., Study], proje
         RunsFailedError, match=r"(?s)\(timeout; .*had not ended after 1 s, which timeout= .*\n  begun"
     ) as failed:
         ask(make(timeout=1), runs=2)
-    assert "run 0, 1" in str(failed.value)
+    assert "failed: run 0." in str(failed.value), "the others are not tried"
 
 
 def test_a_json_file_from_before_is_no_score(make: Make, ask: Callable[..., Study], project: Path) -> None:
