@@ -275,6 +275,16 @@ def test_a_file_that_changes_while_it_is_measured_ends_the_study(
         ask(make("{seed}", "out.txt"))
 
 
+def test_a_script_that_is_edited_in_the_last_run_ends_the_study(
+    make: Make, ask: Callable[..., Study], project: Path
+) -> None:
+    script = "ledger = open('../ledger', 'a+'); ledger.write('run\\n'); ledger.seek(0)\n"
+    script += "if len(ledger.readlines()) == 2: open('train.py', 'a').write('# edited')\nprint('loss=0.5')\n"
+    write(project, script)
+    with pytest.raises(RunsFailedError, match=r"(?s)failed: run 1\. .*train\.py changed since"):
+        ask(make(), runs=2)
+
+
 # Runs that fail
 
 
