@@ -56,7 +56,7 @@ def _compare(asked: argparse.Namespace) -> int:
             f"{{seed}}' --command 'python b.py --seed {{seed}}'."
         )
     tasks = [task_of(asked, _words(text)) for text in asked.command]
-    questions = [Question(task, protocol_of(asked)) for task in tasks]
+    questions = [Question(task, protocol_of(asked), control=asked.control) for task in tasks]
     say_if_taking_turns(asked, tasks[0])
     with session_of(asked) as session:
         studies = [session.answer(question) for question in questions]

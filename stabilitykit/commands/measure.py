@@ -74,7 +74,8 @@ def _measure(asked: argparse.Namespace, command: Sequence[str]) -> int:
     if not command:
         raise UsageError("Expected a command after -- but got none: stabilitykit measure ... -- python train.py ...")
     task, budget = task_of(asked, command), budget_of(asked.budget)
-    question = Question(task, protocol_of(asked), budget=budget, stops_early=budget is not None)
+    asks = {"budget": budget, "control": asked.control, "stops_early": budget is not None}
+    question = Question(task, protocol_of(asked), **asks)
     say_if_taking_turns(asked, task)
     with session_of(asked) as session:
         study = session.answer(question)

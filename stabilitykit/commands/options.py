@@ -52,6 +52,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     runs = parser.add_argument_group("the question")
     runs.add_argument("--runs", type=int, default=10, metavar="R", help="trainings of each command (default: 10)")
     runs.add_argument("--vary", default="all", help="all, or sources that the command has a seed for: init+shuffle")
+    runs.add_argument(
+        "--control",
+        default="auto",
+        metavar="full",
+        help="full also runs one {seed} twice, which must leave equal scores",
+    )
     runs.add_argument("--seed", type=int, default=0, metavar="N", help="base seed of all runs (default: 0)")
 
     scores = parser.add_argument_group("the scores")

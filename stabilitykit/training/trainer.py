@@ -122,10 +122,8 @@ class Trainer:
         """Return how the source ``low_level`` acts under ``plan`` on this device."""
         if not self.task.isolates:
             return "not isolated"
-        if plan.low_level is None:
+        if plan.low_level is None or Source.LOW_LEVEL not in self.task.sources:
             return "deterministic"
-        if Source.LOW_LEVEL not in self.task.sources:  # kernels of another program, which have no seed here
-            return "not isolated"
         return "native" if self.device.type == "cuda" else _ROUNDING
 
     def _how_low_level(self, run: Run) -> str:

@@ -121,7 +121,7 @@ def test_the_supervisor_loads_no_package(tmp_path: Path) -> None:
 
     asked = {"command": [sys.executable, "-c", ""], "cwd": str(tmp_path), "log": str(tmp_path / "log")}
     show = f"import sys, runpy; sys.argv[1:] = [{json.dumps(json.dumps(asked))}]\n"
-    show += f"runpy.run_path({str(supervisor.__file__)!r}, run_name='__main__'); print(*sys.modules)"
+    show += f"runpy.run_path({str(supervisor.__file__)!r}, run_name='__main__'); print(); print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", show], input=b"", capture_output=True, check=True, cwd=tmp_path
     )

@@ -66,6 +66,16 @@ def test_a_source_alone_is_held_and_said(folder: Path, measure: CarryOut) -> Non
     assert "the Python that measures" not in done.out
 
 
+def test_one_seed_is_run_twice_where_that_is_asked(folder: Path, measure: CarryOut) -> None:
+    done = measure("--runs", "2", "--control", "full", *SCORE, *SEEDED)
+    assert done.code == 0, done.err
+    assert "isolation not proven" not in done.out
+    (folder / "train.py").write_text("import random; print(f'val_loss={random.random():.6f}')")
+    done = measure("--runs", "2", "--control", "full", *SCORE, *SEEDED)
+    assert done.code == 3
+    assert "Expected two trainings under one plan to be bit-identical" in done.err
+
+
 def test_json_has_a_format_and_nothing_else_is_printed(folder: Path, measure: CarryOut) -> None:
     done = measure("--runs", "2", "--json", "-", *SCORE, *SEEDED)
     document = json.loads(done.out)
@@ -119,6 +129,7 @@ def test_variables_and_the_folder_are_given(folder: Path, measure: CarryOut) -> 
         ([*SCORE, "-n", "0", *SEEDED], "Expected -n >= 1 but got -n=0"),
         ([*SCORE, "--env", "A", *SEEDED], "Expected --env NAME=VALUE but got 'A'"),
         ([*SCORE, "--vary", "inti", *SEEDED], "Did you mean 'init'?"),
+        ([*SCORE, "--control", "most", *SEEDED], "Expected control='auto', 'first' or 'full'"),
         ([*SCORE, "--vary", "init", *SEEDED], "{seed} moves every source at once"),
         ([*SCORE, "--budget", "val_loss_sd", *SEEDED], "Expected a limit such as"),
         ([*SCORE, "--budget", "los_sd<=1", *SEEDED], "Did you mean"),
