@@ -16,6 +16,7 @@ from .tracing import cached_reads as _cached_reads  # noqa: F401  # it hears wha
 from .tracing import import_reads as _import_reads  # noqa: F401  # it hears what modules read while they are imported
 
 if TYPE_CHECKING:
+    from .adapters.command import Command as Command
     from .errors import BaselineExceededError as BaselineExceededError
     from .errors import BudgetExceededError as BudgetExceededError
     from .errors import IsolationError as IsolationError
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from .verdicts.thresholds import at_most as at_most
 
 _HOME = {
+    "adapters.command": "Command",
     "study.asserts": (
         "assert_accuracy_sd assert_alike assert_correlation assert_cross_entropy_sd "
         "assert_disagreement assert_ensemble_delta assert_reduction assert_within"

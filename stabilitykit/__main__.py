@@ -15,6 +15,8 @@ SAME, DIFFERS, USAGE = 0, 1, 2
 
 _EXAMPLES = """\
 examples:
+  stabilitykit measure --score 'val_loss=([0-9.]+)' -- python train.py --seed {seed}
+                                                  how far the scores of a script differ, any script
   stabilitykit plan                               every stability test below this folder
   stabilitykit plan test_model.py -k init         some of them: whatever pytest takes, it takes
   stabilitykit plan -n 2 --stability-runs 20      minutes with two workers, verdicts of at most 20 runs
@@ -60,6 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .cli import main as look_at_store
 
         return look_at_store(given, "stabilitykit")
+    if given[:1] == ["measure"]:
+        from .commands.measure import main as measure
+
+        return measure(given[1:])
+    if given[:1] == ["compare"]:
+        from .commands.compare import main as compare
+
+        return compare(given[1:])
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="stabilitykit",
@@ -76,6 +86,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=_PLAN,
         epilog=_EXAMPLES,
         formatter_class=layout,
+    )
+    commands.add_parser(
+        "measure",
+        help="run a command R times, and say how far its scores differ",
+        usage="stabilitykit measure [options] --score REGEX -- COMMAND ...",
+    )
+    commands.add_parser(
+        "compare",
+        help="run two commands R times each, and say whether their scores differ",
+        usage="stabilitykit compare [options] --score REGEX --command 'A ...' --command 'B ...'",
     )
     commands.add_parser("why", help="say why the runs of a study were trained again", usage="stabilitykit why STUDY")
     environment = commands.add_parser(

@@ -19,6 +19,7 @@ PUBLIC = [
     "BaselineExceededError",
     "Budget",
     "BudgetExceededError",
+    "Command",
     "Comparison",
     "ConditionNumber",
     "Corpus",

@@ -23,6 +23,7 @@ from ..training.control import (
     difference,
     epochs_apart,
     prove_isolation,
+    rehearsal_of,
     rehearse,
 )
 from ..training.scores import results_digest
@@ -105,6 +106,8 @@ class Certifier:
                 self._take_look()
             if self.needs_base:
                 self._train_base()
+        if self.needs_base and not self.trainer.task.has_epochs and self._base_record is not None:
+            self.end(self._base_record)  # no look has come before: a leak must not be found after all runs
         if self.trainer.task.isolates:
             self.join()
             for name in self._unknown:
@@ -126,7 +129,8 @@ class Certifier:
         with self._remembering_leaks():
             for other in others:
                 if found := difference(one, other):
-                    raise IsolationError(f"{self._expected_twice} {found}. {_two_processes(one, other)}{LEAK}")
+                    where = self.trainer.task.leak or f"{_two_processes(one, other)}{LEAK}"
+                    raise IsolationError(f"{self._expected_twice} {found}. {where}")
         whole = "the whole run" if self.needs_base else "run 0 of all sources"
         trainers = sorted({_trainer(run) for run in (one, *others)})
         self.proofs.keep_held(self._held_name, f"{whole} twice, bit-identical", trainers)
@@ -189,7 +193,8 @@ class Certifier:
 
     @property
     def _lacks_look(self) -> bool:
-        return self._look is None
+        """Whether a first look is to come; a task without epochs has none to look at before its base run is whole."""
+        return self._look is None and (self.trainer.task.has_epochs or not self.needs_base)
 
     def _take_look(self) -> None:
         if not self.trainer.task.isolates and self.mode != "full":
@@ -280,10 +285,13 @@ class Certifier:
         """Show that this process, or its children, compute the first bits of the base run, unless they have."""
         if self.base.folder in _shown:
             return
+        base, look = self._base_record, self._look
+        if base is not None and self._is_shown_by(base):
+            _shown[self.base.folder] = rehearsal_of(base)
+            return
         shown = self._rehearse(self._plan, 1)
         if shown is None:
             return  # it raised, as the runs of the study will say
-        base, look = self._base_record, self._look
         expected = (
             base.trace if base is not None else look.trace if look is not None and not self.protocol.onset else ()
         )
@@ -295,6 +303,10 @@ class Certifier:
         if whole and shown.outputs != whole:
             raise IsolationError(cannot_join(self.base, "it gives other outputs"))
         _shown[self.base.folder] = shown
+
+    def _is_shown_by(self, base: RunRecord) -> bool:
+        """Whether a base run that this session has trained shows as much as its rehearsal would, which is as long."""
+        return not self.trainer.task.has_epochs and base.trained_by.get("session") == self.base.session
 
     # What varies varies
 

@@ -115,7 +115,10 @@ class Session:
         if watch is not None and watch.most_runs > protocol.runs:
             journal.remark(f"judged at {watch.most_runs} runs before, which R = {protocol.runs} does not undo")
             protocol = protocol.extended_to(watch.most_runs)
-        wanted = Wanted(experiment, protocol.plans(), None if watch is None else watch.settled)
+        settled = None if watch is None else watch.settled
+        if settled is None and not task.has_epochs and not (budget and budget.max_failed_runs):
+            settled = partial(_first_failure, experiment, protocol.runs)
+        wanted = Wanted(experiment, protocol.plans(), settled)
         certifier = self._certifier(asked, base, place)
         records = self._gather(certifier, wanted, place, journal)
         certificate = from_onset(certifier.certificate(records), protocol, records)
@@ -284,6 +287,20 @@ class Session:
     def gather(self, runner: Runner, journal: Journal) -> list[RunRecord]:
         """Return the records of a study."""
         return runner.gather()
+
+
+def _first_failure(experiment: Experiment, runs: int) -> int | None:
+    """Return how many runs there are up to the first that failed; None where none did.
+
+    What is wrong in a command, or in how its scores are read, is wrong in all of its runs: more of them cost hours, and
+    change nothing.
+    """
+    for index in range(runs):
+        if not experiment.is_finished(index):
+            return None
+        if experiment.status(index) != "ok":
+            return index + 1
+    return None
 
 
 def _untraced(inputs: Inputs, later: Iterable[Inputs]) -> tuple[str, ...]:

@@ -122,45 +122,41 @@ def replacements(
 def _without_draws(fetcher: Any, numbered: Numbered, device: torch.device) -> Any:
     """Return the items of a batch if none of them draws; else None, with the generators as they were.
 
-    To seed for an item takes longer than to read one that is only looked up. The first item is looked at alone: where
-    it draws, as it does where all do, no other one is read twice.
+    To seed for an item takes longer than to read one that is only looked up: where the first item of a pass drew
+    nothing, the next batches are read as they are.
     """
     if not _may_draw_items(fetcher.dataset):
         return _at_once(fetcher, numbered.index)
-    if fetcher.__dict__.get("draws"):
+    if fetcher.__dict__.get("draws", True):
         return None
     before = GeneratorStates.now(device)
-    if "draws" not in fetcher.__dict__ and fetcher.auto_collation:
-        _at_once(fetcher, numbered.index[:1])
-        fetcher.draws = not GeneratorStates.now(device).is_equal(before)
-    data = None if fetcher.__dict__.get("draws") else _at_once(fetcher, numbered.index)
-    if data is None or not GeneratorStates.now(device).is_equal(before):
-        fetcher.draws = True
-        before.put_back(device)
-        return None
-    return data
+    data = _at_once(fetcher, numbered.index)
+    if GeneratorStates.now(device).is_equal(before):
+        return data
+    fetcher.draws = True
+    before.put_back(device)
+    return None
 
 
 def _drawn(fetcher: Any, numbered: Numbered, device: torch.device) -> Any:
-    """Return the items of a batch, each read under its own seed."""
+    """Return the items of a batch, each read under its own seed; note whether the first of a pass draws."""
 
-    def read(index: Any, times: int, get: Callable[[Any], Any]) -> Any:
+    def read(index: Any, times: int) -> Any:
         seed_generators(derive_seed(numbered.seed, _name_of(index), times), device)
-        return get(index)
+        if "draws" in fetcher.__dict__:
+            return get(index)
+        before = GeneratorStates.now(device)
+        item = get(index)
+        fetcher.draws = not GeneratorStates.now(device).is_equal(before)
+        return item
 
     dataset, indices = fetcher.dataset, numbered.index
-    get: Callable[[Any], Any] = dataset.__getitem__
-    many = _reads_many(dataset)
+    many = _reads_many(dataset) if fetcher.auto_collation else None
+    get: Callable[[Any], Any] = dataset.__getitem__ if many is None else lambda index: many([index])[0]
     if not fetcher.auto_collation:  # then an index may be a list: one item
-        return read(indices, 0, get)
+        return read(indices, 0)
     times = numbered.times or (0,) * len(indices)
-    pairs = zip(indices, times, strict=True)
-    if many:
-
-        def get(index: Any) -> Any:
-            return many([index])[0]
-
-    return [read(index, count, get) for index, count in pairs]
+    return [read(index, count) for index, count in zip(indices, times, strict=True)]
 
 
 def _reads_many(dataset: Any) -> Callable[[Any], Any] | None:

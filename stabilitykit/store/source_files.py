@@ -56,15 +56,20 @@ class Sources:
 
 
 def sources_of(
-    roots: Iterable[Path], provenance: Provenance, also: Iterable[Distribution] = (), *, conftests: bool = True
+    roots: Iterable[Path],
+    provenance: Provenance,
+    also: Iterable[Distribution] = (),
+    *,
+    conftests: bool = True,
+    places: Iterable[Path] = (),
 ) -> Sources:
     """Return ``roots`` and all that they import, directly or not, in any function, with the conftests beside them.
 
     Own files are read for further imports; of a distribution, what it needs counts too. Only what can be reached
     counts, and not what happens to be loaded: so the answer is the same whichever tests were selected, in whichever
-    order they ran, and in every worker.
+    order they ran, and in every worker. ``places`` are folders of modules that another process looks in.
     """
-    search = _Search(provenance, conftests=conftests)
+    search = _Search(provenance, conftests=conftests, places=places)
     waiting: list[str | Path] = [*roots]
     found: set[Path] = set()
     distributions = set(also)
@@ -96,8 +101,9 @@ class _Search:
     Paths are plain text here: there are thousands, and a Path is slow to make.
     """
 
-    def __init__(self, provenance: Provenance, *, conftests: bool) -> None:
+    def __init__(self, provenance: Provenance, *, conftests: bool, places: Iterable[Path]) -> None:
         self._provenance, self._conftests = provenance, conftests
+        self._further = [*map(str, places)]
         self._listings: dict[str, frozenset[str]] = {}
         self._specs: dict[str, list[Path]] = {}
         self._on_path: dict[str, list[str]] = {}
@@ -119,7 +125,7 @@ class _Search:
             yield from self._below(str(importer.parents[level - 1]), parts)
             return
         rootdir = self._provenance.rootdir
-        own = [] if rootdir is None else [str(rootdir), _in(str(rootdir), "src")]
+        own = self._further + ([] if rootdir is None else [str(rootdir), _in(str(rootdir), "src")])
         places = [place for place in dict.fromkeys([str(importer.parent), *own]) if self._has(place, parts[0])]
         places += self._first_on_path(parts[0])
         for place in places:

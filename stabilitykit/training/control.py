@@ -15,6 +15,7 @@ from ..protocol import RunPlan
 from ..store.fingerprint import tensor_digest
 from ..store.record import RunRecord
 from .run import TRACED_EPOCHS, combined_digest
+from .scores import results_digest
 from .trainer import OUTPUTS, UNSEEDED, Trainer
 
 #: "auto" trains the base run twice, whole, after a first look at its first epochs; "first" leaves it at that look;
@@ -105,6 +106,12 @@ def rehearse(
         run.resumed_at,
         tuple(sorted(run.variables)),
     )
+
+
+def rehearsal_of(run: RunRecord) -> Rehearsal:
+    """Return what a rehearsal of a run would have left that has no epochs, and so no weights to compare."""
+    outputs = {OUTPUTS: results_digest(run.logits, run.scores)}
+    return Rehearsal((outputs,), 0, 0, is_cut=False, is_idle=run.idle, from_epoch=0, resumed_at=0)
 
 
 def prove_isolation(call: Call, trainer: Trainer, plan: RunPlan, epochs: int | None = TRACED_EPOCHS) -> Control:

@@ -29,11 +29,17 @@ class TrainingError(Exception):
     """A run that trained but left nothing to measure; it becomes a failed run."""
 
 
+class TrainingTimeout(TrainingError):
+    """A run that took longer than its task allows; it becomes a run of status "timeout"."""
+
+
 class Task(ABC):
     """One thing that can be trained R times and scored on one fixed test set."""
 
     name: str
     isolates: bool = True  #: whether sources can be varied one by one; a black box has one seed for all
+    leak: str = ""  #: where to look if what is held is not, in place of the usual causes
+    has_epochs: bool = True  #: whether its first epochs may be trained alone; else each rehearsal is a whole run
     sources: frozenset[Source] = frozenset(Source)  #: those that every task of this kind may have
     intercepts: bool = False  #: whether what its code draws on its own is taken to the source that it belongs to
     keep_weights: bool = False  #: whether a run keeps its final weights

@@ -33,7 +33,7 @@ from .gradient_rounding import rounded_gradients
 from .outputs import check_outputs, fault_of_numbers, without_labels
 from .run import Run, combined_digest
 from .scores import fault_of_scores, results_digest
-from .task import LoopTask, Task, TrainingError
+from .task import LoopTask, Task, TrainingError, TrainingTimeout
 
 #: Name of the outputs in the trace of a rehearsal.
 OUTPUTS = "outputs"
@@ -80,7 +80,8 @@ class Trainer:
         except (UsageError, StoreError, KeyboardInterrupt, RunTimeout):
             raise
         except BaseException as error:  # noqa: BLE001  # a train function may raise anything, pytest.skip() as well
-            outcome = {"status": "failed", "error": traceback_of(error)}
+            status = "timeout" if isinstance(error, TrainingTimeout) else "failed"
+            outcome = {"status": status, "error": traceback_of(error)}
         record = RunRecord(
             index=plan.index,
             seeds=plan.seeds,

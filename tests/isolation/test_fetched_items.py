@@ -49,13 +49,13 @@ def test_only_tensors_that_torch_puts_together_are_known_to_draw_nothing():
 def test_items_that_draw_nothing_are_read_at_once():
     data = Items(draws=False)
     assert items_of(data) == [float(index) for index in range(8)]
-    assert data.asked == [[0], [0, 1, 2, 3], [4, 5, 6, 7]]
+    assert data.asked == [[0], [1], [2], [3], [4, 5, 6, 7]]  # the first batch as if they drew
 
 
 def test_items_that_draw_are_read_one_by_one():
     data = Items(draws=True)
     drawn = items_of(data)
-    assert data.asked == [[0], *([index] for index in range(8))]
+    assert data.asked == [[index] for index in range(8)]
     assert drawn == items_of(Subset(data, range(8)))
 
 
@@ -70,6 +70,25 @@ def test_items_of_which_some_draw_are_those_of_a_loader_that_reads_one_by_one():
     drawn = items_of(Some())
     assert drawn[:6] == [0, 1, 2, 3, 4, 5]
     assert drawn[6:] == items_of(Subset(Some(), range(8)))[6:] == items_of(Some(), sampler=range(7, -1, -1))[1::-1]
+
+
+def test_an_item_that_changes_what_it_is_read_from_is_read_once():
+    class Growing(Dataset):
+        def __init__(self):
+            self.held = torch.zeros(8)
+
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, index):
+            self.held[index] += torch.rand(())
+            return self.held[index].clone()
+
+    assert max(items_of(Growing())) < 1
+    torch.manual_seed(1)
+    drawn = items_of(Growing())
+    torch.manual_seed(2)
+    assert items_of(Growing()) == drawn
 
 
 def test_an_item_that_comes_again_in_a_pass_draws_again():

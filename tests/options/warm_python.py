@@ -30,6 +30,8 @@ _LAUNCHER = """\
 #!{python} -IS
 import json, os, signal, socket, sys
 
+if sys.argv[1] == "-I":  # what supervises a command, which loads nothing: Python itself starts as fast
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 server = socket.socket(socket.AF_UNIX)
 server.connect({address!r})
 asked = {{"args": sys.argv[1:], "environ": dict(os.environ), "folder": os.getcwd(), "launcher": sys.argv[0]}}

@@ -1,0 +1,1 @@
+"""Commands that train: `stabilitykit measure` and `stabilitykit compare`."""
