@@ -1,0 +1,71 @@
+"""What one training drew, as an observer saw it: hashes of each part, which two trainings are compared by."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from .digests import States
+
+
+class Kind(Enum):
+    """What is drawn; its value is how a sentence names it."""
+
+    PARAMETERS = "the parameters"
+    ORDER = "the order of examples"
+    SPLIT = "the random split"
+    ITEMS = "the items"
+    BATCHES = "how batches are put together"
+    LOOP = "what is drawn in the loop"
+    EXAMPLES = "the examples themselves"
+
+
+class Place(NamedTuple):
+    """One thing that draws: its kind, and what tells it from others of its kind."""
+
+    kind: Kind
+    line: str  #: file and line of the user's, "train.py:31"
+    what: str  #: the class that draws, or the function
+
+
+@dataclass
+class Drawn:
+    """All that one place drew in a training."""
+
+    unit: str  #: of `count`, in the singular
+    count: int = 0
+    is_random: bool = False  #: whether it is known to draw; what moves does draw, even where this does not tell
+    generators: set[str] = field(default_factory=set)  #: those of the process that were drawn from
+    own_seed: str = ""  #: how a generator of the user's that draws here was seeded
+    passes: int = 0
+    hashes: dict[Hashable, str] = field(default_factory=dict)  #: by its position: a hash of each part
+    #: By pass and position: the states that items were drawn from, which repeat where a seed is set again.
+    starts: dict[tuple[int, int], States] = field(default_factory=dict)
+
+
+class Reseeding(NamedTuple):
+    """One seeding function, as it was called from one line with one seed."""
+
+    function: str
+    seed: str
+    line: str
+
+
+@dataclass
+class Observation:
+    """One training, as it was seen."""
+
+    places: dict[Place, Drawn] = field(default_factory=dict)
+    reseedings: dict[Reseeding, Counter[str]] = field(default_factory=dict)  #: by the function that was called
+    unseen: Counter[str] = field(default_factory=Counter)  #: what may draw and cannot be followed
+    steps: int = 0  #: of all optimizers
+    passes: int = 0  #: of all loaders, those too that draw nothing
+    final: str = ""  #: a hash of all parameters that were stepped, as the training left them
+    is_cut: bool = False  #: whether it was ended after the steps that were asked for
+
+    def at(self, place: Place, unit: str) -> Drawn:
+        """Return what a place drew, which is nothing yet where it is new."""
+        return self.places.setdefault(place, Drawn(unit))
