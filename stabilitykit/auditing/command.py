@@ -110,7 +110,7 @@ def _knobs(given: Sequence[str] | None) -> dict[str, tuple[Any, Any]] | list[str
     """Return knobs by name, with their two values if all have them; None if none are given."""
     if not given:
         return None
-    valued = {name: value for name, value in (_assigned("--knob", text) for text in given if "=" in text)}
+    valued = dict(_assigned("--knob", text) for text in given if "=" in text)
     if not valued:
         return list(given)
     if len(valued) < len(given):

@@ -26,7 +26,7 @@ def _frames() -> Iterator[FrameType]:
     """Yield the frames that led here, the innermost first, without ours and torch's."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if not is_ours(frame) and frame.str(frame.f_globals.get("__name__")).partition(".")[0] != "torch":
+        if not is_ours(frame) and str(frame.f_globals.get("__name__")).partition(".")[0] != "torch":
             yield frame
         frame = frame.f_back
 
