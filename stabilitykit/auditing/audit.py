@@ -14,7 +14,7 @@ from ..render.audit_table import audit_table
 from ..training.trainer import RunTimeout, traceback_of
 from .findings import findings_of, notes_of
 from .knobs import Knob, Knobs
-from .observation import Observation, Reseeding
+from .observation import UNKNOWN, Observation, Reseeding
 from .observer import Observer
 from .rows import Row, differs, rows_of
 from .subjects import RunSubject, Subject, subject_of
@@ -148,7 +148,7 @@ def audit_subject(
 
 def _observe(subject: Subject, values: Mapping[str, Any], state: int, steps: int | None) -> Observation:
     with subject.prepared(state):
-        observer = Observer(steps, seeds_items=subject.seeds_items)
+        observer = Observer(steps, is_intercepted=subject.is_intercepted)
         try:
             with observer.on():
                 subject.train(values)
@@ -159,6 +159,9 @@ def _observe(subject: Subject, values: Mapping[str, Any], state: int, steps: int
             raise TaskError(
                 f"Expected {subject.name} to train with {given} but it raised:\n{traceback_of(error)}"
             ) from error
+        if subject.intercepted is not None:
+            for (function, line), calls in subject.intercepted.reseedings.items():
+                observer.observation.reseedings[Reseeding(function, UNKNOWN, line)] = calls
         return observer.observation
 
 

@@ -46,6 +46,10 @@ class Drawn:
     starts: dict[tuple[int, int], States] = field(default_factory=dict)
 
 
+#: In place of a seed that an interception has noted no value of.
+UNKNOWN = "..."
+
+
 class Reseeding(NamedTuple):
     """One seeding function, as it was called from one line with one seed."""
 

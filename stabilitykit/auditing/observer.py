@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from ..isolation.callers import caller
 from ..isolation.orders import draws
 from ..isolation.own_generators import exchange
 from ..isolation.replacement import Replacement, Replacements
+from ..training.run import Run
 from .digests import digest, drawn, states
 from .observation import Kind, Observation, Place, Reseeding
 from .observed_batches import ObservedBatch, ObservedStart, ObservingCollation
@@ -45,13 +47,13 @@ class Observer:
     [('torch.manual_seed', '3')]
     """
 
-    def __init__(self, steps: int | None = None, *, seeds_items: bool = False) -> None:
+    def __init__(self, steps: int | None = None, *, is_intercepted: bool = False) -> None:
         """Observe all of a training, or up to its first ``steps`` optimizer steps.
 
-        With ``seeds_items`` an interception seeds the generators for each item, whether or not the item draws.
+        A training that ``is_intercepted`` has the generators seeded for each item, whether or not the item draws.
         """
         self.observation = Observation()
-        self._most_steps, self._seeds_items = steps, seeds_items
+        self._most_steps, self._is_intercepted = steps, is_intercepted
         self._depth = 0  #: blocks whose draws are not the loop's: a loader's, or a seeding function's
         self._last = states()
         self._loop_begun = False
@@ -71,7 +73,8 @@ class Observer:
         try:
             self._replacements.put()
             yield self
-            self._fence()
+            if not self._is_intercepted:  # else it has left its stream
+                self._fence()
         except EnoughSteps:
             self.observation.is_cut = True
         finally:
@@ -164,7 +167,7 @@ class Observer:
         def begin(old: Callable[..., None]) -> Callable[..., None]:
             def __init__(iterator: Any, loader: Any) -> None:  # noqa: N807  # named as what it replaces
                 self._loop_begun = True
-                iterator.observed = ObservedPass(self.observation, loader, seeds_items=self._seeds_items)
+                iterator.observed = ObservedPass(self.observation, loader, is_intercepted=self._is_intercepted)
                 old(iterator, loader)
 
             return __init__
@@ -172,7 +175,7 @@ class Observer:
         def reset(old: Callable[..., None]) -> Callable[..., None]:
             def _reset(iterator: Any, loader: Any, first_iter: bool = False) -> None:
                 if not first_iter:
-                    iterator.observed = ObservedPass(self.observation, loader, seeds_items=self._seeds_items)
+                    iterator.observed = ObservedPass(self.observation, loader, is_intercepted=self._is_intercepted)
                 with self._apart():
                     old(iterator, loader, first_iter)
 
@@ -250,6 +253,15 @@ class Observer:
 
             return default_rng
 
+        def batches(old: Callable[..., Any]) -> Callable[..., Any]:
+            def batches(run: Any, *args: Any, augment: Any = None, **options: Any) -> Any:
+                if augment is not None:
+                    augment = self._augmenting(augment)
+                return old(run, *args, augment=augment, **options)
+
+            return batches
+
+        yield Replacement(Run, "batches", batches)
         yield Replacement(torch, "randperm", permutation("torch.randperm"))
         yield Replacement(np.random, "permutation", permutation("numpy.random.permutation"))
         yield Replacement(np.random, "shuffle", permutation("numpy.random.shuffle", in_place=True))
@@ -264,6 +276,26 @@ class Observer:
         found.count += 1
         self._permutations[place] += 1
 
+    def _augmenting(self, augment: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """Return ``augment`` of one pass of `Run.batches`: it draws batch by batch, whatever the order."""
+        found = self.observation.at(Place(Kind.ITEMS, caller("")[1], _name_of(augment)), "batch")
+        number, found.passes = found.passes, found.passes + 1
+        place = itertools.count()
+
+        def augment_observed(x: Tensor) -> Tensor:
+            before = states()
+            result = augment(x)
+            taken = drawn(before, states())
+            if taken:
+                batch = next(place)
+                found.starts[number, batch], found.hashes[number, batch] = taken, digest(taken)
+                found.generators |= taken.keys()
+                found.is_random = True
+            found.count += 1
+            return result
+
+        return augment_observed
+
     # Seeds that are set inside
 
     def _seeds(self) -> Iterator[Replacement]:
@@ -277,7 +309,8 @@ class Observer:
         yield Replacement(torch.random, "default_generator", lambda old: _Apart(old, apart))
         yield Replacement(random, "seed", apart)
         yield Replacement(np.random, "seed", apart)
-        yield from reseedings.replacements(self)
+        if not self._is_intercepted:  # which notes them itself, and seeds by others
+            yield from reseedings.replacements(self)
 
     def note(self, called: str, function: str, place: str) -> None:
         """Note a call of a seeding function; its seed is asked for next."""
@@ -314,8 +347,8 @@ class _Apart:
 class ObservedPass:
     """One pass of a loader, noted in an observation."""
 
-    def __init__(self, observation: Observation, loader: Any, *, seeds_items: bool) -> None:
-        self._loader, self._seeds_items = loader, seeds_items
+    def __init__(self, observation: Observation, loader: Any, *, is_intercepted: bool) -> None:
+        self._loader, self._is_intercepted = loader, is_intercepted
         self._is_iterable = isinstance(loader.dataset, IterableDataset)
         self._is_in_order = loader.num_workers == 0 or getattr(loader, "in_order", True)
         line, data = caller("")[1], type(loader.dataset).__name__
@@ -358,7 +391,7 @@ class ObservedPass:
                 self._times[name] += 1
         if data.collated:
             self._batches.hashes[items_pass, self._given] = digest(data.collated)
-        fetched = {} if self._seeds_items else data.fetched
+        fetched = {} if self._is_intercepted else data.fetched
         for found, taken in ((self._items, fetched), (self._batches, data.collated)):
             found.generators |= taken.keys()
             found.is_random |= bool(taken)
@@ -400,5 +433,8 @@ def _own_seed_of(generator: Any) -> str:
 
 def _name_of_collation(loader: Any) -> str:
     given = loader.collate_fn
-    function = given.collate if isinstance(given, ObservingCollation) else given
+    return _name_of(given.collate if isinstance(given, ObservingCollation) else given)
+
+
+def _name_of(function: Any) -> str:
     return str(getattr(function, "__name__", type(function).__name__))

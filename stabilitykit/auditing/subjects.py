@@ -18,13 +18,14 @@ from typing import Any
 import torch
 
 from ..errors import TaskError
+from ..isolation.intercepted import Intercepted
 from ..isolation.streams import seed_generators
-from ..protocol import NoiseProtocol, Source
+from ..protocol import NoiseProtocol, Source, derive_seed
 from ..training.run import Run
 from ..training.task import LoopTask
 from ..training.trainer import Trainer, process_state
 from .digests import uses_cuda
-from .knobs import Knob, Knobs, check_complete, default_knob, knobs_of, name_of
+from .knobs import Knob, Knobs, check_complete, knobs_of, name_of
 
 
 class Subject(ABC):
@@ -32,7 +33,8 @@ class Subject(ABC):
 
     name: str
     knobs: tuple[Knob, ...]
-    seeds_items: bool = False  #: whether an interception seeds the generators for each item
+    is_intercepted: bool = False  #: whether what it draws is taken to its source
+    intercepted: Intercepted | None = None  #: what the last training was seen to do by an interception
 
     @abstractmethod
     def train(self, values: Mapping[str, Any]) -> None:
@@ -75,20 +77,21 @@ class RunSubject(Subject):
     knobs: tuple[Knob, ...]
     arguments: Mapping[str, Any]
 
-    seeds_items = True
+    is_intercepted = True
 
     def __post_init__(self) -> None:
         self.name = name_of(self.function)
         (self._plan,) = NoiseProtocol("none", runs=2).plans()[:1]
-        taken = {knob.name for knob in self.knobs}
-        seeds = {source.value: self._plan.seed(source) for source in Source if source is not Source.LOW_LEVEL}
-        self._sources = [name for name in seeds if name not in taken]
-        self.knobs = (*self.knobs, *(default_knob(name, seeds[name]) for name in self._sources))
+        taken = {knob.name for knob in self.knobs} | {Source.LOW_LEVEL.value}
+        self._sources = [source.value for source in Source if source.value not in taken]
+        self.knobs = (*self.knobs, *(Knob(name, 0, 1) for name in self._sources))
         self._trainer = Trainer(LoopTask(self.function, torch.zeros(1)), "cpu", torch.get_num_threads(), Path.cwd())
 
     def train(self, values: Mapping[str, Any]) -> None:
         own = {name: value for name, value in values.items() if name not in self._sources}
-        run = Run(replace(self._plan, **{name: values[name] for name in self._sources}), self._trainer.device)
+        seeds: dict[str, Any] = {name: derive_seed(name, values[name]) for name in self._sources}
+        run = Run(replace(self._plan, **seeds), self._trainer.device)
+        self.intercepted = run.interception.counts
         with self._trainer.under(run), run.interception.on():
             self.function(run, **{**self.arguments, **own})
 
@@ -100,12 +103,14 @@ class FileSubject(Subject):
         self._path, self._function, self.name = path.resolve(), name, f"{path}::{name}"
         with self.prepared(0), _as_in_a_new_process(self._path):
             inner = subject_of(self._read(), knobs, arguments)
-        self.knobs, self.seeds_items = inner.knobs, inner.seeds_items
+        self.knobs, self.is_intercepted = inner.knobs, inner.is_intercepted
         self._asked, self._arguments = knobs, arguments
 
     def train(self, values: Mapping[str, Any]) -> None:
         with _as_in_a_new_process(self._path):
-            subject_of(self._read(), self._asked, self._arguments).train(values)
+            inner = subject_of(self._read(), self._asked, self._arguments)
+            inner.train(values)
+            self.intercepted = inner.intercepted
 
     def _read(self) -> Callable[..., Any]:
         spec = importlib.util.spec_from_file_location(self._path.stem, self._path)
