@@ -14,7 +14,7 @@ from ..render.audit_table import audit_table
 from ..training.trainer import RunTimeout, traceback_of
 from .findings import findings_of, notes_of
 from .knobs import Knob, Knobs
-from .observation import UNKNOWN, Observation, Reseeding
+from .observation import UNKNOWN, Observation, Reseeding, Trainings
 from .observer import Observer
 from .rows import Row, differs, rows_of
 from .subjects import RunSubject, Subject, subject_of
@@ -46,13 +46,13 @@ class Audit:
         of_source: dict[str, list[Row]] = {}
         for row in self.rows:
             of_source.setdefault(row.source, []).append(row)
-        return frozenset(s for s, rows in of_source.items() if all(knob in row.moved_by for row in rows))
+        return frozenset(s for s, rows in of_source.items() if all(knob in row.wholly_by for row in rows))
 
     def why_unreached(self, knob: str, source: str) -> str:
         """Say why ``source`` is not among those that ``knob`` has `reached`."""
         rows = [row for row in self.rows if row.source == source]
         missed = [
-            f"{row.place.kind.value} ({row.place.what}, {row.place.line})" for row in rows if knob not in row.moved_by
+            f"{row.place.kind.value} ({row.place.what}, {row.place.line})" for row in rows if knob not in row.wholly_by
         ]
         return f"{', '.join(missed)} stays as it is" if rows else "nothing of it is drawn"
 
@@ -117,13 +117,13 @@ def audit_subject(
         )
     if steps is not None:
         check_count(TaskError, "steps", steps, 1)
-    started, trainings = time.perf_counter(), 0
+    started, count = time.perf_counter(), 0
 
     def observe(said: str, state: int = _STATE, **moved: Any) -> Observation:
-        nonlocal trainings
+        nonlocal count
         begun = time.perf_counter()
         found = _observe(subject, {knob.name: knob.one for knob in subject.knobs} | moved, state, steps)
-        trainings += 1
+        count += 1
         on_training(said, time.perf_counter() - begun)
         return found
 
@@ -132,16 +132,17 @@ def audit_subject(
     ambient = observe("the state of the process moved", _OTHER_STATE)
     moved = {knob.name: observe(f"{knob.name} moved", **{knob.name: knob.other}) for knob in subject.knobs}
     repeated = observe("nothing moved, once more") if differs(base, ambient) else None
-    rows = rows_of(base, moved, ambient, repeated)
+    trainings = Trainings(base, moved, ambient, repeated)
+    rows = rows_of(trainings)
     by_source = isinstance(subject, RunSubject)
     return Audit(
         name=subject.name,
         knobs=subject.knobs,
         rows=tuple(rows),
         reseedings=tuple((seeding, max(calls.values())) for seeding, calls in base.reseedings.items()),
-        findings=tuple(findings_of(rows, subject.knobs, base, moved, by_source=by_source)),
+        findings=tuple(findings_of(rows, subject.knobs, trainings, by_source=by_source)),
         notes=tuple(notes_of(rows, base)),
-        trainings=trainings,
+        trainings=count,
         seconds=time.perf_counter() - started,
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ..protocol import Source
 from .knobs import Knob
-from .observation import Kind, Observation
+from .observation import Kind, Observation, Trainings
 from .rows import SOURCE_OF, Besides, Row
 
 #: What to do where a seed should reach a kind of draw.
@@ -23,12 +23,11 @@ _MENDS = {
 _SOURCES = {source.value for source in Source}
 
 
-def findings_of(
-    rows: Sequence[Row], knobs: Sequence[Knob], base: Observation, moved: dict[str, Observation], *, by_source: bool
-) -> list[str]:
+def findings_of(rows: Sequence[Row], knobs: Sequence[Knob], trainings: Trainings, *, by_source: bool) -> list[str]:
     """Return what is not as a user of the knobs would expect, one sentence or more for each."""
     found = [sentence for row in rows for sentence in _of_row(row, knobs)]
-    drawing = {SOURCE_OF[row.place.kind] for row in rows}
+    found += _of_weights(rows, trainings)
+    is_noisy, drawing = trainings.is_noisy, {SOURCE_OF[row.place.kind] for row in rows}
     for knob in knobs:
         by_it = [row for row in rows if knob.name in row.moved_by]
         is_source = by_source and knob.name in _SOURCES
@@ -40,7 +39,7 @@ def findings_of(
             ]
         if by_it or (is_source and knob.name not in drawing):
             continue
-        if moved[knob.name].final != base.final:
+        if trainings.moved[knob.name].final != trainings.base.final and not is_noisy:
             found.append(
                 f"{knob.name} moves what is trained, but nothing that was seen: something draws that the audit cannot "
                 f"see (docs/audit.md has a list)."
@@ -51,6 +50,21 @@ def findings_of(
                 f"{knob.name}={knob.one!r} and {knob.name}={knob.other!r}. Is it passed on?"
             )
     return found
+
+
+def _of_weights(rows: Sequence[Row], trainings: Trainings) -> Iterator[str]:
+    """Yield what the trained weights tell where nothing that was seen tells it."""
+    besides = {row.besides for row in rows}
+    if trainings.is_noisy and Besides.EACH_CALL not in besides:
+        yield (
+            "Two trainings where all is equal end with other weights, and nothing that was seen differs: something "
+            "draws that the audit cannot see, or kernels are not deterministic."
+        )
+    elif not trainings.is_noisy and trainings.ambient.final != trainings.base.final and Besides.STATE not in besides:
+        yield (
+            "The trained weights move with what the process drew before, and nothing that was seen does: something "
+            "draws that the audit cannot see, before a seed is set."
+        )
 
 
 def _of_row(row: Row, knobs: Sequence[Knob]) -> Iterator[str]:
@@ -64,6 +78,12 @@ def _of_row(row: Row, knobs: Sequence[Knob]) -> Iterator[str]:
     elif row.unreached:
         part = f"{row.unreached} of {row.parts} parts" if row.unreached < row.parts else "all parts"
         yield f"{part} of {name} are not reached by a knob: {_besides(row)} {_MENDS[kind]}"
+    elif row.moved_by and row.passes_unmoved:
+        what = "passes" if row.place.kind is not Kind.LOOP else "steps"
+        yield (
+            f"{row.passes_unmoved} of the {what} of {name} are moved by no knob: a fixed seed is used there. "
+            f"{_MENDS[kind]}"
+        )
     if row.repeats and kind is Kind.ORDER:
         yield (
             f"Each pass has the same order ({row.place.what}, {row.place.line}): the examples are shuffled once. A "
@@ -129,6 +149,11 @@ def notes_of(rows: Sequence[Row], base: Observation) -> list[str]:
         notes.append("No optimizer of torch's made a step, so no parameters were seen.")
     if base.is_cut:
         notes.append(f"Only the first {base.steps} steps were looked at.")
+    for place, drawn in base.places.items():
+        if place.kind is Kind.ORDER and drawn.may_draw and place not in {row.place for row in rows}:
+            notes.append(
+                f"Not known to draw: {place.what} ({place.line}), whose order is the same in each pass and training."
+            )
     return notes + [
         f"Not followed: {what}" + (f" ({count} times)" if count > 1 else "") for what, count in base.unseen.items()
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
@@ -38,10 +38,12 @@ class Drawn:
     unit: str  #: of `count`, in the singular
     count: int = 0
     is_random: bool = False  #: whether it is known to draw; what moves does draw, even where this does not tell
+    may_draw: bool = False  #: whether nothing tells that it draws, and nothing that it does not
     generators: set[str] = field(default_factory=set)  #: those of the process that were drawn from
     own_seed: str = ""  #: how a generator of the user's that draws here was seeded
     passes: int = 0
     hashes: dict[Hashable, str] = field(default_factory=dict)  #: by its position: a hash of each part
+    sizes: Counter[Hashable] = field(default_factory=Counter)  #: how many examples a pass has put in an order
     #: By pass and position: the states that items were drawn from, which repeat where a seed is set again.
     starts: dict[tuple[int, int], States] = field(default_factory=dict)
 
@@ -73,3 +75,17 @@ class Observation:
     def at(self, place: Place, unit: str) -> Drawn:
         """Return what a place drew, which is nothing yet where it is new."""
         return self.places.setdefault(place, Drawn(unit))
+
+
+class Trainings(NamedTuple):
+    """All trainings of an audit, as they were seen."""
+
+    base: Observation
+    moved: Mapping[str, Observation]  #: one for each knob, which alone has its other value there
+    ambient: Observation  #: one like ``base`` in another state of the process
+    repeated: Observation | None  #: one like ``base`` in everything, if ``ambient`` differs
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether two trainings where all is equal end with other weights."""
+        return self.repeated is not None and self.repeated.final != self.base.final

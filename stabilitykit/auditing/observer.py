@@ -15,7 +15,16 @@ import torch.utils.data.dataset as datasets
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 from torch.utils.data.dataloader import (
     _BaseDataLoaderIter,
     _MultiProcessingDataLoaderIter,
@@ -248,7 +257,8 @@ class Observer:
             def default_rng(*args: Any, **options: Any) -> Any:
                 function, line = caller("numpy.random.default_rng")
                 if function == "numpy.random.default_rng":  # and not a library's own
-                    self.observation.unseen[f"{function}({', '.join(map(repr, args))}) at {line}"] += 1
+                    seeded = "with" if args or options else "without"
+                    self.observation.unseen[f"{function}, {seeded} a seed, at {line}"] += 1
                 return old(*args, **options)
 
             return default_rng
@@ -273,6 +283,7 @@ class Observer:
         found = self.observation.at(place, "permutation")
         found.is_random = True
         found.hashes[found.count] = digest(result)
+        found.sizes[found.count] = len(result) if hasattr(result, "__len__") else 0
         found.count += 1
         self._permutations[place] += 1
 
@@ -353,7 +364,7 @@ class ObservedPass:
         self._is_in_order = loader.num_workers == 0 or getattr(loader, "in_order", True)
         line, data = caller("")[1], type(loader.dataset).__name__
         self._order = observation.at(
-            Place(Kind.ORDER, line, data if self._is_iterable else _name_of_order(loader)), "pass"
+            Place(Kind.ORDER, line, data if self._is_iterable else type(_order_of(loader)).__name__), "pass"
         )
         self._items = observation.at(Place(Kind.ITEMS, line, data), "item")
         self._batches = observation.at(Place(Kind.BATCHES, line, _name_of_collation(loader)), "batch")
@@ -361,7 +372,9 @@ class ObservedPass:
         for found in (self._order, self._items, self._batches):
             found.passes += 1
         self._order.count += 1
-        self._order.is_random |= draws(loader._index_sampler)
+        sampler = _order_of(loader)
+        self._order.is_random |= isinstance(sampler, _DRAWING) and draws(sampler)
+        self._order.may_draw |= draws(sampler)
         self._order.own_seed = self._order.own_seed or _own_seed(loader)
         self._asked: deque[list[str]] = deque()  #: names of the items of the batches that were asked for
         self._asked_batches = self._given = 0
@@ -377,6 +390,7 @@ class ObservedPass:
         self._asked.append([name_of_item(self._loader.dataset, i) for i in (index if type(index) is list else [index])])
         if not self._is_iterable:
             self._order.hashes[self._number[0], self._asked_batches] = digest(index)
+            self._order.sizes[self._number[0]] += len(self._asked[-1])
         self._asked_batches += 1
 
     def note_batch(self, data: ObservedBatch) -> None:
@@ -385,6 +399,7 @@ class ObservedPass:
         names = self._asked.popleft() if self._asked else []
         if self._is_iterable:
             self._order.hashes[order_pass, self._given] = digest(data.items)
+            self._order.sizes[order_pass] += len(data.items)
         elif self._is_in_order:
             for name, item in zip(names, data.items, strict=False):  # a list of what one index gave is one item
                 self._items.hashes[items_pass, name, self._times[name]] = item
@@ -402,11 +417,14 @@ class ObservedPass:
         self._given += 1
 
 
-def _name_of_order(loader: Any) -> str:
-    """Return the class that draws the order: the sampler's, or that of a batch sampler of the user's."""
-    inner = getattr(loader._index_sampler, "sampler", None)
-    is_torchs = type(loader._index_sampler) is BatchSampler and inner is not None
-    return type(inner if is_torchs else loader._index_sampler).__name__
+#: Samplers of torch's that draw, and what is made of them.
+_DRAWING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler, DistributedSampler)
+
+
+def _order_of(loader: Any) -> Any:
+    """Return what draws the order: the sampler, or a batch sampler of the user's."""
+    index_sampler = loader._index_sampler
+    return index_sampler.sampler if type(index_sampler) is BatchSampler else index_sampler
 
 
 def name_of_item(dataset: Any, index: Any) -> str:

@@ -17,7 +17,7 @@ def audit_table(audit: Mapping[str, Any]) -> list[str]:
     rows = [("WHAT DRAWS", "BY", "LINE", "HOW OFTEN", "MOVED BY", "BESIDES BY")]
     for row in audit["rows"]:
         unit = row["unit"] + _plural(row["unit"]) * (row["count"] != 1)
-        moved = ", ".join(row["moved_by"]) or "NO KNOB"
+        moved = ", ".join(_moved(name, row) for name in row["moved_by"]) or "NO KNOB"
         what = str(row["what"]).removeprefix("the ")
         rows.append((what, row["drawn_by"], row["line"], f"{row['count']:,} {unit}", moved, _besides(row)))
     lines = [f"seed audit of {audit['audit']}: {knobs}", ""]
@@ -39,6 +39,10 @@ def audit_table(audit: Mapping[str, Any]) -> list[str]:
 
 def _plural(unit: str) -> str:
     return "es" if unit.endswith(("s", "ch")) else "s"
+
+
+def _moved(knob: str, row: Mapping[str, Any]) -> str:
+    return knob if knob in row["wholly_moved_by"] else f"{knob} (in part)"
 
 
 def _besides(row: Mapping[str, Any]) -> str:

@@ -187,7 +187,7 @@ def test_augmentation_by_a_generator_without_a_seed() -> None:
     (finding,) = found.findings
     assert finding.startswith("seed never reaches the items (Noisy, ")
     assert "the system's entropy" in finding
-    assert any("numpy.random.default_rng() at test_audit.py:" in note for note in found.notes)
+    assert any("numpy.random.default_rng, without a seed, at test_audit.py:" in note for note in found.notes)
 
 
 def test_another_order_alone_is_no_other_augmentation() -> None:
@@ -304,6 +304,80 @@ def test_what_moves_the_weights_unseen_is_said() -> None:
 
     (finding,) = audit(train).findings
     assert finding.startswith("noise_seed moves what is trained, but nothing that was seen: ")
+
+
+def test_one_of_two_loaders_that_one_line_goes_through() -> None:
+    def train(seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        data, generator = TensorDataset(torch.zeros(12, 3), torch.arange(12) % 2), torch.Generator().manual_seed(42)
+        for loader in (DataLoader(data, 4, shuffle=True), DataLoader(data, 4, shuffle=True, generator=generator)):
+            fit(model(), loader, epochs=1)
+
+    found = audit(train)
+    assert "shuffle" not in found.reached("seed")
+    (finding,) = found.findings
+    assert finding.startswith("1 of the passes of the order of examples (RandomSampler, ")
+    assert "seed (in part)" in str(found)
+
+
+def test_one_of_two_loaders_is_reached_by_each_seed() -> None:
+    def train(seed: int = 0, data_seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        data, generator = (
+            TensorDataset(torch.zeros(12, 3), torch.arange(12) % 2),
+            torch.Generator().manual_seed(data_seed),
+        )
+        for loader in (DataLoader(data, 4, shuffle=True), DataLoader(data, 4, shuffle=True, generator=generator)):
+            fit(model(), loader, epochs=1)
+
+    found = audit(train)
+    assert not found.findings
+    assert not {"shuffle"} & (found.reached("seed") | found.reached("data_seed"))
+
+
+class Backwards:
+    """A sampler that draws nothing, for all that torch knows."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.count - 1, -1, -1))
+
+    def __len__(self) -> int:
+        return self.count
+
+
+class ByEpoch(Backwards):
+    epoch = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.epoch += 1
+        return iter(random.Random(self.epoch).sample(range(self.count), self.count))
+
+
+def test_a_sampler_written_by_hand() -> None:
+    def train(seed: int = 0, kind: type[Backwards] = Backwards) -> None:
+        torch.manual_seed(seed)
+        fit(model(), DataLoader(TensorDataset(torch.zeros(12, 3), torch.arange(12) % 2), 4, sampler=kind(12)))
+
+    found = audit(train)
+    assert not found.findings
+    assert any(note.startswith("Not known to draw: Backwards (test_audit.py:") for note in found.notes)
+    (finding,) = audit(train, arguments={"kind": ByEpoch}).findings
+    assert finding.startswith("seed never reaches the order of examples (ByEpoch, ")
+
+
+def test_weights_that_move_where_nothing_is_seen_to() -> None:
+    entropy = random.SystemRandom()
+
+    def train(seed: int = 0) -> None:
+        torch.manual_seed(seed)
+        data = DataLoader(TensorDataset(torch.zeros(12, 3), torch.arange(12) % 2), 4, shuffle=True)
+        fit(model(), [(x + entropy.random(), y) for x, y in data])
+
+    (finding,) = audit(train).findings
+    assert finding.startswith("Two trainings where all is equal end with other weights")
 
 
 def test_a_training_is_cut_after_the_steps_that_are_asked_for() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 
 import pytest
 
-from stabilitykit.auditing.observation import Drawn, Kind, Observation, Place
+from stabilitykit.auditing.observation import Drawn, Kind, Observation, Place, Trainings
 from stabilitykit.auditing.rows import Besides, Row, differs, rows_of
 
 
@@ -17,7 +17,7 @@ def seen(kind: Kind, hashes: Mapping[Hashable, str], **about: object) -> Observa
 
 
 def row(base: Observation, moved: Observation, ambient: Observation, repeated: Observation | None = None) -> Row:
-    (found,) = rows_of(base, {"seed": moved}, ambient, repeated)
+    (found,) = rows_of(Trainings(base, {"seed": moved}, ambient, repeated))
     return found
 
 
@@ -61,7 +61,7 @@ def test_of_a_longer_training_only_what_both_have_is_compared() -> None:
 
 def test_a_place_that_draws_nothing_and_stays_has_no_row() -> None:
     base = seen(Kind.ITEMS, {(0, "1", 0): "a"})
-    assert rows_of(base, {"seed": base}, base, None) == []
+    assert rows_of(Trainings(base, {"seed": base}, base, None)) == []
 
 
 def test_items_that_differ_from_pass_to_pass_draw() -> None:
