@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,8 +152,11 @@ def test_some_parameters_that_are_drawn_before_the_seed_is_set() -> None:
         torch.manual_seed(seed)
         fit(nn.Sequential(body, nn.Dropout(), nn.Linear(4, 2)), DataLoader(Noisy(), batch_size=4, shuffle=True))
 
-    (finding,) = audit(train).findings
+    found = audit(train)
+    (finding,) = found.findings
     assert finding.startswith("2 of 4 parts of the parameters")
+    assert "seed (in part)" in str(found)
+    assert "init" not in found.reached("seed")
 
 
 def fixed_numpy_seed(worker: int) -> None:
@@ -386,10 +391,11 @@ def test_a_training_is_cut_after_the_steps_that_are_asked_for() -> None:
     assert "Only the first 2 steps were looked at." in found.notes
 
 
-def test_the_process_is_as_before() -> None:
-    import os
+def test_the_process_is_as_before(tmp_path: Path) -> None:
+    folder = Path.cwd()
 
     def train(seed: int = 0) -> None:
+        os.chdir(tmp_path)
         os.environ["A_SEED_OF_A_TRAINING"] = str(seed)
         torch.use_deterministic_algorithms(mode=True)
         right(seed)
@@ -409,6 +415,7 @@ def test_the_process_is_as_before() -> None:
         random.shuffle,
         torch.random.default_generator,
     )
+    assert Path.cwd() == folder
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
     assert "A_SEED_OF_A_TRAINING" not in os.environ

@@ -105,6 +105,7 @@ def test_loader_processes_however_they_begin(context: str) -> None:
             pass
     (drawn,) = (drawn for place, drawn in observer.observation.places.items() if place.kind is Kind.ITEMS)
     assert drawn.generators == {"numpy"}
+    assert len(drawn.starts) == 3, "the first batch of a process draws too"
     assert len(drawn.hashes) == 12
 
 

@@ -32,6 +32,7 @@ def test_a_function_of_a_run_is_audited_by_source() -> None:
     for source in ("init", "shuffle", "augment"):
         assert found.reached(source) == {source}
     assert found.reached("stochastic") == found.reached("seed") == {"stochastic"}, "the seed is set in the loop"
+    assert [row.count for row in found.rows if row.source == "stochastic"] == [6], "one for each step"
     ((seeding, count),) = found.reseedings
     assert (seeding.function, seeding.line.split(":")[0], count) == ("torch.manual_seed", "test_subjects.py", 1)
 
