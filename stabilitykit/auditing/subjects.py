@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import inspect
 import os
@@ -23,7 +24,7 @@ from ..isolation.streams import seed_generators
 from ..protocol import NoiseProtocol, Source, derive_seed
 from ..training.run import Run
 from ..training.task import LoopTask
-from ..training.trainer import Trainer, process_state
+from ..training.trainer import Trainer, process_state, traceback_of
 from .digests import uses_cuda
 from .knobs import Knob, Knobs, check_complete, knobs_of, name_of
 
@@ -101,24 +102,33 @@ class FileSubject(Subject):
 
     def __init__(self, path: Path, name: str, knobs: Knobs | None, arguments: Mapping[str, Any]) -> None:
         self._path, self._function, self.name = path.resolve(), name, f"{path}::{name}"
-        with self.prepared(0), _as_in_a_new_process(self._path):
+        self._root = self._path.parent
+        while (self._root / "__init__.py").is_file() and self._root != self._root.parent:
+            self._root = self._root.parent
+        with self.prepared(0), _as_in_a_new_process(self._root):
             inner = subject_of(self._read(), knobs, arguments)
         self.knobs, self.is_intercepted = inner.knobs, inner.is_intercepted
         self._asked, self._arguments = knobs, arguments
 
     def train(self, values: Mapping[str, Any]) -> None:
-        with _as_in_a_new_process(self._path):
+        with _as_in_a_new_process(self._root):
             inner = subject_of(self._read(), self._asked, self._arguments)
             inner.train(values)
             self.intercepted = inner.intercepted
 
     def _read(self) -> Callable[..., Any]:
-        spec = importlib.util.spec_from_file_location(self._path.stem, self._path)
+        name = ".".join(self._path.relative_to(self._root).with_suffix("").parts)
+        spec = importlib.util.spec_from_file_location(name, self._path)
         assert spec is not None, "the path ends with .py"
         assert spec.loader is not None, "as above"
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module  # so that a loader process can unpickle what it defines
-        spec.loader.exec_module(module)
+        try:
+            if package := name.rpartition(".")[0]:
+                importlib.import_module(package)
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module  # so that a loader process can unpickle what it defines
+            spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            raise TaskError(f"Expected to import {self._path.name} but it raised:\n{traceback_of(error)}") from error
         found = getattr(module, self._function, None)
         if not callable(found):
             functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
@@ -159,7 +169,7 @@ class ScriptSubject(Subject):
         def fill(argument: str) -> str:
             return _PLACEHOLDER.sub(lambda found: str(values[found[1]]), argument)
 
-        with _as_in_a_new_process(self._path):
+        with _as_in_a_new_process(self._path.parent):
             sys.argv[:] = [str(self._path), *map(fill, self._arguments)]
             try:
                 runpy.run_path(str(self._path), run_name="__main__")
@@ -169,18 +179,21 @@ class ScriptSubject(Subject):
 
 
 @contextlib.contextmanager
-def _as_in_a_new_process(path: Path) -> Iterator[None]:
-    """Let imports beside ``path`` be found in a block; forget after it the user's modules that were imported in it."""
-    before, paths = set(sys.modules), list(sys.path)
-    sys.path.insert(0, str(path.parent))
+def _as_in_a_new_process(folder: Path) -> Iterator[None]:
+    """Let imports from ``folder`` be found in a block; forget after it the modules there that were imported in it."""
+    before, paths = dict(sys.modules), list(sys.path)
+    sys.path.insert(0, str(folder))
     try:
         yield
     finally:
         sys.path[:] = paths
-        for name in set(sys.modules) - before:
-            file = getattr(sys.modules[name], "__file__", None)
-            if file is not None and "site-packages" not in Path(file).parts and path.parent in Path(file).parents:
+        for name, module in list(sys.modules.items()):
+            file = getattr(module, "__file__", None)
+            if module is before.get(name) or file is None or "site-packages" in Path(file).parts:
+                continue
+            if folder in Path(file).parents:
                 del sys.modules[name]
+                sys.modules.update({name: before[name]} if name in before else {})
 
 
 def subject_of(train: Any, knobs: Knobs | None, arguments: Mapping[str, Any]) -> Subject:

@@ -107,8 +107,30 @@ def test_a_function_in_a_file_is_read_anew_for_each_training(training: Path) -> 
     assert found.reached("seed") == {"init"}
     (finding,) = found.findings
     assert "a torch.Generator with the seed 42" in finding, "and not what lives on from one call to the next"
-    assert (set(sys.modules) - {"train", "beside"}, list(sys.path), list(sys.argv), Path.cwd()) == before
-    assert "beside" not in sys.modules
+    assert (set(sys.modules), list(sys.path), list(sys.argv), Path.cwd()) == before
+
+
+def test_a_file_within_a_package(training: Path) -> None:
+    package = training.parent / "package" / "inner"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    (package / "beside.py").write_text("CALLS = []\n")
+    (package / "train.py").write_text(_TRAINING.replace("import beside", "from . import beside"))
+    assert audit_subject(FileSubject(package / "train.py", "main", None, {})).reached("seed") == {"init"}
+    assert not [name for name in sys.modules if name.startswith("package")]
+
+
+def test_a_file_that_cannot_be_imported(training: Path) -> None:
+    training.write_text("import nothing_of_that_name\n")
+    with pytest.raises(TaskError, match=r"(?s)Expected to import train\.py but it raised:.*ModuleNotFoundError"):
+        FileSubject(training, "main", None, {})
+
+
+def test_a_module_of_the_same_name_is_kept(training: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "train", sys)
+    audit_subject(FileSubject(training, "main", None, {}))
+    assert sys.modules["train"] is sys
 
 
 def test_a_script_is_audited_by_its_command_line(training: Path) -> None:
