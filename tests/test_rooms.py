@@ -291,6 +291,7 @@ TESTED_ELSEWHERE = {
     "execution.variables": "tests/execution/test_child_processes.py: it is about what a child process finds",
     "auditing.findings": "tests/auditing/test_audit.py: by the trainings that it tells of",
     "auditing.observation": "tests/auditing/test_observer.py: by what is noted in it",
+    "auditing.observed_passes": "tests/auditing/test_observer.py: by what is noted of a pass",
     "auditing.observed_batches": "tests/auditing/test_observer.py: by what loaders and their processes give",
     "tracing.earlier_reads": "tests/tracing/test_import_reads.py and test_cached_reads.py: by what keeps it",
     "tracing.opened_files": "tests/tracing/test_tracing.py: by the files and databases of a training",

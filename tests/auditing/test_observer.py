@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, Subset, TensorDataset
 
 from stabilitykit.auditing.observation import Kind
-from stabilitykit.auditing.observer import Observer, name_of_item
+from stabilitykit.auditing.observed_passes import name_of_item
+from stabilitykit.auditing.observer import Observer
 from tests.auditing.test_audit import Noisy, fit, model, right
 
 
