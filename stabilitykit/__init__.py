@@ -17,6 +17,9 @@ from .tracing import import_reads as _import_reads  # noqa: F401  # it hears wha
 
 if TYPE_CHECKING:
     from .adapters.command import Command as Command
+    from .auditing.audit import Audit as Audit
+    from .auditing.audit import assert_seed_reaches as assert_seed_reaches
+    from .auditing.audit import audit as audit
     from .errors import BaselineExceededError as BaselineExceededError
     from .errors import BudgetExceededError as BudgetExceededError
     from .errors import IsolationError as IsolationError
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "adapters.command": "Command",
+    "auditing.audit": "Audit assert_seed_reaches audit",
     "study.asserts": (
         "assert_accuracy_sd assert_alike assert_correlation assert_cross_entropy_sd "
         "assert_disagreement assert_ensemble_delta assert_reduction assert_within"

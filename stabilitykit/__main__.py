@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ._version import __version__
+from .auditing import command as audit
 from .errors import StabilityError
 
 SAME, DIFFERS, USAGE = 0, 1, 2
@@ -21,6 +22,7 @@ examples:
   stabilitykit plan test_model.py -k init         some of them: whatever pytest takes, it takes
   stabilitykit plan -n 2 --stability-runs 20      minutes with two workers, verdicts of at most 20 runs
   stabilitykit why test_model.py::test_init       why its runs were trained again: what differs from the last time
+  stabilitykit audit train.py::main               which of its seeds reaches its parameters, order, items and masks
   stabilitykit env                                what the bits of a run depend on here
   stabilitykit env 3f2a                           what of it differs from a stored study, by its key
 
@@ -98,6 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usage="stabilitykit compare [options] --score REGEX --command 'A ...' --command 'B ...'",
     )
     commands.add_parser("why", help="say why the runs of a study were trained again", usage="stabilitykit why STUDY")
+    audit.add_to(commands)
     environment = commands.add_parser(
         "env",
         help="say what the bits of a run depend on here, and what of it differs from a stored study",
@@ -115,7 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--store", type=Path, metavar="PATH", help="the store (default: .stabilitykit here or above)"
     )
     environment.set_defaults(carry_out=_env)
-    asked = parser.parse_args(given or ["--help"])
+    own, script = audit.split(given) if given[:1] == ["audit"] else (given, [])
+    asked = parser.parse_args(own or ["--help"], argparse.Namespace(script=script))
     try:
         return int(asked.carry_out(asked))
     except BrokenPipeError:  # the reader of the pipe has closed it

@@ -15,6 +15,7 @@
     ├── IsolationError         the control found that a held source is not held
     ├── BudgetExceededError    the verdict of an assertion helper; also an AssertionError
     ├── SelfTestError          a planted fault that a gate does not notice; also an AssertionError
+    ├── UnreachedSourceError   a seed does not move a source that a test says it moves; also an AssertionError
     ├── BaselineExceededError  a study got worse than its baseline; also an AssertionError
     ├── RunsFailedError        one or more of the R runs did not produce a model
     └── IncompleteStudyError   the session ended, or its time did, before all R runs were trained
@@ -147,6 +148,10 @@ class BudgetExceededError(StabilityError, AssertionError):
 
 class SelfTestError(StabilityError, AssertionError):
     """A fault that was planted into a copy of a study left its gate green: the gate cannot fire."""
+
+
+class UnreachedSourceError(StabilityError, AssertionError):
+    """A seed that a training takes does not move a source that a test says it moves."""
 
 
 @public

@@ -16,6 +16,7 @@ import stabilitykit
 
 #: A name that goes from here breaks tests of users: it goes with a note in the changelog.
 PUBLIC = [
+    "Audit",
     "BaselineExceededError",
     "Budget",
     "BudgetExceededError",
@@ -54,9 +55,11 @@ PUBLIC = [
     "assert_disagreement",
     "assert_ensemble_delta",
     "assert_reduction",
+    "assert_seed_reaches",
     "assert_within",
     "at_least",
     "at_most",
+    "audit",
     "check",
     "compare",
     "measure",

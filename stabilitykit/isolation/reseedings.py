@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import random
 import sys
-import sysconfig
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import FrameType
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
-from ..errors import is_ours
 from ..protocol import derive_seed
+from .callers import caller
 from .replacement import Replacement
 
 
@@ -110,37 +107,6 @@ def _is_in_torch_random() -> bool:
     return sys._getframe(2).f_globals.get("__name__") == "torch.random"
 
 
-# Who called
-
-
 def _note(seeds: Seeds, called: str) -> None:
-    function, place = _caller(called)
+    function, place = caller(called)
     seeds.note(called, function, place)
-
-
-def _caller(called: str) -> tuple[str, str]:
-    """Return the function of a library's that seeds, else ``called`` itself, and the user's line that led to it."""
-    first = next(_frames(), None)
-    theirs = next((frame for frame in _frames() if not _is_installed(frame)), first)
-    if first is None or theirs is None:
-        return called, "?"
-    if first is not theirs:
-        called = f"{str(first.f_globals.get('__name__')).partition('.')[0]}.{first.f_code.co_name}"
-    return called, f"{Path(theirs.f_code.co_filename).name}:{theirs.f_lineno}"
-
-
-def _frames() -> Iterator[FrameType]:
-    """Yield the frames that led here, the innermost first, without ours and torch's."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if not is_ours(frame) and str(frame.f_globals.get("__name__")).partition(".")[0] != "torch":
-            yield frame
-        frame = frame.f_back
-
-
-_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
-
-
-def _is_installed(frame: FrameType) -> bool:
-    file = frame.f_code.co_filename
-    return file.startswith((*_INSTALLED, "<frozen")) or "site-packages" in Path(file).parts

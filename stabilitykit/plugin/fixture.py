@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..auditing.audit import Audit, audit
+from ..auditing.knobs import Knobs
 from ..errors import BudgetError, IncompleteStudyError, StabilityError, TaskError
 from ..estimates.meaning import Outputs
 from ..estimates.measures import Metric
@@ -259,6 +261,23 @@ class Stability:
         comparison = comparison_of(*studies)
         test.comparisons.append(comparison)
         return comparison
+
+    def audit(
+        self,
+        train: Callable[..., Any],
+        *,
+        knobs: Knobs | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        steps: int | None = None,
+    ) -> Audit:
+        """Train a few times, one seed moved at a time, and return which draws each moves: `stabilitykit.audit`.
+
+        The audit fails nothing: assert on it, as in ``assert_seed_reaches(found, "seed", {"init", "shuffle"})``.
+        """
+        __tracebackhide__ = True
+        if self._config.plan:
+            self._hooks.plan_ends("a seed audit")
+        return audit(train, knobs=knobs, arguments=arguments, steps=steps)
 
     def _protocol(
         self, vary: Vary | None, perturb: str | Perturbation | None, runs: int | None, constants: Any, onset: int

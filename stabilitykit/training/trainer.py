@@ -140,7 +140,7 @@ class Trainer:
         kind = self.low_level(run.plan)
         with contextlib.ExitStack() as stack:
             owner = self.task.function if isinstance(self.task, LoopTask) else self.task  # the same in each measurement
-            variables = stack.enter_context(_process_state(self.device, owner))
+            variables = stack.enter_context(process_state(self.device, owner))
             if self.device.type == "cuda":  # so that "cuda" in the user's code means this GPU
                 stack.enter_context(torch.cuda.device(self.device))
             torch.set_num_threads(self.threads)
@@ -242,7 +242,7 @@ def _further_weights(run: Run, optimizers: Iterable[Optimizer]) -> str:
 
 
 @contextlib.contextmanager
-def _process_state(device: torch.device, owner: object) -> Iterator[Collection[str]]:
+def process_state(device: torch.device, owner: object) -> Iterator[Collection[str]]:
     """Put back, after a block, every state of the process that a training may change; yield names of variables."""
     generators = GeneratorStates.now(device)
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
