@@ -1,0 +1,1 @@
+"""Tasks for other people's training code: Lightning, transformers, scikit-learn, skorch, commands."""
