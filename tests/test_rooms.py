@@ -39,7 +39,7 @@ ROOMS: dict[str, set[str]] = {
     "render": {"estimates", "verdicts"},
     "study": {"protocol", "store", "estimates", "verdicts", "isolation", "training", "render"},
     "execution": {"protocol", "store", "estimates", "verdicts", "tracing", "training", "study"},
-    "adapters": {"protocol", "isolation", "training"},
+    "adapters": {"protocol", "estimates", "isolation", "training"},
     "plugin": {"protocol", "store", "estimates", "verdicts", "training", "render", "study", "execution"},
     "zoo": {"training"},
     "testing": {"protocol", "store", "estimates", "training", "study"},

@@ -7,6 +7,7 @@ import copy
 import functools
 import importlib
 import math
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -122,7 +123,8 @@ class LightningTask(Task):
             data = self._data(run, pl, stack)
             trainer = self._trainer(pl, run, folder)
             trainer.callbacks.append(_epochs_of(pl, run))
-            trainer.fit(module, **data)
+            with _interruptible():
+                trainer.fit(module, **data)
             return self._predicted(module, trainer, pl)
 
     def _data(self, run: Run, pl: ModuleType, stack: contextlib.ExitStack) -> dict[str, Any]:
@@ -315,6 +317,19 @@ def _count(trainer: Any) -> int:
     steps = 1 if math.isinf(batches) else math.ceil(batches / trainer.accumulate_grad_batches)
     epochs: int = max(1, math.ceil(trainer.max_steps / steps))
     return epochs if trainer.max_epochs == -1 else min(epochs, trainer.max_epochs)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let a user interrupt: Lightning makes an exit of that, a failed run, and then ignores any other."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise KeyboardInterrupt from None
 
 
 @contextlib.contextmanager

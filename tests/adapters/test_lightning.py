@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -153,6 +154,16 @@ class TestEpochs:
         first, second = trained(task, tmp_path), trained(task, tmp_path)
         assert len(SEEN["shuffle"]) == 2 * N // 4
         assert first.fingerprint == second.fingerprint  # though a callback keeps what it has seen
+
+    def test_an_interruption_is_no_failed_run(self, tmp_path: Path) -> None:
+        class Interrupted(Module):
+            def training_step(self, batch: Any, batch_idx: int) -> Any:
+                raise KeyboardInterrupt
+
+        handler = signal.getsignal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            trained(task_of(Interrupted), tmp_path)
+        assert signal.getsignal(signal.SIGINT) is handler
 
     def test_from_an_onset_on_orders_differ(self, tmp_path: Path) -> None:
         plans = NoiseProtocol("shuffle", runs=2, seed=BASE_SEED, onset=1).plans()
