@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 #: Each page, and what its examples need.
-PAGES = {"lightning": "lightning", "transformers": "accelerate"}
+PAGES = {"lightning": "lightning", "transformers": "accelerate", "skorch": "skorch"}
 
 #: Each framework of the table, and its tests, which compare the rows with what is drawn.
-TESTED = {"Lightning": "lightning", "transformers": "transformers"}
+TESTED = {"Lightning": "lightning", "transformers": "transformers", "skorch": "skorch"}
 
 
 @pytest.mark.slow
