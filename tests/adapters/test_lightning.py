@@ -139,6 +139,7 @@ class TestEpochs:
     def test_a_rehearsal_trains_only_the_first(self, tmp_path: Path, trainer: Any) -> None:
         control = proof(task_of(trainer=trainer), tmp_path, epochs=2)
         assert (control.scope, control.planned_epochs) == ("the first 2 epochs twice, bit-identical", 5)
+        assert len(SEEN["shuffle"]) == 2 * 2 * N // 4  # that many batches, and not only that many counted
         assert control.is_cut
         assert control.trace == trained(task_of(trainer=trainer), tmp_path).trace
 

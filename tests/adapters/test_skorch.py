@@ -94,6 +94,7 @@ class TestEpochs:
     def test_a_rehearsal_trains_only_the_first(self, tmp_path: Path) -> None:
         control = proof(task_of(max_epochs=5), tmp_path, epochs=2)
         assert (control.scope, control.planned_epochs) == ("the first 2 epochs twice, bit-identical", 5)
+        assert len(SEEN["shuffle"]) == 2 * 2 * N // 4  # that many batches, and not only that many counted
         assert control.is_cut
         assert control.trace == trained(task_of(max_epochs=5), tmp_path).trace
 
