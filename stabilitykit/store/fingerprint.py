@@ -46,7 +46,7 @@ _ATOMS = (
 #: Entries of a class's dict that Python adds, and that do not change how the class acts.
 _NOT_MEMBERS = frozenset({
     "__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__static_attributes__",
-    "__abstractmethods__", "_abc_impl", "__annotations_cache__",
+    "__abstractmethods__", "_abc_impl", "__annotations_cache__", "__slotnames__",  # the last: once it was copied
 })  # fmt: skip
 
 

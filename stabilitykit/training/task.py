@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ProtocolError, TaskError
 from ..estimates.meaning import Meaning
@@ -85,6 +85,10 @@ class Task(ABC):
         if self.labels is None:
             return None
         return check_outputs(without_labels(returned, self.labels, run.index), self.labels, self.meaning)
+
+    def weights_of(self, model: nn.Module) -> dict[str, Any]:
+        """Return the weights of a trained model that ``keep_weights`` keeps, by name."""
+        return model.state_dict()
 
     @abstractmethod
     def content(self) -> object:

@@ -182,7 +182,7 @@ class Trainer:
         if self.task.leaves_outputs and self.task.labels is not None:
             results["logits"] = self._outputs(outputs, self.task.labels, run.index)
         if self.task.keep_weights:
-            results["weights"] = _weights(run)
+            results["weights"] = _weights(run, self.task)
         return results
 
     def _outputs(self, returned: Any, labels: Tensor, run: int) -> Tensor:
@@ -279,10 +279,10 @@ def _release(model: weakref.ref[nn.Module] | None) -> None:
         gc.collect()
 
 
-def _weights(run: Run) -> dict[str, Tensor]:
+def _weights(run: Run, task: Task) -> dict[str, Tensor]:
     if run.model is None:
         raise TrainingError("the task keeps weights, but it never called run.perturb(model), which names the model")
-    state = run.model.state_dict()
+    state = task.weights_of(run.model)
     weights = {name: value.detach().cpu().clone() for name, value in state.items() if isinstance(value, Tensor)}
     for name, value in weights.items():
         if value.is_floating_point() and not torch.isfinite(value).all():

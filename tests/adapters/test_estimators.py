@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse
 import sklearn
 import torch
-from lightgbm import LGBMClassifier, LGBMRegressor
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
@@ -34,7 +32,6 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
-from xgboost import XGBClassifier, XGBRegressor
 
 from stabilitykit.adapters.estimators import EstimatorTask
 from stabilitykit.errors import (
@@ -51,6 +48,12 @@ from stabilitykit.store.fingerprint import fingerprint
 from stabilitykit.training.run import Run
 from stabilitykit.verdicts.budgets import Budget
 from tests.seeds import BASE_SEED
+
+pd = pytest.importorskip("pandas", reason="needs the extra `frameworks`")
+lightgbm = pytest.importorskip("lightgbm", reason="needs the extra `frameworks`")
+xgboost = pytest.importorskip("xgboost", reason="needs the extra `frameworks`")
+LGBMClassifier, LGBMRegressor = lightgbm.LGBMClassifier, lightgbm.LGBMRegressor
+XGBClassifier, XGBRegressor = xgboost.XGBClassifier, xgboost.XGBRegressor
 
 CPU = torch.device("cpu")
 DRAWS = np.random.RandomState(0)

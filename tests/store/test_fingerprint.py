@@ -286,6 +286,16 @@ def test_objects_of_every_kind_count_by_their_content(one, other):
     assert of(one) == of(one)
 
 
+def test_a_class_is_the_same_once_an_object_of_it_was_copied():
+    class Local:
+        pass
+
+    before = of(Local)
+    copy.copy(Local())  # whereupon Python notes its slots in it
+    assert "__slotnames__" in vars(Local)
+    assert of(Local) == before
+
+
 def test_equal_content_in_other_objects_is_equal():
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
     assert of(model) == of(copy.deepcopy(model))
