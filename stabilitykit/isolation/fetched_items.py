@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +14,7 @@ from torch.utils.data._utils.fetch import _BaseDatasetFetcher, _IterableDatasetF
 
 from ..protocol import Source, derive_seed
 from .replacement import Replacement
-from .streams import Borrowed, GeneratorStates, Stream, seed_generators
+from .streams import Borrowed, GeneratorStates, Stream, fetching, seed_generators
 
 _CPU = torch.device("cpu")
 
@@ -34,18 +35,19 @@ class Numbered(NamedTuple):
 class Numbering:
     """Numbers the batches of one pass."""
 
-    def __init__(self, augment: int, seed: int, *, repeats: bool) -> None:
-        self._seeds, self._repeats = (augment, seed), repeats
+    def __init__(self, augment: int, seed: int, *, repeats: bool, batches: bool = True) -> None:
+        """Begin a pass in which examples may come twice, ``repeats``; ``batches`` has one index for each of them."""
+        self._seeds, self._repeats, self._batches = (augment, seed), repeats, batches
         self._batch = -1
         self._seen: Counter[str] = Counter()
 
     def number(self, index: Any) -> Numbered:
         """Return the indices of the next batch with its number."""
         self._batch += 1
-        if not self._repeats or not isinstance(index, list) or index[:1] == [None]:  # of an iterable dataset
+        if not self._repeats:
             return Numbered(index, *self._seeds, self._batch)
         times = []
-        for name in map(_name_of, index):
+        for name in map(_name_of, index if self._batches else [index]):
             times.append(self._seen[name])
             self._seen[name] += 1
         return Numbered(index, *self._seeds, self._batch, tuple(times))
@@ -86,14 +88,8 @@ def replacements(
         def fetch(fetcher: Any, index: Any) -> Any:
             if type(index) is not Numbered:
                 return old(fetcher, index)
-            data, draws_batch = _without_draws(fetcher, index, device), _may_draw_batches(fetcher.collate_fn)
-            if data is not None and not draws_batch:
-                return fetcher.collate_fn(data)
-            with block(index):
-                data = _drawn(fetcher, index, device) if data is None else data
-                if draws_batch:
-                    seed_generators(derive_seed(index.seed, "batch", index.batch), device)
-                return fetcher.collate_fn(data)
+            with fetching():
+                return _fetched(fetcher, index, device, block)
 
         return fetch
 
@@ -107,7 +103,7 @@ def replacements(
     def fetch_next(old: Callable[..., Any]) -> Callable[..., Any]:
         def fetch(fetcher: Any, index: Any) -> Any:
             numbered = type(index) is Numbered
-            with _stream_of(fetcher, index, device) if numbered else nullcontext():
+            with fetching(), _stream_of(fetcher, index, device) if numbered else nullcontext():
                 if fetcher.dataset_iter is None:
                     fetcher.dataset_iter = iter(fetcher.dataset)
                 return old(fetcher, index.index if numbered else index)
@@ -117,6 +113,19 @@ def replacements(
     yield Replacement(_MapDatasetFetcher, "fetch", fetch)
     yield Replacement(_IterableDatasetFetcher, "__init__", begin)
     yield Replacement(_IterableDatasetFetcher, "fetch", fetch_next)
+
+
+def _fetched(
+    fetcher: Any, numbered: Numbered, device: torch.device, block: Callable[[Numbered], AbstractContextManager[None]]
+) -> Any:
+    data, draws_batch = _without_draws(fetcher, numbered, device), _may_draw_batches(fetcher.collate_fn)
+    if data is not None and not draws_batch:
+        return fetcher.collate_fn(data)
+    with block(numbered):
+        data = _drawn(fetcher, numbered, device) if data is None else data
+        if draws_batch:
+            seed_generators(derive_seed(numbered.seed, "batch", numbered.batch), device)
+        return fetcher.collate_fn(data)
 
 
 def _without_draws(fetcher: Any, numbered: Numbered, device: torch.device) -> Any:
@@ -153,10 +162,10 @@ def _drawn(fetcher: Any, numbered: Numbered, device: torch.device) -> Any:
     dataset, indices = fetcher.dataset, numbered.index
     many = _reads_many(dataset) if fetcher.auto_collation else None
     get: Callable[[Any], Any] = dataset.__getitem__ if many is None else lambda index: many([index])[0]
+    times = numbered.times or itertools.repeat(0)
     if not fetcher.auto_collation:  # then an index may be a list: one item
-        return read(indices, 0)
-    times = numbered.times or (0,) * len(indices)
-    return [read(index, count) for index, count in zip(indices, times, strict=True)]
+        return read(indices, next(iter(times)))
+    return [read(index, count) for index, count in zip(indices, times, strict=False)]  # without end where none repeats
 
 
 def _reads_many(dataset: Any) -> Callable[[Any], Any] | None:

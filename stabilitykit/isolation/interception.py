@@ -19,7 +19,7 @@ from .orders import Order, draws
 from .passes import Passes
 from .replacement import Replacements
 from .reseedings import drawn_seed, mapped_seed
-from .streams import Stream, current_source, seed_generators
+from .streams import Stream, current_source, is_fetching, seed_generators
 
 #: Counts up when an interception draws other bits than before: it is part of the content of a task that is intercepted.
 VERSION = 1
@@ -107,7 +107,9 @@ class Interception:
     # Orders and items
 
     def begin(self, loader: Any) -> LoaderPass | None:
-        """Begin a pass of a loader; None for one of ours."""
+        """Begin a pass of a loader; None for one of ours, and for one that an item of another goes through."""
+        if is_fetching():
+            return None
         self._begin_training()
         if isinstance(loader, OwnLoader):
             return None
@@ -121,7 +123,7 @@ class Interception:
         numbering, item_seed = None, derive_seed("items", augment)
         if may_draw(loader):
             item_seed = derive_seed("items", augment, *self._augmenting.begin(loader))
-            numbering = Numbering(augment, item_seed, repeats=order.repeats)
+            numbering = Numbering(augment, item_seed, repeats=order.repeats, batches=loader._auto_collation)
         generator_seed = derive_seed("loader", seeds[0] if is_datapipe(loader) else item_seed)
         begun = LoaderPass(order, numbering, generator_seed, lambda init: ProcessStart(init, augment, item_seed))
         begun.count = self._count

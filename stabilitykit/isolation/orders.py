@@ -14,7 +14,7 @@ from torch.utils.data.distributed import DistributedSampler
 from ..protocol import Source
 from .own_generators import exchange, stand_ins, torch_generator
 from .replacement import Replacement
-from .streams import Stream
+from .streams import Stream, is_fetching
 
 #: Samplers that draw from their attribute ``generator``, all in the first step of a pass or from one seed drawn there.
 _DRAWING = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
@@ -98,6 +98,8 @@ def replacements(seed_of: Callable[[Any], int], lasting_seed_of: Callable[[Any],
 
     def drawn(old: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]]:
         def __iter__(sampler: Any) -> Iterator[Any]:  # noqa: N807  # named as what it replaces
+            if is_fetching():  # an item draws by it, as in a loader process
+                return old(sampler)
             theirs = getattr(sampler, "generator", None)
             order = old(sampler)
             sampler.generator = torch_generator(seed_of(sampler))
@@ -111,6 +113,8 @@ def replacements(seed_of: Callable[[Any], int], lasting_seed_of: Callable[[Any],
 
     def distributed(old: Callable[[Any], Iterator[Any]]) -> Callable[[Any], Iterator[Any]]:
         def __iter__(sampler: Any) -> Iterator[Any]:  # noqa: N807  # as above
+            if is_fetching():
+                return old(sampler)
             before, sampler.seed = sampler.seed, lasting_seed_of(sampler)
             try:
                 return old(sampler)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,8 +73,39 @@ def seed_generators(seed: int, device: torch.device) -> None:
 _entered: list[Stream | Borrowed] = []
 
 
+class _Fetches(threading.local):
+    """How many fetches of a loader the present thread is in; another thread may prefetch meanwhile."""
+
+    depth = 0
+
+
+_fetches = _Fetches()
+
+
+@contextlib.contextmanager
+def fetching() -> Iterator[None]:
+    """Note, in a block, that a loader fetches: all that is drawn in it is of ``augment``.
+
+    >>> with fetching():
+    ...     is_fetching(), current_source()
+    (True, <Source.AUGMENT: 'augment'>)
+    """
+    _fetches.depth += 1
+    try:
+        yield
+    finally:
+        _fetches.depth -= 1
+
+
+def is_fetching() -> bool:
+    """Whether this thread is within a fetch of a loader."""
+    return _fetches.depth > 0
+
+
 def current_source() -> Source | None:
     """Return the source that is drawn from now: that of the innermost block that names one."""
+    if is_fetching():
+        return Source.AUGMENT
     return next((block.source for block in reversed(_entered) if block.source is not None), None)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
@@ -98,11 +99,26 @@ def test_an_item_that_comes_again_in_a_pass_draws_again():
     assert again == [drawn[2], drawn[0], drawn[1], drawn[3]]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_sampler": [(3, 3), (5, 3)]},
+        {"batch_sampler": [torch.tensor([3, 3]), torch.tensor([5, 3])]},
+        {"batch_size": None, "sampler": [3, 3, 5, 3]},
+    ],
+)
+def test_it_does_so_however_its_index_is_given(options):
+    with Interception(lambda source: 1).on():
+        drawn = [torch.as_tensor(batch).flatten() for batch in DataLoader(Items(draws=True), **options)]
+    expected = items_of(Items(draws=True), sampler=[3, 3, 5, 3])
+    assert torch.equal(torch.cat(drawn).float(), torch.tensor(expected).float())
+
+
 def test_batches_are_numbered_and_can_be_sent():
     numbering = Numbering(1, 2, repeats=True)
     assert numbering.number([3, 3, 4]) == Numbered([3, 3, 4], 1, 2, 0, (0, 1, 0))
     assert pickle.loads(pickle.dumps(numbering.number([3]))) == Numbered([3], 1, 2, 1, (2,))
-    assert numbering.number([None, None]).times == ()
+    assert Numbering(1, 2, repeats=True, batches=False).number([3, 3]).times == (0,)  # one item of two indices
     assert Numbering(1, 2, repeats=False).number([3]).times == ()
 
 

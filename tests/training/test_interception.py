@@ -309,6 +309,38 @@ def test_a_seed_that_an_item_sets_is_mapped_in_each_process_alike(draws, context
     assert not different(base, draws(lambda: loader_of(Reseeding(), 2, multiprocessing_context=context)))
 
 
+class Restoring(Noisy):
+    """Items under a seed of their own, after which the generators are as before."""
+
+    def __getitem__(self, index):
+        states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        random.seed(index)
+        np.random.seed(index)
+        torch.manual_seed(index)
+        item = super().__getitem__(index)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        return item
+
+
+class Resampling(Noisy):
+    """Items that draw by a sampler, and by a loader."""
+
+    def __getitem__(self, index):
+        data = torch.arange(1000)
+        drawn = [int(index), *RandomSampler(data, num_samples=1), *next(iter(DataLoader(data, 2, shuffle=True)))]
+        return torch.tensor(drawn, dtype=torch.float64), index % 2
+
+
+@pytest.mark.parametrize("items", [Restoring, Resampling])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_all_that_an_item_draws_is_of_augment(draws, items, workers):
+    base = draws(lambda: loader_of(items()))
+    for source in SOURCES:
+        assert different(base, draws(lambda: loader_of(items(), workers), source)) == {source}
+
+
 def test_splits_are_data(draws):
     splits = []
 
