@@ -41,7 +41,7 @@ ROOMS: dict[str, set[str]] = {
     "study": {"protocol", "store", "estimates", "verdicts", "isolation", "training", "render"},
     "execution": {"protocol", "store", "estimates", "verdicts", "tracing", "training", "study"},
     "adapters": {"protocol", "isolation", "store", "estimates", "training"},
-    "commands": {"protocol", "store", "verdicts", "render", "study", "execution", "adapters"},
+    "commands": {"protocol", "store", "estimates", "verdicts", "render", "study", "execution", "adapters"},
     "plugin": {"protocol", "store", "estimates", "verdicts", "training", "render", "study", "execution", "auditing"},
     "zoo": {"training"},
     "testing": {"protocol", "store", "estimates", "training", "study"},

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import BudgetError
+from ..estimates.measure_kinds import kind_of
 from ..verdicts.budgets import Budget
 from ..verdicts.thresholds import Threshold, at_least, at_most
 
@@ -34,7 +35,7 @@ def _limit(text: str) -> tuple[str, float | Threshold]:
         raise _wrong(text, "is no name, sign and number")
     name, sign, value, words = found.groups()
     number = _number(value, text)
-    if not name.endswith("_sd"):
+    if not kind_of(name).is_sd:
         return name, (at_most if sign == "<=" else at_least)(number, **_settings(words.split(), text))
     if sign == ">=" or words:
         raise _wrong(text, "is no upper limit on a spread")

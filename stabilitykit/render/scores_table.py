@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..estimates.estimate import Estimate
+from ..estimates.measure_kinds import sd_name
 from .columns import aligned
 
 Summary = Mapping[str, Any]
@@ -25,7 +26,7 @@ def scores_table(summaries: Iterable[Summary]) -> list[str]:
         runs = [record["scores"] for record in summary["records"] if record.get("scores")]
         for name in runs[0] if runs else ():
             values = [scores[name] for scores in runs]
-            estimates = (summary["metrics"][name], summary["metrics"][f"{name}_sd"])
+            estimates = (summary["metrics"][name], summary["metrics"][sd_name(name)])
             ends = [f"{value:.6g}" for value in (min(values), max(values))]
             rows.append([summary["task"], name, *(_bounded(one, len(runs)) for one in estimates), *ends])
     return aligned(rows, "<<<<<<")

@@ -101,7 +101,7 @@ def typed(found: object, kind: type[T]) -> T | None:
 
     >>> from stabilitykit.store.verdict_files import LookTaken
     >>> typed({"runs": 4, "alpha": 0.1, "beta": 0.2, "more": 1}, LookTaken)
-    LookTaken(runs=4, alpha=0.1, beta=0.2)
+    LookTaken(runs=4, alpha=0.1, beta=0.2, spent=0.0)
     >>> typed({"runs": "4", "alpha": 0.1, "beta": 0.2}, LookTaken)
     """
     if not isinstance(found, Mapping):

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lightgbm import LGBMClassifier
 from sklearn.base import BaseEstimator
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
@@ -16,9 +15,11 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.model_selection import GridSearchCV, KFold, RandomizedSearchCV, RepeatedKFold, ShuffleSplit
 from sklearn.pipeline import FeatureUnion, Pipeline
 from sklearn.preprocessing import StandardScaler
-from xgboost import XGBClassifier
 
 from stabilitykit.adapters.estimator_parts import parts_of
+
+LGBMClassifier = pytest.importorskip("lightgbm", reason="needs the extra `frameworks`").LGBMClassifier
+XGBClassifier = pytest.importorskip("xgboost", reason="needs the extra `frameworks`").XGBClassifier
 
 PIPELINE = Pipeline([("scale", StandardScaler()), ("pca", PCA()), ("clf", SGDClassifier())])
 SEEDS = ["pca__random_state", "clf__random_state"]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse
 import torch
@@ -15,8 +14,10 @@ import torch
 from stabilitykit.adapters.tables import content_of, rows_of
 from stabilitykit.store.fingerprint import fingerprint
 
+pd = pytest.importorskip("pandas", reason="needs the extra `frameworks`")
 
-def frame() -> pd.DataFrame:
+
+def frame() -> Any:
     kinds = pd.Categorical(["u", "v", "u"], categories=["v", "u"])
     return pd.DataFrame({"number": [1.0, 2.0, 3.0], "text": ["x", "y", "z"], "kind": kinds})
 
