@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import ProtocolError, TaskError, check_count
+from ..errors import MissingModuleError, ProtocolError, TaskError, check_count
 from ..isolation.interception import Interception
 from ..isolation.streams import GeneratorStates, Stream, seed_generators
 from ..protocol import RunPlan, Source, derive_seed, parse_sources
@@ -118,13 +118,21 @@ class Run:
 
         The generators go on where the last block of that source left them. ``low_level`` has none to enter.
         """
-        sources = parse_sources(source)
-        if len(sources) != 1:
-            raise TaskError(f"Expected run.stream(source) to name one source but got {source!r}; nest two blocks.")
-        (source,) = sources
-        if source is Source.LOW_LEVEL:
-            raise TaskError("Expected a source with generators, but 'low_level' acts inside the kernels of every step.")
-        return self._streams[source]
+        return self._streams[_only_seeded("run.stream(source)", source)]
+
+    def key(self, source: str | Source) -> Any:
+        """Return a key of JAX's made of the seed of one source, the same at each call: split it, or fold numbers in.
+
+        Code in JAX hands its keys on, so that nothing need be intercepted. ``low_level`` has no seed that it takes.
+        """
+        source = _only_seeded("run.key(source)", source)
+        try:
+            import jax
+        except ModuleNotFoundError as error:
+            raise MissingModuleError(
+                "Expected JAX for run.key(source) but it is not installed: pip install jax."
+            ) from error
+        return jax.random.key(self.acting.seed(source) or 0)
 
     def perturb(
         self, model: nn.Module, *, gradients: Callable[[], Mapping[str, Tensor | None]] | None = None
@@ -306,6 +314,17 @@ class Run:
                 return augment(x)
 
         return swapped
+
+
+def _only_seeded(asking: str, source: str | Source) -> Source:
+    """Return the one source that ``source`` names; raise `TaskError` for several, and for one without a seed here."""
+    sources = parse_sources(source)
+    if len(sources) != 1:
+        raise TaskError(f"Expected {asking} to name one source but got {source!r}; ask once for each.")
+    (only,) = sources
+    if only is Source.LOW_LEVEL:
+        raise TaskError("Expected a source with generators, but 'low_level' acts inside the kernels of every step.")
+    return only
 
 
 def check_onset(onset: int, epochs: int) -> None:
