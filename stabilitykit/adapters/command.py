@@ -22,6 +22,7 @@ from ..errors import ProtocolError, TaskError, number_of
 from ..estimates.measure_kinds import check_score_name
 from ..protocol import NoiseProtocol, Source
 from ..public import public
+from ..store.layout import STORE
 from ..store.loaded_files import stamp_of
 from ..training.run import Run
 from ..training.task import Task, TrainingError, TrainingTimeout
@@ -39,7 +40,7 @@ _THREADS = (
     "VECLIB_MAXIMUM_THREADS",
 )
 #: Folders that are not copied for a run.
-_NOT_COPIED = shutil.ignore_patterns(".git", ".stabilitykit", "__pycache__", ".venv", "venv", ".tox", "node_modules")
+_NOT_COPIED = shutil.ignore_patterns(".git", STORE, "__pycache__", ".venv", "venv", ".tox", "node_modules")
 
 
 @public

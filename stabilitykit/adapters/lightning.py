@@ -276,7 +276,7 @@ def _check_trainer(trainer: Any, pl: ModuleType, device: torch.device) -> None:
     if trainer.strategy.root_device.type != device.type:
         raise TaskError(
             f"Expected a Trainer on {device} but got one on {trainer.strategy.root_device}. Leave out accelerator= in "
-            f"trainer={{...}}, which is then that of the run, or choose the device by --stability-device."
+            f"trainer={{...}}, which is then that of the run, or choose the device of the study."
         )
     if timers := [callback for callback in trainer.callbacks if _is_one(callback, pl, ("Timer",))]:
         raise TaskError(

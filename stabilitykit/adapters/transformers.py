@@ -255,8 +255,7 @@ def _check_place(args: Any, device: torch.device) -> None:
     if args.device.type != device.type:
         way = "TrainingArguments(use_cpu=True)" if device.type == "cpu" else "leave out use_cpu=True"
         raise TaskError(
-            f"Expected a Trainer on {device} but got one on {args.device}. Choose the device by --stability-device, or "
-            f"{way}."
+            f"Expected a Trainer on {device} but got one on {args.device}. Choose the device of the study, or {way}."
         )
     if device.type == "cuda" and (args.device.index or 0) != (device.index or 0):
         raise TaskError(

@@ -45,8 +45,8 @@ class Observer:
     >>> observer = Observer()
     >>> with observer.on():
     ...     _ = torch.manual_seed(3)
-    >>> [(called.function, called.seed) for called in observer.observation.reseedings]
-    [('torch.manual_seed', '3')]
+    >>> [called.seed for called in observer.observation.reseedings]
+    ['3']
     """
 
     def __init__(self, steps: int | None = None, *, is_intercepted: bool = False) -> None:
