@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import subprocess
 import sys
@@ -233,3 +234,12 @@ def hold(stored):
     for child in children:
         child.kill()
         child.communicate()
+
+
+@pytest.fixture
+def torch_as_installed() -> Iterator[None]:
+    """Undo what Lightning and transformers, which tests of adapters import into this process, put into torch."""
+    with pytest.MonkeyPatch.context() as patch:  # of its own: a test may undo all of its own in between
+        patch.setattr(torch, "compile", inspect.unwrap(torch.compile))
+        patch.delattr(nn.Module, "smart_apply", raising=False)
+        yield

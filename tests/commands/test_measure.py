@@ -163,6 +163,7 @@ SLOW = """
 """
 
 
+@pytest.mark.usefixtures("torch_as_installed")  # the first session is another process
 def test_ctrl_c_ends_the_command_and_keeps_what_is_done(folder: Path, measure: CarryOut) -> None:
     (folder / "train.py").write_text(dedent(SLOW))
     command = [sys.executable, "-m", "stabilitykit", "measure", "--runs", "3", *SCORE]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import threading
 from pathlib import Path
 from unittest import mock
@@ -20,11 +19,7 @@ from stabilitykit.training.environment import current_environment
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def torch_as_installed(monkeypatch):
-    """Undo what Lightning and transformers, which tests of adapters import into this process, put into torch."""
-    monkeypatch.setattr(torch, "compile", inspect.unwrap(torch.compile))
-    monkeypatch.delattr(nn.Module, "smart_apply", raising=False)
+pytestmark = pytest.mark.usefixtures("torch_as_installed")
 
 
 def mine(x, inplace=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from stabilitykit.errors import ProtocolError, TaskError
+from stabilitykit.errors import MissingModuleError, ProtocolError, TaskError
 from stabilitykit.protocol import NoiseProtocol
 from stabilitykit.training.images import RandomCropFlip
 from stabilitykit.training.run import TRACED_EPOCHS, Run, combined_digest, state_digest
@@ -284,3 +285,26 @@ def train_until(run, epochs):
     done = 0
     while done < epochs:
         done += len(list(run.epochs(1)))
+
+
+class TestKeys:
+    def test_a_key_is_that_of_the_source_and_the_same_each_time(self):
+        jax = pytest.importorskip("jax", reason="needs the extra `frameworks`")
+        first, other = (Run(plan, torch.device("cpu")) for plan in NoiseProtocol("init", runs=2).plans())
+        data = jax.random.key_data
+        assert (data(first.key("init")) == data(jax.random.key(first.seeds["init"]))).all()
+        assert (data(first.key("init")) == data(first.key("init"))).all()
+        assert (data(first.key("init")) != data(other.key("init"))).any()
+        assert (data(first.key("shuffle")) == data(other.key("shuffle"))).all()
+
+    @pytest.mark.parametrize("source", ["low_level", "init+shuffle", "all"])
+    def test_a_key_is_of_one_source_with_a_seed(self, source):
+        run = Run(NoiseProtocol("init", runs=2).plans()[0], torch.device("cpu"))
+        with pytest.raises(TaskError):
+            run.key(source)
+
+    def test_without_jax_it_says_how_to_get_it(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "jax", None)
+        run = Run(NoiseProtocol("init", runs=2).plans()[0], torch.device("cpu"))
+        with pytest.raises(MissingModuleError, match="pip install jax"):
+            run.key("init")
