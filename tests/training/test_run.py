@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -288,14 +289,14 @@ def train_until(run, epochs):
 
 
 class TestKeys:
-    def test_a_key_is_that_of_the_source_and_the_same_each_time(self):
-        jax = pytest.importorskip("jax", reason="needs the extra `frameworks`")
+    def test_a_key_is_that_of_the_source_and_the_same_each_time(self, monkeypatch):
+        # Not JAX itself, which warns of each fork after its import: docs/jax.md runs it, in another process.
+        jax = types.SimpleNamespace(random=types.SimpleNamespace(key=lambda seed: ("key", seed)))
+        monkeypatch.setitem(sys.modules, "jax", jax)
         first, other = (Run(plan, torch.device("cpu")) for plan in NoiseProtocol("init", runs=2).plans())
-        data = jax.random.key_data
-        assert (data(first.key("init")) == data(jax.random.key(first.seeds["init"]))).all()
-        assert (data(first.key("init")) == data(first.key("init"))).all()
-        assert (data(first.key("init")) != data(other.key("init"))).any()
-        assert (data(first.key("shuffle")) == data(other.key("shuffle"))).all()
+        assert first.key("init") == first.key("init") == ("key", first.seeds["init"])
+        assert first.key("init") != other.key("init")
+        assert first.key("shuffle") == other.key("shuffle")
 
     @pytest.mark.parametrize("source", ["low_level", "init+shuffle", "all"])
     def test_a_key_is_of_one_source_with_a_seed(self, source):
