@@ -16,6 +16,7 @@ class Intercepted:
     items: int = 0  #: items of loaders whose items or batches may draw, as this process has asked for them
     splits: int = 0  #: random splits that were held, those of torch's ``random_split`` without a generator
     own_splits: int = 0  #: random splits by a generator of the user's, which were left as they are
+    late_parameters: int = 0  #: made in a function of a seed after its first batch, where ``init`` has ended
     #: By place: how often each seeding function was called there.
     reseedings: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
 
@@ -57,4 +58,9 @@ def line_of(found: Mapping[str, Any]) -> str:
         parts.append(f"random splits {found['splits']} (data: the same in every run)")
     if found.get("own_splits"):
         parts.append(f"random splits {found['own_splits']} by a generator of their own (left as they are)")
+    if found.get("late_parameters"):
+        parts.append(
+            f"parameters {found['late_parameters']} made after the first batch, whose values are stochastic and not "
+            f"init (train(run) and run.stream('init') tell them apart)"
+        )
     return f"isolated by interception: {', '.join(parts)}" if parts else ""

@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 import torch
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ..protocol import Source, derive_seed
@@ -90,6 +91,7 @@ class Interception:
         """
         stream = Stream(self._seed_of(Source.INIT), self._device, Source.INIT)
         handle = register_optimizer_step_pre_hook(lambda *_: self._begin_training())
+        parameters = register_module_parameter_registration_hook(lambda *_: self._note_parameter())
         with contextlib.ExitStack() as stack:
             stack.enter_context(stream)
             self._at_first_batch = stack.close
@@ -98,6 +100,10 @@ class Interception:
             finally:
                 self._at_first_batch = None
                 handle.remove()
+                parameters.remove()
+
+    def _note_parameter(self) -> None:
+        self.counts.late_parameters += self._at_first_batch is None
 
     def _begin_training(self) -> None:
         begin, self._at_first_batch = self._at_first_batch, None

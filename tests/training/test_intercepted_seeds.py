@@ -63,6 +63,14 @@ def test_each_source_of_a_seed_function_varies_alone(make_session, source):
     assert study.notes[0].startswith("isolated by interception: orders 2, re-seedings 2 (torch.manual_seed, ")
 
 
+def test_parameters_made_after_the_first_batch_are_said_not_to_be_init(make_session):
+    def members(seed):
+        return train(seed) + train(seed)
+
+    study = measure(members, protocol("init"), labels=Y, session=make_session())
+    assert "parameters 4 made after the first batch, whose values are stochastic and not init" in study.notes[0]
+
+
 def test_what_it_does_not_draw_moves_nothing_and_is_no_pass(make_session):
     study = measure(train, protocol("augment"), labels=Y, session=make_session())
     assert study.certificate.dead == ("augment",)
