@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ._version import __version__
@@ -134,6 +134,7 @@ def _env(asked: argparse.Namespace) -> int:
     """Print the environment of a run here, or how it differs from that of a stored study."""
     stored = None if asked.study is None else _stored_environment(asked.study, asked.store)
     from .errors import ConfigError, check_count
+    from .store.plain_values import leaves_of
     from .training.environment import current_environment, resolve_device
 
     there = stored or {}
@@ -142,10 +143,10 @@ def _env(asked: argparse.Namespace) -> int:
     device = resolve_device(asked.device or ("cpu" if there.get("device") == "cpu" else "auto"))
     here = current_environment(device, int(str(threads)), Path.cwd())
     if stored is None:
-        for name, value in _flat(here.to_json()):
+        for name, value in leaves_of(here.to_json()):
             print(f"{name}: {_said(value)}")
         return SAME
-    one, other = dict(_flat(stored)), dict(_flat(here.must_match))
+    one, other = dict(leaves_of(stored)), dict(leaves_of(here.must_match))
     differing = [name for name in one | other if one.get(name) != other.get(name)]
     for name in differing:
         print(f"{name}: {_said(one.get(name))} there, {_said(other.get(name))} here")
@@ -163,15 +164,6 @@ def _stored_environment(key: str, store: Path | None) -> Mapping[str, object]:
     if not isinstance(found, dict):
         raise StoreError(f"Expected {entry.key} to say where it was trained but its experiment.json is torn.")
     return found
-
-
-def _flat(values: Mapping[str, object], of: str = "") -> Iterator[tuple[str, object]]:
-    """Yield each value by its name, those in a mapping by ``mapping.name``."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{of}{name}.")
-        else:
-            yield f"{of}{name}", value
 
 
 def _said(value: object) -> str:

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import MissingModuleError, PerturbationError, ProtocolError, TaskError
+from ..errors import PerturbationError, ProtocolError, TaskError
 from ..isolation.streams import GeneratorStates
 from ..protocol import NoiseProtocol, RunPlan, Source, derive_seed
 from ..training.run import Run
 from ..training.task import Task, TrainingError, content_digest
 from .estimator_parts import parts_of
+from .libraries import library
 from .tables import content_of, rows_of
 
 #: Methods of a classifier whose results can be scored, the one that tells most first.
@@ -303,14 +304,7 @@ class EstimatorTask(Task):
 
 
 def _sklearn() -> Any:
-    try:
-        import sklearn
-    except ImportError:
-        raise MissingModuleError(
-            "Expected scikit-learn to be installed but there is no module 'sklearn': EstimatorTask clones estimators "
-            "with it. Install it with the extra `sklearn`: pip install 'stabilitykit[sklearn]'"
-        ) from None
-    return sklearn
+    return library("sklearn", "scikit-learn", "EstimatorTask clones estimators with it")
 
 
 def _check_estimator(estimator: Any) -> bool:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from ..errors import TaskError
+from ..store.plain_values import leaves_of
 from ..training.task import TrainingError
 
 #: Which match of a pattern counts: there is one only, or the last of several.
@@ -229,20 +230,11 @@ def _line_of(output: str, match: re.Match[str]) -> str:
 
 def _by_key(content: Mapping[str, object], where: str) -> dict[str, object]:
     """Return the values by their keys joined by dots; raise `TrainingError` where that makes one key of two."""
-    leaves = [*_leaves(content)]
+    leaves = [*leaves_of(content)]
     found = dict(leaves)
     if len(found) < len(leaves):
         raise TrainingError(f"{where} has a key with a dot in it that is also the way to a key inside another.")
     return found
-
-
-def _leaves(content: Mapping[str, object], before: str = "") -> Iterator[tuple[str, object]]:
-    """Yield each value that is no object by the keys that lead to it, joined by dots."""
-    for key, value in content.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", value
 
 
 def _is_number(value: object) -> bool:

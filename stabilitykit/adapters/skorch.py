@@ -11,13 +11,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..errors import MissingModuleError, TaskError
+from ..errors import TaskError
 from ..isolation.interception import VERSION
 from ..isolation.replacement import Replacement, Replacements
 from ..training.outputs import as_labels
 from ..training.run import Run
 from ..training.task import Task
 from .counted_epochs import CountedEpochs
+from .libraries import library
 
 #: Callbacks that write files, to the terminal or to another service.
 _TAKEN_OFF = frozenset({
@@ -111,14 +112,7 @@ class NetTask(Task):
 
 
 def _skorch() -> Any:
-    try:
-        import skorch
-    except ImportError:
-        raise MissingModuleError(
-            "Expected skorch to be installed but there is no module 'skorch'. Install it with the extra `skorch`: pip "
-            "install 'stabilitykit[skorch]'"
-        ) from None
-    return skorch
+    return library("skorch")
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import MissingModuleError, TaskError
+from ..errors import TaskError
 from ..estimates.metrics import IGNORED_LABEL
 from ..isolation.interception import VERSION
 from ..isolation.replacement import Replacement, Replacements
@@ -24,6 +24,7 @@ from ..training.outputs import as_labels
 from ..training.run import Run
 from ..training.task import Task
 from .counted_epochs import CountedEpochs
+from .libraries import library
 from .silence import silenced
 
 #: The names under which an example has its label, as the collator of transformers knows them.
@@ -197,15 +198,8 @@ def _labels_of(test: Any) -> Any:
     return torch.stack(labels)
 
 
-def _transformers() -> ModuleType:
-    try:
-        import transformers
-    except ImportError:
-        raise MissingModuleError(
-            "Expected transformers to be installed but there is no module 'transformers'. Install it with the extra "
-            "`transformers`: pip install 'stabilitykit[transformers]'"
-        ) from None
-    return transformers
+def _transformers() -> Any:
+    return library("transformers")
 
 
 # The Trainer

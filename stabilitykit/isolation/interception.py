@@ -52,7 +52,8 @@ class Interception:
         self._shuffling, self._augmenting, self._samplers = Passes(), Passes(), Passes()
         self._orders: list[Order] = []
         self._at_first_batch: Callable[[], object] | None = None
-        self._replacements = Replacements(
+        #: What it replaces in other modules while it is on.
+        self.replacements = Replacements(
             chain(
                 orders.replacements(self._seed_of_sampler, self._lasting_seed_of_sampler),
                 loaders.replacements(self),
@@ -70,18 +71,13 @@ class Interception:
             outer.replacements.put_back()
         _active.append(self)
         try:
-            self._replacements.put()
+            self.replacements.put()
             yield self
         finally:
-            self._replacements.put_back()
+            self.replacements.put_back()
             _active.remove(self)
             if outer is not None:
                 outer.replacements.put()
-
-    @property
-    def replacements(self) -> Replacements:
-        """What it replaces in other modules while it is on."""
-        return self._replacements
 
     @contextlib.contextmanager
     def init_first(self) -> Iterator[None]:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def leaves_of(values: Mapping[str, object], before: str = "") -> Iterator[tuple[str, object]]:
+    """Yield each value that is no mapping by the keys that lead to it, joined by dots.
+
+    >>> dict(leaves_of({"loss": 0.5, "eval": {"f1": 0.9}}))
+    {'loss': 0.5, 'eval.f1': 0.9}
+    """
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves_of(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
 
 
 def flatten(value: Any) -> tuple[Any, dict[str, Tensor]]:

@@ -165,11 +165,7 @@ class BlackBoxTask(LoopTask):
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
         """Raise `UsageError` also for a protocol that needs more than one seed."""
         super().check(protocol, device)
-        if protocol.onset:
-            raise ProtocolError(
-                f"Expected {self.name}(seed) without an onset but got onset={protocol.onset}: its epochs are its own. "
-                f"Write {self.name}(run) and take them from run.epochs(n)."
-            )
+        _check_no_onset(self.name, protocol)
         if protocol.vary != frozenset(Source) or protocol.perturb is not None:
             raise ProtocolError(
                 f"Expected vary='all' for {self.name}(seed) but got {protocol.name!r}: one seed moves every source at "
@@ -179,6 +175,15 @@ class BlackBoxTask(LoopTask):
 
     def fit(self, run: Run) -> Any:
         return self.function(run.plan.init)
+
+
+def _check_no_onset(name: str, protocol: NoiseProtocol) -> None:
+    """Raise `ProtocolError` for an onset in a function of a seed."""
+    if protocol.onset:
+        raise ProtocolError(
+            f"Expected {name}(seed) without an onset but got onset={protocol.onset}: its epochs are its own. "
+            f"Write {name}(run) and take them from run.epochs(n)."
+        )
 
 
 #: The seed that every run gives to a function whose sources are told apart.
@@ -197,11 +202,7 @@ class InterceptedSeedTask(LoopTask):
     def check(self, protocol: NoiseProtocol, device: torch.device) -> None:
         """Raise `UsageError` also for what only a function of a `Run` can do."""
         super().check(protocol, device)
-        if protocol.onset:
-            raise ProtocolError(
-                f"Expected {self.name}(seed) without an onset but got onset={protocol.onset}: its epochs are its own. "
-                f"Write {self.name}(run) and take them from run.epochs(n)."
-            )
+        _check_no_onset(self.name, protocol)
         if protocol.perturb is not None:
             raise ProtocolError(
                 f"Expected {self.name}(seed) without perturb= but got {protocol.perturb.kind!r}: it names no model "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias
 
 from ..errors import BudgetError, number_of
@@ -160,7 +160,7 @@ class ThresholdJudgement:
         """Return the judgement with its outcome."""
         by = self._of_mean if self.of.threshold.share is None else self._of_share
         outcome = by(self.measured.of_runs, self.failed, self.looks)
-        return ThresholdJudgement(self.of, self.measured, self.failed, self.alpha, self.looks, outcome)
+        return replace(self, outcome=outcome)
 
     def _of_share(self, scores: Sequence[float], failed: int, looks: Looks) -> Outcome:
         reached = self.of.threshold.reached_by(scores)

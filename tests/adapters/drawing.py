@@ -79,6 +79,16 @@ def trained(task: Task, folder: Path, which: Any = None, outside: int = 1) -> Ru
     return record
 
 
+def check_orders_differ_from_the_onset(task: Callable[[], Task], tmp_path: Path) -> None:
+    """Train two runs whose order varies from the second epoch on: four batches an epoch."""
+    orders = []
+    for which in NoiseProtocol("shuffle", runs=2, seed=BASE_SEED, onset=1).plans():
+        trained(task(), tmp_path, which)
+        orders.append(SEEN["shuffle"])
+    assert orders[0][:4] == orders[1][:4]
+    assert orders[0][4:] != orders[1][4:]
+
+
 def drawn(task: Task, folder: Path, moved: str | None = None, outside: int = 1) -> dict[str, Any]:
     """Train one run and return what it drew by source: of items what each one was in each pass, in whatever order."""
     record = trained(task, folder, plan(moved), outside)

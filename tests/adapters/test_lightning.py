@@ -22,7 +22,20 @@ from stabilitykit.errors import IsolationError, MissingModuleError, TaskError
 from stabilitykit.protocol import NoiseProtocol, Perturbation
 from stabilitykit.store.fingerprint import fingerprint
 from stabilitykit.training.trainer import Trainer
-from tests.adapters.drawing import PAGE, SEEN, N, Net, Noisy, Plain, drawn, plan, proof, row, trained
+from tests.adapters.drawing import (
+    PAGE,
+    SEEN,
+    N,
+    Net,
+    Noisy,
+    Plain,
+    check_orders_differ_from_the_onset,
+    drawn,
+    plan,
+    proof,
+    row,
+    trained,
+)
 from tests.seeds import BASE_SEED
 
 L = pytest.importorskip("lightning", reason="needs the extra `lightning`")
@@ -167,13 +180,7 @@ class TestEpochs:
         assert signal.getsignal(signal.SIGINT) is handler
 
     def test_from_an_onset_on_orders_differ(self, tmp_path: Path) -> None:
-        plans = NoiseProtocol("shuffle", runs=2, seed=BASE_SEED, onset=1).plans()
-        orders = []
-        for which in plans:
-            trained(task_of(), tmp_path, which)
-            orders.append(SEEN["shuffle"])
-        assert orders[0][:4] == orders[1][:4]
-        assert orders[0][4:] != orders[1][4:]
+        check_orders_differ_from_the_onset(task_of, tmp_path)
 
     def test_a_weight_moves_before_training(self, tmp_path: Path) -> None:
         (which, *_) = NoiseProtocol("none", runs=2, seed=BASE_SEED, perturb=Perturbation("ulp")).plans()

@@ -16,7 +16,20 @@ from torch import nn
 from stabilitykit.errors import IsolationError, MissingModuleError, TaskError
 from stabilitykit.protocol import NoiseProtocol, Perturbation
 from stabilitykit.store.fingerprint import fingerprint
-from tests.adapters.drawing import PAGE, SEEN, N, Net, Noisy, Plain, different, drawn, proof, row, trained
+from tests.adapters.drawing import (
+    PAGE,
+    SEEN,
+    N,
+    Net,
+    Noisy,
+    Plain,
+    check_orders_differ_from_the_onset,
+    different,
+    drawn,
+    proof,
+    row,
+    trained,
+)
 from tests.seeds import BASE_SEED
 
 skorch = pytest.importorskip("skorch", reason="needs the extra `skorch`")
@@ -114,12 +127,7 @@ class TestEpochs:
             trained(task_of(module=Interrupted), tmp_path)
 
     def test_from_an_onset_on_orders_differ(self, tmp_path: Path) -> None:
-        orders = []
-        for which in NoiseProtocol("shuffle", runs=2, seed=BASE_SEED, onset=1).plans():
-            trained(task_of(), tmp_path, which)
-            orders.append(SEEN["shuffle"])
-        assert orders[0][:4] == orders[1][:4]
-        assert orders[0][4:] != orders[1][4:]
+        check_orders_differ_from_the_onset(task_of, tmp_path)
 
     @pytest.mark.parametrize("callbacks", [None, "disable"])
     def test_a_weight_moves_before_training(self, tmp_path: Path, callbacks: Any) -> None:

@@ -26,6 +26,7 @@ from tests.adapters.drawing import (
     Net,
     Noisy,
     Plain,
+    check_orders_differ_from_the_onset,
     different,
     drawn,
     proof,
@@ -129,12 +130,7 @@ class TestEpochs:
         assert control.trace == trained(task_of(**options), tmp_path).trace
 
     def test_from_an_onset_on_orders_differ(self, tmp_path: Path) -> None:
-        orders = []
-        for which in NoiseProtocol("shuffle", runs=2, seed=BASE_SEED, onset=1).plans():
-            trained(task_of(), tmp_path, which)
-            orders.append(SEEN["shuffle"])
-        assert orders[0][:4] == orders[1][:4]
-        assert orders[0][4:] != orders[1][4:]
+        check_orders_differ_from_the_onset(task_of, tmp_path)
 
     def test_the_best_model_is_scored_where_that_is_asked_for(self, tmp_path: Path, monkeypatch: Any) -> None:
         monkeypatch.chdir(tmp_path)

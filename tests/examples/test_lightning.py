@@ -2,30 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.examples.conftest import check_green_without_a_trace, check_red, run
+
 pytest.importorskip("lightning", reason="needs the extra `lightning`")
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "lightning"
-
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def example(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(EXAMPLE, tmp_path / "example", ignore=shutil.ignore_patterns(".*", "__pycache__")))
-
-
-def run(example: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=example, env=variables, capture_output=True, text=True, check=False, timeout=400)
 
 
 def test_the_training_code_runs_without_us(example: Path) -> None:
@@ -37,15 +22,10 @@ def test_the_training_code_runs_without_us(example: Path) -> None:
 
 
 def test_it_is_green_and_leaves_nothing_but_its_store(example: Path) -> None:
-    before = {path.name for path in example.iterdir()}
-    done = run(example, "-m", "pytest", "-p", "no:cacheprovider", "-k", "init")
-    assert "1 passed" in done.stdout, done.stdout + done.stderr
-    assert {path.name for path in example.iterdir()} - before - {"__pycache__"} == {".stabilitykit"}
+    check_green_without_a_trace(example)
 
 
 def test_one_epoch_is_red(example: Path) -> None:
     test = example / "test_stability.py"
     test.write_text(test.read_text(encoding="utf-8").replace('"max_epochs": 8', '"max_epochs": 1'))
-    done = run(example, "-m", "pytest", "-k", "init")
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "FAIL       disagreement" in done.stdout
+    check_red(example, "-k", "init")

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "sklearn"
+from tests.examples.conftest import check_red, run
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def example(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(EXAMPLE, tmp_path / "example", ignore=shutil.ignore_patterns(".*", "__pycache__")))
-
-
-def run(example: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=example,
-        env=variables,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=400,
-    )
 
 
 def stored(example: Path) -> dict[Path, int]:
@@ -66,6 +44,4 @@ def test_two_workers_are_green_and_the_next_session_fits_nothing(example: Path) 
 
 def test_a_small_forest_is_red(example: Path) -> None:
     edit(example, "trees=50", "trees=5")
-    done = run(example, "-m", "pytest", "-n", "0", "-k", "same_digits")
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "FAIL       disagreement" in done.stdout
+    check_red(example, "-n", "0", "-k", "same_digits")
